@@ -16,12 +16,12 @@ namespace runahead {
 
 /// Weights of one layer, ready for one memory (the host's, or one GPU's).
 struct LayerWeights {
-  Norm attention_norm;             // [hidden]
-  std::unique_ptr<Linear> qkv;     // parts: q [q_features, hidden] | k,v [2 * kv_features, hidden]
-  std::unique_ptr<Linear> out;     // [hidden, q_features]
-  Norm mlp_norm;                   // [hidden]
-  std::unique_ptr<Linear> gate_up; // [2 * ffn, hidden], gate first
-  std::unique_ptr<Linear> down;    // [hidden, ffn]
+  Norm attention_norm;              // [hidden]
+  std::unique_ptr<Linear> qkv;      // parts: q [q_features, hidden] | k,v [2 * kv_features, hidden]
+  std::unique_ptr<Linear> out;      // [hidden, q_features]
+  Norm mlp_norm;                    // [hidden]
+  std::unique_ptr<Linear> gate_up;  // [2 * ffn, hidden], gate first
+  std::unique_ptr<Linear> down;     // [hidden, ffn]
 };
 
 /// All weights of a model, ready for one memory. Immutable; shared by the ranks of that memory.
@@ -69,11 +69,12 @@ class Decoder {
   /// Angles for positions [0, positions) in the memory of `ops`.
   [[nodiscard]] RopeTable MakeRope(Ops& ops, int64_t positions) const;
 
-  /// Runs tokens, which sit at positions [begin, begin + n) of the sequence, through all layers: appends their rows to `cache`, calls
-  /// `exchange` once per layer, and with LastLayer::kLastRow leaves the logits of the last token in workspace.Logits(). Everything is enqueued
-  /// on `stream`. Needs 0 < n <= workspace.rows() and begin + n <= cache.capacity(). Fails only when the exchange does.
-  Status Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer, const RopeTable& rope, KvCache& cache, Exchange& exchange,
-                 Workspace& workspace, Ops& ops, Stream& stream) const;
+  /// Runs tokens, which sit at positions [begin, begin + n) of the sequence, through all layers: appends their rows
+  /// to `cache`, calls `exchange` once per layer, and with LastLayer::kLastRow leaves the logits of the last token in
+  /// workspace.Logits(). Everything is enqueued on `stream`. Needs 0 < n <= workspace.rows() and begin + n <=
+  /// cache.capacity(). Fails only when the exchange does.
+  Status Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer, const RopeTable& rope,
+                 KvCache& cache, Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const;
 
  private:
   DecoderSpec spec_;
