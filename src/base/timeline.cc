@@ -6,9 +6,12 @@ namespace runahead {
 
 std::string_view Name(Activity activity) {
   switch (activity) {
-    case Activity::kCompute: return "compute";
-    case Activity::kWait: return "wait";
-    case Activity::kSend: return "send";
+    case Activity::kCompute:
+      return "compute";
+    case Activity::kWait:
+      return "wait";
+    case Activity::kSend:
+      return "send";
   }
   internal::CheckFailed(__FILE__, __LINE__, "unknown activity");
 }
