@@ -1,4 +1,5 @@
-// p ranks compute what one rank computes: tokens, logits and the final KV-cache, for every strategy, topology, partition, dtype and length.
+// p ranks compute what one rank computes: tokens, logits and the final KV-cache, for every strategy, topology,
+// partition, dtype and length.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -41,7 +42,8 @@ float LargestMagnitude(std::span<const float> values) {
   return largest;
 }
 
-Outcome Run(const std::shared_ptr<EngineState>& engine, std::span<const int32_t> prompt, const PrefillOptions& options) {
+Outcome Run(const std::shared_ptr<EngineState>& engine, std::span<const int32_t> prompt,
+            const PrefillOptions& options) {
   SessionState session(engine, static_cast<int64_t>(prompt.size()) + kGreedyTokens);
   session.Prefill(prompt, options);
   Outcome outcome;
@@ -126,8 +128,8 @@ class RankInvariance : public testing::TestWithParam<DType> {
     return engine;
   }
 
-  /// A reordered sum of k terms of unit variance differs by about sqrt(k) roundings; a residual stream of a few layers repeats that a few
-  /// times, and one flipped rounding of a 16-bit activation is one unit of it.
+  /// A reordered sum of k terms of unit variance differs by about sqrt(k) roundings; a residual stream of a few
+  /// layers repeats that a few times, and one flipped rounding of a 16-bit activation is one unit of it.
   static double Tolerance(DType dtype) { return UnitRoundoff(dtype) * (dtype == DType::kF32 ? 64 : 16); }
 };
 
