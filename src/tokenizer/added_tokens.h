@@ -1,6 +1,7 @@
 // Added and special tokens: texts that become one id wherever they stand, before the rest is cut.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -66,9 +67,12 @@ class AddedTokens {
     bool FindFirst(std::string_view text, size_t from, size_t& begin, size_t& end, int32_t& id) const;
 
    private:
+    [[nodiscard]] size_t NextCandidate(std::string_view text, size_t from) const;
+
     FlatMap children_;                // node << 8 | byte, to node; node 0 is the root
     std::vector<int32_t> ids_{kNoToken};  // [node]
-    bool starts_[256] = {};
+    std::string prefix_;                  // that all texts share
+    std::array<bool, 256> starts_{};      // by the first byte of some text
   };
 
   void Split(std::string_view text, const Trie& trie, std::vector<Section>& sections) const;

@@ -27,7 +27,6 @@ struct BpeScratch {
 
   WordCache words;
   std::vector<int32_t> ids;
-  std::vector<uint64_t> merges;
   std::vector<Symbol> symbols;
   std::optional<MergeQueue> queue;
 };
@@ -54,7 +53,7 @@ class Bpe {
   void MergeWord(std::string_view word, BpeScratch& scratch) const;
   void InitialSymbols(std::string_view word, std::vector<int32_t>& ids) const;
   bool AppendBytes(std::string_view character, std::vector<int32_t>& ids) const;
-  void MergeShort(BpeScratch& scratch) const;
+  void MergeShort(std::vector<int32_t>& ids) const;
   void MergeLong(BpeScratch& scratch) const;
   [[nodiscard]] size_t NextCut(std::string_view piece, size_t begin) const;
   [[nodiscard]] bool MayJoin(char32_t left, char32_t right) const;

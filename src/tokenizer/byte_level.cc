@@ -46,18 +46,15 @@ const Tables& ByteTables() {
 
 }  // namespace
 
-void AppendByteLevel(std::string_view text, std::string& out) {
+char* WriteByteLevel(std::string_view text, char* out) {
   const Tables& tables = ByteTables();
-  const size_t start = out.size();
-  out.resize(start + 2 * text.size());
-  char* write = out.data() + start;
   for (const char byte : text) {
     const Tables::Utf8& utf8 = tables.utf8_of_byte[static_cast<uint8_t>(byte)];
-    write[0] = utf8.bytes[0];
-    write[1] = utf8.bytes[1];  // room for two is always there
-    write += utf8.length;
+    out[0] = utf8.bytes[0];
+    out[1] = utf8.bytes[1];
+    out += utf8.length;
   }
-  out.resize(static_cast<size_t>(write - out.data()));
+  return out;
 }
 
 int ByteOfCharacter(char32_t character) {
