@@ -88,9 +88,7 @@ Partition EngineState::PartitionFor(int64_t tokens, const PrefillOptions& option
   return FractionPartition(tokens, fractions);
 }
 
-Engine::Engine(std::shared_ptr<EngineState> state) : state_(std::move(state)) {}
-
-Engine Engine::Load(const std::filesystem::path& model_dir, const EngineOptions& options) {
+std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options) {
   const int ranks = ParseCpuRanks(options.devices);
   if (options.threads_per_rank < 0 || options.threads_per_rank > kMaxThreadsPerRank) {
     throw ConfigError(
@@ -109,7 +107,13 @@ Engine Engine::Load(const std::filesystem::path& model_dir, const EngineOptions&
   }
   std::shared_ptr<const Decoder> decoder =
       LoadDecoder(model_dir, compute, workers.front()->ops(), options.on_load_progress);
-  return Engine(std::make_shared<EngineState>(std::move(workers), threads, std::move(decoder), options.timeout_s));
+  return std::make_shared<EngineState>(std::move(workers), threads, std::move(decoder), options.timeout_s);
+}
+
+Engine::Engine(std::shared_ptr<EngineState> state) : state_(std::move(state)) {}
+
+Engine Engine::Load(const std::filesystem::path& model_dir, const EngineOptions& options) {
+  return Engine(LoadEngineState(model_dir, options));
 }
 
 int Engine::ranks() const { return state_->ranks(); }

@@ -1,6 +1,7 @@
 // What the sessions of one engine share.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -48,5 +49,8 @@ class EngineState {
   RopeTable rope_;
   std::mutex busy_;
 };
+
+/// Starts the ranks and loads the weights; throws as Engine::Load does.
+std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options);
 
 }  // namespace runahead

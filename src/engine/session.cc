@@ -36,6 +36,11 @@ SessionState::SessionState(std::shared_ptr<EngineState> engine, int64_t capacity
     throw ConfigError(fmt::format("session: capacity must be from 1 to the model's context of {} tokens, got {}",
                                   decoder.spec().max_positions, capacity));
   }
+  const size_t bytes =
+      static_cast<size_t>(capacity) * decoder.spec().kv_shape(decoder.compute_dtype()).BytesPerToken();
+  if (const size_t room = engine_->rank(0).device().FreeBytes(); bytes > room) {
+    throw ConfigError(fmt::format("KV-cache: {} tokens need {} bytes, {} bytes are free", capacity, bytes, room));
+  }
   logits_.resize(static_cast<size_t>(decoder.spec().vocab));
 }
 

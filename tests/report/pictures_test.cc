@@ -9,7 +9,7 @@
 #include "report/svg.h"
 #include "report/timeline_svg.h"
 #include "report/trace_events.h"
-#include "well_formed.h"
+#include "tests/report/well_formed.h"
 
 namespace runahead::report {
 namespace {

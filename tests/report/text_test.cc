@@ -8,7 +8,7 @@
 #include "report/ticks.h"
 #include "report/timeline_text.h"
 #include "report/units.h"
-#include "well_formed.h"
+#include "tests/report/well_formed.h"
 
 namespace runahead::report {
 namespace {

@@ -1,4 +1,4 @@
-#include "well_formed.h"
+#include "tests/report/well_formed.h"
 
 #include <regex>
 #include <vector>
