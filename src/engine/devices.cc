@@ -4,7 +4,9 @@
 
 #include <charconv>
 
+#include "ops/ops.h"
 #include "runahead/error.h"
+#include "tensor/cpu_device.h"
 
 namespace runahead {
 namespace {
@@ -27,6 +29,17 @@ int ParseCpuRanks(std::string_view text) {
         fmt::format("devices: expected cpu or cpu:N with N from 1 to {}, got '{}'", kMaxCpuRanks, text));
   }
   return ranks;
+}
+
+std::vector<int> ProcessorsOf(int index, int ranks, int threads) {
+  const std::vector<int> all = AvailableProcessors();
+  if (static_cast<size_t>(ranks) * static_cast<size_t>(threads) > all.size()) return {};
+  const auto first = all.begin() + index * threads;
+  return {first, first + threads};
+}
+
+DType PreferredDType(DType weights) {
+  return weights == DType::kBF16 && CpuHasNativeBf16() ? DType::kBF16 : DType::kF32;
 }
 
 }  // namespace runahead

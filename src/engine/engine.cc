@@ -21,21 +21,13 @@ constexpr double kMaxTimeoutSeconds = 1e9;
 // Matmul FLOP/s over attention FLOP/s on CPUs, as `runahead bench` measures both; partitions are not sensitive to it.
 constexpr double kCpuAttentionSlowdown = 3;
 
-/// The processors of rank `index`: a share of its own while there are enough of them, otherwise none in particular.
-std::vector<int> ProcessorsOf(int index, int ranks, int threads) {
-  const std::vector<int> all = AvailableProcessors();
-  if (static_cast<size_t>(ranks) * static_cast<size_t>(threads) > all.size()) return {};
-  const auto first = all.begin() + index * threads;
-  return {first, first + threads};
-}
-
 DType ComputeDType(const std::string& asked, DType weights) {
   if (!asked.empty()) {
     const std::optional<DType> dtype = ParseDType(asked);
     if (!dtype) throw ConfigError(fmt::format("dtype: unknown '{}' (known: f32, bf16, f16)", asked));
     return *dtype;
   }
-  return weights == DType::kBF16 && CpuHasNativeBf16() ? DType::kBF16 : DType::kF32;
+  return PreferredDType(weights);
 }
 
 }  // namespace
