@@ -17,12 +17,12 @@ struct AttentionCall {
   TensorView v;    // [end, kv_heads, head_dim]
   TensorView out;  // [positions, q_heads, head_dim]
   AttentionOptions options;
+  int64_t first_position;  // of query 0
 
   [[nodiscard]] int64_t head_dim() const { return k.shape()[2]; }
   [[nodiscard]] int64_t group() const { return q.shape()[1] / k.shape()[1]; }
   [[nodiscard]] int64_t rows() const { return q.rows() * group(); }
-  [[nodiscard]] int64_t first_position() const { return k.rows() - q.rows(); }
-  [[nodiscard]] int64_t PositionOf(int64_t row) const { return first_position() + row / group(); }
+  [[nodiscard]] int64_t PositionOf(int64_t row) const { return first_position + row / group(); }
   /// Offset, in elements, of row `row` of `kv_head` in `view`, which is q or out.
   [[nodiscard]] int64_t Offset(const TensorView& view, int64_t kv_head, int64_t row) const {
     return row / group() * view.row_stride() + (kv_head * group() + row % group()) * head_dim();
