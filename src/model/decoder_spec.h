@@ -31,13 +31,19 @@ struct DecoderSpec {
   float norm_epsilon = 0;
   Activation activation = Activation::kSilu;
   float embedding_scale = 1;
-  float attention_scale = 1;  // on q.k, usually 1 / sqrt(head_dim)
+  float attention_scale = 1;     // on q.k, usually 1 / sqrt(head_dim)
+  float attention_softcap = 0;   // AttentionOptions::softcap of every layer
+  std::vector<int64_t> windows;  // [layers], AttentionOptions::window of each; empty: all positions everywhere
   RopeSpec rope;
+  bool qkv_bias = false;
+  bool out_bias = false;
+  bool mlp_bias = false;
   bool tied_head = false;  // the output head is the embedding table
   DType weights = DType::kF32;
 
   [[nodiscard]] int64_t q_features() const { return q_heads * head_dim; }
   [[nodiscard]] int64_t kv_features() const { return kv_heads * head_dim; }
+  [[nodiscard]] int64_t window(int layer) const { return windows.empty() ? 0 : windows[static_cast<size_t>(layer)]; }
   /// The cache one token needs in compute dtype `dtype`.
   [[nodiscard]] KvShape kv_shape(DType dtype) const { return {layers, kv_heads, head_dim, dtype}; }
 };

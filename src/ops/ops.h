@@ -113,12 +113,12 @@ class Ops {
   /// Writes k, rotated, and v into `rows` (n rows from position rows.begin). k, v: [n, kv_heads, head_dim].
   virtual void AppendKv(TensorView k, TensorView v, const RopeTable& rope, const KvSpan& rows, Stream& stream) = 0;
 
-  /// Causal attention of the last n of `keys.rows()` positions. q, out: [n, q_heads, head_dim]; k, v of `keys`: [end,
-  /// kv_heads, head_dim] from position 0; query i sits at position end - n + i and sees the positions up to its own
-  /// (within the window). q_heads is a multiple of kv_heads; query head h reads kv head h / (q_heads / kv_heads).
+  /// Causal attention of n queries at positions [position, position + n). q, out: [n, q_heads, head_dim]; k, v of
+  /// `keys`: [rows, kv_heads, head_dim] from position 0, rows >= position + n. A query sees the positions up to its
+  /// own (within the window). q_heads is a multiple of kv_heads; query head h reads kv head h / (q_heads / kv_heads).
   /// (Vaswani et al. 2017; online softmax: Milakov and Gimelshein 2018.)
-  virtual void Attention(TensorView q, const KvSpan& keys, const AttentionOptions& options, TensorView out,
-                         Stream& stream) = 0;
+  virtual void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
+                         TensorView out, Stream& stream) = 0;
 
   /// out = activation(gate) * up. gate_up: [n, 2 * features], gate first; out: [n, features].
   virtual void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) = 0;

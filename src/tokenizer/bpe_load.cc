@@ -1,0 +1,118 @@
+// Reads the BPE model of a tokenizer.json.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "runahead/error.h"
+#include "tokenizer/bpe.h"
+#include "tokenizer/utf8.h"
+
+namespace runahead::tokenizer {
+namespace {
+
+constexpr size_t kMaxMerges = size_t{1} << 24;
+
+char32_t FirstCharacter(const std::string& text) { return Utf8At(text.data()); }
+char32_t LastCharacter(const std::string& text) { return Utf8At(text.data() + PreviousCharacter(text, text.size())); }
+
+void RefuseUnlessEmpty(const JsonObject& model, const char* key) {
+  if (!model.String(key, "").empty()) model.Refuse(key, "not implemented");
+}
+
+}  // namespace
+
+Bpe::Bpe(const JsonObject& model)
+    : vocab_(Vocab::Load(model, "vocab")),
+      origin_(model.origin()),
+      ignore_merges_(model.Bool("ignore_merges", false)),
+      byte_fallback_(model.Bool("byte_fallback", false)),
+      fuse_unknown_(model.Bool("fuse_unk", false)) {
+  if (model.Number("dropout", 0.0) != 0.0) model.Refuse("dropout", "encoding must not be random");
+  RefuseUnlessEmpty(model, "continuing_subword_prefix");
+  RefuseUnlessEmpty(model, "end_of_word_suffix");
+
+  low_characters_.fill(kNoToken);
+  for (int32_t id = 0; id < vocab_.end_id(); ++id) {
+    const std::string* token = vocab_.TokenOf(id);
+    if (token == nullptr || token->empty() || token->size() != Utf8Length((*token)[0])) continue;
+    const char32_t character = FirstCharacter(*token);
+    if (character < low_characters_.size()) {
+      low_characters_[character] = id;
+    } else {
+      high_characters_.Set(character, static_cast<uint64_t>(id));
+    }
+  }
+  LoadSpecialTokens(model);
+  LoadMerges(model);
+}
+
+void Bpe::LoadSpecialTokens(const JsonObject& model) {
+  has_unknown_ = model.Has("unk_token");
+  if (has_unknown_) {
+    unknown_token_ = model.String("unk_token");
+    unknown_id_ = vocab_.Find(unknown_token_);
+  }
+  all_bytes_ = byte_fallback_;
+  for (int byte = 0; byte < 256; ++byte) {
+    const int32_t id = byte_fallback_ ? vocab_.Find(fmt::format("<0x{:02X}>", byte)) : kNoToken;
+    byte_ids_[static_cast<size_t>(byte)] = id;
+    all_bytes_ = all_bytes_ && id != kNoToken;
+  }
+}
+
+void Bpe::LoadMerges(const JsonObject& model) {
+  const Json& merges = model.At("merges");
+  if (!merges.is_array()) model.Refuse("merges", "expected an array");
+  if (merges.size() > kMaxMerges) {
+    throw ConfigError(fmt::format("{}: merges: at most {} are allowed, got {}", origin_, kMaxMerges, merges.size()));
+  }
+  merges_ = FlatMap(merges.size());
+  merged_.reserve(merges.size());
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    const Json& merge = merges[rank];
+    const std::string origin = fmt::format("{}: merges[{}]", origin_, rank);
+    if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+      AddMerge(merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>(),
+               static_cast<uint32_t>(rank), origin);
+      continue;
+    }
+    const std::string text = merge.is_string() ? merge.get<std::string>() : "";
+    const size_t space = text.find(' ');
+    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
+      throw ConfigError(fmt::format("{}: expected \"a b\" or [\"a\", \"b\"], got {}", origin, merge.dump().substr(0, 80)));
+    }
+    AddMerge(text.substr(0, space), text.substr(space + 1), static_cast<uint32_t>(rank), origin);
+  }
+  for (char32_t left = 0; left < 128; ++left) {
+    for (char32_t right = 0; right < 128; ++right) {
+      ascii_joins_[left * 128 + right] = joins_.Find(uint64_t{left} << 32 | right) != FlatMap::kNone ||
+                                         !MaySplitAt(left) || !MaySplitAt(right);
+    }
+  }
+}
+
+void Bpe::AddMerge(const std::string& left, const std::string& right, uint32_t rank, const std::string& origin) {
+  const auto id_of = [&](const std::string& token) {
+    const int32_t id = vocab_.Find(token);
+    if (id == kNoToken) {
+      throw ConfigError(fmt::format("{}: token \"{}\" is not in the vocabulary", origin, token));
+    }
+    return id;
+  };
+  const int32_t left_id = id_of(left);
+  const int32_t right_id = id_of(right);
+  const int32_t merged_id = id_of(left + right);
+  merges_.Set(uint64_t{static_cast<uint32_t>(left_id)} << 32 | static_cast<uint32_t>(right_id),
+              uint64_t{rank} << 32 | static_cast<uint32_t>(merged_id));
+  merged_.push_back(merged_id);
+  if (left.empty() || right.empty()) return;
+  // A token that stands for a byte or for the unknown is not the characters it is spelt with.
+  for (const int32_t id : {left_id, right_id}) {
+    const bool is_byte = byte_fallback_ && vocab_.TokenOf(id)->size() == 6 &&
+                         std::find(byte_ids_.begin(), byte_ids_.end(), id) != byte_ids_.end();
+    if (is_byte || (has_unknown_ && id == unknown_id_)) cuts_ = false;
+  }
+  joins_.Set(uint64_t{LastCharacter(left)} << 32 | FirstCharacter(right), 1);
+}
+
+}  // namespace runahead::tokenizer

@@ -1,0 +1,43 @@
+// The single steps of decoding.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "tokenizer/decoder.h"
+#include "tokenizer/metaspace.h"
+#include "tokenizer/pattern.h"
+
+namespace runahead::tokenizer {
+
+using Stage = std::unique_ptr<DecodeStage>;
+
+/// Collects the text of all fragments. Borrows `text`.
+Stage CollectText(std::string& text);
+
+/// Puts a space between tokens.
+Stage JoinWithSpaces(Stage next);
+
+/// Byte-level characters to the bytes they stand for; all tokens become one. Broken UTF-8 becomes U+FFFD.
+Stage BytesOfCharacters(Stage next);
+
+/// Tokens "<0xHH>" to characters. A run of such tokens that is not UTF-8 becomes one U+FFFD per token.
+Stage BytesOfTokens(Stage next);
+
+/// All tokens become one.
+Stage FuseTokens(Stage next);
+
+struct StripSettings {
+  char32_t content;
+  size_t start;  // at most so many are removed at the start of a token,
+  size_t stop;   // and at its end
+};
+Stage StripTokens(const StripSettings& settings, Stage next);
+
+/// Replaces within each token. Borrows both.
+Stage ReplaceInTokens(const Pattern& pattern, const std::string& content, Stage next);
+
+/// The replacement character to spaces; the first token loses its ones unless the scheme is kNever. Borrows.
+Stage SpacesOfMarks(const Metaspace& metaspace, Stage next);
+
+}  // namespace runahead::tokenizer

@@ -1,0 +1,147 @@
+#include "runahead/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "runahead/error.h"
+#include "tokenizer/tokenizer_parts.h"
+#include "tokenizer/utf8.h"
+
+namespace runahead {
+
+using tokenizer::kNoToken;
+using tokenizer::Pieces;
+using tokenizer::Section;
+using tokenizer::TokenizerParts;
+
+namespace {
+
+// Far above any context; with it, every offset into a rewritten text fits 32 bits.
+constexpr size_t kMaxText = size_t{1} << 29;
+
+/// One call of Tokenizer::Encode.
+class Encoding {
+ public:
+  explicit Encoding(const TokenizerParts& parts) : parts_(parts), run_(parts.model->Start()) {}
+
+  std::vector<int32_t> Run(std::string_view text) {
+    ids_.reserve(text.size() / 4 + 8);
+    std::vector<Section> sections;
+    parts_.added_tokens.SplitRaw(text, sections);
+    for (const Section& section : sections) {
+      if (section.id != kNoToken) {
+        ids_.push_back(section.id);
+      } else {
+        Normalized(section.text, section.text.data() == text.data());
+      }
+    }
+    return std::move(ids_);
+  }
+
+ private:
+  void Normalized(std::string_view raw, bool at_start) {
+    std::string normalized;
+    if (parts_.normalizer != nullptr) {
+      normalized = parts_.normalizer->Apply(std::string(raw));
+      raw = normalized;
+    }
+    if (raw.size() > kMaxText) throw ConfigError(fmt::format("the text normalizes to {} bytes: too many", raw.size()));
+    std::vector<Section> sections;
+    parts_.added_tokens.SplitNormalized(raw, sections);
+    for (const Section& section : sections) {
+      if (section.id != kNoToken) {
+        ids_.push_back(section.id);
+      } else {
+        Model(section.text, at_start && section.text.data() == raw.data());
+      }
+    }
+  }
+
+  void Model(std::string_view text, bool at_start) {
+    if (parts_.pre_tokenizer == nullptr) return run_->Encode(text, ids_);
+    Pieces pieces{std::string(text), {{0, static_cast<uint32_t>(text.size())}}, at_start};
+    parts_.pre_tokenizer->Apply(pieces);
+    for (const tokenizer::Range& range : pieces.ranges) run_->Encode(pieces.View(range), ids_);
+  }
+
+  const TokenizerParts& parts_;
+  std::unique_ptr<tokenizer::Model::Run> run_;
+  std::vector<int32_t> ids_;
+};
+
+}  // namespace
+
+void TokenizerParts::IndexTokens() {
+  tokens.resize(static_cast<size_t>(std::max(model->vocab().end_id(), added_tokens.end_id())));
+  for (int32_t id = 0; id < static_cast<int32_t>(tokens.size()); ++id) {
+    const std::string* text = added_tokens.TokenOf(id);
+    if (text == nullptr) text = model->vocab().TokenOf(id);
+    tokens[static_cast<size_t>(id)] = {text, text != nullptr && added_tokens.IsSpecial(*text)};
+  }
+}
+
+const TokenizerParts::Token& TokenizerParts::TokenOf(int32_t id) const {
+  if (id < 0 || static_cast<size_t>(id) >= tokens.size() || tokens[static_cast<size_t>(id)].text == nullptr) {
+    throw ConfigError(fmt::format("{}: no token has the id {} (the largest is {})", origin, id,
+                                  static_cast<int64_t>(tokens.size()) - 1));
+  }
+  return tokens[static_cast<size_t>(id)];
+}
+
+Tokenizer::Tokenizer(std::shared_ptr<const TokenizerParts> parts) : parts_(std::move(parts)) {}
+
+Tokenizer Tokenizer::Load(const std::filesystem::path& model_dir) {
+  return Tokenizer(tokenizer::LoadTokenizerJson(model_dir));
+}
+
+std::vector<int32_t> Tokenizer::Encode(std::string_view utf8_text, bool add_special) const {
+  if (utf8_text.size() > kMaxText) {
+    throw ConfigError(fmt::format("the text has {} bytes, more than the {} that are possible", utf8_text.size(),
+                                  kMaxText));
+  }
+  tokenizer::CheckUtf8(utf8_text, "the text is not UTF-8");
+  std::vector<int32_t> ids = Encoding(*parts_).Run(utf8_text);
+  return add_special ? parts_->special.Fill(std::move(ids)) : ids;
+}
+
+std::string Tokenizer::Decode(std::span<const int32_t> ids, bool skip_special) const {
+  StreamDecoder stream(*this, skip_special);
+  std::string text;
+  for (const int32_t id : ids) text += stream.Feed(id);
+  return text + stream.Flush();
+}
+
+std::optional<int32_t> Tokenizer::TokenId(std::string_view token) const {
+  int32_t id = parts_->added_tokens.Find(token);
+  if (id == kNoToken) id = parts_->model->vocab().Find(token);
+  return id == kNoToken ? std::nullopt : std::optional(id);
+}
+
+int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(parts_->tokens.size()); }
+std::optional<int32_t> Tokenizer::bos_id() const { return parts_->bos_id; }
+std::optional<int32_t> Tokenizer::eos_id() const { return parts_->eos_id; }
+
+StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
+    : parts_(tokenizer.parts_),
+      skip_special_(skip_special),
+      stream_(tokenizer::StartDecoding(*parts_->decoder)) {}
+
+StreamDecoder::~StreamDecoder() = default;
+StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
+StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
+
+std::string StreamDecoder::Feed(int32_t id) {
+  const TokenizerParts::Token& token = parts_->TokenOf(id);
+  if (skip_special_ && token.special) return {};
+  stream_->Feed(*token.text);
+  return stream_->Take();
+}
+
+std::string StreamDecoder::Flush() {
+  stream_->Finish();
+  return stream_->Take();
+}
+
+}  // namespace runahead

@@ -1,0 +1,64 @@
+// The parts of a loaded tokenizer, shared by its copies and streams.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "tokenizer/added_tokens.h"
+#include "tokenizer/decoder.h"
+#include "tokenizer/normalizer.h"
+#include "tokenizer/post_processor.h"
+#include "tokenizer/pre_tokenizer.h"
+
+namespace runahead::tokenizer {
+
+/// Turns one piece of a text into ids: what differs between kinds of vocabularies. Immutable, for many threads.
+class Model {
+ public:
+  /// The scratch memory of one call.
+  class Run {
+   public:
+    virtual ~Run() = default;
+    /// Appends the ids of a piece of UTF-8 text.
+    virtual void Encode(std::string_view piece, std::vector<int32_t>& out) = 0;
+  };
+
+  virtual ~Model() = default;
+  [[nodiscard]] virtual std::unique_ptr<Run> Start() const = 0;
+  [[nodiscard]] virtual const Vocab& vocab() const = 0;
+};
+
+/// Immutable once loaded. Text goes through added_tokens, normalizer, added_tokens, pre_tokenizer, model, special.
+struct TokenizerParts {
+  std::string origin;                                 // the file, for errors
+  std::unique_ptr<const Normalizer> normalizer;       // may be null
+  std::unique_ptr<const PreTokenizer> pre_tokenizer;  // may be null
+  std::unique_ptr<const Model> model;
+  std::unique_ptr<const Decoder> decoder;
+  AddedTokens added_tokens;
+  Template special;  // what add_special puts around a text
+  std::optional<int32_t> bos_id;
+  std::optional<int32_t> eos_id;
+
+  struct Token {
+    const std::string* text = nullptr;  // null: no token has this id
+    bool special = false;
+  };
+  std::vector<Token> tokens;  // [id]; a view of the model's and the added tokens, made by IndexTokens
+
+  void IndexTokens();
+
+  /// Throws ConfigError naming an id that no token has.
+  [[nodiscard]] const Token& TokenOf(int32_t id) const;
+};
+
+/// From `tokenizer.json` and the files beside it. Throws IoError and ConfigError.
+std::shared_ptr<const TokenizerParts> LoadTokenizerJson(const std::filesystem::path& model_dir);
+
+}  // namespace runahead::tokenizer

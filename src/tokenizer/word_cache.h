@@ -1,0 +1,133 @@
+// Remembers the ids of words within one call, since texts repeat their words.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace runahead::tokenizer {
+
+/// A bounded hash table from short words to their ids; when it is full it stays as it is. One thread.
+class WordCache {
+ public:
+  static constexpr size_t kMaxWord = 64;  // bytes
+
+  WordCache() : slots_(kFirstSlots) {}
+
+  /// Appends the ids of `word` (1 to kMaxWord bytes) if they are known.
+  bool Append(std::string_view word, std::vector<int32_t>& out) {
+    key_ = KeyOf(word);
+    for (size_t at = HashOf(key_) & (slots_.size() - 1);; at = (at + 1) & (slots_.size() - 1)) {
+      const Slot& slot = slots_[at];
+      if (slot.key.length == 0) return false;
+      if (!Equal(slot, word)) continue;
+      if (slot.count == 1) {
+        out.push_back(static_cast<int32_t>(slot.ids));
+      } else {
+        for (uint32_t i = 0; i < slot.count; ++i) out.push_back(ids_[slot.ids + i]);
+      }
+      return true;
+    }
+  }
+
+  /// Remembers the word that the last call of Append did not know.
+  void Insert(std::string_view word, std::span<const int32_t> ids) {
+    if (size_ >= kMaxWords) return;
+    if (size_ * 2 >= slots_.size()) Grow();
+    Slot slot{key_, 0, static_cast<uint16_t>(ids.size())};
+    if (word.size() > kWholeKey) {
+      slot.key.high = words_.size();
+      words_ += word;
+    }
+    if (ids.size() == 1) {
+      slot.ids = static_cast<uint32_t>(ids[0]);
+    } else {
+      slot.ids = static_cast<uint32_t>(ids_.size());
+      ids_.insert(ids_.end(), ids.begin(), ids.end());
+    }
+    Place(slot);
+    ++size_;
+  }
+
+ private:
+  static constexpr size_t kFirstSlots = 256;
+  static constexpr size_t kMaxWords = size_t{1} << 17;
+  static constexpr size_t kWholeKey = 16;  // up to so many bytes, the key is the word
+
+  /// Of a word of at most kWholeKey bytes: its bytes, in two numbers that may overlap. Of a longer one: its hash, and in
+  /// the table where it stands in words_.
+  struct Key {
+    uint64_t low = 0;
+    uint64_t high = 0;
+    uint16_t length = 0;  // 0 marks a free slot
+  };
+
+  struct Slot {
+    Key key;
+    uint32_t ids = 0;  // the id when there is one, else where they are in ids_
+    uint16_t count = 0;
+  };
+
+  template <typename T>
+  static uint64_t Read(const char* from) {
+    T value = 0;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+  }
+
+  static uint64_t Mix(uint64_t a, uint64_t b) {
+    __extension__ using Wide = unsigned __int128;
+    const Wide product = static_cast<Wide>(a) * b;
+    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+  }
+
+  static Key KeyOf(std::string_view word) {
+    const char* begin = word.data();
+    const char* end = begin + word.size();
+    const auto length = static_cast<uint16_t>(word.size());
+    if (word.size() > kWholeKey) {
+      uint64_t hash = length;
+      for (const char* at = begin; at + 8 < end; at += 8) hash = Mix(hash ^ Read<uint64_t>(at), 0xE7037ED1A0B428DB);
+      return {Mix(hash ^ Read<uint64_t>(end - 8), 0xE7037ED1A0B428DB), 0, length};
+    }
+    if (word.size() >= 8) return {Read<uint64_t>(begin), Read<uint64_t>(end - 8), length};
+    if (word.size() >= 4) return {Read<uint32_t>(begin), Read<uint32_t>(end - 4), length};
+    return {Read<uint8_t>(begin), Read<uint8_t>(begin + word.size() / 2) << 8 | Read<uint8_t>(end - 1), length};
+  }
+
+  static uint64_t HashOf(const Key& key) {
+    const uint64_t high = key.length > kWholeKey ? 0 : key.high;
+    return Mix(key.low ^ 0xA0761D6478BD642F, high ^ 0xE7037ED1A0B428DB ^ key.length);
+  }
+
+  [[nodiscard]] bool Equal(const Slot& slot, std::string_view word) const {
+    if (slot.key.low != key_.low || slot.key.length != key_.length) return false;
+    if (word.size() <= kWholeKey) return slot.key.high == key_.high;
+    return std::memcmp(words_.data() + slot.key.high, word.data(), word.size()) == 0;
+  }
+
+  void Place(const Slot& slot) {
+    size_t at = HashOf(slot.key) & (slots_.size() - 1);
+    while (slots_[at].key.length != 0) at = (at + 1) & (slots_.size() - 1);
+    slots_[at] = slot;
+  }
+
+  void Grow() {
+    std::vector<Slot> old(slots_.size() * 4);
+    old.swap(slots_);
+    for (const Slot& slot : old) {
+      if (slot.key.length != 0) Place(slot);
+    }
+  }
+
+  std::vector<Slot> slots_;
+  std::string words_;
+  std::vector<int32_t> ids_;
+  size_t size_ = 0;
+  Key key_;  // of the word last looked up
+};
+
+}  // namespace runahead::tokenizer
