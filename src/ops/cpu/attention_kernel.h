@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "ops/ops.h"
 
@@ -58,5 +59,7 @@ struct AttentionKernel {
 
 /// Products in f32, for every dtype and processor.
 AttentionKernel SimdAttention();
+/// Products of bf16, for bf16 tensors; nothing when the processor has none.
+std::optional<AttentionKernel> Bf16Attention();
 
 }  // namespace runahead::cpu
