@@ -10,7 +10,7 @@
 
 namespace runahead::cpu {
 
-/// One call of Attend. The rows of a kv head are its queries: row r is position `first_position() + r / group` and
+/// One call of Attend. The rows of a kv head are its queries: row r is position `first_position + r / group` and
 /// query head `kv_head * group + r % group`.
 struct AttentionCall {
   TensorView q;    // [positions, q_heads, head_dim]
