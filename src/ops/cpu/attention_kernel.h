@@ -4,12 +4,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "ops/ops.h"
 
 namespace runahead::cpu {
 
-/// One call of Attend. The rows of a kv head are its queries: row r is position `first_position() + r / group` and
+/// One call of Attend. The rows of a kv head are its queries: row r is position `first_position + r / group` and
 /// query head `kv_head * group + r % group`.
 struct AttentionCall {
   TensorView q;    // [positions, q_heads, head_dim]
@@ -58,5 +59,7 @@ struct AttentionKernel {
 
 /// Products in f32, for every dtype and processor.
 AttentionKernel SimdAttention();
+/// Products of bf16, for bf16 tensors; nothing when the processor has none.
+std::optional<AttentionKernel> Bf16Attention();
 
 }  // namespace runahead::cpu

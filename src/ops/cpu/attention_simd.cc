@@ -113,19 +113,18 @@ HWY_INLINE void Multiply(FloatTag d, const float* a, size_t a_stride, const floa
   }
 }
 
-/// 2^x for x <= 0 to a relative error of 2e-7, and 0 from -127 down. (Minimax polynomial of degree 6 on [-1/2, 1/2].)
+/// 2^x for x <= 0 to a relative error of 2e-7, and 0 from -127 down. (Minimax polynomial of degree 5 on [-1/2, 1/2].)
 HWY_INLINE FloatVec Exp2(FloatTag d, FloatVec x) {
   const hn::RebindToSigned<FloatTag> di;
   const auto clamped = hn::Max(x, hn::Set(d, -127.0f));
   const auto shifter = hn::Set(d, 12582912.0f);  // adding 1.5 * 2^23 rounds to an integer, in the low bits
   const auto shifted = hn::Add(clamped, shifter);
   const auto r = hn::Sub(clamped, hn::Sub(shifted, shifter));
-  auto p = hn::Set(d, 1.5403530393381609954e-4f);
-  p = hn::MulAdd(p, r, hn::Set(d, 1.3333558146428443423e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 9.6181291076284771619e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 5.5504108664821579953e-2f));
-  p = hn::MulAdd(p, r, hn::Set(d, 2.4022650695910071233e-1f));
-  p = hn::MulAdd(p, r, hn::Set(d, 6.9314718055994530942e-1f));
+  auto p = hn::Set(d, 0.0013264727189281425f);
+  p = hn::MulAdd(p, r, hn::Set(d, 0.009671512644279928f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.05550733743273338f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.240222420852742f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.6931469775991596f));
   p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
   const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
   return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
