@@ -27,9 +27,7 @@ namespace {
 constexpr int64_t kKeys = 128;  // of a panel
 constexpr int64_t kStep = 32;   // keys and rows that are worked on together; a smaller part of a panel may be skipped
 constexpr int64_t kTileRows = 128;
-constexpr float kLog2E = 1.44269504088896341f;
-constexpr float kNothingYet = -1e30f;  // a running maximum below every score
-constexpr float kHidden = -3e38f;      // a score whose weight is 0, also against kNothingYet
+constexpr float kHidden = -3e38f;  // a score whose weight is 0, also against kNothingYet
 
 /// Summed features of a score: whole tiles.
 constexpr int64_t KeyDepth(int64_t head_dim) { return (head_dim + 31) / 32 * 32; }
@@ -280,7 +278,7 @@ void Pack(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* 
   const int64_t depth = KeyDepth(head_dim);
   const int64_t width = ValueWidth(head_dim);
   const int64_t begin = block * kKeys;
-  const int64_t count = std::min(kKeys, call.k.rows() - begin);
+  const int64_t count = std::min(kKeys, call.keys() - begin);
   auto* keys = reinterpret_cast<uint16_t*>(memory);
   uint16_t* values = keys + kKeys * depth;
   if (count < kKeys || depth != head_dim || width != head_dim) {

@@ -62,11 +62,13 @@ void CheckAppendKv(TensorView k, TensorView v, const RopeTable& rope, const KvSp
   CHECK(k.dtype() == v.dtype());
 }
 
-void CheckAttention(TensorView q, const KvSpan& keys, const AttentionOptions& options, TensorView out) {
+void CheckAttention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
+                    TensorView out) {
   CHECK_EQ(q.shape().rank(), 3);
   CHECK_EQ(keys.k.shape().rank(), 3);
   CHECK_EQ(keys.begin, 0);
-  CHECK_LE(q.rows(), keys.rows());
+  CHECK_GE(position, 0);
+  CHECK_LE(position + q.rows(), keys.rows());
   CHECK_EQ(q.rows(), out.rows());
   CHECK_EQ(q.row_elements(), out.row_elements());
   CHECK_EQ(q.shape()[2], keys.k.shape()[2]);

@@ -16,7 +16,8 @@ void CheckNormalize(TensorView x, const Norm& norm, TensorView out);
 void CheckMatmul(TensorView x, const Linear& linear, DType compute, int first, int count, TensorView y);
 void CheckRotate(TensorView q, const RopeTable& rope, int64_t position);
 void CheckAppendKv(TensorView k, TensorView v, const RopeTable& rope, const KvSpan& rows);
-void CheckAttention(TensorView q, const KvSpan& keys, const AttentionOptions& options, TensorView out);
+void CheckAttention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
+                    TensorView out);
 void CheckGatedActivation(TensorView gate_up, TensorView out);
 
 /// Positions [first, own] that the query at position `own` sees.

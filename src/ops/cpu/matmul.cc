@@ -13,6 +13,7 @@
 
 #include "ops/cpu/checks.h"
 #include "ops/cpu/convert.h"
+#include "ops/cpu/few_rows.h"
 #include "ops/cpu/onednn_compat.h"
 #include "runahead/error.h"
 
@@ -20,8 +21,6 @@ namespace runahead::cpu {
 namespace {
 
 using dnnl::memory;
-
-constexpr int64_t kColumn = 64;  // output features of one packed column
 
 const dnnl::engine& Engine() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -101,7 +100,7 @@ class PackedLinear final : public Linear {
   /// How many parts from `first`, at most `count`, follow each other without padding: they multiply as one matrix.
   [[nodiscard]] int Adjacent(int first, int count) const {
     int run = 1;
-    while (run < count && parts_[static_cast<size_t>(first + run - 1)].rows % kColumn == 0) ++run;
+    while (run < count && parts_[static_cast<size_t>(first + run - 1)].rows % kColumnFeatures == 0) ++run;
     return run;
   }
 
@@ -267,8 +266,13 @@ void Multiplier::Multiply(TensorView x, const Linear& linear, int first, int cou
         void* memory = cache_->destination.Get<std::byte>(static_cast<size_t>(n * features) * SizeOf(result));
         to = TensorView(memory, result, {n, features});
       }
-      cache_->Execute({n, in_features, features, arithmetic, result, packed.has_bias()}, from.data(),
-                      packed.weights(first), packed.bias(first), to.data());
+      if (n <= kFewRows) {
+        MultiplyFewRows(team_, {n, in_features, features, arithmetic, result, from.data(), packed.weights(first),
+                                packed.bias(first), to.data()});
+      } else {
+        cache_->Execute({n, in_features, features, arithmetic, result, packed.has_bias()}, from.data(),
+                        packed.weights(first), packed.bias(first), to.data());
+      }
       if (!direct_y) ConvertRows(team_, to, slice.Rows(row, row + n));
     }
     column += features;

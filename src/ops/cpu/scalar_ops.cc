@@ -166,12 +166,12 @@ class ScalarOps final : public Ops {
     }
   }
 
-  void Attention(TensorView q, const KvSpan& keys, const AttentionOptions& options, TensorView out,
+  void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
                  Stream& /*stream*/) override {
-    CheckAttention(q, keys, options, out);
+    CheckAttention(q, position, keys, options, out);
     const int64_t heads = q.shape()[1];
     for (int64_t i = 0; i < q.rows(); ++i) {
-      for (int64_t h = 0; h < heads; ++h) AttendOne(q, keys, options, i, h, out);
+      for (int64_t h = 0; h < heads; ++h) AttendOne(q, position + i, keys, options, i, h, out);
     }
   }
 
@@ -218,13 +218,12 @@ class ScalarOps final : public Ops {
     }
   }
 
-  static void AttendOne(TensorView q, const KvSpan& keys, const AttentionOptions& options, int64_t row, int64_t head,
-                        TensorView out) {
+  static void AttendOne(TensorView q, int64_t own, const KvSpan& keys, const AttentionOptions& options, int64_t row,
+                        int64_t head, TensorView out) {
     const int64_t head_dim = q.shape()[2];
     const int64_t group = q.shape()[1] / keys.k.shape()[1];
     const int64_t q_base = head * head_dim;
     const int64_t kv_base = head / group * head_dim;
-    const int64_t own = keys.rows() - q.rows() + row;
     const int64_t begin = FirstVisible(own, options.window);
 
     std::vector<double> scores;  // [own + 1 - begin]
