@@ -36,9 +36,9 @@ struct AttentionCall {
   [[nodiscard]] int64_t Offset(const TensorView& view, int64_t kv_head, int64_t row) const {
     return row / group() * view.row_stride() + (kv_head * group() + row % group()) * head_dim();
   }
-  /// The first position that the query at `position` sees.
-  [[nodiscard]] int64_t FirstSeen(int64_t position) const {
-    return options.window > 0 ? std::max<int64_t>(0, position - options.window + 1) : 0;
+  /// The first position that the query at position `own` sees.
+  [[nodiscard]] int64_t FirstSeen(int64_t own) const {
+    return options.window > 0 ? std::max<int64_t>(0, own - options.window + 1) : 0;
   }
   /// Key blocks [begin, end) that rows [row_begin, row_end) work on.
   struct Blocks {
