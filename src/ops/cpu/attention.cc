@@ -24,7 +24,8 @@ AttentionKernel KernelFor(DType dtype) {
 void Attend(const Team& team, Scratch& scratch, TensorView q, int64_t position, const KvSpan& keys,
             const AttentionOptions& options, TensorView out) {
   if (q.rows() == 0) return;
-  const AttentionCall call{q, keys.k, keys.v, out, options, position};
+  const AttentionCall call{q, position, keys.k, keys.v, out, options};
+  if (call.rows() <= kFewQueries && options.causal == CausalWork::kSkip) return AttendFew(team, scratch, call);
   const AttentionKernel kernel = KernelFor(q.dtype());
   const int64_t kv_heads = keys.k.shape()[1];
   const auto [first_block, end_block] = call.BlocksOf(0, call.rows(), kernel.key_block);

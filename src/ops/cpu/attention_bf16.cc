@@ -13,6 +13,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
+#include <cpuid.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -27,9 +28,7 @@ namespace {
 constexpr int64_t kKeys = 128;  // of a panel
 constexpr int64_t kStep = 32;   // keys and rows that are worked on together; a smaller part of a panel may be skipped
 constexpr int64_t kTileRows = 128;
-constexpr float kLog2E = 1.44269504088896341f;
-constexpr float kNothingYet = -1e30f;  // a running maximum below every score
-constexpr float kHidden = -3e38f;      // a score whose weight is 0, also against kNothingYet
+constexpr float kHidden = -3e38f;  // a score whose weight is 0, also against kNothingYet
 
 /// Summed features of a score: whole tiles.
 constexpr int64_t KeyDepth(int64_t head_dim) { return (head_dim + 31) / 32 * 32; }
@@ -280,7 +279,7 @@ void Pack(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* 
   const int64_t depth = KeyDepth(head_dim);
   const int64_t width = ValueWidth(head_dim);
   const int64_t begin = block * kKeys;
-  const int64_t count = std::min(kKeys, call.k.rows() - begin);
+  const int64_t count = std::min(kKeys, call.keys() - begin);
   auto* keys = reinterpret_cast<uint16_t*>(memory);
   uint16_t* values = keys + kKeys * depth;
   if (count < kKeys || depth != head_dim || width != head_dim) {
@@ -383,7 +382,12 @@ HWY_POP_ATTRIBUTES
 bool HasTiles() {
   constexpr int64_t kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr int64_t kTileData = 18;               // XFEATURE_XTILEDATA
-  return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  constexpr unsigned kTilesOfBf16 = (1u << 22) | (1u << 24);  // amx_bf16, amx_tile
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kTilesOfBf16) == kTilesOfBf16 &&
          ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
