@@ -67,6 +67,7 @@ class WeightFiles {
     const StoredTensor* tensor = nullptr;
   };
 
+  [[nodiscard]] int files() const { return static_cast<int>(files_.size()); }
   [[nodiscard]] bool Has(const std::string& name) const { return places_.contains(name); }
   /// A tensor that must be there with this shape, in a dtype that Runahead computes with. Throws ConfigError naming
   /// file, tensor, expected and got.

@@ -26,9 +26,9 @@ double UnitRoundoff(DType dtype) {
     case DType::kF32:
       return 0x1p-24;
     case DType::kBF16:
-      return 0x1p-9;
+      return 0x1p-8;
     case DType::kF16:
-      return 0x1p-12;
+      return 0x1p-11;
   }
   internal::CheckFailed(__FILE__, __LINE__, "unknown dtype");
 }

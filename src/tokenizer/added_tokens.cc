@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "runahead/error.h"
 #include "tokenizer/unicode.h"
@@ -82,9 +83,10 @@ int32_t AddedTokens::Find(std::string_view content) const {
   return found == ids_.end() ? kNoToken : found->second;
 }
 
-const std::string* AddedTokens::TokenOf(int32_t id) const {
+std::optional<std::string_view> AddedTokens::TokenOf(int32_t id) const {
   const auto found = tokens_.find(id);
-  return found == tokens_.end() ? nullptr : &found->second.content;
+  if (found == tokens_.end()) return std::nullopt;
+  return found->second.content;
 }
 
 void AddedTokens::Split(std::string_view text, const Trie& trie, std::vector<Section>& sections) const {
@@ -108,6 +110,9 @@ void AddedTokens::Split(std::string_view text, const Trie& trie, std::vector<Sec
 
 void AddedTokens::Trie::Add(std::string_view text, int32_t id) {
   if (text.empty()) return;
+  if (ids_.size() == 1) prefix_ = text;
+  const auto differs = std::mismatch(prefix_.begin(), prefix_.end(), text.begin(), text.end()).first;
+  prefix_.erase(differs, prefix_.end());
   uint64_t node = 0;
   for (const char byte : text) {
     const uint64_t key = node << 8 | static_cast<uint8_t>(byte);
@@ -121,22 +126,28 @@ void AddedTokens::Trie::Add(std::string_view text, int32_t id) {
   starts_[static_cast<uint8_t>(text[0])] = true;
 }
 
+size_t AddedTokens::Trie::NextCandidate(std::string_view text, size_t from) const {
+  if (!prefix_.empty()) {
+    const void* found = ::memmem(text.data() + from, text.size() - from, prefix_.data(), prefix_.size());
+    return found == nullptr ? text.size() : static_cast<size_t>(static_cast<const char*>(found) - text.data());
+  }
+  while (from < text.size() && !starts_[static_cast<uint8_t>(text[from])]) ++from;
+  return from;
+}
+
 bool AddedTokens::Trie::FindFirst(std::string_view text, size_t from, size_t& begin, size_t& end, int32_t& id) const {
   if (ids_.size() == 1) return false;
-  for (size_t start = from; start < text.size(); ++start) {
-    if (!starts_[static_cast<uint8_t>(text[start])]) continue;
+  for (begin = NextCandidate(text, from); begin < text.size(); begin = NextCandidate(text, begin + 1)) {
     id = kNoToken;
     uint64_t node = 0;
-    for (size_t at = start; at < text.size(); ++at) {
+    for (size_t at = begin; at < text.size(); ++at) {
       node = children_.Find(node << 8 | static_cast<uint8_t>(text[at]));
       if (node == FlatMap::kNone) break;
       if (ids_[node] == kNoToken) continue;
       id = ids_[node];
       end = at + 1;
     }
-    if (id == kNoToken) continue;
-    begin = start;
-    return true;
+    if (id != kNoToken) return true;
   }
   return false;
 }

@@ -1,7 +1,9 @@
 // Added and special tokens: texts that become one id wherever they stand, before the rest is cut.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -52,8 +54,8 @@ class AddedTokens {
   }
 
   [[nodiscard]] int32_t Find(std::string_view content) const;
-  [[nodiscard]] const std::string* TokenOf(int32_t id) const;  // null when the id is not an added token's
-  [[nodiscard]] bool IsSpecial(const std::string& content) const { return special_.contains(content); }
+  [[nodiscard]] std::optional<std::string_view> TokenOf(int32_t id) const;  // nothing for other ids
+  [[nodiscard]] bool IsSpecial(std::string_view content) const { return special_.contains(std::string(content)); }
   [[nodiscard]] int32_t end_id() const { return end_id_; }  // one past the largest id
 
  private:
@@ -66,9 +68,12 @@ class AddedTokens {
     bool FindFirst(std::string_view text, size_t from, size_t& begin, size_t& end, int32_t& id) const;
 
    private:
+    [[nodiscard]] size_t NextCandidate(std::string_view text, size_t from) const;
+
     FlatMap children_;                // node << 8 | byte, to node; node 0 is the root
     std::vector<int32_t> ids_{kNoToken};  // [node]
-    bool starts_[256] = {};
+    std::string prefix_;                  // that all texts share
+    std::array<bool, 256> starts_{};      // by the first byte of some text
   };
 
   void Split(std::string_view text, const Trie& trie, std::vector<Section>& sections) const;

@@ -43,10 +43,7 @@ void Bpe::Encode(std::string_view piece, BpeScratch& scratch, std::vector<int32_
 
 void Bpe::EncodeWord(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const {
   if (word.empty()) return;
-  if (const auto known = scratch.words.Find(word)) {
-    out.insert(out.end(), known->begin(), known->end());
-    return;
-  }
+  if (scratch.words.Append(word, out)) return;
   const int32_t whole = ignore_merges_ ? vocab_.Find(word) : kNoToken;
   if (whole != kNoToken) {
     scratch.ids.assign(1, whole);
@@ -60,7 +57,7 @@ void Bpe::EncodeWord(std::string_view word, BpeScratch& scratch, std::vector<int
 void Bpe::MergeWord(std::string_view word, BpeScratch& scratch) const {
   InitialSymbols(word, scratch.ids);
   if (scratch.ids.size() <= kShortWord) {
-    MergeShort(scratch);
+    MergeShort(scratch.ids);
   } else {
     MergeLong(scratch);
   }
@@ -105,21 +102,26 @@ bool Bpe::AppendBytes(std::string_view character, std::vector<int32_t>& ids) con
   return true;
 }
 
-void Bpe::MergeShort(BpeScratch& scratch) const {
-  std::vector<int32_t>& ids = scratch.ids;
-  std::vector<uint64_t>& merges = scratch.merges;  // [i]: of ids i and i + 1
-  merges.clear();
-  for (size_t i = 0; i + 1 < ids.size(); ++i) merges.push_back(MergeOf(ids[i], ids[i + 1]));
-  while (!merges.empty()) {
-    const auto best = std::min_element(merges.begin(), merges.end());  // the leftmost of equals
-    if (*best == FlatMap::kNone) return;
-    const auto at = static_cast<size_t>(best - merges.begin());
-    ids[at] = MergedOf(*best);
-    ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(at) + 1);
-    merges.erase(best);
-    if (at < merges.size()) merges[at] = MergeOf(ids[at], ids[at + 1]);
-    if (at > 0) merges[at - 1] = MergeOf(ids[at - 1], ids[at]);
+void Bpe::MergeShort(std::vector<int32_t>& ids) const {
+  std::array<uint64_t, kShortWord> merges{};  // [i]: of ids i and i + 1
+  size_t pairs = ids.empty() ? 0 : ids.size() - 1;
+  for (size_t i = 0; i < pairs; ++i) merges[i] = MergeOf(ids[i], ids[i + 1]);
+  while (pairs > 0) {
+    size_t best = 0;  // the leftmost of equals
+    for (size_t i = 1; i < pairs; ++i) {
+      if (merges[i] < merges[best]) best = i;
+    }
+    if (merges[best] == FlatMap::kNone) break;
+    ids[best] = MergedOf(merges[best]);
+    --pairs;
+    for (size_t i = best; i < pairs; ++i) {
+      merges[i] = merges[i + 1];
+      ids[i + 1] = ids[i + 2];
+    }
+    if (best < pairs) merges[best] = MergeOf(ids[best], ids[best + 1]);
+    if (best > 0) merges[best - 1] = MergeOf(ids[best - 1], ids[best]);
   }
+  if (!ids.empty()) ids.resize(pairs + 1);
 }
 
 void Bpe::MergeLong(BpeScratch& scratch) const {

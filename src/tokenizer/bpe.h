@@ -27,7 +27,6 @@ struct BpeScratch {
 
   WordCache words;
   std::vector<int32_t> ids;
-  std::vector<uint64_t> merges;
   std::vector<Symbol> symbols;
   std::optional<MergeQueue> queue;
 };
@@ -48,13 +47,13 @@ class Bpe {
  private:
   void LoadSpecialTokens(const JsonObject& model);
   void LoadMerges(const JsonObject& model);
-  void AddMerge(const std::string& left, const std::string& right, uint32_t rank, const std::string& origin);
+  void AddMerge(std::string_view left, std::string_view right, uint32_t rank);
 
   void EncodeWord(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const;
   void MergeWord(std::string_view word, BpeScratch& scratch) const;
   void InitialSymbols(std::string_view word, std::vector<int32_t>& ids) const;
   bool AppendBytes(std::string_view character, std::vector<int32_t>& ids) const;
-  void MergeShort(BpeScratch& scratch) const;
+  void MergeShort(std::vector<int32_t>& ids) const;
   void MergeLong(BpeScratch& scratch) const;
   [[nodiscard]] size_t NextCut(std::string_view piece, size_t begin) const;
   [[nodiscard]] bool MayJoin(char32_t left, char32_t right) const;

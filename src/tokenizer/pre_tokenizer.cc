@@ -1,5 +1,6 @@
 #include "tokenizer/pre_tokenizer.h"
 
+#include <array>
 #include <optional>
 #include <utility>
 
@@ -60,12 +61,15 @@ class PatternSplit final : public PreTokenizer {
 class CharacterSplit final : public PreTokenizer {
  public:
   CharacterSplit(bool (*is_delimiter)(char32_t), SplitBehavior behavior)
-      : is_delimiter_(is_delimiter), behavior_(behavior) {}
+      : is_delimiter_(is_delimiter), behavior_(behavior) {
+    for (char32_t character = 0; character < low_.size(); ++character) low_[character] = is_delimiter(character);
+  }
   void Apply(Pieces& pieces) const override {
     Splitter(behavior_).Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
       for (uint32_t at = 0; at < text.size();) {
+        const char32_t character = Utf8At(text.data() + at);
         const uint32_t next = at + Utf8Length(text[at]);
-        if (is_delimiter_(Utf8At(text.data() + at))) matches.push_back({at, next});
+        if (character < low_.size() ? low_[character] : is_delimiter_(character)) matches.push_back({at, next});
         at = next;
       }
     });
@@ -73,6 +77,7 @@ class CharacterSplit final : public PreTokenizer {
 
  private:
   bool (*is_delimiter_)(char32_t);
+  std::array<bool, 0x180> low_{};  // is_delimiter_ of ASCII and of the byte-level alphabet
   SplitBehavior behavior_;
 };
 
@@ -117,13 +122,14 @@ class ByteLevelPreTokenizer final : public PreTokenizer {
           .Split(pieces,
                  [this](std::string_view text, std::vector<Range>& matches) { words_->FindAll(text, matches); });
     }
-    std::string mapped;
-    mapped.reserve(pieces.text.size() + pieces.text.size() / 2);
+    std::string mapped(pieces.text.size() * 2, '\0');
+    char* write = mapped.data();
     for (Range& piece : pieces.ranges) {
-      const auto begin = static_cast<uint32_t>(mapped.size());
-      AppendByteLevel(pieces.View(piece), mapped);
-      piece = {begin, static_cast<uint32_t>(mapped.size())};
+      const auto begin = static_cast<uint32_t>(write - mapped.data());
+      write = WriteByteLevel(pieces.View(piece), write);
+      piece = {begin, static_cast<uint32_t>(write - mapped.data())};
     }
+    mapped.resize(static_cast<size_t>(write - mapped.data()));
     pieces.text = std::move(mapped);
   }
 

@@ -59,6 +59,21 @@ MatchRoom& Room() {
 struct Regex::Compiled {
   Owned<pcre2_code> code;
   bool jit = false;
+  uint32_t min_length = 0;          // of a match, in characters
+  const uint8_t* starts = nullptr;  // a bit per byte: can start a match; null when not known
+
+  // False when there cannot be a match: saves the engine's start for many short texts.
+  [[nodiscard]] bool MayMatch(std::string_view text) const {
+    if (text.size() < min_length) return false;
+    if (starts == nullptr || text.size() > kWorthScanning) return true;
+    for (const char byte : text) {
+      const auto value = static_cast<uint8_t>(byte);
+      if ((starts[value / 8] >> (value % 8) & 1) != 0) return true;
+    }
+    return false;
+  }
+
+  static constexpr size_t kWorthScanning = 64;
 };
 
 Regex::Regex(std::string_view pattern, std::string origin) : origin_(std::move(origin)) {
@@ -73,11 +88,14 @@ Regex::Regex(std::string_view pattern, std::string origin) : origin_(std::move(o
   if (compiled->code == nullptr) {
     throw ConfigError(fmt::format("{}: not a regular expression: {}, got {}", origin_, ErrorText(error), pattern));
   }
+  pcre2_pattern_info(compiled->code.get(), PCRE2_INFO_MINLENGTH, &compiled->min_length);
+  pcre2_pattern_info(compiled->code.get(), PCRE2_INFO_FIRSTBITMAP, &compiled->starts);
   compiled->jit = pcre2_jit_compile(compiled->code.get(), PCRE2_JIT_COMPLETE) == 0;  // else it is interpreted
   compiled_ = std::move(compiled);
 }
 
 void Regex::FindAll(std::string_view text, std::vector<Range>& matches) const {
+  if (!compiled_->MayMatch(text)) return;
   MatchRoom& room = Room();
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   const PCRE2_SIZE* found = pcre2_get_ovector_pointer(room.data.get());

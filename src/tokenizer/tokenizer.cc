@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "runahead/error.h"
@@ -72,13 +73,21 @@ class Encoding {
 
 }  // namespace
 
-const std::string& TokenizerParts::TokenOf(int32_t id) const {
-  const std::string* token = added_tokens.TokenOf(id);
-  if (token == nullptr) token = model->vocab().TokenOf(id);
-  if (token == nullptr) {
-    throw ConfigError(fmt::format("{}: no token has the id {} (the largest is {})", origin, id, end_id() - 1));
+void TokenizerParts::IndexTokens() {
+  tokens.resize(static_cast<size_t>(std::max(model->vocab().end_id(), added_tokens.end_id())));
+  for (int32_t id = 0; id < static_cast<int32_t>(tokens.size()); ++id) {
+    auto text = added_tokens.TokenOf(id);
+    if (!text.has_value()) text = model->vocab().TokenOf(id);
+    tokens[static_cast<size_t>(id)] = {text, text.has_value() && added_tokens.IsSpecial(*text)};
   }
-  return *token;
+}
+
+const TokenizerParts::Token& TokenizerParts::TokenOf(int32_t id) const {
+  if (id < 0 || static_cast<size_t>(id) >= tokens.size() || !tokens[static_cast<size_t>(id)].text) {
+    throw ConfigError(fmt::format("{}: no token has the id {} (the largest is {})", origin, id,
+                                  static_cast<int64_t>(tokens.size()) - 1));
+  }
+  return tokens[static_cast<size_t>(id)];
 }
 
 Tokenizer::Tokenizer(std::shared_ptr<const TokenizerParts> parts) : parts_(std::move(parts)) {}
@@ -110,7 +119,7 @@ std::optional<int32_t> Tokenizer::TokenId(std::string_view token) const {
   return id == kNoToken ? std::nullopt : std::optional(id);
 }
 
-int32_t Tokenizer::vocab_size() const { return parts_->end_id(); }
+int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(parts_->tokens.size()); }
 std::optional<int32_t> Tokenizer::bos_id() const { return parts_->bos_id; }
 std::optional<int32_t> Tokenizer::eos_id() const { return parts_->eos_id; }
 
@@ -124,9 +133,9 @@ StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
 StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
 
 std::string StreamDecoder::Feed(int32_t id) {
-  const std::string& token = parts_->TokenOf(id);
-  if (skip_special_ && parts_->added_tokens.IsSpecial(token)) return {};
-  stream_->Feed(token);
+  const TokenizerParts::Token& token = parts_->TokenOf(id);
+  if (skip_special_ && token.special) return {};
+  stream_->Feed(*token.text);
   return stream_->Take();
 }
 

@@ -86,6 +86,7 @@ class Loader {
     AddTokens();
     AddTokensOfConfig();
     parts_->added_tokens.Finish(parts_->normalizer.get());
+    parts_->IndexTokens();
     parts_->bos_id = IdOfName("bos_token");
     parts_->eos_id = IdOfName("eos_token");
     parts_->special = LoadPostProcessor(file_, "post_processor");

@@ -1,7 +1,6 @@
 // The parts of a loaded tokenizer, shared by its copies and streams.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -47,10 +46,16 @@ struct TokenizerParts {
   std::optional<int32_t> bos_id;
   std::optional<int32_t> eos_id;
 
-  [[nodiscard]] int32_t end_id() const { return std::max(model->vocab().end_id(), added_tokens.end_id()); }
+  struct Token {
+    std::optional<std::string_view> text;  // nothing: no token has this id
+    bool special = false;
+  };
+  std::vector<Token> tokens;  // [id]; a view of the model's and the added tokens, made by IndexTokens
+
+  void IndexTokens();
 
   /// Throws ConfigError naming an id that no token has.
-  [[nodiscard]] const std::string& TokenOf(int32_t id) const;
+  [[nodiscard]] const Token& TokenOf(int32_t id) const;
 };
 
 /// From `tokenizer.json` and the files beside it. Throws IoError and ConfigError.

@@ -4,6 +4,7 @@
 #include <unicode/bytestream.h>
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>
+#include <unicode/uniset.h>
 #include <unicode/unistr.h>
 
 #include <cctype>
@@ -25,7 +26,19 @@ bool IsAscii(std::string_view text) {
   return true;
 }
 
-const icu::Normalizer2& NormalizerOf(NormalForm form) {
+// The characters of Unicode 9: the tables of the tokenizers library. Later ones count as neither composed nor combining.
+const icu::UnicodeSet& NormalizedCharacters() {
+  static const icu::UnicodeSet characters = [] {
+    UErrorCode error = U_ZERO_ERROR;
+    icu::UnicodeSet known(icu::UnicodeString("[:age=9.0:]"), error);
+    if (U_FAILURE(error)) throw Error(fmt::format("ICU has no character ages: {}", u_errorName(error)));
+    known.freeze();
+    return known;
+  }();
+  return characters;
+}
+
+icu::FilteredNormalizer2 NormalizerOf(NormalForm form) {
   UErrorCode error = U_ZERO_ERROR;
   const icu::Normalizer2* normalizer = nullptr;
   switch (form) {
@@ -43,7 +56,7 @@ const icu::Normalizer2& NormalizerOf(NormalForm form) {
       break;
   }
   if (U_FAILURE(error)) throw Error(fmt::format("ICU has no normalization data: {}", u_errorName(error)));
-  return *normalizer;
+  return {*normalizer, NormalizedCharacters()};
 }
 
 }  // namespace

@@ -3,11 +3,12 @@
 
 #include <cstdint>
 #include <cstring>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "tokenizer/hash.h"
 
 namespace runahead::tokenizer {
 
@@ -18,30 +19,37 @@ class WordCache {
 
   WordCache() : slots_(kFirstSlots) {}
 
-  /// The ids of `word` (at most kMaxWord bytes), valid until the next Insert.
-  [[nodiscard]] std::optional<std::span<const int32_t>> Find(std::string_view word) {
-    hash_ = HashOf(word);
-    for (size_t at = hash_ & (slots_.size() - 1);; at = (at + 1) & (slots_.size() - 1)) {
+  /// Appends the ids of `word` (1 to kMaxWord bytes) if they are known.
+  bool Append(std::string_view word, std::vector<int32_t>& out) {
+    key_ = KeyOf(word);
+    for (size_t at = HashOf(key_) & (slots_.size() - 1);; at = (at + 1) & (slots_.size() - 1)) {
       const Slot& slot = slots_[at];
-      if (slot.length == 0) return std::nullopt;
-      if (slot.hash == hash_ && slot.length == word.size() &&
-          std::memcmp(words_.data() + slot.word, word.data(), word.size()) == 0) {
-        return std::span<const int32_t>(ids_).subspan(slot.ids, slot.count);
+      if (slot.key.length == 0) return false;
+      if (!Equal(slot, word)) continue;
+      if (slot.count == 1) {
+        out.push_back(static_cast<int32_t>(slot.ids));
+      } else {
+        for (uint32_t i = 0; i < slot.count; ++i) out.push_back(ids_[slot.ids + i]);
       }
+      return true;
     }
   }
 
-  /// Remembers a word that the last call of Find did not find.
+  /// Remembers the word that the last call of Append did not know.
   void Insert(std::string_view word, std::span<const int32_t> ids) {
     if (size_ >= kMaxWords) return;
     if (size_ * 2 >= slots_.size()) Grow();
-    Slot slot{hash_,
-              static_cast<uint32_t>(words_.size()),
-              static_cast<uint32_t>(ids_.size()),
-              static_cast<uint16_t>(word.size()),
-              static_cast<uint16_t>(ids.size())};
-    words_ += word;
-    ids_.insert(ids_.end(), ids.begin(), ids.end());
+    Slot slot{key_, 0, static_cast<uint16_t>(ids.size())};
+    if (word.size() > kWholeKey) {
+      slot.key.bytes.high = words_.size();
+      words_ += word;
+    }
+    if (ids.size() == 1) {
+      slot.ids = static_cast<uint32_t>(ids[0]);
+    } else {
+      slot.ids = static_cast<uint32_t>(ids_.size());
+      ids_.insert(ids_.end(), ids.begin(), ids.end());
+    }
     Place(slot);
     ++size_;
   }
@@ -49,49 +57,40 @@ class WordCache {
  private:
   static constexpr size_t kFirstSlots = 256;
   static constexpr size_t kMaxWords = size_t{1} << 17;
+  static constexpr size_t kWholeKey = 16;  // up to so many bytes, the key is the word
 
-  struct Slot {
-    uint64_t hash = 0;
-    uint32_t word = 0;    // where in words_
-    uint32_t ids = 0;     // where in ids_
-    uint16_t length = 0;  // bytes of the word; 0 marks a free slot
-    uint16_t count = 0;   // ids
+  /// Of a word of at most kWholeKey bytes: its bytes. Of a longer one: its hash, and in the table where it stands in
+  /// words_.
+  struct Key {
+    ShortKey bytes;
+    uint16_t length = 0;  // 0 marks a free slot
   };
 
-  static uint64_t Mix(uint64_t a, uint64_t b) {
-    __extension__ using Wide = unsigned __int128;
-    const Wide product = static_cast<Wide>(a) * b;
-    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+  struct Slot {
+    Key key;
+    uint32_t ids = 0;  // the id when there is one, else where they are in ids_
+    uint16_t count = 0;
+  };
+
+  static Key KeyOf(std::string_view word) {
+    const auto length = static_cast<uint16_t>(word.size());
+    if (word.size() > kWholeKey) return {{HashBytes(word), 0}, length};
+    return {ShortKeyOf(word), length};
   }
 
-  static uint64_t HashOf(std::string_view word) {
-    constexpr uint64_t kA = 0xA0761D6478BD642F;
-    constexpr uint64_t kB = 0xE7037ED1A0B428DB;
-    uint64_t hash = word.size() * kA;
-    const char* at = word.data();
-    size_t left = word.size();
-    for (; left >= 8; at += 8, left -= 8) {
-      uint64_t eight = 0;
-      std::memcpy(&eight, at, 8);
-      hash = Mix(hash ^ eight, kB);
-    }
-    uint64_t rest = 0;
-    if (left >= 4) {  // two overlapping halves cover 4 to 7 bytes
-      uint32_t head = 0;
-      uint32_t tail = 0;
-      std::memcpy(&head, at, 4);
-      std::memcpy(&tail, at + left - 4, 4);
-      rest = uint64_t{head} << 32 | tail;
-    } else if (left > 0) {
-      const auto byte = [at](size_t i) { return uint64_t{static_cast<uint8_t>(at[i])}; };
-      rest = byte(0) << 16 | byte(left / 2) << 8 | byte(left - 1);
-    }
-    return Mix(hash ^ rest, kA);
+  static uint64_t HashOf(const Key& key) {
+    return key.length > kWholeKey ? key.bytes.low : HashKey(key.bytes, key.length);
+  }
+
+  [[nodiscard]] bool Equal(const Slot& slot, std::string_view word) const {
+    if (slot.key.bytes.low != key_.bytes.low || slot.key.length != key_.length) return false;
+    if (word.size() <= kWholeKey) return slot.key.bytes.high == key_.bytes.high;
+    return std::memcmp(words_.data() + slot.key.bytes.high, word.data(), word.size()) == 0;
   }
 
   void Place(const Slot& slot) {
-    size_t at = slot.hash & (slots_.size() - 1);
-    while (slots_[at].length != 0) at = (at + 1) & (slots_.size() - 1);
+    size_t at = HashOf(slot.key) & (slots_.size() - 1);
+    while (slots_[at].key.length != 0) at = (at + 1) & (slots_.size() - 1);
     slots_[at] = slot;
   }
 
@@ -99,7 +98,7 @@ class WordCache {
     std::vector<Slot> old(slots_.size() * 4);
     old.swap(slots_);
     for (const Slot& slot : old) {
-      if (slot.length != 0) Place(slot);
+      if (slot.key.length != 0) Place(slot);
     }
   }
 
@@ -107,7 +106,7 @@ class WordCache {
   std::string words_;
   std::vector<int32_t> ids_;
   size_t size_ = 0;
-  uint64_t hash_ = 0;  // of the word last looked up
+  Key key_;  // of the word last looked up
 };
 
 }  // namespace runahead::tokenizer
