@@ -10,6 +10,7 @@
 #include "machine.h"
 #include "model/architectures.h"
 #include "model/model_info.h"
+#include "model/workspace.h"
 #include "output.h"
 #include "report/table.h"
 #include "report/units.h"
