@@ -21,9 +21,8 @@ struct Question {
 // Every vessel has one cargo, port of origin, destination, master, berth and tonnage, and keeps
 // them for the whole log.
 struct HarbourLog {
-  std::string text;  // ASCII, ends with one newline
-  std::vector<Question>
-      questions;  // at most one per vessel, shuffled; each asked-about fact is stated twice or more
+  std::string text;                 // ASCII, ends with one newline
+  std::vector<Question> questions;  // at most one per vessel, shuffled; each asked-about fact is stated twice or more
 };
 
 // Writes a log of at most `target_bytes` bytes and at most one entry (about 250 bytes) less; the

@@ -83,9 +83,10 @@ int32_t AddedTokens::Find(std::string_view content) const {
   return found == ids_.end() ? kNoToken : found->second;
 }
 
-const std::string* AddedTokens::TokenOf(int32_t id) const {
+std::optional<std::string_view> AddedTokens::TokenOf(int32_t id) const {
   const auto found = tokens_.find(id);
-  return found == tokens_.end() ? nullptr : &found->second.content;
+  if (found == tokens_.end()) return std::nullopt;
+  return found->second.content;
 }
 
 void AddedTokens::Split(std::string_view text, const Trie& trie, std::vector<Section>& sections) const {

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -53,8 +54,8 @@ class AddedTokens {
   }
 
   [[nodiscard]] int32_t Find(std::string_view content) const;
-  [[nodiscard]] const std::string* TokenOf(int32_t id) const;  // null when the id is not an added token's
-  [[nodiscard]] bool IsSpecial(const std::string& content) const { return special_.contains(content); }
+  [[nodiscard]] std::optional<std::string_view> TokenOf(int32_t id) const;  // nothing for other ids
+  [[nodiscard]] bool IsSpecial(std::string_view content) const { return special_.contains(std::string(content)); }
   [[nodiscard]] int32_t end_id() const { return end_id_; }  // one past the largest id
 
  private:

@@ -47,7 +47,7 @@ class Bpe {
  private:
   void LoadSpecialTokens(const JsonObject& model);
   void LoadMerges(const JsonObject& model);
-  void AddMerge(const std::string& left, const std::string& right, uint32_t rank, const std::string& origin);
+  void AddMerge(std::string_view left, std::string_view right, uint32_t rank);
 
   void EncodeWord(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const;
   void MergeWord(std::string_view word, BpeScratch& scratch) const;

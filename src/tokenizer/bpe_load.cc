@@ -12,8 +12,8 @@ namespace {
 
 constexpr size_t kMaxMerges = size_t{1} << 24;
 
-char32_t FirstCharacter(const std::string& text) { return Utf8At(text.data()); }
-char32_t LastCharacter(const std::string& text) { return Utf8At(text.data() + PreviousCharacter(text, text.size())); }
+char32_t FirstCharacter(std::string_view text) { return Utf8At(text.data()); }
+char32_t LastCharacter(std::string_view text) { return Utf8At(text.data() + PreviousCharacter(text, text.size())); }
 
 void RefuseUnlessEmpty(const JsonObject& model, const char* key) {
   if (!model.String(key, "").empty()) model.Refuse(key, "not implemented");
@@ -33,8 +33,8 @@ Bpe::Bpe(const JsonObject& model)
 
   low_characters_.fill(kNoToken);
   for (int32_t id = 0; id < vocab_.end_id(); ++id) {
-    const std::string* token = vocab_.TokenOf(id);
-    if (token == nullptr || token->empty() || token->size() != Utf8Length((*token)[0])) continue;
+    const auto token = vocab_.TokenOf(id);
+    if (!token.has_value() || token->empty() || token->size() != Utf8Length((*token)[0])) continue;
     const char32_t character = FirstCharacter(*token);
     if (character < low_characters_.size()) {
       low_characters_[character] = id;
@@ -70,18 +70,18 @@ void Bpe::LoadMerges(const JsonObject& model) {
   merged_.reserve(merges.size());
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const Json& merge = merges[rank];
-    const std::string origin = fmt::format("{}: merges[{}]", origin_, rank);
     if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
       AddMerge(merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>(),
-               static_cast<uint32_t>(rank), origin);
+               static_cast<uint32_t>(rank));
       continue;
     }
-    const std::string text = merge.is_string() ? merge.get<std::string>() : "";
+    const std::string_view text = merge.is_string() ? std::string_view(merge.get_ref<const std::string&>()) : "";
     const size_t space = text.find(' ');
-    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
-      throw ConfigError(fmt::format("{}: expected \"a b\" or [\"a\", \"b\"], got {}", origin, merge.dump().substr(0, 80)));
+    if (space == std::string_view::npos || text.find(' ', space + 1) != std::string_view::npos) {
+      throw ConfigError(fmt::format("{}: merges[{}]: expected \"a b\" or [\"a\", \"b\"], got {}", origin_, rank,
+                                    merge.dump().substr(0, 80)));
     }
-    AddMerge(text.substr(0, space), text.substr(space + 1), static_cast<uint32_t>(rank), origin);
+    AddMerge(text.substr(0, space), text.substr(space + 1), static_cast<uint32_t>(rank));
   }
   for (char32_t left = 0; left < 128; ++left) {
     for (char32_t right = 0; right < 128; ++right) {
@@ -91,24 +91,25 @@ void Bpe::LoadMerges(const JsonObject& model) {
   }
 }
 
-void Bpe::AddMerge(const std::string& left, const std::string& right, uint32_t rank, const std::string& origin) {
-  const auto id_of = [&](const std::string& token) {
+void Bpe::AddMerge(std::string_view left, std::string_view right, uint32_t rank) {
+  const auto id_of = [&](std::string_view token) {
     const int32_t id = vocab_.Find(token);
     if (id == kNoToken) {
-      throw ConfigError(fmt::format("{}: token \"{}\" is not in the vocabulary", origin, token));
+      throw ConfigError(
+          fmt::format("{}: merges[{}]: token \"{}\" is not in the vocabulary", origin_, rank, token.substr(0, 80)));
     }
     return id;
   };
   const int32_t left_id = id_of(left);
   const int32_t right_id = id_of(right);
-  const int32_t merged_id = id_of(left + right);
+  const int32_t merged_id = id_of(std::string(left).append(right));
   merges_.Set(uint64_t{static_cast<uint32_t>(left_id)} << 32 | static_cast<uint32_t>(right_id),
               uint64_t{rank} << 32 | static_cast<uint32_t>(merged_id));
   merged_.push_back(merged_id);
   if (left.empty() || right.empty()) return;
   // A token that stands for a byte or for the unknown is not the characters it is spelt with.
   for (const int32_t id : {left_id, right_id}) {
-    const bool is_byte = byte_fallback_ && vocab_.TokenOf(id)->size() == 6 &&
+    const bool is_byte = byte_fallback_ && vocab_.TokenOf(id)->starts_with("<0x") &&
                          std::find(byte_ids_.begin(), byte_ids_.end(), id) != byte_ids_.end();
     if (is_byte || (has_unknown_ && id == unknown_id_)) cuts_ = false;
   }

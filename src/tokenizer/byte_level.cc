@@ -1,9 +1,7 @@
 #include "tokenizer/byte_level.h"
 
 #include <array>
-
-#include "tokenizer/utf8.h"
-
+#include <cstddef>
 namespace runahead::tokenizer {
 namespace {
 
@@ -23,33 +21,30 @@ struct Tables {
   std::array<int16_t, kCharacters> byte_of_character{};
 };
 
-Tables MakeTables() {
+constexpr Tables MakeTables() {
   Tables tables;
-  tables.byte_of_character.fill(-1);
+  for (int16_t& byte : tables.byte_of_character) byte = -1;
   char32_t next = kFirstStandIn;
   for (int byte = 0; byte < 256; ++byte) {
     const char32_t character = StandsForItself(byte) ? static_cast<char32_t>(byte) : next++;
-    std::string text;
-    AppendUtf8(character, text);
     Tables::Utf8& entry = tables.utf8_of_byte[static_cast<size_t>(byte)];
-    text.copy(entry.bytes.data(), entry.bytes.size());
-    entry.length = static_cast<uint8_t>(text.size());
+    if (character < 0x80) {
+      entry = {{static_cast<char>(character), 0}, 1};
+    } else {
+      entry = {{static_cast<char>(0xC0 | character >> 6), static_cast<char>(0x80 | (character & 0x3F))}, 2};
+    }
     tables.byte_of_character[character] = static_cast<int16_t>(byte);
   }
   return tables;
 }
 
-const Tables& ByteTables() {
-  static const Tables tables = MakeTables();
-  return tables;
-}
+constexpr Tables kTables = MakeTables();
 
 }  // namespace
 
 char* WriteByteLevel(std::string_view text, char* out) {
-  const Tables& tables = ByteTables();
   for (const char byte : text) {
-    const Tables::Utf8& utf8 = tables.utf8_of_byte[static_cast<uint8_t>(byte)];
+    const Tables::Utf8& utf8 = kTables.utf8_of_byte[static_cast<uint8_t>(byte)];
     out[0] = utf8.bytes[0];
     out[1] = utf8.bytes[1];
     out += utf8.length;
@@ -58,7 +53,7 @@ char* WriteByteLevel(std::string_view text, char* out) {
 }
 
 int ByteOfCharacter(char32_t character) {
-  return character < kCharacters ? ByteTables().byte_of_character[character] : -1;
+  return character < kCharacters ? kTables.byte_of_character[character] : -1;
 }
 
 }  // namespace runahead::tokenizer

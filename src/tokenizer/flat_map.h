@@ -8,17 +8,17 @@
 
 namespace runahead::tokenizer {
 
-/// Open addressing, at most half full. The key kNone is reserved; Find answers kNone for a missing key.
+/// Open addressing, at most three quarters full. The key kNone is reserved; Find answers kNone for a missing key.
 /// Const methods may run on many threads.
 class FlatMap {
  public:
   static constexpr uint64_t kNone = ~uint64_t{0};
 
-  explicit FlatMap(size_t expected = 8) { Resize(std::bit_ceil(expected * 2 + 16)); }
+  explicit FlatMap(size_t expected = 8) { Resize(std::bit_ceil(expected + expected / 2 + 16)); }
 
   /// Replaces the value of a key that is already there.
   void Set(uint64_t key, uint64_t value) {
-    if (size_ * 2 >= slots_.size()) Resize(slots_.size() * 2);
+    if (size_ * 4 >= slots_.size() * 3) Resize(slots_.size() * 2);
     Slot& slot = slots_[SlotOf(key)];
     if (slot.key == kNone) ++size_;
     slot = {key, value};

@@ -9,6 +9,7 @@ void Splitter::Cut(Range piece, std::vector<Range>& parts) {
     parts.push_back(piece);
     return;
   }
+  if (behavior_ == SplitBehavior::kIsolated) return Isolate(piece, parts);
   segments_.clear();
   uint32_t done = piece.begin;
   for (const Range& match : matches_) {
@@ -22,6 +23,17 @@ void Splitter::Cut(Range piece, std::vector<Range>& parts) {
   for (const Segment& segment : segments_) {
     if (segment.range.begin != segment.range.end) parts.push_back(segment.range);
   }
+}
+
+void Splitter::Isolate(Range piece, std::vector<Range>& parts) const {
+  uint32_t done = piece.begin;
+  for (const Range& match : matches_) {
+    const Range range{piece.begin + match.begin, piece.begin + match.end};
+    if (done != range.begin) parts.push_back({done, range.begin});
+    if (range.begin != range.end) parts.push_back(range);
+    done = range.end;
+  }
+  if (done != piece.end) parts.push_back({done, piece.end});
 }
 
 // Joins or drops segments in place.

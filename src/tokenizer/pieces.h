@@ -1,6 +1,7 @@
 // A text being cut: the state that pre-tokenizers hand on.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,7 +33,7 @@ class Splitter {
   template <typename Find>
   void Split(Pieces& pieces, Find find) {
     std::vector<Range> parts;
-    parts.reserve(pieces.ranges.size() * 2);
+    parts.reserve(std::max(pieces.ranges.size() * 2, pieces.text.size() / 4));  // words are about so long
     for (const Range& piece : pieces.ranges) {
       matches_.clear();
       find(pieces.View(piece), matches_);
@@ -48,6 +49,7 @@ class Splitter {
   };
 
   void Cut(Range piece, std::vector<Range>& parts);
+  void Isolate(Range piece, std::vector<Range>& parts) const;
   void Join();
 
   SplitBehavior behavior_;

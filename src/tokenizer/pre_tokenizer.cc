@@ -62,15 +62,14 @@ class CharacterSplit final : public PreTokenizer {
  public:
   CharacterSplit(bool (*is_delimiter)(char32_t), SplitBehavior behavior)
       : is_delimiter_(is_delimiter), behavior_(behavior) {
-    for (char32_t character = 0; character < ascii_.size(); ++character) ascii_[character] = is_delimiter(character);
+    for (char32_t character = 0; character < low_.size(); ++character) low_[character] = is_delimiter(character);
   }
   void Apply(Pieces& pieces) const override {
     Splitter(behavior_).Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
       for (uint32_t at = 0; at < text.size();) {
-        const auto byte = static_cast<uint8_t>(text[at]);
+        const char32_t character = Utf8At(text.data() + at);
         const uint32_t next = at + Utf8Length(text[at]);
-        const bool found = byte < ascii_.size() ? ascii_[byte] : is_delimiter_(Utf8At(text.data() + at));
-        if (found) matches.push_back({at, next});
+        if (character < low_.size() ? low_[character] : is_delimiter_(character)) matches.push_back({at, next});
         at = next;
       }
     });
@@ -78,7 +77,7 @@ class CharacterSplit final : public PreTokenizer {
 
  private:
   bool (*is_delimiter_)(char32_t);
-  std::array<bool, 128> ascii_{};  // is_delimiter_ of the ASCII characters
+  std::array<bool, 0x180> low_{};  // is_delimiter_ of ASCII and of the byte-level alphabet
   SplitBehavior behavior_;
 };
 

@@ -76,14 +76,14 @@ class Encoding {
 void TokenizerParts::IndexTokens() {
   tokens.resize(static_cast<size_t>(std::max(model->vocab().end_id(), added_tokens.end_id())));
   for (int32_t id = 0; id < static_cast<int32_t>(tokens.size()); ++id) {
-    const std::string* text = added_tokens.TokenOf(id);
-    if (text == nullptr) text = model->vocab().TokenOf(id);
-    tokens[static_cast<size_t>(id)] = {text, text != nullptr && added_tokens.IsSpecial(*text)};
+    auto text = added_tokens.TokenOf(id);
+    if (!text.has_value()) text = model->vocab().TokenOf(id);
+    tokens[static_cast<size_t>(id)] = {text, text.has_value() && added_tokens.IsSpecial(*text)};
   }
 }
 
 const TokenizerParts::Token& TokenizerParts::TokenOf(int32_t id) const {
-  if (id < 0 || static_cast<size_t>(id) >= tokens.size() || tokens[static_cast<size_t>(id)].text == nullptr) {
+  if (id < 0 || static_cast<size_t>(id) >= tokens.size() || !tokens[static_cast<size_t>(id)].text) {
     throw ConfigError(fmt::format("{}: no token has the id {} (the largest is {})", origin, id,
                                   static_cast<int64_t>(tokens.size()) - 1));
   }

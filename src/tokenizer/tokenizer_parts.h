@@ -47,7 +47,7 @@ struct TokenizerParts {
   std::optional<int32_t> eos_id;
 
   struct Token {
-    const std::string* text = nullptr;  // null: no token has this id
+    std::optional<std::string_view> text;  // nothing: no token has this id
     bool special = false;
   };
   std::vector<Token> tokens;  // [id]; a view of the model's and the added tokens, made by IndexTokens

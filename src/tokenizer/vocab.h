@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/json.h"
@@ -24,30 +24,43 @@ class Vocab {
   /// Reads the object `key`: token to id. Throws ConfigError for ids that are no integers, out of range or given twice.
   static Vocab Load(const JsonObject& model, const char* key);
 
-  /// The token must be new, its id free and in range.
-  void Add(std::string token, int32_t id);
+  /// The id of a token, or kNoToken.
+  [[nodiscard]] int32_t Find(std::string_view token) const;
 
-  [[nodiscard]] int32_t Find(std::string_view token) const {
-    const auto found = ids_.find(token);
-    return found == ids_.end() ? kNoToken : found->second;
+  /// Nothing for an id that no token has. Valid as long as the vocabulary.
+  [[nodiscard]] std::optional<std::string_view> TokenOf(int32_t id) const {
+    if (id < 0 || id >= end_id() || !tokens_[static_cast<size_t>(id)].used) return std::nullopt;
+    return TextOf(id);
   }
 
-  /// Null for an id that no token has.
-  [[nodiscard]] const std::string* TokenOf(int32_t id) const {
-    if (id < 0 || static_cast<size_t>(id) >= tokens_.size()) return nullptr;
-    return tokens_[static_cast<size_t>(id)];
-  }
-
-  [[nodiscard]] int32_t size() const { return static_cast<int32_t>(ids_.size()); }         // tokens
+  [[nodiscard]] int32_t size() const { return size_; }                                     // tokens
   [[nodiscard]] int32_t end_id() const { return static_cast<int32_t>(tokens_.size()); }  // one past the largest id
 
  private:
-  struct Hash : std::hash<std::string_view> {
-    using is_transparent = void;
+  struct Token {
+    uint32_t begin : 31 = 0;  // in text_
+    uint32_t used : 1 = 0;
+    uint32_t length = 0;
   };
 
-  std::unordered_map<std::string, int32_t, Hash, std::equal_to<>> ids_;
-  std::vector<const std::string*> tokens_;  // [id], the keys of ids_
+  // Of an open hash table: part of the token's hash, and its id.
+  struct Slot {
+    uint32_t hash = 0;
+    int32_t id = kNoToken;
+  };
+
+  explicit Vocab(size_t tokens);
+  void Add(std::string_view token, int32_t id, const std::string& origin);
+
+  [[nodiscard]] std::string_view TextOf(int32_t id) const {
+    const Token& token = tokens_[static_cast<size_t>(id)];
+    return std::string_view(text_).substr(token.begin, token.length);
+  }
+
+  std::string text_;           // of all tokens
+  std::vector<Token> tokens_;  // [id]
+  std::vector<Slot> slots_;    // at most half full
+  int32_t size_ = 0;
 };
 
 }  // namespace runahead::tokenizer

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenizer/hash.h"
+
 namespace runahead::tokenizer {
 
 /// A bounded hash table from short words to their ids; when it is full it stays as it is. One thread.
@@ -39,7 +41,7 @@ class WordCache {
     if (size_ * 2 >= slots_.size()) Grow();
     Slot slot{key_, 0, static_cast<uint16_t>(ids.size())};
     if (word.size() > kWholeKey) {
-      slot.key.high = words_.size();
+      slot.key.bytes.high = words_.size();
       words_ += word;
     }
     if (ids.size() == 1) {
@@ -57,11 +59,10 @@ class WordCache {
   static constexpr size_t kMaxWords = size_t{1} << 17;
   static constexpr size_t kWholeKey = 16;  // up to so many bytes, the key is the word
 
-  /// Of a word of at most kWholeKey bytes: its bytes, in two numbers that may overlap. Of a longer one: its hash, and in
-  /// the table where it stands in words_.
+  /// Of a word of at most kWholeKey bytes: its bytes. Of a longer one: its hash, and in the table where it stands in
+  /// words_.
   struct Key {
-    uint64_t low = 0;
-    uint64_t high = 0;
+    ShortKey bytes;
     uint16_t length = 0;  // 0 marks a free slot
   };
 
@@ -71,42 +72,20 @@ class WordCache {
     uint16_t count = 0;
   };
 
-  template <typename T>
-  static uint64_t Read(const char* from) {
-    T value = 0;
-    std::memcpy(&value, from, sizeof(value));
-    return value;
-  }
-
-  static uint64_t Mix(uint64_t a, uint64_t b) {
-    __extension__ using Wide = unsigned __int128;
-    const Wide product = static_cast<Wide>(a) * b;
-    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
-  }
-
   static Key KeyOf(std::string_view word) {
-    const char* begin = word.data();
-    const char* end = begin + word.size();
     const auto length = static_cast<uint16_t>(word.size());
-    if (word.size() > kWholeKey) {
-      uint64_t hash = length;
-      for (const char* at = begin; at + 8 < end; at += 8) hash = Mix(hash ^ Read<uint64_t>(at), 0xE7037ED1A0B428DB);
-      return {Mix(hash ^ Read<uint64_t>(end - 8), 0xE7037ED1A0B428DB), 0, length};
-    }
-    if (word.size() >= 8) return {Read<uint64_t>(begin), Read<uint64_t>(end - 8), length};
-    if (word.size() >= 4) return {Read<uint32_t>(begin), Read<uint32_t>(end - 4), length};
-    return {Read<uint8_t>(begin), Read<uint8_t>(begin + word.size() / 2) << 8 | Read<uint8_t>(end - 1), length};
+    if (word.size() > kWholeKey) return {{HashBytes(word), 0}, length};
+    return {ShortKeyOf(word), length};
   }
 
   static uint64_t HashOf(const Key& key) {
-    const uint64_t high = key.length > kWholeKey ? 0 : key.high;
-    return Mix(key.low ^ 0xA0761D6478BD642F, high ^ 0xE7037ED1A0B428DB ^ key.length);
+    return key.length > kWholeKey ? key.bytes.low : HashKey(key.bytes, key.length);
   }
 
   [[nodiscard]] bool Equal(const Slot& slot, std::string_view word) const {
-    if (slot.key.low != key_.low || slot.key.length != key_.length) return false;
-    if (word.size() <= kWholeKey) return slot.key.high == key_.high;
-    return std::memcmp(words_.data() + slot.key.high, word.data(), word.size()) == 0;
+    if (slot.key.bytes.low != key_.bytes.low || slot.key.length != key_.length) return false;
+    if (word.size() <= kWholeKey) return slot.key.bytes.high == key_.bytes.high;
+    return std::memcmp(words_.data() + slot.key.bytes.high, word.data(), word.size()) == 0;
   }
 
   void Place(const Slot& slot) {

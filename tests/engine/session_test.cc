@@ -41,8 +41,8 @@ TEST(Session, RefusesBadPromptsByValue) {
   };
   EXPECT_EQ(refusal({}), "prompt: it has no tokens");
   EXPECT_EQ(refusal(std::vector<int32_t>(11, 1)), "prompt: 11 tokens do not fit the session's 10");
-  EXPECT_EQ(refusal({1, -1}), "prompt: token id -1 at position 1 is outside the vocabulary of 320");
-  EXPECT_EQ(refusal({320}), "prompt: token id 320 at position 0 is outside the vocabulary of 320");
+  EXPECT_EQ(refusal({1, -1}), "prompt: token id -1 at position 1 is outside the vocabulary of 512");
+  EXPECT_EQ(refusal({512}), "prompt: token id 512 at position 0 is outside the vocabulary of 512");
   PrefillOptions options;
   options.ranks = 3;
   EXPECT_EQ(refusal(kPrompt, options), "ranks: expected 1 to 2, got 3");
