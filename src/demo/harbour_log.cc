@@ -101,8 +101,7 @@ class Calendar {
 
 class Writer {
  public:
-  Writer(uint64_t seed, size_t target_bytes)
-      : dice_(seed), calendar_(dice_), target_bytes_(target_bytes) {}
+  Writer(uint64_t seed, size_t target_bytes) : dice_(seed), calendar_(dice_), target_bytes_(target_bytes) {}
 
   HarbourLog Write() {
     const std::string_view harbour = dice_.Pick(Harbours());
@@ -157,9 +156,7 @@ class Writer {
 
   Vessel NewVessel() {
     Vessel vessel;
-    do {
-      vessel.name = PickTwo(VesselAdjectives(), VesselNouns());
-    } while (!names_.insert(vessel.name).second);
+    vessel.name = NewName();
     vessel.kind = dice_.Pick(VesselKinds());
     const std::string_view origin = dice_.Pick(Ports());
     std::string_view destination = origin;
@@ -174,10 +171,24 @@ class Writer {
     // pages. The first vessel's is short: some vessel must have come and gone while the log is
     // young.
     const bool first = vessels_.empty();
-    vessel.notes_left = static_cast<int>(first ? 2 : dice_.Between(1, 3));
+    vessel.notes_left = static_cast<int>(first ? 3 : dice_.Between(2, 4));
     vessel.departs = dice_.Below(4) > 0;
     vessel.longest_gap = first ? 2 : size_t{4} << (2 * dice_.Below(4));
     return vessel;
+  }
+
+  // Two vessels of a log share a noun only once every noun is taken, and never the whole name.
+  std::string NewName() {
+    if (nouns_.size() == VesselNouns().size()) nouns_.clear();
+    std::string_view noun;
+    do {
+      noun = dice_.Pick(VesselNouns());
+    } while (!nouns_.insert(noun).second);
+    std::string name;
+    do {
+      name = std::string(dice_.Pick(VesselAdjectives())) + " " + std::string(noun);
+    } while (!names_.insert(name).second);
+    return name;
   }
 
   // One word of each list with a space between, drawn in this order.
@@ -211,15 +222,14 @@ class Writer {
   size_t target_bytes_;
   HarbourLog log_;
   std::vector<Vessel> vessels_;
+  std::set<std::string_view> nouns_;
   std::set<std::string> names_;
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
 };
 
 }  // namespace
 
-HarbourLog WriteHarbourLog(uint64_t seed, size_t target_bytes) {
-  return Writer(seed, target_bytes).Write();
-}
+HarbourLog WriteHarbourLog(uint64_t seed, size_t target_bytes) { return Writer(seed, target_bytes).Write(); }
 
 std::vector<Question> FirstQuarterQuestions(const HarbourLog& log) {
   // Bytes stand for tokens, whose density varies a little along the log: stay two percent below the
@@ -233,9 +243,7 @@ std::vector<Question> FirstQuarterQuestions(const HarbourLog& log) {
 
 std::string AskFor(const Question& question) { return "Question: " + question.text + "\nAnswer:"; }
 
-std::string PromptFor(const HarbourLog& log, const Question& question) {
-  return log.text + "\n" + AskFor(question);
-}
+std::string PromptFor(const HarbourLog& log, const Question& question) { return log.text + "\n" + AskFor(question); }
 
 bool IsRightAnswer(const Question& question, const std::string& reply) {
   const size_t stop = std::min(reply.find_first_of(".\n"), reply.size());

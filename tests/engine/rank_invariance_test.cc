@@ -42,7 +42,7 @@ float LargestMagnitude(std::span<const float> values) {
   return largest;
 }
 
-Outcome Run(const std::shared_ptr<EngineState>& engine, std::span<const int32_t> prompt,
+Outcome RunOnce(const std::shared_ptr<EngineState>& engine, std::span<const int32_t> prompt,
             const PrefillOptions& options) {
   SessionState session(engine, static_cast<int64_t>(prompt.size()) + kGreedyTokens);
   session.Prefill(prompt, options);
@@ -139,11 +139,11 @@ TEST_P(RankInvariance, EveryStrategyComputesWhatOneRankComputes) {
   const int64_t vocab = engine->decoder().spec().vocab;
   for (const int64_t length : kLengths) {
     const std::vector<int32_t> prompt = RandomPrompt(length, vocab, static_cast<unsigned>(length));
-    const Outcome single = Run(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
+    const Outcome single = RunOnce(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
     for (int ranks = 1; ranks <= kMaxRanks; ++ranks) {
       for (const auto& [name, options] : AllOptions(ranks, static_cast<unsigned>(length * 10 + ranks))) {
         SCOPED_TRACE(testing::Message() << name << ", " << ranks << " ranks, " << length << " tokens");
-        const Outcome several = Run(engine, prompt, options);
+        const Outcome several = RunOnce(engine, prompt, options);
         ExpectClose(several.logits, single.logits, tolerance, "logits");
         for (size_t i = 0; i < single.cache.size(); ++i) {
           ExpectClose(several.cache[i], single.cache[i], tolerance, i % 2 == 0 ? "keys" : "values");
@@ -159,7 +159,7 @@ TEST_P(RankInvariance, EveryStrategyComputesWhatOneRankComputes) {
 TEST_P(RankInvariance, HoldsOnJitteredLinks) {
   const auto engine = EngineOf(GetParam());
   const std::vector<int32_t> prompt = RandomPrompt(97, engine->decoder().spec().vocab, 5);
-  const Outcome single = Run(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
+  const Outcome single = RunOnce(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
   for (unsigned seed = 0; seed < 10; ++seed) {
     Faults faults;
     faults.seed = seed;
@@ -167,7 +167,7 @@ TEST_P(RankInvariance, HoldsOnJitteredLinks) {
     engine->SetFabric(MakeFaultFabric(MakeLocalFabric(engine->ranks()), faults));
     for (const auto& [name, options] : AllOptions(2 + static_cast<int>(seed % 4), seed)) {
       SCOPED_TRACE(testing::Message() << name << ", seed " << seed);
-      ExpectClose(Run(engine, prompt, options).logits, single.logits, Tolerance(GetParam()), "logits");
+      ExpectClose(RunOnce(engine, prompt, options).logits, single.logits, Tolerance(GetParam()), "logits");
     }
   }
   engine->RenewFabric();

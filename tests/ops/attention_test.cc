@@ -45,8 +45,7 @@ class AttentionTest : public OpsTest {
     Inputs in = Make(c, dtype, gap);
     const Shape shape{c.queries, c.q_heads, c.head_dim};
     HostTensor expected(dtype, shape);
-    oracle->Attention(in.q.view(), in.span.rows() - in.q.view().rows(), in.span, Options(c), expected.view(),
-                      *stream);
+    oracle->Attention(in.q.view(), c.keys - c.queries, in.span, Options(c), expected.view(), *stream);
     const std::string what = fmt::format("attention {} {}/{} heads {}/{} x {}, window {}, softcap {}", Name(dtype),
                                          c.queries, c.keys, c.q_heads, c.kv_heads, c.head_dim, c.window, c.softcap);
     // A score of unit normal operands times 2 / sqrt(head_dim) has norm 2; its rounding is a relative error of the
@@ -56,8 +55,7 @@ class AttentionTest : public OpsTest {
     const double weights = (4 * UnitRoundoff(dtype) + score) * in.v.Largest();
     for (const CausalWork causal : {CausalWork::kSkip, CausalWork::kDense}) {
       HostTensor actual(dtype, shape, gap);
-      ops.Attention(in.q.view(), in.span.rows() - in.q.view().rows(), in.span, Options(c, causal), actual.view(),
-                    *stream);
+      ops.Attention(in.q.view(), c.keys - c.queries, in.span, Options(c, causal), actual.view(), *stream);
       ExpectNear(
           actual, expected,
           [&](int64_t i, int64_t j) { return 2 * UnitRoundoff(dtype) * std::abs(expected.At(i, j)) + weights; },
@@ -121,8 +119,8 @@ TEST_F(AttentionTest, LargeScoresDoNotOverflow) {
     HostTensor actual(dtype, {5, 2, 64});
     AttentionOptions options = Options(c);
     options.scale = 1;
-    oracle->Attention(in.q.view(), in.span.rows() - in.q.view().rows(), in.span, options, expected.view(), *stream);
-    two->Attention(in.q.view(), in.span.rows() - in.q.view().rows(), in.span, options, actual.view(), *stream);
+    oracle->Attention(in.q.view(), c.keys - c.queries, in.span, options, expected.view(), *stream);
+    two->Attention(in.q.view(), c.keys - c.queries, in.span, options, actual.view(), *stream);
     // Scores of norm 320 put a rounding of 320 u sqrt(64) into the exponent.
     const double allowed = (SumTolerance(DType::kF32, 64, 2 * 320) + 4 * UnitRoundoff(dtype)) * in.v.Largest();
     ExpectNear(
@@ -137,9 +135,8 @@ TEST_F(AttentionTest, RowsDoNotDependOnChunksThreadsOrTheMaskedWork) {
     HostTensor whole(dtype, {300, 4, 64});
     HostTensor pieces(dtype, {300, 4, 64});
     HostTensor dense(dtype, {300, 4, 64});
-    two->Attention(in.q.view(), in.span.rows() - in.q.view().rows(), in.span, Options(c), whole.view(), *stream);
-    two->Attention(in.q.view(), in.span.rows() - in.q.view().rows(), in.span, Options(c, CausalWork::kDense),
-                   dense.view(), *stream);
+    two->Attention(in.q.view(), c.keys - c.queries, in.span, Options(c), whole.view(), *stream);
+    two->Attention(in.q.view(), c.keys - c.queries, in.span, Options(c, CausalWork::kDense), dense.view(), *stream);
     for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 97}, {97, 200}, {200, 300}}) {
       const KvSpan prefix{0, 0, end, in.k.view().Rows(0, end), in.v.view().Rows(0, end)};
       one->Attention(in.q.view().Rows(begin, end), begin, prefix, Options(c), pieces.view().Rows(begin, end),
@@ -149,6 +146,33 @@ TEST_F(AttentionTest, RowsDoNotDependOnChunksThreadsOrTheMaskedWork) {
         pieces, whole, [](int64_t, int64_t) { return 0.0; }, "chunks");
     ExpectNear(
         dense, whole, [](int64_t, int64_t) { return 0.0; }, "dense");
+  }
+}
+
+TEST_F(AttentionTest, RowsBehindTheQueriesAreNotRead) {
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t queries : {1, 40}) {
+      const Case c{queries, 300, 4, 2, 64};
+      Inputs in = Make(c, dtype, 0);
+      const int64_t position = 70;
+      HostTensor expected(dtype, {queries, 4, 64});
+      HostTensor dense(dtype, {queries, 4, 64});
+      HostTensor actual(dtype, {queries, 4, 64});
+      oracle->Attention(in.q.view(), position, in.span, Options(c), expected.view(), *stream);
+      two->Attention(in.q.view(), position, in.span, Options(c, CausalWork::kDense), dense.view(), *stream);
+      for (int64_t i = position + queries; i < 300; ++i) {
+        for (int64_t j = 0; j < 2 * 64; ++j) {
+          in.k.Set(i, j, std::numeric_limits<float>::quiet_NaN());
+          in.v.Set(i, j, std::numeric_limits<float>::quiet_NaN());
+        }
+      }
+      two->Attention(in.q.view(), position, in.span, Options(c), actual.view(), *stream);
+      const double allowed = (6 * UnitRoundoff(dtype) + SumTolerance(DType::kF32, 64, 4)) * expected.Largest();
+      ExpectNear(
+          actual, expected, [&](int64_t, int64_t) { return allowed; }, "behind");
+      ExpectNear(
+          dense, expected, [&](int64_t, int64_t) { return allowed; }, "behind, dense");
+    }
   }
 }
 

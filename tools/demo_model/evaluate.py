@@ -77,8 +77,8 @@ def main():
                         "ended_by_itself": ended, "wrong": wrong})
         print(f"{args.dtype} {tokens} tokens (longest prompt {longest}): {right} of {count} right, {ended} ended by "
               f"themselves, {time.monotonic() - start:.0f} s; wrong: {wrong[:4]}", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+        if args.json:
+            args.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

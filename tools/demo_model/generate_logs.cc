@@ -39,8 +39,7 @@ std::string Quoted(std::string_view text) {
 std::string JsonLine(uint64_t seed, size_t target_bytes) {
   const HarbourLog log = runahead::demo::WriteHarbourLog(seed, target_bytes);
   const std::vector<Question> early = runahead::demo::FirstQuarterQuestions(log);
-  std::string line = "{\"seed\": " + std::to_string(seed) +
-                     ", \"target_bytes\": " + std::to_string(target_bytes) +
+  std::string line = "{\"seed\": " + std::to_string(seed) + ", \"target_bytes\": " + std::to_string(target_bytes) +
                      ", \"log\": " + Quoted(log.text) + ", \"questions\": [";
   size_t next_early = 0;  // `early` keeps the order of `questions`
   for (const Question& question : log.questions) {

@@ -7,6 +7,7 @@ import subprocess
 
 import numpy as np
 
+MIX = [0.65, 0.13, 0.09, 0.08, 0.05]  # shares of batches of the full length, half of it, a quarter, ...
 TEXT, ANSWER, ANSWER_END, PADDING = 1, 2, 3, 0  # what a target token is
 
 
@@ -60,11 +61,13 @@ def bytes_for(length: int, bytes_per_token: float) -> tuple[int, int]:
     return int(0.75 * length * bytes_per_token), max(int(0.75 * length * bytes_per_token), int(high * bytes_per_token))
 
 
-def _work(generator, tokenizer_file, bytes_per_token, tokens_per_batch, worker, first_seed, length, queue):
+def _work(generator, tokenizer_file, bytes_per_token, tokens_per_batch, first_seed, length, mixed, queue):
     packer, dice = Packer(tokenizer_file), random.Random(first_seed)
     seed = first_seed
     while True:
         now = length.value
+        if mixed.value:
+            now = dice.choices([now >> i for i in range(len(MIX))], MIX)[0]
         rows = tokens_per_batch // now
         tokens, kinds = np.zeros((rows, now + 1), np.uint16), np.zeros((rows, now + 1), np.uint8)
         for i, log in enumerate(read_logs(generator, seed, rows, *bytes_for(now, bytes_per_token))):
@@ -78,12 +81,12 @@ class BatchSource:
 
     def __init__(self, generator, tokenizer_file, bytes_per_token, tokens_per_batch, workers, first_seed, length):
         context = multiprocessing.get_context("spawn")
-        self.length = context.Value("q", length)
+        self.length, self.mixed = context.Value("q", length), context.Value("b", 0)
         self.queue = context.Queue(maxsize=2 * workers)
         self.processes = [
             context.Process(target=_work, daemon=True,
-                            args=(generator, tokenizer_file, bytes_per_token, tokens_per_batch, i,
-                                  first_seed + (i << 32), self.length, self.queue))
+                            args=(generator, tokenizer_file, bytes_per_token, tokens_per_batch,
+                                  first_seed + (i << 32), self.length, self.mixed, self.queue))
             for i in range(workers)]
         for process in self.processes:
             process.start()
@@ -91,7 +94,7 @@ class BatchSource:
     def next(self):
         while True:
             length, tokens, kinds = self.queue.get(timeout=120)
-            if length == self.length.value:
+            if self.mixed.value or length == self.length.value:
                 return tokens, kinds
 
     def close(self):

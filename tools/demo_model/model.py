@@ -115,7 +115,7 @@ class Trainee:
             half = self.shape.head_dim // 2
             frequencies = self.shape.rope_theta ** (-torch.arange(half, device=self.device) / half)
             angles = (torch.arange(length, device=self.device)[:, None] * frequencies).repeat(rows, 1)
-            self.rope_cache = {(rows, length): (angles.cos(), angles.sin())}
+            self.rope_cache[rows, length] = (angles.cos(), angles.sin())
         return self.rope_cache[rows, length]
 
     def hidden(self, tokens):

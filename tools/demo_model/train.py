@@ -21,7 +21,7 @@ from logs import BatchSource
 from model import Shape, Trainee, load_weights, new_weights, save_folder
 from tokenizer import BEGIN, END, train_tokenizer
 
-MARKS = {128: 0.97, 256: 0.98, 512: 0.98, 1024: 0.985, 2048: 0.985, 4096: 0.985, 8192: None}
+MARKS = {128: 0.95, 256: 0.96, 512: 0.965, 1024: 0.97, 2048: 0.97, 4096: 0.97, 8192: None}
 WARM_UP_STEPS = 200
 
 
@@ -37,7 +37,7 @@ class Progress:
         return self.lengths[self.stage]
 
     def note(self, accuracy):
-        self.step, self.steps_here = self.step + 1, self.steps_here + 1
+        self.steps_here += 1
         self.accuracy = accuracy if self.steps_here == 1 else 0.9 * self.accuracy + 0.1 * accuracy
 
     def passes(self):
@@ -98,6 +98,7 @@ def train(args):
                          (args.seed << 48) + (progress.runs << 40), length)
     plan = 60 * (args.plan_minutes or args.minutes)
     spent_before, saved, told, tokens_since = progress.spent, time.monotonic(), time.monotonic(), 0
+    source.mixed.value = progress.stage + 1 == len(progress.lengths)
     pending = []  # hits of steps whose numbers were not read yet: reading them each step would stall the device
 
     def spent():
@@ -114,8 +115,10 @@ def train(args):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        pending.append((hits, count))
-        tokens_since += batch.shape[0] * length
+        if tokens.shape[1] == length + 1:
+            pending.append((hits, count))
+        tokens_since += tokens.size - tokens.shape[0]
+        progress.step += 1
         if len(pending) < 4:
             continue
         for hits, count in pending:
@@ -131,6 +134,7 @@ def train(args):
             progress.go_on()
             length = progress.length
             source.length.value = length
+            source.mixed.value = progress.stage + 1 == len(progress.lengths)
         if now - saved >= args.save_seconds:
             saved = now
             progress.spent = spent()

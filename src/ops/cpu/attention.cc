@@ -12,13 +12,21 @@ constexpr size_t kPanelBudget = size_t{64} << 20;  // bytes of packed keys and v
 
 size_t RoundUp(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+AttentionKernel KernelFor(DType dtype) {
+  if (dtype == DType::kBF16) {
+    if (const auto kernel = Bf16Attention()) return *kernel;
+  }
+  return SimdAttention();
+}
+
 }  // namespace
 
 void Attend(const Team& team, Scratch& scratch, TensorView q, int64_t position, const KvSpan& keys,
             const AttentionOptions& options, TensorView out) {
   if (q.rows() == 0) return;
-  const AttentionCall call{q, keys.k, keys.v, out, options, position};
-  const AttentionKernel kernel = SimdAttention();
+  const AttentionCall call{q, position, keys.k, keys.v, out, options};
+  if (call.rows() <= kFewQueries && options.causal == CausalWork::kSkip) return AttendFew(team, scratch, call);
+  const AttentionKernel kernel = KernelFor(q.dtype());
   const int64_t kv_heads = keys.k.shape()[1];
   const auto [first_block, end_block] = call.BlocksOf(0, call.rows(), kernel.key_block);
   const int64_t blocks = end_block - first_block;

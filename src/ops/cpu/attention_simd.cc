@@ -18,8 +18,6 @@ namespace runahead::cpu {
 
 constexpr int64_t kKeys = 64;      // of a block
 constexpr int64_t kTileRows = 96;  // a multiple of every kernel's rows
-constexpr float kLog2E = 1.44269504088896341f;
-constexpr float kNothingYet = -1e30f;  // a running maximum below every score, and finite: differences stay numbers
 
 /// Features rounded up to whole vectors of any target.
 constexpr int64_t Padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
@@ -113,30 +111,6 @@ HWY_INLINE void Multiply(FloatTag d, const float* a, size_t a_stride, const floa
   }
 }
 
-/// 2^x for x <= 0 to a relative error of 2e-7, and 0 from -127 down. (Minimax polynomial of degree 6 on [-1/2, 1/2].)
-HWY_INLINE FloatVec Exp2(FloatTag d, FloatVec x) {
-  const hn::RebindToSigned<FloatTag> di;
-  const auto clamped = hn::Max(x, hn::Set(d, -127.0f));
-  const auto shifter = hn::Set(d, 12582912.0f);  // adding 1.5 * 2^23 rounds to an integer, in the low bits
-  const auto shifted = hn::Add(clamped, shifter);
-  const auto r = hn::Sub(clamped, hn::Sub(shifted, shifter));
-  auto p = hn::Set(d, 1.5403530393381609954e-4f);
-  p = hn::MulAdd(p, r, hn::Set(d, 1.3333558146428443423e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 9.6181291076284771619e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 5.5504108664821579953e-2f));
-  p = hn::MulAdd(p, r, hn::Set(d, 2.4022650695910071233e-1f));
-  p = hn::MulAdd(p, r, hn::Set(d, 6.9314718055994530942e-1f));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
-  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
-}
-
-/// tanh(x) to an absolute error of 3e-7.
-HWY_INLINE FloatVec Tanh(FloatTag d, FloatVec x) {
-  const auto e = Exp(d, hn::Add(x, x));
-  return hn::Sub(hn::Set(d, 1.0f), hn::Div(hn::Set(d, 2.0f), hn::Add(e, hn::Set(d, 1.0f))));
-}
-
 /// Turns the scores of one row into weights in place; updates the row's maximum, sums and factor. `seen` are the keys
 /// [first, last] of the block that the row sees; all of them when the block is whole.
 struct SeenKeys {
@@ -185,7 +159,7 @@ void PackSimd(const AttentionCall& call, int64_t kv_head, int64_t block, std::by
   const int64_t head_dim = call.head_dim();
   const int64_t padded = Padded(head_dim);
   const int64_t begin = block * kKeys;
-  const int64_t count = std::min(kKeys, call.k.rows() - begin);
+  const int64_t count = std::min(kKeys, call.keys() - begin);
   auto* keys = reinterpret_cast<float*>(panel);
   float* values = keys + head_dim * kKeys;
   if (count < kKeys || padded != head_dim) {

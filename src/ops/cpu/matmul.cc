@@ -1,6 +1,6 @@
-// Packed weights live in the layout that oneDNN's blocked kernels read best: columns of 64 output features,
-// outermost, each with all its input features. A column is contiguous, so parts of whole columns lie side by side and
-// multiply as one matrix or alone.
+// Where oneDNN has blocked kernels, packed weights live in the layout that these read best: columns of 64 output
+// features, outermost, each with all its input features. A column is contiguous, so parts of whole columns lie side
+// by side and multiply as one matrix or alone.
 #include "ops/cpu/matmul.h"
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 
 #include "ops/cpu/checks.h"
 #include "ops/cpu/convert.h"
+#include "ops/cpu/few_rows.h"
 #include "ops/cpu/onednn_compat.h"
 #include "runahead/error.h"
 
@@ -20,8 +21,6 @@ namespace runahead::cpu {
 namespace {
 
 using dnnl::memory;
-
-constexpr int64_t kColumn = 64;  // output features of one packed column
 
 const dnnl::engine& Engine() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -44,17 +43,37 @@ memory::desc RowMajor(int64_t rows, int64_t columns, DType dtype) {
   return {{rows, columns}, TypeOf(dtype), memory::format_tag::ab};
 }
 
-/// What matrices are multiplied in: bf16 where the processor does so natively, f32 for all else.
-DType ArithmeticOf(DType compute) {
-  return compute == DType::kBF16 && CpuHasNativeBf16() ? DType::kBF16 : DType::kF32;
-}
-
-memory::format_tag PackedTag(DType arithmetic) {
+memory::format_tag ColumnTag(DType arithmetic) {
   return arithmetic == DType::kBF16 ? memory::format_tag::BA16a64b2a : memory::format_tag::BA16a64b;
 }
 
+/// Whether the library has fast kernels for weights in columns: oneDNN has, from AVX-512 on.
+bool TakesColumns(DType arithmetic) {
+  const auto probe = [](DType dtype) {
+    try {
+      const memory::desc square = RowMajor(64, 64, dtype);
+      const dnnl::matmul::primitive_desc desc =
+          DescribeMatmul(Engine(), square, {{64, 64}, TypeOf(dtype), ColumnTag(dtype)}, memory::desc(), square, {});
+      return std::string_view(desc.impl_info_str()).find("ref") == std::string_view::npos;
+    } catch (const dnnl::error&) {
+      return false;
+    }
+  };
+  static const bool bf16 = CpuHasNativeBf16() && probe(DType::kBF16);
+  static const bool f32 = probe(DType::kF32);
+  return arithmetic == DType::kBF16 ? bf16 : f32;
+}
+
+/// What matrices are multiplied in: bf16 where the processor does so natively, f32 for all else.
+DType ArithmeticOf(DType compute) {
+  return compute == DType::kBF16 && TakesColumns(DType::kBF16) ? DType::kBF16 : DType::kF32;
+}
+
+/// Columns, or rows of weights as they come, [out_features, in_features].
 memory::desc PackedDesc(int64_t in_features, int64_t rows, DType arithmetic) {
-  return {{in_features, rows}, TypeOf(arithmetic), PackedTag(arithmetic)};
+  return {{in_features, rows},
+          TypeOf(arithmetic),
+          TakesColumns(arithmetic) ? ColumnTag(arithmetic) : memory::format_tag::ba};
 }
 
 class PackedLinear final : public Linear {
@@ -101,7 +120,8 @@ class PackedLinear final : public Linear {
   /// How many parts from `first`, at most `count`, follow each other without padding: they multiply as one matrix.
   [[nodiscard]] int Adjacent(int first, int count) const {
     int run = 1;
-    while (run < count && parts_[static_cast<size_t>(first + run - 1)].rows % kColumn == 0) ++run;
+    const int64_t whole = TakesColumns(arithmetic_) ? kColumnFeatures : 1;
+    while (run < count && parts_[static_cast<size_t>(first + run - 1)].rows % whole == 0) ++run;
     return run;
   }
 
@@ -267,8 +287,13 @@ void Multiplier::Multiply(TensorView x, const Linear& linear, int first, int cou
         void* memory = cache_->destination.Get<std::byte>(static_cast<size_t>(n * features) * SizeOf(result));
         to = TensorView(memory, result, {n, features});
       }
-      cache_->Execute({n, in_features, features, arithmetic, result, packed.has_bias()}, from.data(),
-                      packed.weights(first), packed.bias(first), to.data());
+      if (n <= kFewRows && TakesColumns(arithmetic)) {
+        MultiplyFewRows(team_, {n, in_features, features, arithmetic, result, from.data(), packed.weights(first),
+                                packed.bias(first), to.data()});
+      } else {
+        cache_->Execute({n, in_features, features, arithmetic, result, packed.has_bias()}, from.data(),
+                        packed.weights(first), packed.bias(first), to.data());
+      }
       if (!direct_y) ConvertRows(team_, to, slice.Rows(row, row + n));
     }
     column += features;

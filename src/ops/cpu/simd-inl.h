@@ -107,6 +107,29 @@ HWY_INLINE FloatVec Exp(FloatTag d, FloatVec x) {
   return hn::IfThenElse(hn::Lt(x, hn::Set(d, -87.33f)), hn::Zero(d), finite);
 }
 
+/// 2^x for x <= 0 to a relative error of 2e-7, and 0 from -127 down. (Minimax polynomial of degree 5 on [-1/2, 1/2].)
+HWY_INLINE FloatVec Exp2(FloatTag d, FloatVec x) {
+  const hn::RebindToSigned<FloatTag> di;
+  const auto clamped = hn::Max(x, hn::Set(d, -127.0f));
+  const auto shifter = hn::Set(d, 12582912.0f);  // adding 1.5 * 2^23 rounds to an integer, in the low bits
+  const auto shifted = hn::Add(clamped, shifter);
+  const auto r = hn::Sub(clamped, hn::Sub(shifted, shifter));
+  auto p = hn::Set(d, 0.0013264727189281425f);
+  p = hn::MulAdd(p, r, hn::Set(d, 0.009671512644279928f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.05550733743273338f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.240222420852742f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.6931469775991596f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
+}
+
+/// tanh(x) to an absolute error of 3e-7.
+HWY_INLINE FloatVec Tanh(FloatTag d, FloatVec x) {
+  const auto e = Exp(d, hn::Add(x, x));
+  return hn::Sub(hn::Set(d, 1.0f), hn::Div(hn::Set(d, 2.0f), hn::Add(e, hn::Set(d, 1.0f))));
+}
+
 }  // namespace runahead::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
