@@ -11,7 +11,6 @@
 #include "model/architectures.h"
 #include "model/model_info.h"
 #include "model/workspace.h"
-#include "model/workspace.h"
 #include "output.h"
 #include "report/table.h"
 #include "report/units.h"

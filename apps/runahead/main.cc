@@ -1,6 +1,7 @@
 // The command line of Runahead: picks the subcommand and turns errors into one line and an exit code.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdio>
@@ -43,15 +44,18 @@ int Fail(std::string message, int exit_code) {
   return exit_code;
 }
 
-/// Throws ConfigError when the first argument is a word but no command, or is missing.
+/// Throws ConfigError when the first argument is neither a command nor a flag of the program, or is missing.
 void CheckCommand(int argc, const char* const* argv) {
+  constexpr std::array<std::string_view, 4> kFlags = {"-h", "--help", "--help-all", "--version"};
   std::string names;
   for (const Command& command : kCommands) {
     if (argc > 1 && argv[1] == std::string_view(command.name)) return;
     names += fmt::format("{}{}", names.empty() ? "" : ", ", command.name);
   }
   if (argc < 2) throw ConfigError(fmt::format("a command is needed: {}; --help tells more", names));
-  if (argv[1][0] != '-') throw ConfigError(fmt::format("unknown command '{}' (known: {})", argv[1], names));
+  if (std::find(kFlags.begin(), kFlags.end(), argv[1]) == kFlags.end()) {
+    throw ConfigError(fmt::format("unknown command '{}' (known: {})", argv[1], names));
+  }
 }
 
 int Run(int argc, const char* const* argv) {

@@ -13,7 +13,7 @@
 namespace runahead::cli {
 namespace {
 
-constexpr int64_t kRows = 2048;
+constexpr int64_t kRows = 1024;
 constexpr int64_t kIn = 2048;
 constexpr int64_t kOut = 8192;
 constexpr double kFlops = 2.0 * kRows * kIn * kOut;
@@ -94,7 +94,7 @@ MatmulCeiling MeasureMatmulCeiling(int ranks, int threads, DType compute, int ro
   Bench bench(ranks, threads, compute);
   const double first = bench.Round(1);
   const int times = std::max(1, static_cast<int>(std::ceil(kRoundSeconds / first)));
-  bench.Round(times);
+  if (times > 1) bench.Round(times);
   MatmulCeiling ceiling{ranks, {}};
   for (int round = 0; round < rounds; ++round) {
     ceiling.rates.push_back(kFlops * ranks * times / bench.Round(times));

@@ -16,7 +16,7 @@ struct MatmulCeiling {
   [[nodiscard]] double Median() const;
 };
 
-/// Each of `ranks` ranks, bound as the engine binds them, multiplies [2048, 2048] by [2048, 8192] random numbers in
+/// Each of `ranks` ranks, bound as the engine binds them, multiplies [1024, 2048] by [2048, 8192] random numbers in
 /// `compute` with `threads` threads, through the same operations as the model; all begin together. A round takes a
 /// fifth of a second or more, and is preceded by one that is not counted.
 MatmulCeiling MeasureMatmulCeiling(int ranks, int threads, DType compute, int rounds);

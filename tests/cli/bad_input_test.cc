@@ -139,7 +139,7 @@ TEST_F(BadInputTest, OtherCommands) {
   ExpectRefused({"make-model", "llama-9000b", InFolder("new")}, {"llama-9000b", "tiny-llama"});
   ExpectRefused({"make-model", "tiny-llama"}, {"folder"});
   ExpectRefused({"make-model", "tiny-llama", Model()}, {Model()});
-  ExpectRefused({"demo", "--tokens", "10"}, {"--tokens"});
+  ExpectRefused({"demo", "--model", Model(), "--tokens", "10"}, {"--tokens"});
   ExpectRefused({"demo", "--model", InFolder("nowhere")}, {InFolder("nowhere")});
   ExpectRefused({"bench", "--model", Model(), "--contexts", "16,0"}, {"--contexts", "'0'"});
   ExpectRefused({"bench", "--model", Model(), "--contexts", "100000"}, {"--contexts", "100000"});

@@ -29,7 +29,7 @@ TEST_F(TokenizeTest, OneListPerLine) {
 
 TEST_F(TokenizeTest, JsonLinesHoldNewlines) {
   EXPECT_EQ(TokenizeWell({"--no-special", "--json-lines"}, "\"a\\nb\"\n\"\"\n"), "[97, 10, 98]\n[]\n");
-  EXPECT_EQ(TokenizeWell({"--decode", "--json-lines"}, "[97, 10, 195, 169]\n"), "\"a\\nb\xC3\xA9\"\n");
+  EXPECT_EQ(TokenizeWell({"--decode", "--json-lines"}, "[97, 10, 98, 195, 169]\n"), "\"a\\nb\xC3\xA9\"\n");
 }
 
 TEST_F(TokenizeTest, DecodeTurnsItBack) {
