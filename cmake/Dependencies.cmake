@@ -1,4 +1,5 @@
-# Everything the project needs beyond the C++ standard library, all of it Debian packages (`make deps` installs them).
+# Everything the project needs beyond the C++ standard library: Debian packages (`make deps` installs them), and the CUDA
+# toolkit when it is asked for.
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(dnnl REQUIRED CONFIG)
@@ -15,4 +16,7 @@ if(RUNAHEAD_TESTS)
 endif()
 if(RUNAHEAD_BENCH)
   find_package(benchmark REQUIRED CONFIG)
+endif()
+if(RUNAHEAD_CUDA)
+  find_package(CUDAToolkit REQUIRED)
 endif()

@@ -18,7 +18,7 @@ constexpr int kMaxCpuRanks = 256;
 int ParseCpuRanks(std::string_view text) {
   if (text == "cpu") return 1;
   if (text == "cuda" || text.starts_with("cuda:")) {
-    throw ConfigError(fmt::format("devices: '{}': this build has no CUDA support", text));
+    throw ConfigError(fmt::format("devices: '{}': models run on CPU ranks only", text));
   }
   int ranks = 0;
   const bool prefixed = text.starts_with("cpu:");

@@ -1,0 +1,26 @@
+// A CUDA stream, for the rooms that enqueue GPU work.
+#pragma once
+
+#include <driver_types.h>
+
+#include "tensor/device.h"
+
+namespace runahead {
+
+/// Owns a non-blocking stream of GPU `ordinal`.
+class CudaStream final : public Stream {
+ public:
+  CudaStream(int ordinal, cudaStream_t handle) : ordinal_(ordinal), handle_(handle) {}
+  ~CudaStream() override;
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
+
+  void Synchronize() override;
+  [[nodiscard]] cudaStream_t handle() const { return handle_; }
+
+ private:
+  int ordinal_;
+  cudaStream_t handle_;
+};
+
+}  // namespace runahead
