@@ -12,8 +12,8 @@
 namespace runahead::tokenizer {
 
 /// A queue of (rank, position) with one list per rank. Within a rank, positions mostly arrive in ascending order, and
-/// then pushing and popping take constant time; those that arrive late go through a heap of their rank. Entries may be
-/// stale: the caller checks. Once empty it can be used again. One thread.
+/// then pushing and popping take constant time; those that arrive late go through a heap of their rank. Entries may
+/// be stale: the caller checks. Once empty it can be used again. One thread.
 class MergeQueue {
  public:
   struct Entry {
@@ -89,8 +89,8 @@ class MergeQueue {
     return node;
   }
 
-  // Takes a late entry of the rank that lies before `entry`, the first of its list. A late entry has a later one in the
-  // list until it is taken: the list ends last.
+  // Takes a late entry of the rank that lies before `entry`, the first of its list. A late entry has a later one in
+  // the list until it is taken: the list ends last.
   bool PopLate(Entry& entry) {
     const auto late = late_.find(entry.rank);
     if (late == late_.end() || late->second.top() > entry.position) return false;

@@ -118,9 +118,9 @@ class ByteLevelPreTokenizer final : public PreTokenizer {
   void Apply(Pieces& pieces) const override {
     if (add_prefix_space_) PrefixSpaces(pieces);
     if (words_.has_value()) {
-      Splitter(SplitBehavior::kIsolated)
-          .Split(pieces,
-                 [this](std::string_view text, std::vector<Range>& matches) { words_->FindAll(text, matches); });
+      Splitter(SplitBehavior::kIsolated).Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
+        words_->FindAll(text, matches);
+      });
     }
     std::string mapped(pieces.text.size() * 2, '\0');
     char* write = mapped.data();
@@ -163,8 +163,8 @@ class MetaspacePreTokenizer final : public PreTokenizer {
       const std::string_view text = pieces.View(piece);
       const bool first = pieces.at_start && piece.begin == 0;
       const auto begin = static_cast<uint32_t>(spaced.size());
-      const bool wanted = metaspace_.prepend == PrependScheme::kAlways ||
-                          (metaspace_.prepend == PrependScheme::kFirst && first);
+      const bool wanted =
+          metaspace_.prepend == PrependScheme::kAlways || (metaspace_.prepend == PrependScheme::kFirst && first);
       if (wanted && !text.starts_with(metaspace_.replacement) && !text.starts_with(' ')) {
         spaced += metaspace_.replacement;
       }
@@ -179,12 +179,13 @@ class MetaspacePreTokenizer final : public PreTokenizer {
     }
     pieces.text = std::move(spaced);
     if (!split_) return;
-    Splitter(SplitBehavior::kMergedWithNext).Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
-      const std::string& mark = metaspace_.replacement;
-      for (size_t at = text.find(mark); at != std::string_view::npos; at = text.find(mark, at + mark.size())) {
-        matches.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(at + mark.size())});
-      }
-    });
+    Splitter(SplitBehavior::kMergedWithNext)
+        .Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
+          const std::string& mark = metaspace_.replacement;
+          for (size_t at = text.find(mark); at != std::string_view::npos; at = text.find(mark, at + mark.size())) {
+            matches.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(at + mark.size())});
+          }
+        });
   }
 
  private:
@@ -205,7 +206,8 @@ std::unique_ptr<const PreTokenizer> Make(const JsonObject& component) {
   }
   if (type == "Digits") {
     const bool single = component.Bool("individual_digits", false);
-    return std::make_unique<CharacterSplit>(IsNumeric, single ? SplitBehavior::kIsolated : SplitBehavior::kContiguous);
+    return std::make_unique<CharacterSplit>(IsNumeric,
+                                            single ? SplitBehavior::kIsolated : SplitBehavior::kContiguous);
   }
   RefuseType(component, "pre-tokenizer");
 }

@@ -76,7 +76,8 @@ TEST(AddedTokens, TokensOfTheConfigurationAreAddedBehind) {
                        {"added_tokens_decoder", {{"3", {{"content", "<tool>"}, {"special", false}}}}},
                        {"add_bos_token", true}};
   WriteFile(folder.path() / "tokenizer_config.json", config.dump());
-  WriteFile(folder.path() / "special_tokens_map.json", R"({"additional_special_tokens": ["<x>"], "pad_token": "<s>"})");
+  WriteFile(folder.path() / "special_tokens_map.json",
+            R"({"additional_special_tokens": ["<x>"], "pad_token": "<s>"})");
   const Tokenizer tokenizer = Tokenizer::Load(folder.path());
   EXPECT_EQ(tokenizer.Encode("a<tool>b <end><x>"), (Ids{0, 3, 1, 4, 5})) << "the file's post-processor counts";
   EXPECT_EQ(tokenizer.bos_id(), 2);

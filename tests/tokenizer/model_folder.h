@@ -60,7 +60,7 @@ inline Json SmallTokenizer(const std::vector<std::string>& tokens) {
 
 /// One entry of added_tokens without flags.
 inline Json AddedEntry(int id, const std::string& content, bool special = true) {
-  return {{"id", id},         {"content", content}, {"single_word", false}, {"lstrip", false},
+  return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
           {"rstrip", false}, {"normalized", false}, {"special", special}};
 }
 

@@ -41,7 +41,8 @@ TEST(Normalizer, PrependLeavesAnEmptyTextEmpty) {
 
 TEST(Normalizer, ReplaceByStringAndByRegex) {
   EXPECT_EQ(Normalized({{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}}, " a  b"), "▁a▁▁b");
-  EXPECT_EQ(Normalized({{"type", "Replace"}, {"pattern", {{"Regex", "\\s{2,}"}}}, {"content", "-"}}, " a  b"), " a-b");
+  EXPECT_EQ(Normalized({{"type", "Replace"}, {"pattern", {{"Regex", "\\s{2,}"}}}, {"content", "-"}}, " a  b"),
+            " a-b");
   EXPECT_EQ(Normalized({{"type", "Replace"}, {"pattern", {{"String", ""}}}, {"content", "x"}}, "ab"), "ab");
 }
 
@@ -53,8 +54,9 @@ TEST(Normalizer, StripSides) {
 
 TEST(Normalizer, SequencesRunInOrder) {
   const Json sequence = {{"type", "Sequence"},
-                         {"normalizers", {{{"type", "Prepend"}, {"prepend", " "}},
-                                          {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}}}}};
+                         {"normalizers",
+                          {{{"type", "Prepend"}, {"prepend", " "}},
+                           {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}}}}};
   EXPECT_EQ(Normalized(sequence, "a b"), "▁a▁b");
 }
 

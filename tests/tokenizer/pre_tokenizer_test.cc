@@ -103,7 +103,8 @@ TEST(PreTokenizer, RefusesOtherTypesAndBehaviours) {
   EXPECT_THROW(Cut({{"type", "Metaspace"}, {"replacement", "ab"}}, ""), ConfigError);
   EXPECT_THROW(Cut({{"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", "last"}}, ""), ConfigError);
   EXPECT_THROW(
-      Cut({{"type", "Metaspace"}, {"replacement", "_"}, {"add_prefix_space", false}, {"prepend_scheme", "first"}}, ""),
+      Cut({{"type", "Metaspace"}, {"replacement", "_"}, {"add_prefix_space", false}, {"prepend_scheme", "first"}},
+          ""),
       ConfigError);
 }
 

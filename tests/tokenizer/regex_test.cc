@@ -41,9 +41,27 @@ TEST(Regex, EmptyMatchesCountUnlessTheyTouchAMatch) {
 }
 
 TEST(Regex, RefusesWhatItWouldReadDifferently) {
-  for (const char* pattern : {"(?m:a)", "(?<name>a)", "(?x)a", "a(?i)b", "[a[bc]]", "[a&&b]", "[[:alpha:]]", R"(\h)",
-                              R"(\X)", R"(\K)", R"(\xe9)", R"([\W])", "a{2}+", "a{2}?", "(*UTF)a", "(a", "[a", "a)",
-                              R"(\p{NoSuchScript})", R"(\pL)", "\\"}) {
+  for (const char* pattern : {"(?m:a)",
+                              "(?<name>a)",
+                              "(?x)a",
+                              "a(?i)b",
+                              "[a[bc]]",
+                              "[a&&b]",
+                              "[[:alpha:]]",
+                              R"(\h)",
+                              R"(\X)",
+                              R"(\K)",
+                              R"(\xe9)",
+                              R"([\W])",
+                              "a{2}+",
+                              "a{2}?",
+                              "(*UTF)a",
+                              "(a",
+                              "[a",
+                              "a)",
+                              R"(\p{NoSuchScript})",
+                              R"(\pL)",
+                              "\\"}) {
     EXPECT_THROW(Regex(pattern, "test"), ConfigError) << pattern;
   }
 }

@@ -91,7 +91,8 @@ TEST_P(SharedTokenizers, LongTextsSurvive) {
   if (Tokenizers().empty()) GTEST_SKIP() << "no shared assets";
   const Tokenizer tokenizer = Tokenizer::Load(Tokenizers() / GetParam());
   std::string text;
-  for (int i = 0; i < 4000; ++i) text += "Line " + std::to_string(i * 7919) + ": the ship's log, “überall” 日本 🙂\n";
+  for (int i = 0; i < 4000; ++i)
+    text += "Line " + std::to_string(i * 7919) + ": the ship's log, “überall” 日本 🙂\n";
   EXPECT_EQ(tokenizer.Decode(tokenizer.Encode(text)), text);
   for (const char* unit : {"a", " ", "\n", "<", "日", "=-", "\xC3\xA9"}) {
     std::string run;
