@@ -1,0 +1,174 @@
+// `runahead bench`: the time to the first token of every way to prefill, against one rank and the matmul ceiling.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <climits>
+#include <memory>
+#include <set>
+
+#include "bench_report.h"
+#include "bench_run.h"
+#include "command.h"
+#include "flags.h"
+#include "model/model_loader.h"
+#include "model_folder.h"
+#include "output.h"
+#include "runahead/error.h"
+#include "tensor/cpu_device.h"
+
+namespace runahead::cli {
+namespace {
+
+constexpr int kMostRanks = 256;
+
+struct Flags {
+  std::string model;
+  EngineOptions engine;
+  std::string contexts = "512,1024,2048";
+  std::string strategies = "single,runahead,tsp,tsp-causal";
+  std::string topologies = "chain";
+  std::vector<std::string> partitions = {"auto"};
+  std::string ranks;
+  BenchPlan plan;
+  std::string json;
+  std::string svg;
+};
+
+/// "even,auto" is two partitions; "5,4,3" is one, and so is each further use of the flag.
+std::vector<std::pair<std::string, PartitionRequest>> ParsePartitions(const std::vector<std::string>& texts) {
+  std::vector<std::pair<std::string, PartitionRequest>> partitions;
+  for (const std::string& text : texts) {
+    std::string fractions;
+    for (const std::string& part : SplitList("--partitions", text)) {
+      if (part == "even" || part == "auto") {
+        partitions.emplace_back(part, PartitionRequest::Parse(part));
+      } else {
+        fractions += (fractions.empty() ? "" : ",") + part;
+      }
+    }
+    if (!fractions.empty()) partitions.emplace_back(fractions, PartitionRequest::Parse(fractions));
+  }
+  return partitions;
+}
+
+/// Every combination that differs from the others, the single rank first. Fractions go with as many ranks.
+std::vector<Combination> Combine(const Flags& flags, const std::vector<int64_t>& ranks) {
+  std::vector<Combination> all = {{{Strategy::kSingle, Topology::kChain, {}, 1, false}, ""}};
+  const auto partitions = ParsePartitions(flags.partitions);
+  const std::vector<std::string> topologies = SplitList("--topologies", flags.topologies);
+  for (const std::string& name : SplitList("--strategies", flags.strategies)) {
+    const Strategy strategy = ParseStrategy(name);
+    for (const int64_t count : ranks) {
+      const int used = static_cast<int>(count);
+      if (strategy == Strategy::kSingle || used == 1) continue;
+      if (strategy != Strategy::kRunahead) {
+        all.push_back({{strategy, Topology::kDirect, {}, used, false}, ""});
+        continue;
+      }
+      for (const std::string& topology : topologies) {
+        for (const auto& [partition_name, partition] : partitions) {
+          const bool fits = partition.fractions.empty() || partition.fractions.size() == static_cast<size_t>(used);
+          const PrefillOptions options{strategy, ParseTopology(topology), partition, used, false};
+          if (fits) all.push_back({options, partition_name});
+        }
+      }
+    }
+  }
+  return all;
+}
+
+std::vector<MatmulCeiling> MeasureCeilings(const BenchPlan& plan, int threads, DType compute) {
+  std::set<int> counts;
+  for (const Combination& combination : plan.combinations) counts.insert(combination.options.ranks);
+  std::vector<MatmulCeiling> ceilings;
+  for (const int ranks : counts) ceilings.push_back(MeasureMatmulCeiling(ranks, threads, compute, plan.repeats));
+  return ceilings;
+}
+
+/// Throws ConfigError for a context beyond the model's.
+void CheckContexts(const std::vector<int64_t>& contexts, int64_t longest) {
+  for (const int64_t context : contexts) {
+    if (context > longest) {
+      throw ConfigError(
+          fmt::format("--contexts: {} tokens are more than the model's context of {}", context, longest));
+    }
+  }
+}
+
+int Run(Flags& flags) {
+  const OutputFile json(flags.json);
+  const OutputFile svg(flags.svg);
+  BenchPlan& plan = flags.plan;
+  plan.contexts = ParseIntegers("--contexts", flags.contexts, 1, INT32_MAX);
+  const DecoderSpec spec = LoadSpec(flags.model);
+  CheckContexts(plan.contexts, spec.max_positions);
+  std::vector<int64_t> ranks;
+  if (!flags.ranks.empty()) ranks = ParseIntegers("--ranks", flags.ranks, 1, kMostRanks);
+  Combine(flags, {});  // refuses bad names before the weights are loaded
+
+  const Engine engine = LoadEngine(flags.model, flags.engine);
+  if (ranks.empty()) ranks.push_back(engine.ranks());
+  for (const int64_t count : ranks) {
+    if (count > engine.ranks()) {
+      throw ConfigError(fmt::format("--ranks: {} are more than the {} of --devices", count, engine.ranks()));
+    }
+  }
+  plan.combinations = Combine(flags, ranks);
+  const DType compute = ParseDType(engine.facts().dtype).value();
+
+  BenchReport report{flags.model,
+                     engine.facts().dtype,
+                     engine.threads_per_rank(),
+                     AllowedDifference(spec, compute),
+                     DescribeMachine(),
+                     {},
+                     {}};
+  report.ceilings = MeasureCeilings(plan, engine.threads_per_rank(), compute);
+  WriteOut(Heading(report) + "\n");
+  {
+    Progress progress("timing");
+    report.measurements = RunBench(engine, spec, plan, [&](double share) { progress.Show(share); });
+  }
+  WriteOut(Table(report));
+  if (json) json.Write(ToJson(report));
+  if (svg) svg.Write(ToSvg(report));
+  for (const Measurement* wrong : report.Wrong()) {
+    throw Error(fmt::format("{} at {} tokens: logits differ from one rank's by {:.2e} of the largest, {:.2e} allowed",
+                            wrong->combination.ToString(), wrong->context, wrong->logit_difference,
+                            report.allowed_difference));
+  }
+  return 0;
+}
+
+}  // namespace
+
+Action AddBench(CLI::App& command) {
+  constexpr int kMostRepeats = 100000;
+  auto flags = std::make_shared<Flags>();
+  flags->engine.devices = fmt::format("cpu:{}", std::clamp<size_t>(AvailableProcessors().size(), 2, 8));
+  command.add_option("--model", flags->model, "A Hugging Face folder (make-model writes one)")
+      ->required()
+      ->type_name("DIR");
+  AddEngineFlags(command, flags->engine);
+  const auto list = [&](const char* flag, std::string& value, const char* help) {
+    command.add_option(flag, value, fmt::format("{} [{}]", help, value.empty() ? "all of --devices" : value))
+        ->type_name("A,B,C");
+  };
+  list("--contexts", flags->contexts, "Tokens in the prompts");
+  list("--strategies", flags->strategies, "single, runahead, tsp, tsp-causal");
+  list("--topologies", flags->topologies, "Of runahead: chain, direct");
+  list("--ranks", flags->ranks, "Use the first so many ranks");
+  command
+      .add_option("--partitions", flags->partitions,
+                  "Of runahead: even, auto, and fractions like 5,4,3 for as many ranks; may be repeated [auto]")
+      ->type_name("A,B,C")
+      ->allow_extra_args(false);
+  AddInteger(command, "--repeats", flags->plan.repeats, 1, kMostRepeats, "Timed runs of each [5]");
+  AddInteger(command, "--warmup", flags->plan.warmup, 0, kMostRepeats, "Runs before them that are not counted [1]");
+  AddInteger(command, "--seed", flags->plan.seed, 0, INT64_MAX, "Of the prompts' random ids [0]");
+  command.add_option("--json", flags->json, "Write all measurements")->type_name("FILE");
+  command.add_option("--svg", flags->svg, "Write a chart of TTFT by context")->type_name("FILE");
+  return [flags] { return Run(*flags); };
+}
+
+}  // namespace runahead::cli

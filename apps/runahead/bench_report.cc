@@ -1,0 +1,159 @@
+#include "bench_report.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/check.h"
+#include "base/json.h"
+#include "report/line_chart_svg.h"
+#include "report/table.h"
+#include "report/units.h"
+
+namespace runahead::cli {
+namespace {
+
+constexpr double kGiga = 1e9;
+constexpr double kMillisecondsPerSecond = 1e3;
+
+double FlopRate(const Measurement& measurement) {
+  return measurement.flops / measurement.MedianMs() * kMillisecondsPerSecond;
+}
+
+bool UsesTopology(const Measurement& measurement) {
+  return measurement.combination.options.strategy == Strategy::kRunahead;
+}
+
+Json ToJson(const Measurement& measurement, const BenchReport& report) {
+  const PrefillOptions& options = measurement.combination.options;
+  Json json = {{"strategy", Name(options.strategy)},
+               {"ranks", options.ranks},
+               {"context", measurement.context},
+               {"cuts", measurement.cuts},
+               {"ttft_ms", measurement.ttft_ms},
+               {"ttft_ms_median", measurement.MedianMs()},
+               {"speed_up", report.SpeedUp(measurement)},
+               {"model_flops", measurement.flops},
+               {"flop_rate", FlopRate(measurement)},
+               {"share_of_ceiling", FlopRate(measurement) / report.CeilingOf(measurement)},
+               {"same_first_token", measurement.same_token},
+               {"logit_difference", measurement.logit_difference}};
+  if (UsesTopology(measurement)) {
+    json["topology"] = Name(options.topology);
+    json["partition"] = measurement.combination.partition_name;
+  }
+  return json;
+}
+
+}  // namespace
+
+double BenchReport::CeilingOf(const Measurement& measurement) const {
+  for (const MatmulCeiling& ceiling : ceilings) {
+    if (ceiling.ranks == measurement.combination.options.ranks) return ceiling.Best();
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "a number of ranks without a ceiling");
+}
+
+double BenchReport::SpeedUp(const Measurement& measurement) const {
+  for (const Measurement& other : measurements) {
+    if (other.context == measurement.context) return other.MedianMs() / measurement.MedianMs();
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "a context without measurements");
+}
+
+std::vector<const Measurement*> BenchReport::Wrong() const {
+  std::vector<const Measurement*> wrong;
+  for (const Measurement& measurement : measurements) {
+    if (!(measurement.logit_difference <= allowed_difference)) wrong.push_back(&measurement);
+  }
+  return wrong;
+}
+
+std::string Heading(const BenchReport& report) {
+  std::string text = fmt::format("{} in {}, {} thread{} per rank, on {} ({} processors, oneDNN {})\n", report.model,
+                                 report.dtype, report.threads_per_rank, report.threads_per_rank == 1 ? "" : "s",
+                                 report.machine.cpu, report.machine.processors, report.machine.onednn);
+  for (const MatmulCeiling& ceiling : report.ceilings) {
+    text += fmt::format("matmul ceiling of {} rank{}: {:.1f} GFLOP/s at best, {:.1f} median of {}\n", ceiling.ranks,
+                        ceiling.ranks == 1 ? "" : "s", ceiling.Best() / kGiga, ceiling.Median() / kGiga,
+                        ceiling.rates.size());
+  }
+  return text;
+}
+
+std::string Table(const BenchReport& report) {
+  using report::Align;
+  const std::vector<report::Column> columns = {{"context"},
+                                               {"strategy", Align::kLeft},
+                                               {"topology", Align::kLeft},
+                                               {"partition", Align::kLeft},
+                                               {"ranks"},
+                                               {"TTFT ms"},
+                                               {"min"},
+                                               {"max"},
+                                               {"speed-up"},
+                                               {"GFLOP/s"},
+                                               {"of ceiling"},
+                                               {"logits differ"}};
+  std::vector<std::vector<std::string>> rows;
+  for (const Measurement& measurement : report.measurements) {
+    const PrefillOptions& options = measurement.combination.options;
+    const auto [min, max] = std::minmax_element(measurement.ttft_ms.begin(), measurement.ttft_ms.end());
+    const bool topology = UsesTopology(measurement);
+    rows.push_back({report::Grouped(measurement.context), std::string(Name(options.strategy)),
+                    topology ? std::string(Name(options.topology)) : "",
+                    topology ? measurement.combination.partition_name : "", std::to_string(options.ranks),
+                    fmt::format("{:.2f}", measurement.MedianMs()), fmt::format("{:.2f}", *min),
+                    fmt::format("{:.2f}", *max), fmt::format("{:.2f}x", report.SpeedUp(measurement)),
+                    fmt::format("{:.1f}", FlopRate(measurement) / kGiga),
+                    fmt::format("{:.1f} %", 100 * FlopRate(measurement) / report.CeilingOf(measurement)),
+                    fmt::format("{:.1e}{}", measurement.logit_difference, measurement.same_token ? "" : " (token)")});
+  }
+  return report::FormatTable(columns, rows);
+}
+
+std::string ToJson(const BenchReport& report) {
+  const MachineFacts& machine = report.machine;
+  Json ceilings = Json::array();
+  for (const MatmulCeiling& ceiling : report.ceilings) {
+    ceilings.push_back({{"ranks", ceiling.ranks},
+                        {"flop_rates", ceiling.rates},
+                        {"best", ceiling.Best()},
+                        {"median", ceiling.Median()}});
+  }
+  Json results = Json::array();
+  for (const Measurement& measurement : report.measurements) results.push_back(ToJson(measurement, report));
+  const Json json = {{"model", report.model},
+                     {"dtype", report.dtype},
+                     {"threads_per_rank", report.threads_per_rank},
+                     {"allowed_logit_difference", report.allowed_difference},
+                     {"machine",
+                      {{"cpu", machine.cpu},
+                       {"processors", machine.processors},
+                       {"memory_bytes", machine.memory_bytes},
+                       {"features", machine.features},
+                       {"onednn", machine.onednn}}},
+                     {"matmul_ceilings", std::move(ceilings)},
+                     {"results", std::move(results)}};
+  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string ToSvg(const BenchReport& report) {
+  report::LineChart chart;
+  chart.title =
+      fmt::format("Time to the first token: {} in {}, on {}", report.model, report.dtype, report.machine.cpu);
+  chart.x_label = "tokens in the prompt";
+  chart.y_label = "TTFT in ms, median";
+  std::map<std::string, size_t> index;
+  for (const Measurement& measurement : report.measurements) {
+    const std::string name = measurement.combination.ToString();
+    const auto [at, added] = index.emplace(name, chart.series.size());
+    if (added) chart.series.push_back({name, {}});
+    chart.series[at->second].points.emplace_back(static_cast<double>(measurement.context), measurement.MedianMs());
+  }
+  return report::LineChartSvg(chart);
+}
+
+}  // namespace runahead::cli

@@ -1,0 +1,38 @@
+// What `runahead bench` says about its measurements.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "bench_run.h"
+#include "machine.h"
+#include "matmul_ceiling.h"
+
+namespace runahead::cli {
+
+struct BenchReport {
+  std::string model;
+  std::string dtype;
+  int threads_per_rank = 0;
+  double allowed_difference = 0;
+  MachineFacts machine;
+  std::vector<MatmulCeiling> ceilings;  // one for each number of ranks in use
+  std::vector<Measurement> measurements;
+
+  /// The best rate of as many ranks as the measurement used.
+  [[nodiscard]] double CeilingOf(const Measurement& measurement) const;
+  /// The single rank's median over this one's, at the same context.
+  [[nodiscard]] double SpeedUp(const Measurement& measurement) const;
+  /// Measurements whose logits are further from a single rank's than rounding explains.
+  [[nodiscard]] std::vector<const Measurement*> Wrong() const;
+};
+
+/// Lines that say what is measured and how fast matrices are multiplied.
+std::string Heading(const BenchReport& report);
+std::string Table(const BenchReport& report);
+/// All raw repeats and the facts of the machine.
+std::string ToJson(const BenchReport& report);
+/// Median TTFT by context, a line for each combination.
+std::string ToSvg(const BenchReport& report);
+
+}  // namespace runahead::cli

@@ -1,0 +1,116 @@
+#include "bench_run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "matmul_ceiling.h"
+#include "model/flops.h"
+
+namespace runahead::cli {
+namespace {
+
+std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<int32_t> prompt(static_cast<size_t>(tokens));
+  for (int32_t& id : prompt) id = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab));
+  return prompt;
+}
+
+size_t Likeliest(std::span<const float> logits) {
+  return static_cast<size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+/// The largest |a - b| as a share of the largest |b|; infinite where a is not a number.
+double LargestDifference(std::span<const float> a, std::span<const float> b) {
+  double difference = 0;
+  double magnitude = 0;
+  for (size_t i = 0; i < b.size(); ++i) {
+    const double here = std::abs(static_cast<double>(a[i]) - b[i]);
+    difference = std::isnan(here) ? INFINITY : std::max(difference, here);
+    magnitude = std::max(magnitude, std::abs(static_cast<double>(b[i])));
+  }
+  return difference / std::max(magnitude, 1e-30);
+}
+
+/// The combinations at one context length.
+class ContextBench {
+ public:
+  ContextBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan, int64_t context)
+      : session_(engine.NewSession(context)), prompt_(RandomPrompt(context, spec.vocab, plan.seed)) {
+    const double flops = ChunkFlops(spec, 0, context, LastLayer::kLastRow).total();
+    for (const Combination& combination : plan.combinations) {
+      measurements_.push_back({combination, context, {}, {}, flops, true, 0});
+    }
+  }
+
+  /// Prefills every combination once and compares it with the first.
+  void Check() {
+    std::vector<float> expected;
+    for (Measurement& measurement : measurements_) {
+      measurement.cuts = session_.Prefill(prompt_, measurement.combination.options).cuts;
+      const std::span<const float> logits = session_.logits();
+      if (expected.empty()) expected.assign(logits.begin(), logits.end());
+      measurement.same_token = Likeliest(logits) == Likeliest(expected);
+      measurement.logit_difference = LargestDifference(logits, expected);
+    }
+  }
+
+  /// Prefills every combination once more, and keeps the time when it is to be counted.
+  void Round(bool counted) {
+    for (Measurement& measurement : measurements_) {
+      const double ms = session_.Prefill(prompt_, measurement.combination.options).ttft_ms;
+      if (counted) measurement.ttft_ms.push_back(ms);
+    }
+  }
+
+  [[nodiscard]] const std::vector<Measurement>& measurements() const { return measurements_; }
+
+ private:
+  Session session_;
+  std::vector<int32_t> prompt_;
+  std::vector<Measurement> measurements_;
+};
+
+}  // namespace
+
+std::string Combination::ToString() const {
+  std::string text(Name(options.strategy));
+  if (options.strategy == Strategy::kRunahead) {
+    text += fmt::format(" {} {}", Name(options.topology), partition_name);
+  }
+  return text + fmt::format(", {} rank{}", options.ranks, options.ranks == 1 ? "" : "s");
+}
+
+double Measurement::MedianMs() const { return MedianOf(ttft_ms); }
+
+double AllowedDifference(const DecoderSpec& spec, DType compute) {
+  constexpr double kRoundingsPerLayer = 8;
+  constexpr double kMargin = 4;
+  const double roundings = kRoundingsPerLayer * spec.layers;
+  return kMargin * (UnitRoundoff(compute) * std::sqrt(roundings) +
+                    UnitRoundoff(DType::kF32) * std::sqrt(roundings * static_cast<double>(spec.hidden)));
+}
+
+std::vector<Measurement> RunBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan,
+                                  const std::function<void(double)>& on_round) {
+  std::vector<Measurement> all;
+  const int rounds = 1 + plan.warmup + plan.repeats;
+  const double total = static_cast<double>(rounds) * static_cast<double>(plan.contexts.size());
+  double done = 0;
+  for (const int64_t context : plan.contexts) {
+    ContextBench bench(engine, spec, plan, context);
+    bench.Check();
+    on_round(++done / total);
+    for (int round = 0; round < plan.warmup + plan.repeats; ++round) {
+      bench.Round(round >= plan.warmup);
+      on_round(++done / total);
+    }
+    all.insert(all.end(), bench.measurements().begin(), bench.measurements().end());
+  }
+  return all;
+}
+
+}  // namespace runahead::cli

@@ -1,0 +1,53 @@
+// Times prompt phases, after checking that each computes what one rank computes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "model/decoder_spec.h"
+#include "runahead/engine.h"
+
+namespace runahead::cli {
+
+/// One way to prefill.
+struct Combination {
+  PrefillOptions options;      // `ranks` is always set
+  std::string partition_name;  // as it was asked for
+
+  /// "runahead chain auto, 4 ranks".
+  [[nodiscard]] std::string ToString() const;
+};
+
+struct BenchPlan {
+  std::vector<int64_t> contexts;
+  std::vector<Combination> combinations;  // the first one is a single rank
+  int repeats = 5;
+  int warmup = 1;
+  uint64_t seed = 0;
+};
+
+/// One combination at one context length.
+struct Measurement {
+  Combination combination;
+  int64_t context = 0;
+  std::vector<int64_t> cuts;
+  std::vector<double> ttft_ms;  // one for each repeat
+  double flops = 0;             // of the model, causal
+  bool same_token = true;       // the greedy first token is that of a single rank
+  double logit_difference = 0;  // the largest from a single rank's, as a share of its largest magnitude
+
+  [[nodiscard]] double MedianMs() const;
+};
+
+/// The largest logit_difference that rounding explains: errors of about eight roundings to `compute` in each layer,
+/// and of f32 sums over the hidden features, added up as a random walk; four times that is allowed.
+double AllowedDifference(const DecoderSpec& spec, DType compute);
+
+/// Prefills `plan`'s combinations in turn, round after round, so that a drift of the machine meets all of them.
+/// Prompts are random ids. Each is checked first. `on_round` is told the share of the work done.
+std::vector<Measurement> RunBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan,
+                                  const std::function<void(double)>& on_round);
+
+}  // namespace runahead::cli

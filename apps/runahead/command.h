@@ -1,0 +1,21 @@
+// What every subcommand file offers to main.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+namespace runahead::cli {
+
+/// Runs a subcommand whose flags were parsed; the result is the exit code. Throws what the library throws, and
+/// OutputClosed.
+using Action = std::function<int()>;
+
+// Each adds its flags to `command` and returns what runs it.
+Action AddGenerate(CLI::App& command);
+Action AddBench(CLI::App& command);
+Action AddDemo(CLI::App& command);
+Action AddTokenize(CLI::App& command);
+Action AddInspect(CLI::App& command);
+Action AddMakeModel(CLI::App& command);
+
+}  // namespace runahead::cli

@@ -1,0 +1,123 @@
+#include "demo_run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "runahead/error.h"
+
+namespace runahead::cli {
+namespace {
+
+constexpr int kAnswerTokens = 24;
+
+int64_t CountTokens(const Tokenizer& tokenizer, std::string_view text) {
+  return static_cast<int64_t>(tokenizer.Encode(text).size());
+}
+
+/// The first of the questions whose answer ends within the first `share` of the log; otherwise the earliest.
+const demo::Question& Choose(const std::vector<demo::Question>& questions, size_t log_bytes, double share) {
+  const auto limit = static_cast<size_t>(share * static_cast<double>(log_bytes));
+  const auto early = std::find_if(questions.begin(), questions.end(),
+                                  [&](const demo::Question& question) { return question.fact_end <= limit; });
+  if (early != questions.end()) return *early;
+  return *std::min_element(questions.begin(), questions.end(),
+                           [](const demo::Question& a, const demo::Question& b) { return a.fact_end < b.fact_end; });
+}
+
+}  // namespace
+
+DemoPrompt WriteDemoPrompt(const Tokenizer& tokenizer, uint64_t seed, int64_t tokens, int ranks) {
+  constexpr int kTries = 8;
+  constexpr double kUsualBytesPerToken = 3.9;
+  constexpr double kSafety = 0.999;  // when a log turned out too long
+  double bytes = kUsualBytesPerToken * static_cast<double>(tokens);
+  for (int i = 0; i < kTries; ++i) {
+    const demo::HarbourLog log = demo::WriteHarbourLog(seed, static_cast<size_t>(bytes));
+    const std::vector<demo::Question> questions = demo::FirstQuarterQuestions(log);
+    if (questions.empty()) break;
+    DemoPrompt prompt;
+    prompt.question = Choose(questions, log.text.size(), 1.0 / ranks);
+    prompt.ids = tokenizer.Encode(demo::PromptFor(log, prompt.question));
+    const auto count = static_cast<int64_t>(prompt.ids.size());
+    if (count <= tokens) {
+      const std::string_view text = log.text;
+      prompt.fact_begin = CountTokens(tokenizer, text.substr(0, prompt.question.fact_begin));
+      prompt.fact_end = CountTokens(tokenizer, text.substr(0, prompt.question.fact_end));
+      return prompt;
+    }
+    bytes *= kSafety * static_cast<double>(tokens) / static_cast<double>(count);
+  }
+  throw ConfigError(fmt::format("--tokens: {} tokens are too few for a log with a question", tokens));
+}
+
+Generation DemoRun::Ask(Session& session) const {
+  PrefillOptions prefill;
+  prefill.record_timeline = true;
+  GenerationOptions options;
+  options.max_new_tokens = kAnswerTokens;
+  options.eos = eos_;
+  options.stop = {".", "\n"};
+  return Generate(session, &tokenizer_, prompt_.ids, prefill, options);
+}
+
+std::vector<DemoResult> DemoRun::Answer(const std::vector<Engine>& engines, int repeats,
+                                        const std::function<void(double)>& on_prefill) const {
+  const auto total = static_cast<double>(engines.size()) * (repeats + 1);
+  double done = 0;
+  std::vector<Session> sessions;
+  std::vector<DemoResult> results;
+  std::vector<std::vector<PrefillReport>> reports(engines.size());
+  for (const Engine& engine : engines) {
+    sessions.push_back(engine.NewSession(static_cast<int64_t>(prompt_.ids.size()) + kAnswerTokens));
+    DemoResult& result = results.emplace_back();
+    result.ranks = engine.ranks();
+    result.answer = Ask(sessions.back());  // also the warm-up
+    result.right = demo::IsRightAnswer(prompt_.question, result.answer.text);
+    on_prefill(++done / total);
+  }
+  PrefillOptions options;
+  options.record_timeline = true;
+  for (int repeat = 0; repeat < repeats; ++repeat) {
+    for (size_t i = 0; i < engines.size(); ++i) {
+      reports[i].push_back(sessions[i].Prefill(prompt_.ids, options));
+      results[i].ttft_ms.push_back(reports[i].back().ttft_ms);
+      on_prefill(++done / total);
+    }
+  }
+  for (size_t i = 0; i < engines.size(); ++i) {
+    std::sort(reports[i].begin(), reports[i].end(),
+              [](const PrefillReport& a, const PrefillReport& b) { return a.ttft_ms < b.ttft_ms; });
+    results[i].median = std::move(reports[i][reports[i].size() / 2]);
+  }
+  return results;
+}
+
+DemoComparison Compare(const DemoResult& result, const DemoResult& reference) {
+  DemoComparison comparison;
+  comparison.same_tokens = result.answer.ids == reference.answer.ids;
+  double magnitude = 0;
+  const std::vector<float>& expected = reference.answer.prompt_logits;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double difference = std::abs(static_cast<double>(result.answer.prompt_logits[i]) - expected[i]);
+    comparison.logit_difference = std::max(comparison.logit_difference, difference);
+    magnitude = std::max(magnitude, std::abs(static_cast<double>(expected[i])));
+  }
+  if (magnitude > 0) comparison.logit_difference /= magnitude;
+  return comparison;
+}
+
+std::filesystem::path FindDemoModel() {
+  std::error_code error;
+  const std::filesystem::path source = std::filesystem::path(RUNAHEAD_SOURCE_DIR) / "models" / "demo";
+  if (std::filesystem::exists(source / "config.json", error)) return source;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::filesystem::path installed =
+      program.parent_path().parent_path() / "share" / "runahead" / "models" / "demo";
+  if (std::filesystem::exists(installed / "config.json", error)) return installed;
+  throw IoError(fmt::format("the demo model is neither in {} nor in {}; --model names its folder", source.string(),
+                            installed.string()));
+}
+
+}  // namespace runahead::cli

@@ -1,0 +1,43 @@
+// Flags that several subcommands share, and numbers read strictly.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runahead/engine.h"
+#include "runahead/options.h"
+
+namespace runahead::cli {
+
+// Each throws ConfigError "<name>: expected ..., got '<text>'".
+int64_t ParseInteger(const std::string& name, std::string_view text, int64_t min, int64_t max);
+double ParseNumber(const std::string& name, std::string_view text, double min, double max);
+/// "1,2,3": at least one, spaces around them allowed.
+std::vector<int64_t> ParseIntegers(const std::string& name, std::string_view text, int64_t min, int64_t max);
+/// The parts of "a,b,c". Throws ConfigError when one is empty.
+std::vector<std::string> SplitList(const std::string& name, std::string_view text);
+
+/// Adds a flag whose value must be an integer of [min, max].
+template <typename Integer>
+CLI::Option* AddInteger(CLI::App& command, const std::string& flag, Integer& value, int64_t min, int64_t max,
+                        const std::string& help) {
+  const auto read = [&value, flag, min, max](const std::string& text) {
+    value = static_cast<Integer>(ParseInteger(flag, text, min, max));
+  };
+  return command.add_option_function<std::string>(flag, read, help)->type_name("N");
+}
+
+/// Adds a flag whose value must be a finite number of [min, max].
+CLI::Option* AddNumber(CLI::App& command, const std::string& flag, double& value, double min, double max,
+                       const std::string& help);
+
+/// --devices, --threads-per-rank, --dtype and --timeout.
+void AddEngineFlags(CLI::App& command, EngineOptions& options);
+
+/// --strategy, --topology and --partition.
+void AddPrefillFlags(CLI::App& command, PrefillOptions& options);
+
+}  // namespace runahead::cli

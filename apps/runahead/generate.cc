@@ -1,0 +1,192 @@
+// `runahead generate`: a prompt in, its continuation out.
+#include "runahead/generate.h"
+
+#include <fmt/format.h>
+
+#include <climits>
+#include <cstdio>
+#include <memory>
+#include <optional>
+
+#include "base/json.h"
+#include "command.h"
+#include "flags.h"
+#include "model/model_loader.h"
+#include "model_folder.h"
+#include "output.h"
+#include "report/timeline_svg.h"
+#include "report/trace_events.h"
+#include "report/units.h"
+#include "runahead/error.h"
+
+namespace runahead::cli {
+namespace {
+
+struct Flags {
+  std::string model;
+  std::optional<std::string> prompt;
+  std::optional<std::string> prompt_file;
+  std::optional<std::string> prompt_ids;
+  EngineOptions engine;
+  PrefillOptions prefill;
+  GenerationOptions generation;
+  bool json = false;
+  bool logits = false;
+  bool ignore_eos = false;
+  std::string trace;
+  std::string timeline;
+};
+
+void AddPromptFlags(CLI::App& command, Flags& flags) {
+  auto* prompt = command.add_option_group("prompt", "Exactly one of");
+  prompt->add_option("--prompt", flags.prompt, "The text")->type_name("TEXT");
+  prompt->add_option("--prompt-file", flags.prompt_file, "A file with the text; - is stdin")->type_name("FILE");
+  prompt->add_option("--prompt-ids", flags.prompt_ids, "Token ids, used as they are")->type_name("1,2,3");
+  prompt->require_option(1);
+}
+
+void AddSamplingFlags(CLI::App& command, Flags& flags) {
+  constexpr double kHottest = 1e6;
+  constexpr double kSmallestTopP = 1e-12;
+  GenerationOptions& options = flags.generation;
+  AddInteger(command, "-n", options.max_new_tokens, 1, INT32_MAX,
+             fmt::format("At most so many new tokens [{}]", options.max_new_tokens));
+  AddNumber(command, "--temperature", options.sampling.temperature, 0, kHottest,
+            "0 takes the likeliest token each time [0]");
+  AddInteger(command, "--top-k", options.sampling.top_k, 0, INT32_MAX, "Draw from the K likeliest; 0: from all [0]");
+  AddNumber(command, "--top-p", options.sampling.top_p, kSmallestTopP, 1,
+            "Draw from the likeliest that together reach this probability [1]");
+  AddInteger(command, "--seed", options.sampling.seed, 0, INT64_MAX, "Of the draws [0]");
+  command.add_option("--stop", options.stop, "End before this text; may be given several times")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+  command.add_flag("--ignore-eos", flags.ignore_eos, "Go on behind end-of-sequence tokens");
+}
+
+/// The prompt's tokens. Throws ConfigError for an empty prompt, and for text when there is no tokenizer.
+std::vector<int32_t> PromptTokens(const Flags& flags, const Tokenizer* tokenizer) {
+  if (flags.prompt_ids) {
+    const std::vector<int64_t> ids = ParseIntegers("--prompt-ids", *flags.prompt_ids, 0, INT32_MAX);
+    return {ids.begin(), ids.end()};
+  }
+  const std::string origin = flags.prompt ? "--prompt" : *flags.prompt_file;
+  const std::string text = flags.prompt ? *flags.prompt : ReadInput(*flags.prompt_file);
+  if (text.empty()) throw ConfigError(origin + ": the prompt is empty");
+  if (tokenizer == nullptr) {
+    throw ConfigError(flags.model + ": the folder has no tokenizer, so only --prompt-ids can be used");
+  }
+  try {
+    return tokenizer->Encode(text);
+  } catch (const ConfigError& error) {
+    throw ConfigError(fmt::format("{}: {}", origin, error.what()));
+  }
+}
+
+/// Tokens of prompt and continuation together. Throws ConfigError when the prompt is beyond the model's context.
+int64_t Capacity(const Flags& flags, size_t prompt_tokens) {
+  const auto prompt = static_cast<int64_t>(prompt_tokens);
+  const int64_t context = LoadSpec(flags.model).max_positions;
+  if (prompt > context) {
+    throw ConfigError(fmt::format("prompt: its {} tokens are more than the model's context of {}", prompt, context));
+  }
+  return std::min(context, prompt + flags.generation.max_new_tokens);
+}
+
+std::string ToJson(const Generation& result, const Flags& flags, const Engine& engine, size_t prompt_tokens) {
+  const PrefillReport& prefill = result.prefill;
+  std::vector<int64_t> chunks;
+  for (size_t i = 0; i + 1 < prefill.cuts.size(); ++i) chunks.push_back(prefill.cuts[i + 1] - prefill.cuts[i]);
+  Json json = {{"ids", result.ids},
+               {"text", result.text},
+               {"finish", Name(result.finish)},
+               {"prompt_tokens", prompt_tokens},
+               {"ttft_ms", prefill.ttft_ms},
+               {"tpot_ms", result.tpot_ms},
+               {"strategy", Name(prefill.strategy)},
+               {"topology", Name(prefill.topology)},
+               {"ranks", prefill.ranks()},
+               {"threads_per_rank", engine.threads_per_rank()},
+               {"partition", chunks},
+               {"cuts", prefill.cuts},
+               {"dtype", engine.facts().dtype}};
+  if (flags.logits) json["logits"] = result.prompt_logits;
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+/// One line for people who watch: what was done, and how fast.
+void PrintSummary(const Generation& result, size_t prompt_tokens) {
+  if (!SomeoneWatches()) return;
+  std::fputs(fmt::format("[{} prompt tokens on {} rank{}: first token after {}, then {} each; {} new tokens, {}]\n",
+                         report::Grouped(static_cast<int64_t>(prompt_tokens)), result.prefill.ranks(),
+                         result.prefill.ranks() == 1 ? "" : "s", report::Milliseconds(result.prefill.ttft_ms),
+                         report::Milliseconds(result.tpot_ms), result.ids.size(), Name(result.finish))
+                 .c_str(),
+             stderr);
+}
+
+void WritePictures(const PrefillReport& prefill, const OutputFile& trace, const OutputFile& timeline) {
+  if (trace) trace.Write(report::TraceEvents(prefill.timeline));
+  if (!timeline) return;
+  report::TimelineSvgOptions options;
+  options.title = fmt::format("Prompt phase of {} tokens: {} over {} ranks, {}", report::Grouped(prefill.cuts.back()),
+                              Name(prefill.strategy), prefill.ranks(), report::Milliseconds(prefill.ttft_ms));
+  for (int rank = 0; rank < prefill.ranks(); ++rank) {
+    const auto i = static_cast<size_t>(rank);
+    options.lanes.push_back(
+        fmt::format("rank {}: {} tokens", rank, report::Grouped(prefill.cuts[i + 1] - prefill.cuts[i])));
+  }
+  timeline.Write(report::TimelineSvg(prefill.timeline, options));
+}
+
+int Run(Flags& flags) {
+  const OutputFile trace(flags.trace);
+  const OutputFile timeline(flags.timeline);
+  const std::optional<Tokenizer> tokenizer = LoadTokenizer(flags.model);
+  const Tokenizer* const words = tokenizer ? &*tokenizer : nullptr;
+  if (words == nullptr && !flags.generation.stop.empty()) {
+    throw ConfigError(flags.model + ": the folder has no tokenizer, so --stop cannot be used");
+  }
+  const std::vector<int32_t> prompt = PromptTokens(flags, words);
+  const int64_t capacity = Capacity(flags, prompt.size());
+  if (!flags.ignore_eos) flags.generation.eos = EndTokens(flags.model, words);
+  flags.prefill.record_timeline = trace || timeline;
+
+  const Engine engine = LoadEngine(flags.model, flags.engine);
+  Session session = engine.NewSession(capacity);
+  const auto stream = [](std::string_view piece) { WriteOut(piece); };
+  const bool streams = words != nullptr && !flags.json;
+  const Generation result = Generate(session, words, prompt, flags.prefill, flags.generation,
+                                     streams ? std::function<void(std::string_view)>(stream) : nullptr);
+  WritePictures(result.prefill, trace, timeline);
+  if (flags.json) {
+    WriteOut(ToJson(result, flags, engine, prompt.size()));
+    return 0;
+  }
+  if (streams) {
+    WriteOut("\n");
+  } else {
+    WriteOut(fmt::format("{}\n", fmt::join(result.ids, ",")));
+  }
+  PrintSummary(result, prompt.size());
+  return 0;
+}
+
+}  // namespace
+
+Action AddGenerate(CLI::App& command) {
+  auto flags = std::make_shared<Flags>();
+  command.add_option("--model", flags->model, "A Hugging Face folder")->required()->type_name("DIR");
+  AddPromptFlags(command, *flags);
+  AddSamplingFlags(command, *flags);
+  AddEngineFlags(command, flags->engine);
+  AddPrefillFlags(command, flags->prefill);
+  command.add_flag("--json", flags->json, "Print one JSON object instead of the text");
+  command.add_flag("--logits", flags->logits, "With --json: add the logits of the prompt's last position")
+      ->needs("--json");
+  command.add_option("--trace", flags->trace, "Write the prompt phase as trace events (for Perfetto)")
+      ->type_name("FILE");
+  command.add_option("--timeline", flags->timeline, "Write a picture of the prompt phase")->type_name("FILE.svg");
+  return [flags] { return Run(*flags); };
+}
+
+}  // namespace runahead::cli

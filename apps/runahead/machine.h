@@ -1,0 +1,20 @@
+// Facts about the machine that measurements are reported with.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace runahead::cli {
+
+struct MachineFacts {
+  std::string cpu;                    // "AMD EPYC 9454"
+  int processors = 0;                 // this process may use
+  size_t memory_bytes = 0;            // of the machine; 0: unknown
+  std::vector<std::string> features;  // of those that matter here
+  bool native_bf16 = false;           // multiplies bf16 matrices natively
+  std::string onednn;                 // version
+};
+
+MachineFacts DescribeMachine();
+
+}  // namespace runahead::cli

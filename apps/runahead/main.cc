@@ -1,0 +1,111 @@
+// The command line of Runahead: picks the subcommand and turns errors into one line and an exit code.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <sstream>
+#include <string>
+#include <string_view>
+
+#include "command.h"
+#include "output.h"
+#include "runahead/error.h"
+
+namespace runahead::cli {
+namespace {
+
+constexpr int kFailed = 1;    // while running
+constexpr int kBadInput = 2;  // usage or input
+
+struct Command {
+  const char* name;
+  const char* help;
+  Action (*add)(CLI::App& command);
+};
+
+constexpr std::array kCommands = {
+    Command{"generate", "Answer a prompt", AddGenerate},
+    Command{"bench", "Time strategies, partitions, ranks and contexts against the matmul ceiling", AddBench},
+    Command{"demo", "Answer a question about a long log book on one rank and on several", AddDemo},
+    Command{"tokenize", "Turn text into token ids, or ids into text", AddTokenize},
+    Command{"inspect", "Show what a model folder holds and what it needs", AddInspect},
+    Command{"make-model", "Write a model of a known size with random weights", AddMakeModel},
+};
+
+/// Prints `message` as one line on stderr.
+int Fail(std::string message, int exit_code) {
+  for (char& c : message) {
+    if (static_cast<unsigned char>(c) < ' ') c = ' ';
+  }
+  std::fputs(fmt::format("runahead: {}\n", message).c_str(), stderr);
+  return exit_code;
+}
+
+/// Throws ConfigError when the first argument is neither a command nor a flag of the program, or is missing.
+void CheckCommand(int argc, const char* const* argv) {
+  constexpr std::array<std::string_view, 4> kFlags = {"-h", "--help", "--help-all", "--version"};
+  std::string names;
+  for (const Command& command : kCommands) {
+    if (argc > 1 && argv[1] == std::string_view(command.name)) return;
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", command.name);
+  }
+  if (argc < 2) throw ConfigError(fmt::format("a command is needed: {}; --help tells more", names));
+  if (std::find(kFlags.begin(), kFlags.end(), argv[1]) == kFlags.end()) {
+    throw ConfigError(fmt::format("unknown command '{}' (known: {})", argv[1], names));
+  }
+}
+
+int Run(int argc, const char* const* argv) {
+  CLI::App app("Runahead: the first token of a long prompt, sooner, from several ranks", "runahead");
+  app.set_version_flag("--version", "runahead " RUNAHEAD_VERSION);
+  app.set_help_all_flag("--help-all", "Print the help of all commands");
+  std::array<Action, kCommands.size()> actions;
+  std::array<CLI::App*, kCommands.size()> subcommands{};
+  for (size_t i = 0; i < kCommands.size(); ++i) {
+    subcommands[i] = app.add_subcommand(kCommands[i].name, kCommands[i].help);
+    actions[i] = kCommands[i].add(*subcommands[i]);
+  }
+  app.require_subcommand(1);
+  try {
+    CheckCommand(argc, argv);
+    app.parse(argc, argv);
+  } catch (const CLI::Success& request) {
+    std::ostringstream help;
+    app.exit(request, help, help);
+    WriteOut(help.str());
+    return 0;
+  }
+  for (size_t i = 0; i < kCommands.size(); ++i) {
+    if (subcommands[i]->parsed()) return actions[i]();
+  }
+  return kBadInput;  // not reached: parse requires a subcommand
+}
+
+int RunSafely(int argc, const char* const* argv) {
+  try {
+    return Run(argc, argv);
+  } catch (const OutputClosed&) {
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    return Fail(error.what(), kBadInput);
+  } catch (const ConfigError& error) {
+    return Fail(error.what(), kBadInput);
+  } catch (const IoError& error) {
+    return Fail(error.what(), kBadInput);
+  } catch (const std::bad_alloc&) {
+    return Fail("out of memory", kFailed);
+  } catch (const std::exception& error) {
+    return Fail(error.what(), kFailed);
+  }
+}
+
+}  // namespace
+}  // namespace runahead::cli
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // a closed stdout is an error code, not a death
+  return runahead::cli::RunSafely(argc, argv);
+}

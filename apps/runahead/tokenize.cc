@@ -1,0 +1,169 @@
+// `runahead tokenize`: lines of text to token ids, and back.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <climits>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "base/json.h"
+#include "command.h"
+#include "model_folder.h"
+#include "output.h"
+#include "runahead/error.h"
+#include "tensor/cpu_device.h"
+
+namespace runahead::cli {
+namespace {
+
+struct Flags {
+  std::string model;
+  std::string file = "-";
+  bool decode = false;
+  bool no_special = false;
+  bool json_lines = false;
+};
+
+/// Consecutive lines of the input, the work of one thread for a while.
+struct Block {
+  size_t first_line = 0;  // counted from 1
+  std::vector<std::string_view> lines;
+  std::string output;
+};
+
+std::vector<Block> SplitIntoBlocks(std::string_view input) {
+  constexpr size_t kBlockBytes = 256 * 1024;
+  std::vector<Block> blocks;
+  size_t bytes = kBlockBytes;
+  for (size_t number = 1; !input.empty(); ++number) {
+    if (bytes >= kBlockBytes) {
+      blocks.push_back({number, {}, {}});
+      bytes = 0;
+    }
+    const size_t end = input.find('\n');
+    blocks.back().lines.push_back(input.substr(0, end));
+    bytes += blocks.back().lines.back().size() + 1;
+    input.remove_prefix(end == std::string_view::npos ? input.size() : end + 1);
+  }
+  return blocks;
+}
+
+std::string JsonString(const std::string& text) {
+  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::vector<int32_t> ReadIds(std::string_view line, const std::string& origin) {
+  const Json json = ParseJson(line, origin);
+  if (!json.is_array()) throw ConfigError(origin + ": expected a JSON list of ids");
+  std::vector<int32_t> ids;
+  for (const Json& id : json) {
+    if (!id.is_number_integer() || id > INT32_MAX || id < 0) {
+      throw ConfigError(fmt::format("{}: expected ids from 0 to {}, got {}", origin, INT32_MAX, id.dump()));
+    }
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
+
+/// Translates one line. Throws ConfigError that opens with `origin`.
+class LineTranslator {
+ public:
+  LineTranslator(const Tokenizer& tokenizer, const Flags& flags) : tokenizer_(tokenizer), flags_(flags) {}
+
+  void Translate(std::string_view line, const std::string& origin, std::string& output) const {
+    if (flags_.decode) {
+      Decode(ReadIds(line, origin), origin, output);
+    } else if (flags_.json_lines) {
+      const Json json = ParseJson(line, origin);
+      if (!json.is_string()) throw ConfigError(origin + ": expected a JSON string");
+      Encode(json.get_ref<const std::string&>(), origin, output);
+    } else {
+      Encode(line, origin, output);
+    }
+    output += '\n';
+  }
+
+ private:
+  void Encode(std::string_view text, const std::string& origin, std::string& output) const {
+    try {
+      output += '[';
+      const char* separator = "";
+      for (const int32_t id : tokenizer_.Encode(text, !flags_.no_special)) {
+        output += separator;
+        output += fmt::format_int(id).c_str();
+        separator = ", ";
+      }
+      output += ']';
+    } catch (const ConfigError& error) {
+      throw ConfigError(fmt::format("{}: {}", origin, error.what()));
+    }
+  }
+
+  void Decode(const std::vector<int32_t>& ids, const std::string& origin, std::string& output) const {
+    try {
+      const std::string text = tokenizer_.Decode(ids, !flags_.no_special);
+      output += flags_.json_lines ? JsonString(text) : text;
+    } catch (const ConfigError& error) {
+      throw ConfigError(fmt::format("{}: {}", origin, error.what()));
+    }
+  }
+
+  const Tokenizer& tokenizer_;
+  const Flags& flags_;
+};
+
+/// Translates all blocks on all processors. Of several bad lines the first one's error is thrown.
+void TranslateAll(const LineTranslator& translator, const std::string& origin, std::vector<Block>& blocks) {
+  std::vector<std::exception_ptr> failures(blocks.size());
+  std::atomic<size_t> next = 0;
+  const auto work = [&] {
+    for (size_t i = next++; i < blocks.size(); i = next++) {
+      try {
+        for (size_t line = 0; line < blocks[i].lines.size(); ++line) {
+          translator.Translate(blocks[i].lines[line], fmt::format("{}: line {}", origin, blocks[i].first_line + line),
+                               blocks[i].output);
+        }
+      } catch (...) {
+        failures[i] = std::current_exception();
+      }
+    }
+  };
+  std::vector<std::thread> helpers;
+  for (size_t i = 1; i < std::min(blocks.size(), AvailableProcessors().size()); ++i) helpers.emplace_back(work);
+  work();
+  for (std::thread& helper : helpers) helper.join();
+  for (const std::exception_ptr& failure : failures) {
+    if (failure) std::rethrow_exception(failure);
+  }
+}
+
+int Run(const Flags& flags) {
+  const std::optional<Tokenizer> tokenizer = LoadTokenizer(flags.model);
+  if (!tokenizer) throw IoError(flags.model + ": the folder has neither tokenizer.json nor tokenizer.model");
+  const std::string input = ReadInput(flags.file);
+  std::vector<Block> blocks = SplitIntoBlocks(input);
+  TranslateAll(LineTranslator(*tokenizer, flags), flags.file == "-" ? "stdin" : flags.file, blocks);
+  for (const Block& block : blocks) WriteOut(block.output);
+  return 0;
+}
+
+}  // namespace
+
+Action AddTokenize(CLI::App& command) {
+  auto flags = std::make_shared<Flags>();
+  command.add_option("--model", flags->model, "A folder with tokenizer.json or tokenizer.model")
+      ->required()
+      ->type_name("DIR");
+  command.add_option("--file", flags->file, "The input, a text per line; - is stdin [-]")->type_name("FILE");
+  command.add_flag("--decode", flags->decode, "Read a JSON list of ids per line and print their texts");
+  command.add_flag(
+      "--no-special", flags->no_special,
+      "Add no begin and end tokens; with --decode, write special tokens out rather than leave them away");
+  command.add_flag("--json-lines", flags->json_lines, "Every text, read or printed, is a JSON string");
+  return [flags] { return Run(*flags); };
+}
+
+}  // namespace runahead::cli

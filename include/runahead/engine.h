@@ -1,0 +1,102 @@
+// The engine: a model on a group of ranks, and sessions that prefill a prompt over them and decode on.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runahead/error.h"
+#include "runahead/options.h"
+#include "runahead/timeline.h"
+
+namespace runahead {
+
+struct EngineOptions {
+  std::string devices = "cpu";  // "cpu": one rank; "cpu:4": four ranks of this process
+  int threads_per_rank = 0;     // 0: this machine's processors divided by the ranks
+  std::string dtype;  // "f32", "bf16", "f16"; empty: the weights' own where the device is good at it, f32 otherwise
+  double timeout_s = 600;                        // the longest that a rank waits for rows of another
+  std::function<void(double)> on_load_progress;  // the share of the weights that is ready, 0 to 1; may be empty
+};
+
+/// What a caller needs to know of the model.
+struct ModelFacts {
+  std::string architecture;
+  std::string dtype;  // of compute and cache
+  int layers = 0;
+  int64_t vocab = 0;
+  int64_t max_positions = 0;
+  size_t kv_bytes_per_token = 0;
+};
+
+/// One finished prompt phase.
+struct PrefillReport {
+  Strategy strategy = Strategy::kSingle;
+  Topology topology = Topology::kChain;
+  PartitionKind partition_kind = PartitionKind::kAuto;
+  std::vector<int64_t> cuts;            // ranks used + 1 cut points
+  double ttft_ms = 0;                   // from the call to the last position's logits in host memory
+  std::vector<TimelineEvent> timeline;  // empty unless asked for
+
+  [[nodiscard]] int ranks() const { return static_cast<int>(cuts.size()) - 1; }
+};
+
+class EngineState;
+class SessionState;
+
+/// One sequence: its KV-caches on the ranks and the logits of its last position. Move-only; used by one thread at a
+/// time. Sessions of one engine may be used from several threads: their work queues.
+class Session {
+ public:
+  explicit Session(std::unique_ptr<SessionState> state);
+  ~Session();
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+
+  /// Starts the sequence anew with `tokens`: builds the KV-cache over the ranks and leaves the last position's logits
+  /// in logits(). Throws ConfigError for an empty prompt, a token id out of range, or one that is longer than the
+  /// capacity or the model's context; LinkError when a rank was lost. With fewer tokens than ranks, fewer ranks are
+  /// used.
+  PrefillReport Prefill(std::span<const int32_t> tokens, const PrefillOptions& options = {});
+
+  /// Adds one token behind the sequence and computes its logits, on the rank that holds the whole cache.
+  /// Throws ConfigError when the sequence is full or was not prefilled.
+  void Append(int32_t token);
+
+  /// Of the last position: [vocab], f32. Valid until the next call.
+  [[nodiscard]] std::span<const float> logits() const;
+  [[nodiscard]] int64_t size() const;      // tokens in the cache
+  [[nodiscard]] int64_t capacity() const;  // tokens there is room for
+
+  /// The keys (or values) of one layer as f32, [size, kv_heads, head_dim], copied from the rank that holds the whole
+  /// cache. For checks.
+  [[nodiscard]] std::vector<float> CacheRows(int layer, bool values) const;
+
+ private:
+  std::unique_ptr<SessionState> state_;
+};
+
+/// A model's weights on a group of ranks, each with its own threads. Cheap to copy (shared); thread-safe.
+class Engine {
+ public:
+  /// Loads a Hugging Face folder. Throws ConfigError or IoError that names the file and the value.
+  static Engine Load(const std::filesystem::path& model_dir, const EngineOptions& options = {});
+
+  [[nodiscard]] int ranks() const;
+  [[nodiscard]] int threads_per_rank() const;
+  [[nodiscard]] ModelFacts facts() const;
+
+  /// A sequence of at most `capacity` tokens, prompt and continuation. Throws ConfigError when that is beyond the
+  /// model's context, or when its cache does not fit in memory.
+  [[nodiscard]] Session NewSession(int64_t capacity) const;
+
+ private:
+  explicit Engine(std::shared_ptr<EngineState> state);
+  std::shared_ptr<EngineState> state_;
+};
+
+}  // namespace runahead

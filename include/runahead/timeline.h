@@ -1,0 +1,23 @@
+// What each rank did when, during one prompt phase.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+namespace runahead {
+
+enum class Activity : unsigned char { kCompute, kWait, kSend };
+
+std::string_view Name(Activity activity);  // "compute", "wait", "send"
+
+/// One stretch of one rank's time, in milliseconds since the prompt phase began.
+struct TimelineEvent {
+  int rank = 0;
+  int layer = 0;
+  Activity activity = Activity::kCompute;
+  double begin_ms = 0;
+  double end_ms = 0;
+  size_t bytes = 0;  // waits: received; sends: sent
+};
+
+}  // namespace runahead

@@ -1,0 +1,19 @@
+#include "base/timeline.h"
+
+#include "base/check.h"
+
+namespace runahead {
+
+std::string_view Name(Activity activity) {
+  switch (activity) {
+    case Activity::kCompute:
+      return "compute";
+    case Activity::kWait:
+      return "wait";
+    case Activity::kSend:
+      return "send";
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "unknown activity");
+}
+
+}  // namespace runahead

@@ -1,0 +1,45 @@
+#include "engine/devices.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "ops/ops.h"
+#include "runahead/error.h"
+#include "tensor/cpu_device.h"
+
+namespace runahead {
+namespace {
+
+constexpr int kMaxCpuRanks = 256;
+
+}  // namespace
+
+int ParseCpuRanks(std::string_view text) {
+  if (text == "cpu") return 1;
+  if (text == "cuda" || text.starts_with("cuda:")) {
+    throw ConfigError(fmt::format("devices: '{}': this build has no CUDA support", text));
+  }
+  int ranks = 0;
+  const bool prefixed = text.starts_with("cpu:");
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(prefixed ? text.data() + 4 : end, end, ranks);
+  if (!prefixed || error != std::errc() || rest != end || ranks < 1 || ranks > kMaxCpuRanks) {
+    throw ConfigError(
+        fmt::format("devices: expected cpu or cpu:N with N from 1 to {}, got '{}'", kMaxCpuRanks, text));
+  }
+  return ranks;
+}
+
+std::vector<int> ProcessorsOf(int index, int ranks, int threads) {
+  const std::vector<int> all = AvailableProcessors();
+  if (static_cast<size_t>(ranks) * static_cast<size_t>(threads) > all.size()) return {};
+  const auto first = all.begin() + index * threads;
+  return {first, first + threads};
+}
+
+DType PreferredDType(DType weights) {
+  return weights == DType::kBF16 && CpuHasNativeBf16() ? DType::kBF16 : DType::kF32;
+}
+
+}  // namespace runahead

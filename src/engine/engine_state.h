@@ -1,0 +1,56 @@
+// What the sessions of one engine share.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "engine/rank.h"
+#include "link/link.h"
+#include "model/decoder.h"
+#include "plan/partition.h"
+#include "runahead/engine.h"
+
+namespace runahead {
+
+/// The ranks, the weights that they share and the links between them. One session works at a time (`busy`).
+class EngineState {
+ public:
+  EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank, std::shared_ptr<const Decoder> decoder,
+              double timeout_s);
+
+  [[nodiscard]] int ranks() const { return static_cast<int>(ranks_.size()); }
+  [[nodiscard]] int threads_per_rank() const { return threads_per_rank_; }
+  [[nodiscard]] const Decoder& decoder() const { return *decoder_; }
+  [[nodiscard]] std::chrono::duration<double> timeout() const { return timeout_; }
+  Rank& rank(int index) { return *ranks_.at(static_cast<size_t>(index)); }
+  Fabric& fabric() { return *fabric_; }
+  std::mutex& busy() { return busy_; }
+
+  /// Replaces the links after a failure; no rank may be working.
+  void RenewFabric();
+  /// Uses `fabric` from now on, for tests.
+  void SetFabric(std::unique_ptr<Fabric> fabric) { fabric_ = std::move(fabric); }
+
+  /// Rotary angles for at least `positions` positions. Grows; needs `busy`.
+  const RopeTable& RopeFor(int64_t positions);
+
+  /// The cuts of a prompt of `tokens` for `options`. Throws ConfigError for options that do not fit the engine.
+  [[nodiscard]] Partition PartitionFor(int64_t tokens, const PrefillOptions& options) const;
+
+ private:
+  std::shared_ptr<const Decoder> decoder_;
+  int threads_per_rank_;
+  std::chrono::duration<double> timeout_;
+  std::vector<std::unique_ptr<Rank>> ranks_;
+  std::unique_ptr<Fabric> fabric_;
+  RopeTable rope_;
+  std::mutex busy_;
+};
+
+/// Starts the ranks and loads the weights; throws as Engine::Load does.
+std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options);
+
+}  // namespace runahead

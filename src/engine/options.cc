@@ -1,0 +1,76 @@
+#include "runahead/options.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <utility>
+
+#include "base/check.h"
+#include "runahead/error.h"
+
+namespace runahead {
+namespace {
+
+constexpr std::array kStrategies{std::pair{std::string_view("single"), Strategy::kSingle},
+                                 std::pair{std::string_view("runahead"), Strategy::kRunahead},
+                                 std::pair{std::string_view("tsp"), Strategy::kTspDense},
+                                 std::pair{std::string_view("tsp-causal"), Strategy::kTspCausal}};
+constexpr std::array kTopologies{std::pair{std::string_view("chain"), Topology::kChain},
+                                 std::pair{std::string_view("direct"), Topology::kDirect}};
+constexpr std::array kPartitions{std::pair{std::string_view("even"), PartitionKind::kEven},
+                                 std::pair{std::string_view("auto"), PartitionKind::kAuto},
+                                 std::pair{std::string_view("manual"), PartitionKind::kManual}};
+
+template <typename Table, typename Value>
+std::string_view NameIn(const Table& table, Value value) {
+  for (const auto& [name, entry] : table) {
+    if (entry == value) return name;
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "a value without a name");
+}
+
+template <typename Table>
+auto ParseIn(const Table& table, const char* what, std::string_view text) {
+  std::string known;
+  for (const auto& [name, entry] : table) {
+    if (name == text) return entry;
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", name);
+  }
+  throw ConfigError(fmt::format("{}: unknown '{}' (known: {})", what, text, known));
+}
+
+double ParseFraction(std::string_view text, std::string_view whole) {
+  double fraction = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), fraction);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(fraction) || fraction <= 0) {
+    throw ConfigError(
+        fmt::format("partition: expected even, auto or positive fractions like 5,4,3, got '{}'", whole));
+  }
+  return fraction;
+}
+
+}  // namespace
+
+std::string_view Name(Strategy strategy) { return NameIn(kStrategies, strategy); }
+std::string_view Name(Topology topology) { return NameIn(kTopologies, topology); }
+std::string_view Name(PartitionKind kind) { return NameIn(kPartitions, kind); }
+
+Strategy ParseStrategy(std::string_view text) { return ParseIn(kStrategies, "strategy", text); }
+Topology ParseTopology(std::string_view text) { return ParseIn(kTopologies, "topology", text); }
+
+PartitionRequest PartitionRequest::Parse(std::string_view text) {
+  if (text == "even") return {PartitionKind::kEven, {}};
+  if (text == "auto") return {PartitionKind::kAuto, {}};
+  PartitionRequest request{PartitionKind::kManual, {}};
+  std::string_view rest = text;
+  while (true) {
+    const size_t comma = rest.find(',');
+    request.fractions.push_back(ParseFraction(rest.substr(0, comma), text));
+    if (comma == std::string_view::npos) return request;
+    rest.remove_prefix(comma + 1);
+  }
+}
+
+}  // namespace runahead

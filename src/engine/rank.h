@@ -1,0 +1,55 @@
+// One rank: a thread with its device, its operations and the memory of its forward passes.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "model/decoder.h"
+#include "ops/ops.h"
+#include "tensor/device.h"
+
+namespace runahead {
+
+/// Runs tasks one after the other on a thread of its own, bound to `processors`. Post is thread-safe; the rest
+/// belongs to the tasks.
+class Rank {
+ public:
+  Rank(int index, int threads, const std::vector<int>& processors);
+  ~Rank();
+  Rank(const Rank&) = delete;
+  Rank& operator=(const Rank&) = delete;
+
+  /// Queues `task`. What it throws comes out of the future.
+  std::future<void> Post(std::function<void()> task);
+
+  [[nodiscard]] int index() const { return index_; }
+  [[nodiscard]] Device& device() { return *device_; }
+  [[nodiscard]] Ops& ops() { return *ops_; }
+  [[nodiscard]] Stream& stream() { return *stream_; }
+  /// The workspace, which is made anew when it is too small for `rows`.
+  Workspace& WorkspaceFor(const Decoder& decoder, int64_t rows);
+
+ private:
+  void Run();
+
+  int index_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Ops> ops_;
+  std::unique_ptr<Stream> stream_;
+  std::optional<Workspace> workspace_;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::packaged_task<void()>> tasks_;  // guarded by mutex_
+  bool stopping_ = false;                         // guarded by mutex_
+  std::thread thread_;                            // last: it uses all of the above
+};
+
+}  // namespace runahead

@@ -1,0 +1,73 @@
+#include "engine/sampler.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "runahead/error.h"
+
+namespace runahead {
+namespace {
+
+int32_t Likeliest(std::span<const float> logits) {
+  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+}  // namespace
+
+Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {
+  if (!std::isfinite(options.temperature) || options.temperature < 0) {
+    throw ConfigError(fmt::format("temperature: expected 0 or more, got {}", options.temperature));
+  }
+  if (options.top_k < 0) throw ConfigError(fmt::format("top-k: expected 0 or more, got {}", options.top_k));
+  if (!(options.top_p > 0 && options.top_p <= 1)) {
+    throw ConfigError(fmt::format("top-p: expected a number above 0 and up to 1, got {}", options.top_p));
+  }
+}
+
+int32_t Sampler::Draw(std::span<const float> logits) {
+  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) {
+    throw DeviceError("the model's logits hold a NaN: its weights or its dtype cannot be right");
+  }
+  if (options_.temperature == 0) return Likeliest(logits);
+  Shortlist(logits);
+  const double total = std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  const double unit = static_cast<double>(random_() >> 11) * 0x1p-53;  // [0, 1), the same on every platform
+  double left = unit * total;
+  for (size_t i = 0; i + 1 < ids_.size(); ++i) {
+    left -= weights_[i];
+    if (left < 0) return ids_[i];
+  }
+  return ids_.back();
+}
+
+void Sampler::Shortlist(std::span<const float> logits) {
+  const auto likelier = [&](int32_t a, int32_t b) {
+    const float x = logits[static_cast<size_t>(a)];
+    const float y = logits[static_cast<size_t>(b)];
+    return x != y ? x > y : a < b;
+  };
+  ids_.resize(logits.size());
+  std::iota(ids_.begin(), ids_.end(), 0);
+  size_t kept = ids_.size();
+  if (options_.top_k > 0) kept = std::min(kept, static_cast<size_t>(options_.top_k));
+  std::partial_sort(ids_.begin(), ids_.begin() + static_cast<std::ptrdiff_t>(kept), ids_.end(), likelier);
+  ids_.resize(kept);
+
+  const double top = logits[static_cast<size_t>(ids_.front())];
+  weights_.clear();
+  for (const int32_t id : ids_) {
+    weights_.push_back(std::exp((logits[static_cast<size_t>(id)] - top) / options_.temperature));
+  }
+  if (options_.top_p >= 1) return;
+  const double enough = options_.top_p * std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  double sum = 0;
+  size_t n = 0;
+  while (n < kept && sum < enough) sum += weights_[n++];
+  ids_.resize(n);
+  weights_.resize(n);
+}
+
+}  // namespace runahead

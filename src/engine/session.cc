@@ -1,0 +1,209 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <exception>
+
+#include "engine/session_state.h"
+#include "prefill/prefill.h"
+#include "runahead/engine.h"
+
+namespace runahead {
+namespace {
+
+/// Keeps what the first rank to fail threw.
+class FirstFailure {
+ public:
+  void Keep(std::exception_ptr failure) {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) failure_ = std::move(failure);
+  }
+  void Rethrow() const {
+    if (failure_) std::rethrow_exception(failure_);
+  }
+  explicit operator bool() const { return failure_ != nullptr; }
+
+ private:
+  std::mutex mutex_;
+  std::exception_ptr failure_;
+};
+
+}  // namespace
+
+SessionState::SessionState(std::shared_ptr<EngineState> engine, int64_t capacity)
+    : engine_(std::move(engine)), capacity_(capacity), caches_(static_cast<size_t>(engine_->ranks())) {
+  const Decoder& decoder = engine_->decoder();
+  if (capacity < 1 || capacity > decoder.spec().max_positions) {
+    throw ConfigError(fmt::format("session: capacity must be from 1 to the model's context of {} tokens, got {}",
+                                  decoder.spec().max_positions, capacity));
+  }
+  const size_t bytes =
+      static_cast<size_t>(capacity) * decoder.spec().kv_shape(decoder.compute_dtype()).BytesPerToken();
+  if (const size_t room = engine_->rank(0).device().FreeBytes(); bytes > room) {
+    throw ConfigError(fmt::format("KV-cache: {} tokens need {} bytes, {} bytes are free", capacity, bytes, room));
+  }
+  logits_.resize(static_cast<size_t>(decoder.spec().vocab));
+}
+
+PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const PrefillOptions& options) {
+  const auto begin = Clock::now();
+  CheckPrompt(tokens);
+  const std::lock_guard lock(engine_->busy());
+  const Partition partition = engine_->PartitionFor(static_cast<int64_t>(tokens.size()), options);
+  size_ = 0;  // nothing, should this fail
+  ReserveCaches(options.strategy, partition);
+  engine_->RopeFor(capacity_);
+
+  std::vector<RankTimeline> timelines;
+  for (int rank = 0; rank < partition.ranks(); ++rank) timelines.emplace_back(rank, begin);
+  RunRanks(tokens, options, partition, timelines);
+  size_ = partition.tokens();
+  last_rank_ = partition.ranks() - 1;
+
+  PrefillReport report;
+  report.strategy = options.strategy;
+  report.topology = options.topology;
+  report.partition_kind = options.partition.kind;
+  report.cuts = partition.cuts();
+  report.ttft_ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+  for (const RankTimeline& timeline : timelines) {
+    report.timeline.insert(report.timeline.end(), timeline.events().begin(), timeline.events().end());
+  }
+  return report;
+}
+
+void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOptions& options,
+                            const Partition& partition, std::vector<RankTimeline>& timelines) {
+  FirstFailure failure;
+  const RopeTable& rope = engine_->RopeFor(capacity_);
+  std::vector<std::future<void>> done;
+  for (int index = 0; index < partition.ranks(); ++index) {
+    done.push_back(engine_->rank(index).Post([&, index] {
+      Rank& rank = engine_->rank(index);
+      try {
+        RankPrefill job;
+        job.prompt = tokens;
+        job.strategy = options.strategy;
+        job.topology = options.topology;
+        job.exchange = {index,
+                        &partition,
+                        &*caches_[static_cast<size_t>(index)],
+                        &engine_->fabric(),
+                        engine_->timeout(),
+                        options.record_timeline ? &timelines[static_cast<size_t>(index)] : nullptr};
+        job.decoder = &engine_->decoder();
+        job.rope = &rope;
+        job.workspace = &rank.WorkspaceFor(engine_->decoder(), partition.rows(index));
+        job.ops = &rank.ops();
+        job.stream = &rank.stream();
+        if (const Status status = PrefillRank(job); !status.ok()) {
+          throw LinkError(fmt::format("rank {}: {}", index, status.message()));
+        }
+        if (index + 1 == partition.ranks()) FetchLogits(rank);
+      } catch (const std::exception& error) {
+        failure.Keep(std::current_exception());
+        engine_->fabric().Fail(Status::Failed(error.what()));
+      }
+    }));
+  }
+  for (std::future<void>& future : done) future.get();
+  if (failure) engine_->RenewFabric();
+  failure.Rethrow();
+}
+
+void SessionState::Append(int32_t token) {
+  const std::lock_guard lock(engine_->busy());
+  if (size_ == 0) throw ConfigError("session: Append needs a prefilled prompt");
+  if (size_ >= capacity_)
+    throw ConfigError(fmt::format("session: all {} tokens of its capacity are used", capacity_));
+  CheckToken(token, size_);
+  const RopeTable& rope = engine_->RopeFor(capacity_);
+  Rank& rank = engine_->rank(last_rank_);
+  rank.Post([&] {
+        NoExchange none;
+        const Status status = engine_->decoder().Forward(
+            std::span(&token, 1), size_, LastLayer::kLastRow, rope, *caches_[static_cast<size_t>(last_rank_)], none,
+            rank.WorkspaceFor(engine_->decoder(), 1), rank.ops(), rank.stream());
+        CHECK(status.ok());  // only an exchange can fail
+        FetchLogits(rank);
+      })
+      .get();
+  ++size_;
+}
+
+std::vector<float> SessionState::CacheRows(int layer, bool values) {
+  const std::lock_guard lock(engine_->busy());
+  const KvSpan span = caches_[static_cast<size_t>(last_rank_)]->Span(layer, 0, size_);
+  const TensorView rows = values ? span.v : span.k;
+  Rank& rank = engine_->rank(last_rank_);
+  std::vector<std::byte> bytes(rows.bytes());
+  rank.device().CopyToHost(bytes.data(), rows.data(), bytes.size(), rank.stream());
+  return Dispatch(rows.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* elements = reinterpret_cast<const T*>(bytes.data());
+    std::vector<float> wide(static_cast<size_t>(rows.shape().elements()));
+    std::transform(elements, elements + wide.size(), wide.begin(), [](T x) { return static_cast<float>(x); });
+    return wide;
+  });
+}
+
+void SessionState::CheckPrompt(std::span<const int32_t> tokens) const {
+  if (tokens.empty()) throw ConfigError("prompt: it has no tokens");
+  if (static_cast<int64_t>(tokens.size()) > capacity_) {
+    throw ConfigError(fmt::format("prompt: {} tokens do not fit the session's {}", tokens.size(), capacity_));
+  }
+  for (size_t i = 0; i < tokens.size(); ++i) CheckToken(tokens[i], static_cast<int64_t>(i));
+}
+
+void SessionState::CheckToken(int32_t token, int64_t position) const {
+  const int64_t vocab = engine_->decoder().spec().vocab;
+  if (token < 0 || token >= vocab) {
+    throw ConfigError(
+        fmt::format("prompt: token id {} at position {} is outside the vocabulary of {}", token, position, vocab));
+  }
+}
+
+void SessionState::ReserveCaches(Strategy strategy, const Partition& partition) {
+  const KvShape shape = engine_->decoder().spec().kv_shape(engine_->decoder().compute_dtype());
+  std::vector<int64_t> missing(static_cast<size_t>(partition.ranks()), 0);  // rows of each cache to make
+  size_t bytes = 0;
+  for (int rank = 0; rank < partition.ranks(); ++rank) {
+    const auto& cache = caches_[static_cast<size_t>(rank)];
+    const bool last = rank + 1 == partition.ranks();
+    const int64_t rows = last ? capacity_ : runahead::CacheRows(strategy, partition, rank);
+    if (cache && cache->capacity() >= rows) continue;
+    missing[static_cast<size_t>(rank)] = rows;
+    bytes += static_cast<size_t>(rows) * shape.BytesPerToken();
+  }
+  if (const size_t room = engine_->rank(0).device().FreeBytes(); bytes > room) {
+    throw ConfigError(fmt::format("KV-cache: {} tokens on {} ranks need {} bytes, {} bytes are free", capacity_,
+                                  partition.ranks(), bytes, room));
+  }
+  for (int rank = 0; rank < partition.ranks(); ++rank) {
+    const int64_t rows = missing[static_cast<size_t>(rank)];
+    if (rows == 0) continue;
+    auto& cache = caches_[static_cast<size_t>(rank)];
+    cache.reset();
+    cache.emplace(engine_->rank(rank).device(), shape, rows);
+  }
+}
+
+void SessionState::FetchLogits(Rank& rank) {
+  const TensorView logits = rank.WorkspaceFor(engine_->decoder(), 1).Logits();
+  rank.device().CopyToHost(logits_.data(), logits.data(), logits.bytes(), rank.stream());
+}
+
+Session::Session(std::unique_ptr<SessionState> state) : state_(std::move(state)) {}
+Session::~Session() = default;
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+
+PrefillReport Session::Prefill(std::span<const int32_t> tokens, const PrefillOptions& options) {
+  return state_->Prefill(tokens, options);
+}
+void Session::Append(int32_t token) { state_->Append(token); }
+std::span<const float> Session::logits() const { return state_->logits(); }
+int64_t Session::size() const { return state_->size(); }
+int64_t Session::capacity() const { return state_->capacity(); }
+std::vector<float> Session::CacheRows(int layer, bool values) const { return state_->CacheRows(layer, values); }
+
+}  // namespace runahead

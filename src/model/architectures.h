@@ -1,0 +1,75 @@
+// The families of models that Runahead knows: how each one's config.json reads, and which tensors its files hold.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "model/decoder_spec.h"
+
+namespace runahead {
+
+/// Rows [begin, end) of the matrix `name`.weight, and of the vector `name`.bias where there is one.
+struct MatrixSource {
+  std::string name;
+  int64_t rows = 0;     // of the whole tensor
+  int64_t columns = 0;  // in_features
+  bool bias = false;
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+/// Matrices stacked by output row.
+using StackedSource = std::vector<MatrixSource>;
+
+/// The vector `name`.weight, and `name`.bias where there is one.
+struct NormSource {
+  std::string name;
+  int64_t features = 0;
+  bool bias = false;
+};
+
+/// Where the weights of one layer come from; fields as in LayerWeights.
+struct LayerSource {
+  NormSource attention_norm;
+  std::vector<StackedSource> qkv;  // parts: q | k,v
+  StackedSource out;
+  NormSource mlp_norm;
+  StackedSource gate_up;
+  StackedSource down;
+};
+
+/// Where all weights of a model come from.
+struct WeightSources {
+  MatrixSource embedding;
+  std::vector<LayerSource> layers;
+  NormSource final_norm;
+  MatrixSource head;  // used where the files have it, or the head is not tied
+};
+
+/// One row of the table of families.
+struct Architecture {
+  std::string_view name;        // in `architectures` of config.json
+  std::string_view model_type;  // in `model_type`, for files that do not name the architecture
+  DecoderSpec (*parse)(const JsonObject& config);
+  WeightSources (*sources)(const DecoderSpec& spec);
+};
+
+/// The family that config.json names. Throws ConfigError naming the architecture when it is not in the table.
+const Architecture& FindArchitecture(const JsonObject& config);
+
+/// The family of a spec that FindArchitecture's row parsed.
+const Architecture& ArchitectureOf(const DecoderSpec& spec);
+
+/// The names of the table, for messages: "LlamaForCausalLM, ...".
+std::string ArchitectureNames();
+
+// ---- One file each under architectures/
+DecoderSpec ParseLlama(const JsonObject& config);
+DecoderSpec ParseMistral(const JsonObject& config);
+DecoderSpec ParseQwen2(const JsonObject& config);
+WeightSources LlamaSources(const DecoderSpec& spec);
+
+}  // namespace runahead

@@ -1,0 +1,22 @@
+// Mistral: Llama with a sliding window.
+#include "model/architectures.h"
+#include "model/architectures/common.h"
+#include "runahead/error.h"
+
+namespace runahead {
+
+DecoderSpec ParseMistral(const JsonObject& config) {
+  RefuseUnsupported(config, {"sliding_window"});
+  DecoderSpec spec = ParseCommon(config, "MistralForCausalLM", {.kv_heads = 8, .max_positions = 131072});
+  // A file without the field has the window of the first Mistral; null means none.
+  const bool given = config.json().contains("sliding_window");
+  const int64_t window = given ? config.Int("sliding_window", 1, INT32_MAX, 0) : 4096;
+  spec.windows.assign(static_cast<size_t>(spec.layers), window);
+  const std::vector<int64_t> by_layer = ParseLayerTypes(config, spec.layers, window);
+  if (!by_layer.empty() && by_layer != spec.windows) {
+    config.Refuse("layer_types", "expected the same attention in all layers");
+  }
+  return spec;
+}
+
+}  // namespace runahead

@@ -1,0 +1,198 @@
+#include "model/model_loader.h"
+
+#include <fmt/format.h>
+
+#include <string>
+#include <utility>
+
+#include "base/json.h"
+#include "model/architectures.h"
+#include "model/safetensors.h"
+#include "model/weight_list.h"
+#include "runahead/error.h"
+
+namespace runahead {
+namespace {
+
+/// Loads the weights of one model into the memory of `ops`.
+class Loader {
+ public:
+  Loader(const std::filesystem::path& dir, const DecoderSpec& spec, DType compute, Ops& ops, const Progress& progress)
+      : dir_(dir),
+        spec_(spec),
+        sources_(ArchitectureOf(spec).sources(spec)),
+        files_(std::make_shared<WeightFiles>(dir)),
+        separate_head_(HasSeparateHead(spec, sources_, *files_)),
+        compute_(compute),
+        ops_(ops),
+        stream_(ops.device().NewStream()),
+        progress_(progress) {}
+
+  DecoderWeights Load() {
+    CheckFiles();
+    CheckMemory();
+    DecoderWeights weights;
+    weights.files = files_;
+    weights.embedding = LoadEmbedding();
+    Report(0);
+    for (const LayerSource& source : sources_.layers) {
+      weights.layers.push_back(LoadLayer(source));
+      Report(weights.layers.size());
+    }
+    weights.final_norm = LoadNorm(sources_.final_norm);
+    MatrixSource head = sources_.head;
+    if (!separate_head_) head.name = sources_.embedding.name;
+    weights.head = Pack({{head}});
+    Report(weights.layers.size() + 1);
+    return weights;
+  }
+
+ private:
+  void Report(size_t steps_done) const {
+    if (progress_) progress_(static_cast<double>(steps_done) / static_cast<double>(sources_.layers.size() + 1));
+  }
+
+  void CheckFiles() const {
+    for (const NamedShape& tensor : ListWeights(sources_, separate_head_))
+      (void)files_->Find(tensor.name, tensor.shape);
+  }
+
+  /// Packed matrices are copies in the compute dtype; the embedding is one only where the device has its own memory.
+  void CheckMemory() const {
+    size_t elements = static_cast<size_t>(spec_.vocab * spec_.hidden);  // the head
+    const std::string embedding = sources_.embedding.name + ".weight";
+    for (const auto& [name, shape] : ListWeights(sources_, false)) {
+      if (name != embedding) elements += static_cast<size_t>(shape.elements());
+    }
+    const size_t needed = elements * SizeOf(compute_);
+    const size_t free = ops_.device().FreeBytes();
+    if (needed > free) {
+      throw ConfigError(fmt::format("{}: the weights need {:.1f} GB of memory in {}, {} has {:.1f} GB free",
+                                    dir_.string(), static_cast<double>(needed) / 1e9, Name(compute_),
+                                    ops_.device().name(), static_cast<double>(free) / 1e9));
+    }
+  }
+
+  Tensor LoadEmbedding() {
+    const MatrixSource& source = sources_.embedding;
+    const HostTensor host = files_->Read(source.name + ".weight", {source.rows, source.columns});
+    if (host.copy.empty()) return ops_.Upload(host.view);
+    return CopyToDevice(host.view);
+  }
+
+  /// A device's own copy of a host tensor that will not stay.
+  Tensor CopyToDevice(TensorView host) {
+    Tensor tensor;
+    tensor.memory = ops_.device().Allocate(host.bytes());
+    tensor.view = tensor.memory.View(host.dtype(), host.shape());
+    ops_.device().CopyFromHost(tensor.view.data(), host.data(), host.bytes(), *stream_);
+    stream_->Synchronize();
+    return tensor;
+  }
+
+  Tensor LoadVector(const std::string& name, int64_t features) {
+    const HostTensor host = files_->Read(name, {features});
+    std::vector<float> values(static_cast<size_t>(features));
+    Dispatch(host.view.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* from = host.view.As<T>();
+      for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(from[i]);
+    });
+    return CopyToDevice({values.data(), DType::kF32, {features}});
+  }
+
+  Norm LoadNorm(const NormSource& source) {
+    Norm norm{.kind = spec_.norm, .epsilon = spec_.norm_epsilon, .weight = {}, .bias = {}};
+    norm.weight = LoadVector(source.name + ".weight", source.features);
+    if (source.bias) norm.bias = LoadVector(source.name + ".bias", source.features);
+    return norm;
+  }
+
+  std::unique_ptr<Linear> Pack(const std::vector<StackedSource>& parts) {
+    std::vector<HostTensor> hosts;  // alive until packed
+    const auto read = [&](const std::string& name, const Shape& shape, const MatrixSource& rows) {
+      hosts.push_back(files_->Read(name, shape));
+      return hosts.back().view.Rows(rows.begin, rows.end);
+    };
+    std::vector<LinearPart> prepared;
+    for (const StackedSource& part : parts) {
+      LinearPart& linear = prepared.emplace_back();
+      for (const MatrixSource& matrix : part) {
+        linear.weights.push_back(read(matrix.name + ".weight", {matrix.rows, matrix.columns}, matrix));
+        if (matrix.bias) linear.biases.push_back(read(matrix.name + ".bias", {matrix.rows}, matrix));
+      }
+      CHECK(linear.biases.empty() || linear.biases.size() == linear.weights.size());
+    }
+    return ops_.Prepare(prepared, compute_);
+  }
+
+  LayerWeights LoadLayer(const LayerSource& source) {
+    LayerWeights layer;
+    layer.attention_norm = LoadNorm(source.attention_norm);
+    layer.qkv = Pack(source.qkv);
+    layer.out = Pack({source.out});
+    layer.mlp_norm = LoadNorm(source.mlp_norm);
+    layer.gate_up = Pack({source.gate_up});
+    layer.down = Pack({source.down});
+    return layer;
+  }
+
+  std::filesystem::path dir_;
+  const DecoderSpec& spec_;
+  WeightSources sources_;
+  std::shared_ptr<const WeightFiles> files_;
+  bool separate_head_;
+  DType compute_;
+  Ops& ops_;
+  std::unique_ptr<Stream> stream_;
+  const Progress& progress_;
+};
+
+/// A token id, or a list of them.
+std::vector<int32_t> TokenIds(const JsonObject& config, const char* key) {
+  constexpr size_t kMaxIds = 64;
+  if (!config.Has(key)) return {};
+  const Json& field = config.At(key);
+  if (!field.is_array()) return {static_cast<int32_t>(config.Int(key, 0, INT32_MAX))};
+  std::vector<int32_t> ids;
+  for (const Json& id : field) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX || field.size() > kMaxIds) {
+      config.Refuse(key, fmt::format("expected a token id or a list of at most {}", kMaxIds));
+    }
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
+
+}  // namespace
+
+DecoderSpec LoadSpec(const std::filesystem::path& dir) {
+  const std::filesystem::path path = dir / "config.json";
+  const Json json = LoadJson(path);
+  const JsonObject config(json, path.string());
+  return FindArchitecture(config).parse(config);
+}
+
+GenerationDefaults LoadGenerationDefaults(const std::filesystem::path& dir) {
+  GenerationDefaults defaults;
+  for (const char* name : {"generation_config.json", "config.json"}) {
+    const std::filesystem::path path = dir / name;
+    std::error_code ignored;
+    if (std::string_view(name) != "config.json" && !std::filesystem::exists(path, ignored)) continue;
+    const Json json = LoadJson(path);
+    const JsonObject config(json, path.string());
+    if (defaults.eos.empty()) defaults.eos = TokenIds(config, "eos_token_id");
+    const std::vector<int32_t> bos = TokenIds(config, "bos_token_id");
+    if (!defaults.bos && !bos.empty()) defaults.bos = bos[0];
+  }
+  return defaults;
+}
+
+std::shared_ptr<const Decoder> LoadDecoder(const std::filesystem::path& dir, DType compute, Ops& ops,
+                                           const Progress& progress) {
+  DecoderSpec spec = LoadSpec(dir);
+  DecoderWeights weights = Loader(dir, spec, compute, ops, progress).Load();
+  return std::make_shared<const Decoder>(std::move(spec), compute, std::move(weights));
+}
+
+}  // namespace runahead

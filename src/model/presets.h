@@ -1,0 +1,42 @@
+// The sizes that make-model knows.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "base/json.h"
+
+namespace runahead {
+
+/// Ids of the byte-level tokenizer that comes with a made model: 0 to 255 are the bytes.
+inline constexpr int32_t kMadeBos = 256;
+inline constexpr int32_t kMadeEos = 257;
+
+/// One row of the table. Random weights know no context length, so positions are as many as a bench may want.
+struct Preset {
+  std::string_view name;
+  std::string_view architecture;
+  int layers;
+  int64_t hidden;
+  int64_t q_heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t ffn;
+  int64_t vocab;
+  int64_t max_positions;
+  double rope_theta;
+  double llama3_factor;  // of llama3 rope scaling; 0: none
+  bool tied_head;
+  int64_t window;  // 0: none
+};
+
+std::span<const Preset> Presets();
+
+/// Throws ConfigError naming the preset and those that exist.
+const Preset& FindPreset(std::string_view name);
+
+/// The preset as config.json.
+Json PresetConfig(const Preset& preset);
+
+}  // namespace runahead

@@ -1,0 +1,86 @@
+// Weights on disk: safetensors files, one or several shards, mapped and checked before any tensor is touched.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/file.h"
+#include "tensor/tensor_view.h"
+
+namespace runahead {
+
+/// A tensor as a file's header describes it.
+struct StoredTensor {
+  std::string dtype;  // as the file names it, "BF16"
+  std::vector<int64_t> shape;
+  size_t begin = 0;  // bytes from the start of the file
+  size_t end = 0;
+
+  [[nodiscard]] size_t bytes() const { return end - begin; }
+};
+
+/// The dtype that the file's name for it means, or nothing where Runahead does not compute with it.
+std::optional<DType> StoredDType(std::string_view name);
+
+/// A tensor's elements in host memory: in the mapped file, or in `copy` where the file does not align them.
+struct HostTensor {
+  TensorView view;
+  std::vector<std::byte> copy;  // empty when `view` lies in the file
+};
+
+/// One mapped file of the safetensors format (github.com/huggingface/safetensors, "Format"). Move-only; the bytes may
+/// be shared by threads.
+class SafetensorsFile {
+ public:
+  /// Maps the file and checks its header: every tensor inside the file, none overlapping, no gaps, sizes that match
+  /// dtype and shape. Throws IoError when the file ends too early, ConfigError naming tensor and value otherwise.
+  explicit SafetensorsFile(const std::filesystem::path& path);
+
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  [[nodiscard]] const std::map<std::string, StoredTensor>& tensors() const { return tensors_; }
+  [[nodiscard]] std::span<const std::byte> Bytes(const StoredTensor& tensor) const;
+
+ private:
+  std::filesystem::path path_;
+  MappedFile file_;
+  std::map<std::string, StoredTensor> tensors_;
+};
+
+/// All weights of a model's folder: model.safetensors, or the shards that model.safetensors.index.json lists.
+/// Move-only; views borrow it.
+class WeightFiles {
+ public:
+  /// Throws IoError for a missing or short file, ConfigError for an index that names files outside the folder or
+  /// tensors that their shard does not have.
+  explicit WeightFiles(const std::filesystem::path& dir);
+
+  /// A tensor and the file it is in.
+  struct Place {
+    const SafetensorsFile* file = nullptr;
+    const StoredTensor* tensor = nullptr;
+  };
+
+  [[nodiscard]] int files() const { return static_cast<int>(files_.size()); }
+  [[nodiscard]] bool Has(const std::string& name) const { return places_.contains(name); }
+  /// A tensor that must be there with this shape, in a dtype that Runahead computes with. Throws ConfigError naming
+  /// file, tensor, expected and got.
+  [[nodiscard]] Place Find(const std::string& name, const Shape& shape) const;
+  /// The elements of what Find finds.
+  [[nodiscard]] HostTensor Read(const std::string& name, const Shape& shape) const;
+
+ private:
+  void OpenShards(const std::filesystem::path& dir, const std::filesystem::path& index);
+
+  std::filesystem::path origin_;  // the file that lists the tensors, for errors
+  std::vector<SafetensorsFile> files_;
+  std::map<std::string, Place> places_;
+};
+
+}  // namespace runahead

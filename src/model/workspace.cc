@@ -1,0 +1,79 @@
+#include "model/workspace.h"
+
+#include <algorithm>
+
+namespace runahead {
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+/// Where each tensor of a workspace starts, in bytes.
+struct Layout {
+  size_t logits = 0;
+  size_t hidden = 0;
+  size_t normalized = 0;
+  size_t delta = 0;
+  size_t qkv = 0;  // shared from here on
+  size_t attended = 0;
+  size_t gate_up = 0;
+  size_t activated = 0;
+  size_t end = 0;
+};
+
+Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows) {
+  const auto place = [](size_t& end, int64_t elements, DType dtype) {
+    const size_t begin = end;
+    const size_t bytes = static_cast<size_t>(elements) * SizeOf(dtype);
+    end = (begin + bytes + kAlignment - 1) / kAlignment * kAlignment;
+    return begin;
+  };
+  const int64_t block = std::min(rows, kMlpBlockRows);
+  Layout layout;
+  size_t end = 0;
+  layout.logits = place(end, spec.vocab, DType::kF32);
+  layout.hidden = place(end, rows * spec.hidden, compute);
+  layout.normalized = place(end, rows * spec.hidden, compute);
+  layout.delta = place(end, rows * spec.hidden, compute);
+  size_t attention_end = end;
+  layout.qkv = place(attention_end, rows * (spec.q_features() + 2 * spec.kv_features()), compute);
+  layout.attended = place(attention_end, rows * spec.q_features(), compute);
+  size_t mlp_end = end;
+  layout.gate_up = place(mlp_end, block * 2 * spec.ffn, compute);
+  layout.activated = place(mlp_end, block * spec.ffn, compute);
+  layout.end = std::max(attention_end, mlp_end);
+  return layout;
+}
+
+}  // namespace
+
+int64_t MlpBlockRows(int64_t n) {
+  constexpr int64_t kRowMultiple = 16;  // of a matmul's tiles; divides kMlpBlockRows
+  const int64_t blocks = (n + kMlpBlockRows - 1) / kMlpBlockRows;
+  if (blocks <= 1) return n;
+  const int64_t rows = (n + blocks - 1) / blocks;
+  return (rows + kRowMultiple - 1) / kRowMultiple * kRowMultiple;
+}
+
+size_t Workspace::Bytes(const DecoderSpec& spec, DType compute, int64_t rows) {
+  return Arrange(spec, compute, rows).end;
+}
+
+Workspace::Workspace(Device& device, const DecoderSpec& spec, DType compute, int64_t rows)
+    : rows_(rows), memory_(device.Allocate(Bytes(spec, compute, rows))) {
+  CHECK_GT(rows, 0);
+  const Layout layout = Arrange(spec, compute, rows);
+  const int64_t block = std::min(rows, kMlpBlockRows);
+  const auto view = [&](size_t begin, DType dtype, const Shape& shape) {
+    return TensorView(memory_.data() + begin, dtype, shape);
+  };
+  logits_ = view(layout.logits, DType::kF32, {1, spec.vocab});
+  hidden_ = view(layout.hidden, compute, {rows, spec.hidden});
+  normalized_ = view(layout.normalized, compute, {rows, spec.hidden});
+  delta_ = view(layout.delta, compute, {rows, spec.hidden});
+  qkv_ = view(layout.qkv, compute, {rows, spec.q_features() + 2 * spec.kv_features()});
+  attended_ = view(layout.attended, compute, {rows, spec.q_features()});
+  gate_up_ = view(layout.gate_up, compute, {block, 2 * spec.ffn});
+  activated_ = view(layout.activated, compute, {block, spec.ffn});
+}
+
+}  // namespace runahead

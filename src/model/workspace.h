@@ -1,0 +1,56 @@
+// The memory a forward pass works in.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "model/decoder_spec.h"
+#include "tensor/device.h"
+#include "tensor/tensor_view.h"
+
+namespace runahead {
+
+/// Rows of one step of an MLP. Its intermediate tensors are the widest of a layer, so they exist for one block of
+/// rows at a time; 2048 rows keep a matmul at its full rate.
+inline constexpr int64_t kMlpBlockRows = 2048;
+
+/// Rows of each block when n rows go through the MLP: at most kMlpBlockRows, and equal up to the last block.
+int64_t MlpBlockRows(int64_t n);
+
+/// Memory of one rank for forward passes of at most `rows` tokens: one allocation. Tensors that are never needed at
+/// the same time share it: GateUp and Activated lie where Qkv and Attended were. Not thread-safe.
+class Workspace {
+ public:
+  /// Throws ConfigError naming the size when the device has no room.
+  Workspace(Device& device, const DecoderSpec& spec, DType compute, int64_t rows);
+
+  [[nodiscard]] int64_t rows() const { return rows_; }
+  /// What the constructor allocates.
+  [[nodiscard]] static size_t Bytes(const DecoderSpec& spec, DType compute, int64_t rows);
+
+  // The first n rows of each tensor; n is at most rows(), for the MLP's two also at most kMlpBlockRows.
+  [[nodiscard]] TensorView Hidden(int64_t n) const { return hidden_.Rows(0, n); }  // [n, hidden]: the residual stream
+  [[nodiscard]] TensorView Normalized(int64_t n) const { return normalized_.Rows(0, n); }  // [n, hidden]
+  [[nodiscard]] TensorView Qkv(int64_t n) const { return qkv_.Rows(0, n); }  // [n, q_features + 2 * kv_features]
+  [[nodiscard]] TensorView Attended(int64_t n) const { return attended_.Rows(0, n); }  // [n, q_features]
+  [[nodiscard]] TensorView Delta(int64_t n) const {
+    return delta_.Rows(0, n);
+  }  // [n, hidden]: a block's share of Hidden
+  [[nodiscard]] TensorView GateUp(int64_t n) const { return gate_up_.Rows(0, n); }       // [n, 2 * ffn]
+  [[nodiscard]] TensorView Activated(int64_t n) const { return activated_.Rows(0, n); }  // [n, ffn]
+  [[nodiscard]] TensorView Logits() const { return logits_; }                            // [1, vocab], f32
+
+ private:
+  int64_t rows_;
+  Buffer memory_;
+  TensorView hidden_;
+  TensorView normalized_;
+  TensorView qkv_;
+  TensorView attended_;
+  TensorView delta_;
+  TensorView gate_up_;
+  TensorView activated_;
+  TensorView logits_;
+};
+
+}  // namespace runahead

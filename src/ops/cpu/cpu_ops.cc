@@ -1,0 +1,91 @@
+// The operations of a CPU rank: each family has its own file; here they meet the interface.
+#include <memory>
+
+#include "ops/cpu/attention.h"
+#include "ops/cpu/checks.h"
+#include "ops/cpu/convert.h"
+#include "ops/cpu/matmul.h"
+#include "ops/cpu/rows.h"
+#include "ops/cpu/team.h"
+#include "ops/ops.h"
+
+namespace runahead {
+namespace {
+
+class CpuOps final : public Ops {
+ public:
+  CpuOps(Device& device, int threads) : device_(device), team_(threads), multiplier_(team_) {}
+
+  [[nodiscard]] Device& device() override { return device_; }
+
+  Tensor Upload(TensorView host) override { return {Buffer(), host}; }
+
+  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) override {
+    team_.Enter();
+    return cpu::PackLinear(device_, parts, compute);
+  }
+
+  void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out,
+             Stream& /*stream*/) override {
+    CheckEmbed(tokens, table, out);
+    cpu::Embed(team_, tokens, table, scale, out);
+  }
+
+  void Normalize(TensorView x, const Norm& norm, TensorView out, Stream& /*stream*/) override {
+    CheckNormalize(x, norm, out);
+    cpu::AddNormalize(team_, x, TensorView(), norm, out);
+  }
+
+  void AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& /*stream*/) override {
+    CheckNormalize(x, norm, out);
+    CheckNormalize(x, norm, delta);
+    cpu::AddNormalize(team_, x, delta, norm, out);
+  }
+
+  void Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& /*stream*/) override {
+    multiplier_.Multiply(x, linear, first, count, y);
+  }
+
+  void Rotate(TensorView q, const RopeTable& rope, int64_t position, Stream& /*stream*/) override {
+    CheckRotate(q, rope, position);
+    cpu::Rotate(team_, q, rope, position, q);
+  }
+
+  void AppendKv(TensorView k, TensorView v, const RopeTable& rope, const KvSpan& rows, Stream& /*stream*/) override {
+    CheckAppendKv(k, v, rope, rows);
+    cpu::Rotate(team_, k, rope, rows.begin, rows.k);
+    cpu::ConvertRows(team_, v, rows.v);
+  }
+
+  void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
+                 Stream& /*stream*/) override {
+    CheckAttention(q, position, keys, options, out);
+    cpu::Attend(team_, attention_scratch_, q, position, keys, options, out);
+  }
+
+  void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& /*stream*/) override {
+    CheckGatedActivation(gate_up, out);
+    cpu::GatedActivation(team_, activation, gate_up, out);
+  }
+
+ private:
+  Device& device_;
+  cpu::Team team_;
+  cpu::Multiplier multiplier_;
+  cpu::Scratch attention_scratch_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> MakeCpuOps(Device& device, int threads) { return std::make_unique<CpuOps>(device, threads); }
+
+bool CpuHasNativeBf16() {
+#if defined(__x86_64__)
+  static const bool native = __builtin_cpu_supports("avx512bf16");
+  return native;
+#else
+  return false;
+#endif
+}
+
+}  // namespace runahead

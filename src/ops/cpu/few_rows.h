@@ -1,0 +1,37 @@
+// Products of a few rows with packed weights: what decoding does, bound by the memory that holds the weights.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ops/cpu/team.h"
+#include "tensor/dtype.h"
+
+namespace runahead::cpu {
+
+/// Up to this many rows, reading the weights once costs more than the arithmetic.
+constexpr int64_t kFewRows = 4;
+/// Output features of one packed column. A column is [in_features, 64] f32, or [in_features / 2, 64, 2] bf16 (pairs
+/// of input features side by side), padded with zeros to whole blocks of 16 and 32 input features.
+constexpr int64_t kColumnFeatures = 64;
+
+/// y = x W^T + b. x: [rows, in_features] of `arithmetic` (f32 or bf16), y: [rows, out_features] of `result` (f32, or
+/// bf16 with bf16), both contiguous; weights: columns; bias: [out_features] or null.
+struct FewRowsProduct {
+  int64_t rows = 0;
+  int64_t in_features = 0;
+  int64_t out_features = 0;
+  DType arithmetic = DType::kF32;
+  DType result = DType::kF32;
+  const void* x = nullptr;
+  const void* weights = nullptr;
+  const float* bias = nullptr;
+  void* y = nullptr;
+};
+
+void MultiplyFewRows(const Team& team, const FewRowsProduct& product);
+
+/// Columns [begin, end) in bf16 arithmetic, on processors that have it.
+void MultiplyFewRowsBf16(const FewRowsProduct& product, int64_t begin, int64_t end);
+
+}  // namespace runahead::cpu

@@ -1,0 +1,33 @@
+// Matrix products with weights that were packed once (oneDNN, and our own kernel for a few rows).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "ops/cpu/scratch.h"
+#include "ops/cpu/team.h"
+#include "ops/ops.h"
+
+namespace runahead::cpu {
+
+/// Packs `parts` for activations of dtype `compute` into memory of `device`. Throws ConfigError when it is short.
+std::unique_ptr<Linear> PackLinear(Device& device, const std::vector<LinearPart>& parts, DType compute);
+
+/// Multiplies by packed weights. Keeps the primitives of the shapes it has met; the weights stay untouched, so that
+/// ranks share them. One thread at a time.
+class Multiplier {
+ public:
+  explicit Multiplier(const Team& team);
+  ~Multiplier();
+
+  /// y = x W^T + b over parts [first, first + count); see Ops::Matmul.
+  void Multiply(TensorView x, const Linear& linear, int first, int count, TensorView y);
+
+ private:
+  struct Cache;
+  const Team& team_;
+  std::unique_ptr<Cache> cache_;
+};
+
+}  // namespace runahead::cpu

@@ -1,0 +1,231 @@
+#include "ops/cpu/rows.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/cpu/rows.cc"
+#include <hwy/foreach_target.h>
+
+#include "ops/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace runahead::cpu::HWY_NAMESPACE {
+
+void EmbedRange(std::span<const int32_t> tokens, const TensorView& table, float scale, const TensorView& out,
+                int64_t begin, int64_t end) {
+  const FloatTag d;
+  const auto n = static_cast<size_t>(out.row_elements());
+  Dispatch(table.dtype(), [&](auto table_zero) HWY_ATTR {
+    Dispatch(out.dtype(), [&](auto out_zero) HWY_ATTR {
+      using From = decltype(table_zero);
+      using To = decltype(out_zero);
+      const auto factor = hn::Set(d, scale);
+      for (int64_t i = begin; i < end; ++i) {
+        const From* source = table.As<From>() + tokens[static_cast<size_t>(i)] * table.row_stride();
+        To* target = out.As<To>() + i * out.row_stride();
+        ForVectors(d, n, [&](auto load, auto store) HWY_ATTR { store(hn::Mul(factor, load(source)), target); });
+      }
+    });
+  });
+}
+
+/// The sum of delta and x, the norm's statistics, and the result, each in one pass over a row that stays in the
+/// cache.
+template <typename T>
+HWY_INLINE void AddNormalizeRow(FloatTag d, T* x, const T* delta, const Norm& norm, T* out, size_t n) {
+  const auto count = static_cast<float>(n);
+  auto sum = hn::Zero(d);
+  auto squares = hn::Zero(d);
+  if (delta != nullptr) {
+    ForVectors(d, n, [&](auto load, auto store) HWY_ATTR { store(hn::Add(load(x), load(delta)), x); });
+  }
+  float mean = 0;
+  if (norm.kind == NormKind::kLayer) {
+    ForVectors(d, n, [&](auto load, auto) HWY_ATTR { sum = hn::Add(sum, load(x)); });
+    mean = hn::GetLane(hn::SumOfLanes(d, sum)) / count;
+    const auto center = hn::Set(d, mean);
+    const size_t whole = n / hn::Lanes(d) * hn::Lanes(d);
+    ForVectors(d, whole, [&](auto load, auto) HWY_ATTR {
+      const auto centered = hn::Sub(load(x), center);
+      squares = hn::MulAdd(centered, centered, squares);
+    });
+    ForVectors(d, n - whole, [&](auto load, auto) HWY_ATTR {
+      const auto centered = hn::IfThenElseZero(hn::FirstN(d, n - whole), hn::Sub(load(x + whole), center));
+      squares = hn::MulAdd(centered, centered, squares);
+    });
+  } else {
+    ForVectors(d, n, [&](auto load, auto) HWY_ATTR {
+      const auto value = load(x);
+      squares = hn::MulAdd(value, value, squares);
+    });
+  }
+  const float variance = hn::GetLane(hn::SumOfLanes(d, squares)) / count;
+  const auto scale = hn::Div(hn::Set(d, 1.0f), hn::Sqrt(hn::Set(d, variance + norm.epsilon)));
+  const auto center = hn::Set(d, mean);
+  const float* weight = norm.weight.view.As<float>();
+  const float* bias = norm.bias.view.data() != nullptr ? norm.bias.view.As<float>() : nullptr;
+  ForVectors(d, n, [&](auto load, auto store) HWY_ATTR {
+    const auto normal = hn::Mul(hn::Sub(load(x), center), scale);
+    store(bias != nullptr ? hn::MulAdd(normal, load(weight), load(bias)) : hn::Mul(normal, load(weight)), out);
+  });
+}
+
+void AddNormalizeRange(const TensorView& x, const TensorView& delta, const Norm& norm, const TensorView& out,
+                       int64_t begin, int64_t end) {
+  const FloatTag d;
+  const auto n = static_cast<size_t>(x.row_elements());
+  Dispatch(x.dtype(), [&](auto zero) HWY_ATTR {
+    using T = decltype(zero);
+    for (int64_t i = begin; i < end; ++i) {
+      AddNormalizeRow(d, x.As<T>() + i * x.row_stride(),
+                      delta.data() != nullptr ? delta.As<T>() + i * delta.row_stride() : nullptr, norm,
+                      out.As<T>() + i * out.row_stride(), n);
+    }
+  });
+}
+
+void RotateRange(const TensorView& from, const RopeTable& rope, int64_t position, const TensorView& to, int64_t begin,
+                 int64_t end) {
+  const FloatTag d;
+  const int64_t heads = from.shape()[1];
+  const int64_t head_dim = from.shape()[2];
+  const int64_t half = rope.rotary_dim() / 2;
+  Dispatch(from.dtype(), [&](auto zero) HWY_ATTR {
+    using T = decltype(zero);
+    for (int64_t i = begin; i < end; ++i) {
+      const float* cosine = rope.cos.view.As<float>() + (position + i) * rope.cos.view.row_stride();
+      const float* sine = rope.sin.view.As<float>() + (position + i) * rope.sin.view.row_stride();
+      for (int64_t head = 0; head < heads; ++head) {
+        const T* source = from.As<T>() + i * from.row_stride() + head * head_dim;
+        T* target = to.As<T>() + i * to.row_stride() + head * head_dim;
+        ForVectors(d, static_cast<size_t>(half), [&](auto load, auto store) HWY_ATTR {
+          const auto a = load(source);
+          const auto b = load(source + half);
+          const auto c = load(cosine);
+          const auto s = load(sine);
+          store(hn::NegMulAdd(b, s, hn::Mul(a, c)), target);
+          store(hn::MulAdd(a, s, hn::Mul(b, c)), target + half);
+        });
+        if (source != target) {
+          for (int64_t j = 2 * half; j < head_dim; ++j) target[j] = source[j];
+        }
+      }
+    }
+  });
+}
+
+/// 2 / (sqrt(pi) e^(x^2)) integrated from x on, to a relative error of 1.2e-7 (Press et al., Numerical Recipes, 6.2).
+HWY_INLINE FloatVec Erfc(FloatTag d, FloatVec x) {
+  const auto z = hn::Abs(x);
+  const auto one = hn::Set(d, 1.0f);
+  const auto t = hn::Div(one, hn::MulAdd(hn::Set(d, 0.5f), z, one));
+  auto p = hn::Set(d, 0.17087277f);
+  p = hn::MulAdd(p, t, hn::Set(d, -0.82215223f));
+  p = hn::MulAdd(p, t, hn::Set(d, 1.48851587f));
+  p = hn::MulAdd(p, t, hn::Set(d, -1.13520398f));
+  p = hn::MulAdd(p, t, hn::Set(d, 0.27886807f));
+  p = hn::MulAdd(p, t, hn::Set(d, -0.18628806f));
+  p = hn::MulAdd(p, t, hn::Set(d, 0.09678418f));
+  p = hn::MulAdd(p, t, hn::Set(d, 0.37409196f));
+  p = hn::MulAdd(p, t, hn::Set(d, 1.00002368f));
+  p = hn::MulAdd(p, t, hn::Set(d, -1.26551223f));
+  const auto tail = hn::Mul(t, Exp(d, hn::NegMulAdd(z, z, p)));
+  return hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Sub(hn::Set(d, 2.0f), tail), tail);
+}
+
+HWY_INLINE FloatVec Sigmoid(FloatTag d, FloatVec x) {
+  const auto one = hn::Set(d, 1.0f);
+  return hn::Div(one, hn::Add(one, Exp(d, hn::Neg(x))));
+}
+
+struct Silu {
+  HWY_INLINE FloatVec operator()(FloatTag d, FloatVec x) const { return hn::Mul(x, Sigmoid(d, x)); }
+};
+
+struct Gelu {
+  HWY_INLINE FloatVec operator()(FloatTag d, FloatVec x) const {
+    return hn::Mul(hn::Mul(hn::Set(d, 0.5f), x), Erfc(d, hn::Mul(x, hn::Set(d, -0.70710678f))));
+  }
+};
+
+/// 0.5 (1 + tanh(u)) is the logistic function of 2u.
+struct GeluTanh {
+  HWY_INLINE FloatVec operator()(FloatTag d, FloatVec x) const {
+    const auto cubic = hn::MulAdd(hn::Mul(x, x), hn::Set(d, 0.044715f), hn::Set(d, 1.0f));
+    return hn::Mul(x, Sigmoid(d, hn::Mul(hn::Mul(x, cubic), hn::Set(d, 2 * 0.79788456f))));
+  }
+};
+
+template <typename Function>
+HWY_INLINE void GatedRange(const Function& function, const TensorView& gate_up, const TensorView& out, int64_t begin,
+                           int64_t end) {
+  const FloatTag d;
+  const auto n = static_cast<size_t>(out.row_elements());
+  Dispatch(out.dtype(), [&](auto zero) HWY_ATTR {
+    using T = decltype(zero);
+    for (int64_t i = begin; i < end; ++i) {
+      const T* gate = gate_up.As<T>() + i * gate_up.row_stride();
+      const T* up = gate + n;
+      T* target = out.As<T>() + i * out.row_stride();
+      ForVectors(d, n,
+                 [&](auto load, auto store) HWY_ATTR { store(hn::Mul(function(d, load(gate)), load(up)), target); });
+    }
+  });
+}
+
+void GatedActivationRange(Activation activation, const TensorView& gate_up, const TensorView& out, int64_t begin,
+                          int64_t end) {
+  switch (activation) {
+    case Activation::kSilu:
+      return GatedRange(Silu(), gate_up, out, begin, end);
+    case Activation::kGelu:
+      return GatedRange(Gelu(), gate_up, out, begin, end);
+    case Activation::kGeluTanh:
+      return GatedRange(GeluTanh(), gate_up, out, begin, end);
+  }
+}
+
+}  // namespace runahead::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace runahead::cpu {
+namespace {
+
+HWY_EXPORT(EmbedRange);
+HWY_EXPORT(AddNormalizeRange);
+HWY_EXPORT(RotateRange);
+HWY_EXPORT(GatedActivationRange);
+
+/// Rows below which starting another thread costs more than it saves.
+int64_t Grain(const TensorView& view) {
+  constexpr int64_t kWorthAThread = 8192;  // elements
+  return 1 + kWorthAThread / (view.row_elements() + 1);
+}
+
+}  // namespace
+
+void Embed(const Team& team, std::span<const int32_t> tokens, TensorView table, float scale, TensorView out) {
+  team.RunRanges(out.rows(), Grain(out), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(EmbedRange)(tokens, table, scale, out, begin, end);
+  });
+}
+
+void AddNormalize(const Team& team, TensorView x, TensorView delta, const Norm& norm, TensorView out) {
+  team.RunRanges(x.rows(), Grain(x), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(AddNormalizeRange)(x, delta, norm, out, begin, end);
+  });
+}
+
+void Rotate(const Team& team, TensorView from, const RopeTable& rope, int64_t position, TensorView to) {
+  team.RunRanges(from.rows(), Grain(from), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(RotateRange)(from, rope, position, to, begin, end);
+  });
+}
+
+void GatedActivation(const Team& team, Activation activation, TensorView gate_up, TensorView out) {
+  team.RunRanges(out.rows(), Grain(out), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(GatedActivationRange)(activation, gate_up, out, begin, end);
+  });
+}
+
+}  // namespace runahead::cpu
+#endif  // HWY_ONCE

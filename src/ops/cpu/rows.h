@@ -1,0 +1,19 @@
+// The operations that work row by row and are bound by memory: see Ops for their contracts.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "ops/cpu/team.h"
+#include "ops/ops.h"
+
+namespace runahead::cpu {
+
+void Embed(const Team& team, std::span<const int32_t> tokens, TensorView table, float scale, TensorView out);
+/// x += delta first, where delta.data() is not null.
+void AddNormalize(const Team& team, TensorView x, TensorView delta, const Norm& norm, TensorView out);
+/// Rotated rows of `from` for positions [position, position + n) into `to`, which may be `from`.
+void Rotate(const Team& team, TensorView from, const RopeTable& rope, int64_t position, TensorView to);
+void GatedActivation(const Team& team, Activation activation, TensorView gate_up, TensorView out);
+
+}  // namespace runahead::cpu

@@ -1,0 +1,256 @@
+// The oracle: every operation as its definition reads, in double precision, rounded once to the dtype of the result.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "ops/cpu/checks.h"
+#include "ops/ops.h"
+
+namespace runahead {
+namespace {
+
+/// Element `column` of row `row`; the dimensions inside a row count as one.
+double Get(const TensorView& view, int64_t row, int64_t column) {
+  return Dispatch(view.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    return static_cast<double>(static_cast<float>(view.As<T>()[row * view.row_stride() + column]));
+  });
+}
+
+void Set(const TensorView& view, int64_t row, int64_t column, double value) {
+  Dispatch(view.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    view.As<T>()[row * view.row_stride() + column] = T(static_cast<float>(value));
+  });
+}
+
+/// Element `i` of a vector, which is stored as one row or one element per row.
+double GetFlat(const TensorView& view, int64_t i) {
+  return view.shape().rank() == 1 ? Get(view, i, 0) : Get(view, 0, i);
+}
+
+double RoundTo(DType dtype, double value) {
+  return Dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return static_cast<double>(static_cast<float>(T(static_cast<float>(value))));
+  });
+}
+
+double Activate(Activation activation, double x) {
+  switch (activation) {
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
+    case Activation::kGelu:
+      return 0.5 * x * std::erfc(-x * std::sqrt(0.5));
+    case Activation::kGeluTanh:
+      // 0.5 (1 + tanh u) = 1 / (1 + e^-2u), which does not cancel.
+      return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "unknown activation");
+}
+
+/// Weights rounded to the compute dtype, as rows of doubles.
+class ScalarLinear final : public Linear {
+ public:
+  struct Part {
+    int64_t rows = 0;
+    std::vector<double> weights;  // [rows, in_features]
+    std::vector<double> biases;   // [rows], or empty
+  };
+
+  ScalarLinear(const std::vector<LinearPart>& parts, DType compute)
+      : in_features_(parts.front().weights.front().row_elements()), compute_(compute) {
+    for (const LinearPart& part : parts) parts_.push_back(Convert(part));
+  }
+
+  [[nodiscard]] int64_t in_features() const override { return in_features_; }
+  [[nodiscard]] int parts() const override { return static_cast<int>(parts_.size()); }
+  [[nodiscard]] int64_t out_features(int first, int count) const override {
+    int64_t sum = 0;
+    for (int i = first; i < first + count; ++i) sum += part(i).rows;
+    return sum;
+  }
+  [[nodiscard]] const Part& part(int i) const { return parts_[static_cast<size_t>(i)]; }
+  [[nodiscard]] DType compute() const { return compute_; }
+
+ private:
+  [[nodiscard]] Part Convert(const LinearPart& part) const {
+    Part result;
+    for (size_t m = 0; m < part.weights.size(); ++m) {
+      const TensorView& matrix = part.weights[m];
+      result.rows += matrix.rows();
+      for (int64_t i = 0; i < matrix.rows(); ++i) {
+        for (int64_t j = 0; j < in_features_; ++j) result.weights.push_back(RoundTo(compute_, Get(matrix, i, j)));
+        if (!part.biases.empty()) result.biases.push_back(GetFlat(part.biases[m], i));
+      }
+    }
+    return result;
+  }
+
+  int64_t in_features_;
+  DType compute_;
+  std::vector<Part> parts_;
+};
+
+class ScalarOps final : public Ops {
+ public:
+  explicit ScalarOps(Device& device) : device_(device) {}
+
+  [[nodiscard]] Device& device() override { return device_; }
+
+  Tensor Upload(TensorView host) override { return {Buffer(), host}; }
+
+  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) override {
+    CheckParts(parts);
+    return std::make_unique<ScalarLinear>(parts, compute);
+  }
+
+  void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out,
+             Stream& /*stream*/) override {
+    CheckEmbed(tokens, table, out);
+    for (int64_t i = 0; i < out.rows(); ++i) {
+      for (int64_t j = 0; j < out.row_elements(); ++j) {
+        Set(out, i, j, double{scale} * Get(table, tokens[static_cast<size_t>(i)], j));
+      }
+    }
+  }
+
+  void Normalize(TensorView x, const Norm& norm, TensorView out, Stream& /*stream*/) override {
+    CheckNormalize(x, norm, out);
+    const int64_t features = x.row_elements();
+    std::vector<double> row(static_cast<size_t>(features));
+    for (int64_t i = 0; i < x.rows(); ++i) {
+      for (int64_t j = 0; j < features; ++j) row[static_cast<size_t>(j)] = Get(x, i, j);
+      NormalizeRow(norm, row);
+      for (int64_t j = 0; j < features; ++j) Set(out, i, j, row[static_cast<size_t>(j)]);
+    }
+  }
+
+  void AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& stream) override {
+    CheckNormalize(x, norm, delta);
+    for (int64_t i = 0; i < x.rows(); ++i) {
+      for (int64_t j = 0; j < x.row_elements(); ++j) Set(x, i, j, Get(x, i, j) + Get(delta, i, j));
+    }
+    Normalize(x, norm, out, stream);
+  }
+
+  void Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& /*stream*/) override {
+    const auto& scalar = static_cast<const ScalarLinear&>(linear);
+    CheckMatmul(x, linear, scalar.compute(), first, count, y);
+    const int64_t in_features = linear.in_features();
+    for (int64_t i = 0; i < x.rows(); ++i) {
+      int64_t column = 0;
+      for (int p = first; p < first + count; ++p) {
+        const ScalarLinear::Part& part = scalar.part(p);
+        for (int64_t j = 0; j < part.rows; ++j, ++column) {
+          double sum = part.biases.empty() ? 0 : part.biases[static_cast<size_t>(j)];
+          for (int64_t k = 0; k < in_features; ++k) {
+            sum += Get(x, i, k) * part.weights[static_cast<size_t>(j * in_features + k)];
+          }
+          Set(y, i, column, sum);
+        }
+      }
+    }
+  }
+
+  void Rotate(TensorView q, const RopeTable& rope, int64_t position, Stream& /*stream*/) override {
+    CheckRotate(q, rope, position);
+    RotateInto(q, rope, position, q);
+  }
+
+  void AppendKv(TensorView k, TensorView v, const RopeTable& rope, const KvSpan& rows, Stream& /*stream*/) override {
+    CheckAppendKv(k, v, rope, rows);
+    RotateInto(k, rope, rows.begin, rows.k);
+    for (int64_t i = 0; i < v.rows(); ++i) {
+      for (int64_t j = 0; j < v.row_elements(); ++j) Set(rows.v, i, j, Get(v, i, j));
+    }
+  }
+
+  void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
+                 Stream& /*stream*/) override {
+    CheckAttention(q, position, keys, options, out);
+    const int64_t heads = q.shape()[1];
+    for (int64_t i = 0; i < q.rows(); ++i) {
+      for (int64_t h = 0; h < heads; ++h) AttendOne(q, position + i, keys, options, i, h, out);
+    }
+  }
+
+  void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& /*stream*/) override {
+    CheckGatedActivation(gate_up, out);
+    const int64_t features = out.row_elements();
+    for (int64_t i = 0; i < out.rows(); ++i) {
+      for (int64_t j = 0; j < features; ++j) {
+        Set(out, i, j, Activate(activation, Get(gate_up, i, j)) * Get(gate_up, i, features + j));
+      }
+    }
+  }
+
+ private:
+  static void NormalizeRow(const Norm& norm, std::vector<double>& row) {
+    const auto n = static_cast<double>(row.size());
+    const double mean = norm.kind == NormKind::kLayer ? std::accumulate(row.begin(), row.end(), 0.0) / n : 0.0;
+    double squares = 0;
+    for (const double value : row) squares += (value - mean) * (value - mean);
+    const double scale = 1 / std::sqrt(squares / n + norm.epsilon);
+    for (size_t j = 0; j < row.size(); ++j) {
+      const auto column = static_cast<int64_t>(j);
+      row[j] = (row[j] - mean) * scale * GetFlat(norm.weight.view, column);
+      if (norm.bias.view.data() != nullptr) row[j] += GetFlat(norm.bias.view, column);
+    }
+  }
+
+  static void RotateInto(TensorView from, const RopeTable& rope, int64_t position, TensorView to) {
+    const int64_t head_dim = from.shape()[2];
+    const int64_t half = rope.rotary_dim() / 2;
+    for (int64_t i = 0; i < from.rows(); ++i) {
+      for (int64_t head = 0; head < from.shape()[1]; ++head) {
+        const int64_t base = head * head_dim;
+        for (int64_t j = 0; j < half; ++j) {
+          const double a = Get(from, i, base + j);
+          const double b = Get(from, i, base + half + j);
+          const double cosine = Get(rope.cos.view, position + i, j);
+          const double sine = Get(rope.sin.view, position + i, j);
+          Set(to, i, base + j, a * cosine - b * sine);
+          Set(to, i, base + half + j, b * cosine + a * sine);
+        }
+        for (int64_t j = 2 * half; j < head_dim; ++j) Set(to, i, base + j, Get(from, i, base + j));
+      }
+    }
+  }
+
+  static void AttendOne(TensorView q, int64_t own, const KvSpan& keys, const AttentionOptions& options, int64_t row,
+                        int64_t head, TensorView out) {
+    const int64_t head_dim = q.shape()[2];
+    const int64_t group = q.shape()[1] / keys.k.shape()[1];
+    const int64_t q_base = head * head_dim;
+    const int64_t kv_base = head / group * head_dim;
+    const int64_t begin = FirstVisible(own, options.window);
+
+    std::vector<double> scores;  // [own + 1 - begin]
+    for (int64_t j = begin; j <= own; ++j) {
+      double dot = 0;
+      for (int64_t d = 0; d < head_dim; ++d) dot += Get(q, row, q_base + d) * Get(keys.k, j, kv_base + d);
+      double score = options.scale * dot;
+      if (options.softcap > 0) score = options.softcap * std::tanh(score / options.softcap);
+      scores.push_back(score);
+    }
+    const double largest = *std::max_element(scores.begin(), scores.end());
+    double total = 0;
+    for (double& score : scores) total += score = std::exp(score - largest);
+    for (int64_t d = 0; d < head_dim; ++d) {
+      double sum = 0;
+      for (int64_t j = begin; j <= own; ++j) {
+        sum += scores[static_cast<size_t>(j - begin)] * Get(keys.v, j, kv_base + d);
+      }
+      Set(out, row, q_base + d, sum / total);
+    }
+  }
+
+  Device& device_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> MakeScalarOps(Device& device) { return std::make_unique<ScalarOps>(device); }
+
+}  // namespace runahead

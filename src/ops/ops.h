@@ -1,0 +1,136 @@
+// The dozen operations a decoder needs. Each backend implements this interface; the CPU's plain scalar twin is the
+// oracle for all.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kv/kv_cache.h"
+#include "tensor/device.h"
+#include "tensor/tensor_view.h"
+
+namespace runahead {
+
+enum class NormKind : uint8_t { kRms, kLayer };
+enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh };
+
+/// How attention treats the positions after a query's own: skipped, or computed and masked away (what the paper's TSP
+/// baseline does).
+enum class CausalWork : uint8_t { kSkip, kDense };
+
+/// A tensor in device memory with its owner. The owner is empty when the memory belongs to a mapped file.
+struct Tensor {
+  Buffer memory;
+  TensorView view;
+};
+
+/// Weights of a normalisation over `weight.rows()` features.
+struct Norm {
+  NormKind kind = NormKind::kRms;
+  float epsilon = 0;
+  Tensor weight;  // [features], f32
+  Tensor bias;    // [features], f32, or empty
+};
+
+/// Rotation of each position: pairs (i, i + rotary_dim/2) of a head turn by angle(position, i). Heads wider than
+/// rotary_dim pass the rest through.
+struct RopeTable {
+  Tensor cos;  // [positions, rotary_dim / 2], f32
+  Tensor sin;  // [positions, rotary_dim / 2], f32
+
+  [[nodiscard]] int64_t positions() const { return cos.view.rows(); }
+  [[nodiscard]] int64_t rotary_dim() const { return 2 * cos.view.row_elements(); }
+};
+
+/// What prepares a Linear: matrices in host memory, stacked by output row. Borrows them for the call only.
+struct LinearPart {
+  std::vector<TensorView> weights;  // each [rows_i, in_features], any dtype, row-major
+  std::vector<TensorView> biases;   // each [rows_i], any dtype; empty, or one for each of `weights`
+};
+
+/// A weight matrix y = x W^T + b in the layout that its backend multiplies fastest. Made of parts (q | k,v for
+/// instance) that can be applied together or alone. Immutable, shared by the ranks of one memory.
+class Linear {
+ public:
+  virtual ~Linear() = default;
+  [[nodiscard]] virtual int64_t in_features() const = 0;
+  [[nodiscard]] virtual int parts() const = 0;
+  /// Output features of parts [first, first + count).
+  [[nodiscard]] virtual int64_t out_features(int first, int count) const = 0;
+  [[nodiscard]] int64_t out_features() const { return out_features(0, parts()); }
+};
+
+/// The scores of an attention: softmax over visible positions of softcap(scale * q.k).
+struct AttentionOptions {
+  float scale = 1;
+  int64_t window = 0;  // positions a query sees, its own included; 0: all
+  float softcap = 0;   // cap * tanh(score / cap); 0: none
+  CausalWork causal = CausalWork::kSkip;
+};
+
+/// Operations of one rank on its device, enqueued on a stream in order. Shapes are programmer's duty (checked).
+/// Activations and the KV-cache share one dtype, the compute dtype; accumulation is f32 or better. One thread at a
+/// time uses an instance.
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  [[nodiscard]] virtual Device& device() = 0;
+
+  // ---- Preparation, off the timed path
+  // --------------------------------------------------------------------------------
+
+  /// Puts a host tensor where the device reads it: itself on the CPU (the caller keeps the memory alive), a copy
+  /// elsewhere.
+  virtual Tensor Upload(TensorView host) = 0;
+  /// Packs parts for matmuls whose activations have dtype `compute`. Throws ConfigError when memory is short.
+  virtual std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) = 0;
+
+  // ---- The decoder's steps
+  // ------------------------------------------------------------------------------------------------
+
+  /// out[i] = scale * table[tokens[i]]. table: [vocab, hidden] of any dtype; out: [n, hidden].
+  virtual void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out,
+                     Stream& stream) = 0;
+
+  /// out = norm(x) by rows. x, out: [n, features]; out may be x.
+  virtual void Normalize(TensorView x, const Norm& norm, TensorView out, Stream& stream) = 0;
+  /// x += delta; out = norm(x). x, delta, out: [n, features]. The sum is rounded to the compute dtype before it is
+  /// normalised.
+  virtual void AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& stream) = 0;
+
+  /// y = x W^T + b over parts [first, first + count) of `linear`. x: [n, in]; y: [n, out_features(first, count)], of
+  /// the compute dtype or f32.
+  virtual void Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& stream) = 0;
+  void Matmul(TensorView x, const Linear& linear, TensorView y, Stream& stream) {
+    Matmul(x, linear, 0, linear.parts(), y, stream);
+  }
+
+  /// Rotates the rows of q in place, for positions [position, position + n). q: [n, q_heads, head_dim].
+  virtual void Rotate(TensorView q, const RopeTable& rope, int64_t position, Stream& stream) = 0;
+  /// Writes k, rotated, and v into `rows` (n rows from position rows.begin). k, v: [n, kv_heads, head_dim].
+  virtual void AppendKv(TensorView k, TensorView v, const RopeTable& rope, const KvSpan& rows, Stream& stream) = 0;
+
+  /// Causal attention of n queries at positions [position, position + n). q, out: [n, q_heads, head_dim]; k, v of
+  /// `keys`: [rows, kv_heads, head_dim] from position 0, rows >= position + n. A query sees the positions up to its
+  /// own (within the window). q_heads is a multiple of kv_heads; query head h reads kv head h / (q_heads / kv_heads).
+  /// (Vaswani et al. 2017; online softmax: Milakov and Gimelshein 2018.)
+  virtual void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
+                         TensorView out, Stream& stream) = 0;
+
+  /// out = activation(gate) * up. gate_up: [n, 2 * features], gate first; out: [n, features].
+  virtual void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) = 0;
+};
+
+/// The fastest operations for the processor this runs on, using `threads` of the calling thread's processors. The
+/// device must outlive them.
+std::unique_ptr<Ops> MakeCpuOps(Device& device, int threads);
+/// The oracle: plain loops in f32 (f64 sums), one thread.
+std::unique_ptr<Ops> MakeScalarOps(Device& device);
+
+/// Whether this processor multiplies bf16 matrices natively, so that bf16 compute is the faster choice.
+bool CpuHasNativeBf16();
+
+}  // namespace runahead

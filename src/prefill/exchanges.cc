@@ -1,0 +1,163 @@
+#include "prefill/exchanges.h"
+
+#include <deque>
+#include <vector>
+
+namespace runahead {
+namespace {
+
+using TransferPtr = std::unique_ptr<Transfer>;
+
+/// What the strategies share: who sends which rows to whom is theirs, posting a layer ahead, waiting and recording is
+/// here.
+class SpanExchange : public PrefillExchange {
+ public:
+  explicit SpanExchange(const ExchangeContext& context) : context_(context) {}
+
+  void Start() override {
+    layer_end_ = Clock::now();
+    PostReceives(0);
+  }
+
+  Status LayerReady(int layer, Stream& stream) override {
+    Record(layer, Activity::kCompute, layer_end_, 0);
+    std::vector<TransferPtr> arriving = std::move(arriving_);
+    arriving_.clear();
+    if (layer + 1 < context_.cache->shape().layers) PostReceives(layer + 1);
+    SendOwn(layer, stream);
+    const auto wait_begin = Clock::now();
+    for (const TransferPtr& transfer : arriving) {
+      if (Status status = transfer->OrderBefore(stream, After(context_.timeout)); !status.ok()) return status;
+    }
+    if (!arriving.empty())
+      Record(layer, Activity::kWait, wait_begin, received_bytes_[static_cast<size_t>(layer % 2)]);
+    SendArrived(layer, stream);
+    layer_end_ = Clock::now();
+    return Status::Ok();
+  }
+
+  Status Finish() override {
+    const int last_layer = context_.cache->shape().layers - 1;
+    Record(last_layer, Activity::kCompute, layer_end_, 0);
+    for (const TransferPtr& transfer : leaving_) {
+      if (Status status = transfer->Wait(After(context_.timeout)); !status.ok()) return status;
+    }
+    return Status::Ok();
+  }
+
+ protected:
+  /// Posts, with Receive, what this rank gets in `layer`.
+  virtual void PostReceives(int layer) = 0;
+  /// Sends, with Send, what may leave before anything arrived.
+  virtual void SendOwn(int /*layer*/, Stream& /*stream*/) {}
+  /// Sends, with Send, what had to arrive first.
+  virtual void SendArrived(int /*layer*/, Stream& /*stream*/) {}
+
+  void Receive(int from, int layer, int64_t begin, int64_t end) {
+    const KvSpan span = context_.cache->Span(layer, begin, end);
+    size_t& bytes = received_bytes_[static_cast<size_t>(layer % 2)];
+    if (arriving_.empty()) bytes = 0;
+    bytes += span.bytes();
+    arriving_.push_back(context_.fabric->Between(from, rank()).Receive(span));
+  }
+
+  void Send(int to, int layer, int64_t begin, int64_t end, Stream& stream) {
+    const auto send_begin = Clock::now();
+    const KvSpan span = context_.cache->Span(layer, begin, end);
+    leaving_.push_back(context_.fabric->Between(rank(), to).Send(span, stream));
+    Record(layer, Activity::kSend, send_begin, span.bytes());
+  }
+
+  [[nodiscard]] int rank() const { return context_.rank; }
+  [[nodiscard]] int ranks() const { return context_.partition->ranks(); }
+  [[nodiscard]] const Partition& partition() const { return *context_.partition; }
+
+ private:
+  void Record(int layer, Activity activity, Clock::time_point begin, size_t bytes) {
+    if (context_.timeline != nullptr) context_.timeline->Record(layer, activity, begin, Clock::now(), bytes);
+  }
+
+  ExchangeContext context_;
+  Clock::time_point layer_end_;  // when the exchange of the layer before ended
+  std::vector<TransferPtr> arriving_;
+  std::deque<TransferPtr> leaving_;
+  size_t received_bytes_[2] = {0, 0};  // of even and odd layers
+};
+
+/// The paper's chain: the prefix [0, begin) comes from the rank before, the prefix [0, end) goes to the rank after.
+class ChainExchange final : public SpanExchange {
+ public:
+  using SpanExchange::SpanExchange;
+
+ private:
+  void PostReceives(int layer) override {
+    if (rank() > 0) Receive(rank() - 1, layer, 0, partition().begin(rank()));
+  }
+  void SendArrived(int layer, Stream& stream) override {
+    if (rank() + 1 < ranks()) Send(rank() + 1, layer, 0, partition().end(rank()), stream);
+  }
+};
+
+/// Every rank sends its own rows to every later rank.
+class DirectExchange final : public SpanExchange {
+ public:
+  using SpanExchange::SpanExchange;
+
+ private:
+  void PostReceives(int layer) override {
+    for (int from = 0; from < rank(); ++from) Receive(from, layer, partition().begin(from), partition().end(from));
+  }
+  void SendOwn(int layer, Stream& stream) override {
+    for (int to = rank() + 1; to < ranks(); ++to) {
+      Send(to, layer, partition().begin(rank()), partition().end(rank()), stream);
+    }
+  }
+};
+
+/// The baseline: an all-gather of every rank's rows in every layer.
+class TspExchange final : public SpanExchange {
+ public:
+  TspExchange(const ExchangeContext& context, CausalWork causal) : SpanExchange(context), causal_(causal) {}
+
+  [[nodiscard]] AttentionExtent Extent(int64_t end) const override {
+    return {causal_ == CausalWork::kDense ? partition().tokens() : end, causal_};
+  }
+
+ private:
+  void PostReceives(int layer) override {
+    for (int from = 0; from < ranks(); ++from) {
+      if (from != rank()) Receive(from, layer, partition().begin(from), partition().end(from));
+    }
+  }
+  void SendOwn(int layer, Stream& stream) override {
+    for (int i = 1; i < ranks();
+         ++i) {  // each rank starts with its neighbour, so that no receiver is everyone's first
+      Send((rank() + i) % ranks(), layer, partition().begin(rank()), partition().end(rank()), stream);
+    }
+  }
+
+  CausalWork causal_;
+};
+
+}  // namespace
+
+std::unique_ptr<PrefillExchange> MakeExchange(Strategy strategy, Topology topology, const ExchangeContext& context) {
+  switch (strategy) {
+    case Strategy::kTspDense:
+      return std::make_unique<TspExchange>(context, CausalWork::kDense);
+    case Strategy::kTspCausal:
+      return std::make_unique<TspExchange>(context, CausalWork::kSkip);
+    case Strategy::kSingle:  // a partition of one rank: a chain without neighbours
+    case Strategy::kRunahead:
+      break;
+  }
+  switch (topology) {
+    case Topology::kChain:
+      return std::make_unique<ChainExchange>(context);
+    case Topology::kDirect:
+      return std::make_unique<DirectExchange>(context);
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "unknown topology");
+}
+
+}  // namespace runahead

@@ -1,0 +1,38 @@
+// The strategies: what happens between a layer's keys and values and its attention.
+#pragma once
+
+#include <memory>
+
+#include "base/deadline.h"
+#include "base/timeline.h"
+#include "kv/kv_cache.h"
+#include "link/link.h"
+#include "model/exchange.h"
+#include "plan/partition.h"
+#include "runahead/options.h"
+
+namespace runahead {
+
+/// What an exchange works with. Borrows everything; one per rank and prompt.
+struct ExchangeContext {
+  int rank = 0;
+  const Partition* partition = nullptr;
+  KvCache* cache = nullptr;
+  Fabric* fabric = nullptr;
+  std::chrono::duration<double> timeout{0};  // of each wait
+  RankTimeline* timeline = nullptr;          // or null: nothing is recorded
+};
+
+/// An exchange of one prompt phase: started before the first layer, finished after the last.
+class PrefillExchange : public Exchange {
+ public:
+  /// Posts what layer 0 receives.
+  virtual void Start() = 0;
+  /// Waits until everything sent has left, so that the cache may be reused.
+  virtual Status Finish() = 0;
+};
+
+/// kSingle and a partition of one rank exchange nothing.
+std::unique_ptr<PrefillExchange> MakeExchange(Strategy strategy, Topology topology, const ExchangeContext& context);
+
+}  // namespace runahead

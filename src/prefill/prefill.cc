@@ -1,0 +1,34 @@
+#include "prefill/prefill.h"
+
+namespace runahead {
+
+Status PrefillRank(const RankPrefill& job) {
+  const Partition& partition = *job.exchange.partition;
+  const int rank = job.exchange.rank;
+  const bool last = rank + 1 == partition.ranks();
+  const int64_t begin = partition.begin(rank);
+  const auto chunk = job.prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(partition.rows(rank)));
+
+  const auto exchange = MakeExchange(job.strategy, job.topology, job.exchange);
+  exchange->Start();
+  const LastLayer last_layer = last ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
+  Status status = job.decoder->Forward(chunk, begin, last_layer, *job.rope, *job.exchange.cache, *exchange,
+                                       *job.workspace, *job.ops, *job.stream);
+  if (!status.ok()) return status;
+  job.stream->Synchronize();
+  return exchange->Finish();
+}
+
+int64_t CacheRows(Strategy strategy, const Partition& partition, int rank) {
+  switch (strategy) {
+    case Strategy::kSingle:
+    case Strategy::kRunahead:
+      return partition.end(rank);
+    case Strategy::kTspDense:
+    case Strategy::kTspCausal:
+      return partition.tokens();
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "unknown strategy");
+}
+
+}  // namespace runahead

@@ -1,0 +1,34 @@
+// One rank's part of a prompt phase.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/status.h"
+#include "model/decoder.h"
+#include "prefill/exchanges.h"
+
+namespace runahead {
+
+/// What a rank needs to prefill its chunk. Borrows everything.
+struct RankPrefill {
+  std::span<const int32_t> prompt;  // all of it
+  Strategy strategy = Strategy::kSingle;
+  Topology topology = Topology::kChain;
+  ExchangeContext exchange;  // rank, partition, cache, fabric
+  const Decoder* decoder = nullptr;
+  const RopeTable* rope = nullptr;
+  Workspace* workspace = nullptr;
+  Ops* ops = nullptr;
+  Stream* stream = nullptr;
+};
+
+/// Runs the rank's chunk through all layers and waits until its device and its sends are done. On success the rows
+/// the rank needs are in its cache, and the last rank's workspace holds the logits of the prompt's last position.
+/// Fails when rows did not arrive in time.
+Status PrefillRank(const RankPrefill& job);
+
+/// Rows of a sequence of `tokens` that this rank's cache must have room for.
+int64_t CacheRows(Strategy strategy, const Partition& partition, int rank);
+
+}  // namespace runahead

@@ -1,0 +1,47 @@
+#include "report/ticks.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "base/check.h"
+
+namespace runahead::report {
+namespace {
+
+constexpr double kSlack = 1e-9;  // of rounding, relative
+
+}  // namespace
+
+std::vector<double> LinearTicks(double end, int count) {
+  CHECK_GT(end, 0.0);
+  CHECK_GT(count, 0);
+  const double raw = end / count;
+  const double power = std::pow(10, std::floor(std::log10(raw)));
+  const double ratio = raw / power;
+  const double step = power * (ratio <= 1 + kSlack ? 1 : ratio <= 2 + kSlack ? 2 : ratio <= 5 + kSlack ? 5 : 10);
+  std::vector<double> ticks;
+  for (int i = 0; i * step <= end * (1 + kSlack); ++i) ticks.push_back(i * step);
+  return ticks;
+}
+
+std::vector<double> LogTicks(double low, double high, int count) {
+  CHECK(low > 0 && low <= high);
+  std::vector<double> fine;
+  std::vector<double> coarse;
+  const int first = static_cast<int>(std::floor(std::log10(low)));
+  const int last = static_cast<int>(std::ceil(std::log10(high)));
+  for (int exponent = first; exponent <= last; ++exponent) {
+    for (const int lead : {1, 2, 5}) {
+      const double value = lead * std::pow(10, exponent);
+      if (value < low * (1 - kSlack) || value > high * (1 + kSlack)) continue;
+      fine.push_back(value);
+      if (lead == 1) coarse.push_back(value);
+    }
+  }
+  return fine.size() > static_cast<size_t>(count) ? coarse : fine;
+}
+
+std::string TickLabel(double value) { return fmt::format("{:g}", std::abs(value) < 1e-300 ? 0 : value); }
+
+}  // namespace runahead::report

@@ -1,0 +1,20 @@
+// Where the marks of an axis stand.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace runahead::report {
+
+/// Multiples of 1, 2 or 5 times a power of ten from 0 to at most `end`, about `count` of them. `end` must be
+/// positive.
+std::vector<double> LinearTicks(double end, int count);
+
+/// 1, 2 and 5 times powers of ten within [low, high], or powers of ten alone where those would be more than `count`.
+/// Needs 0 < low <= high.
+std::vector<double> LogTicks(double low, double high, int count);
+
+/// The shortest decimal of a tick: "0.05", "200".
+std::string TickLabel(double value);
+
+}  // namespace runahead::report

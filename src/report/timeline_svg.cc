@@ -1,0 +1,98 @@
+#include "report/timeline_svg.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "report/lanes.h"
+#include "report/svg.h"
+#include "report/ticks.h"
+#include "report/units.h"
+
+namespace runahead::report {
+namespace {
+
+constexpr double kLeft = 170;
+constexpr double kPlotWidth = 820;
+constexpr double kWidth = kLeft + kPlotWidth + 30;
+constexpr double kTop = 70;
+constexpr double kBar = 22;
+constexpr double kSends = 7;
+constexpr double kLane = kBar + kSends + 11;
+constexpr double kThinnest = 0.4;  // so that short events can be seen
+constexpr std::array kActivities = {Activity::kCompute, Activity::kWait, Activity::kSend};
+
+std::string Tooltip(const TimelineEvent& event) {
+  const double ms = event.end_ms - event.begin_ms;
+  std::string text = fmt::format("rank {}, layer {}: {} {} (from {})", event.rank, event.layer, Name(event.activity),
+                                 Milliseconds(ms), Milliseconds(event.begin_ms));
+  if (event.activity == Activity::kCompute) return text;
+  text += ", " + Bytes(event.bytes);
+  if (const std::string rate = Rate(event.bytes, ms); !rate.empty()) text += " at " + rate;
+  return text;
+}
+
+std::string Classes(const TimelineEvent& event) {
+  std::string classes(Name(event.activity));
+  if (event.activity == Activity::kCompute && event.layer % 2 == 1) classes += " odd";
+  return classes;
+}
+
+void DrawLane(SvgCanvas& canvas, const Lane& lane, double y, double pixels_per_ms) {
+  for (const TimelineEvent& event : lane.events) {
+    const double x = kLeft + event.begin_ms * pixels_per_ms;
+    const double width = std::max(kThinnest, (event.end_ms - event.begin_ms) * pixels_per_ms);
+    const bool sends = event.activity == Activity::kSend;
+    canvas.Rect(x, sends ? y + kBar + 1 : y, width, sends ? kSends : kBar, Classes(event), Tooltip(event));
+    if (event.activity == Activity::kCompute) canvas.Line(x, y, x, y + kBar, "layer");
+  }
+}
+
+void DrawLegend(SvgCanvas& canvas) {
+  double x = kLeft;
+  for (const Activity activity : kActivities) {
+    canvas.Rect(x, 40, 12, 12, Name(activity));
+    canvas.Text(x + 18, 50, Name(activity), "faint");
+    x += 90;
+  }
+  canvas.Text(x, 50, "shades tell layers apart", "faint");
+}
+
+void DrawAxis(SvgCanvas& canvas, double end_ms, double pixels_per_ms, double bottom) {
+  constexpr int kTicks = 8;
+  for (const double tick : LinearTicks(end_ms, kTicks)) {
+    const double x = kLeft + tick * pixels_per_ms;
+    canvas.Line(x, kTop - 6, x, bottom, "grid");
+    canvas.Text(x, bottom + 16, TickLabel(tick), "faint", SvgCanvas::Anchor::kMiddle);
+  }
+  canvas.Line(kLeft, bottom, kLeft + kPlotWidth, bottom, "axis");
+  canvas.Text(kLeft + kPlotWidth, bottom + 34, "ms since the prompt phase began", "faint", SvgCanvas::Anchor::kEnd);
+}
+
+}  // namespace
+
+std::string TimelineSvg(std::span<const TimelineEvent> events, const TimelineSvgOptions& options) {
+  const Lanes lanes = SplitIntoLanes(events);
+  const double bottom = kTop + kLane * static_cast<double>(std::max<size_t>(lanes.ranks.size(), 1));
+  SvgCanvas canvas(kWidth, bottom + 46, options.title);
+  canvas.Text(20, 26, options.title, "ink title");
+  DrawLegend(canvas);
+  if (!(lanes.end_ms > 0)) {
+    canvas.Text(kLeft, kTop + kBar, "no events were recorded", "faint");
+    return canvas.Finish();
+  }
+  const double pixels_per_ms = kPlotWidth / lanes.end_ms;
+  DrawAxis(canvas, lanes.end_ms, pixels_per_ms, bottom);
+  double y = kTop;
+  for (const Lane& lane : lanes.ranks) {
+    const auto index = static_cast<size_t>(lane.rank);
+    const std::string label = index < options.lanes.size() ? options.lanes[index] : fmt::format("rank {}", lane.rank);
+    canvas.Text(kLeft - 12, y + kBar - 6, label, "ink", SvgCanvas::Anchor::kEnd);
+    DrawLane(canvas, lane, y, pixels_per_ms);
+    y += kLane;
+  }
+  return canvas.Finish();
+}
+
+}  // namespace runahead::report

@@ -1,0 +1,21 @@
+// A timeline as a picture.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runahead/timeline.h"
+
+namespace runahead::report {
+
+struct TimelineSvgOptions {
+  std::string title = "Prompt phase";
+  std::vector<std::string> lanes;  // what stands beside each rank; missing ones read "rank 3"
+};
+
+/// One lane per rank: a bar of compute and waits, the layers set apart, and below it a thin bar of sends, which may
+/// overlap with both. Tooltips give layer, duration, bytes and GB/s. The axis is in milliseconds.
+std::string TimelineSvg(std::span<const TimelineEvent> events, const TimelineSvgOptions& options = {});
+
+}  // namespace runahead::report

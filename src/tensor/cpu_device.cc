@@ -1,0 +1,87 @@
+#include "tensor/cpu_device.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <string>
+
+#include "runahead/error.h"
+
+namespace runahead {
+namespace {
+
+void Unmap(void* data, size_t bytes) { ::munmap(data, bytes); }
+
+/// MemAvailable of the kernel, in bytes; all of the memory where the kernel does not tell.
+size_t AvailableBytes() {
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string line; std::getline(meminfo, line);) {
+    if (line.starts_with("MemAvailable:")) return std::stoull(line.substr(13)) * 1024;
+  }
+  return static_cast<size_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(::sysconf(_SC_PAGE_SIZE));
+}
+
+class DrainedStream final : public Stream {
+ public:
+  void Synchronize() override {}
+};
+
+class CpuDevice final : public Device {
+ public:
+  [[nodiscard]] std::string name() const override { return "cpu"; }
+
+  Buffer Allocate(size_t bytes) override {
+    if (bytes == 0) return {};
+    void* data = MAP_FAILED;
+    if (bytes <= FreeBytes()) {
+      data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    }
+    if (data == MAP_FAILED) {
+      throw ConfigError(fmt::format("cpu: no room for {} bytes of memory ({} bytes are free)", bytes, FreeBytes()));
+    }
+    ::madvise(data, bytes, MADV_HUGEPAGE);
+    return {data, bytes, &Unmap};
+  }
+
+  [[nodiscard]] size_t FreeBytes() const override { return AvailableBytes(); }
+  std::unique_ptr<Stream> NewStream() override { return std::make_unique<DrainedStream>(); }
+  void CopyFromHost(void* to, const void* from, size_t bytes, Stream& /*stream*/) override {
+    std::memcpy(to, from, bytes);
+  }
+  void CopyToHost(void* to, const void* from, size_t bytes, Stream& /*stream*/) override {
+    std::memcpy(to, from, bytes);
+  }
+};
+
+}  // namespace
+
+std::vector<int> AvailableProcessors() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  std::vector<int> processors;
+  if (::sched_getaffinity(0, sizeof mask, &mask) == 0) {
+    for (int i = 0; i < CPU_SETSIZE; ++i) {
+      if (CPU_ISSET(i, &mask)) processors.push_back(i);
+    }
+  }
+  if (processors.empty()) processors.push_back(0);
+  return processors;
+}
+
+void BindThread(const std::vector<int>& processors) {
+  if (processors.empty()) return;
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  for (const int i : processors) CPU_SET(i, &mask);
+  (void)::pthread_setaffinity_np(::pthread_self(), sizeof mask, &mask);
+}
+
+std::unique_ptr<Device> MakeCpuDevice() { return std::make_unique<CpuDevice>(); }
+
+}  // namespace runahead

@@ -1,0 +1,22 @@
+// The CPU as a device: host memory, and streams that are always drained.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "tensor/device.h"
+
+namespace runahead {
+
+/// Processors this process may run on, as the kernel numbers them (its affinity mask).
+std::vector<int> AvailableProcessors();
+
+/// Binds the calling thread, and threads it starts later, to `processors`. Best effort: an empty list or a refusal
+/// leaves it as it was.
+void BindThread(const std::vector<int>& processors);
+
+/// Host memory for one rank. Allocations are page-aligned and untouched until written, so a rank's first writes place
+/// them near it.
+std::unique_ptr<Device> MakeCpuDevice();
+
+}  // namespace runahead

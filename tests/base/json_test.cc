@@ -1,0 +1,76 @@
+#include "base/json.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "base/file.h"
+#include "runahead/error.h"
+
+namespace runahead {
+namespace {
+
+/// The message of the ConfigError that `function` throws.
+template <typename Function>
+std::string Refusal(Function&& function) {
+  try {
+    function();
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+TEST(ParseJson, NamesTheOriginOfBrokenText) {
+  const std::string message = Refusal([] { ParseJson("{\"a\": ", "config.json"); });
+  EXPECT_TRUE(message.starts_with("config.json: not valid JSON")) << message;
+  EXPECT_EQ(message.find('\n'), std::string::npos);
+}
+
+TEST(ParseJson, RefusesDuplicateKeysAndDeepNesting) {
+  EXPECT_EQ(Refusal([] { ParseJson(R"({"a": 1, "a": 2})", "f"); }), "f: key \"a\" appears twice in one object");
+  EXPECT_EQ(ParseJson(R"([{"a": 1}, {"a": 2}])", "f").size(), 2u);
+  const std::string deep = std::string(70, '[') + std::string(70, ']');
+  EXPECT_EQ(Refusal([&] { ParseJson(deep, "f"); }), "f: JSON is nested deeper than 64 levels");
+  EXPECT_EQ(Refusal([&] { ParseJson(std::string(1 << 20, '['), "f"); }), "f: JSON is nested deeper than 64 levels");
+}
+
+TEST(JsonObject, NamesFieldAndValueOfWhatItRefuses) {
+  const Json json = ParseJson(R"({"n": 7, "big": 18446744073709551615, "x": 1.5, "s": "text", "none": null})", "f");
+  const JsonObject object(json, "f");
+  EXPECT_EQ(object.Int("n", 1, 7), 7);
+  EXPECT_EQ(object.Int("none", 1, 9, 3), 3);
+  EXPECT_EQ(Refusal([&] { (void)object.Int("n", 8, 9); }), "f: n: expected an integer from 8 to 9, got 7");
+  EXPECT_EQ(Refusal([&] { (void)object.Int("big", 0, INT64_MAX); }),
+            "f: big: expected an integer from 0 to 9223372036854775807, got 18446744073709551615");
+  EXPECT_EQ(Refusal([&] { (void)object.Int("x", 0, 9); }), "f: x: expected an integer from 0 to 9, got 1.5");
+  EXPECT_EQ(Refusal([&] { (void)object.Number("s"); }), "f: s: expected a number, got \"text\"");
+  EXPECT_EQ(Refusal([&] { (void)object.String("absent"); }), "f: absent is missing, expected a string");
+  EXPECT_EQ(Refusal([&] { JsonObject(json.at("n"), "f: n"); }), "f: n: expected a JSON object, got 7");
+}
+
+TEST(Files, NameThePathAndTheReason) {
+  EXPECT_THROW(ReadFile("/nowhere/file"), IoError);
+  EXPECT_THROW(ReadFile(std::filesystem::temp_directory_path()), IoError);
+  EXPECT_THROW(MappedFile(std::filesystem::temp_directory_path()), IoError);
+  EXPECT_THROW(WriteFile("/nowhere/file", "x"), IoError);
+  try {
+    ReadFile("/nowhere/file");
+  } catch (const IoError& error) {
+    EXPECT_STREQ(error.what(), "/nowhere/file: cannot open: No such file or directory");
+  }
+}
+
+TEST(Files, ComeBackAsWritten) {
+  const auto path = std::filesystem::temp_directory_path() / "runahead_file_test";
+  const std::string content("a\0b\n", 4);
+  WriteFile(path, content);
+  EXPECT_EQ(ReadFile(path), content);
+  MappedFile first(path);
+  const MappedFile moved(std::move(first));
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(moved.bytes().data()), moved.bytes().size()), content);
+  std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace runahead

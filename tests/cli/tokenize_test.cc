@@ -1,0 +1,79 @@
+// `runahead tokenize`: lines in, lines out.
+#include "tests/cli/fixture.h"
+
+namespace runahead {
+namespace {
+
+class TokenizeTest : public CliTest {
+ protected:
+  static Outcome Tokenize(const std::vector<std::string>& more, const std::string& input) {
+    std::vector<std::string> arguments = {"tokenize", "--model", Model()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Runahead(arguments, {input, false, ""});
+  }
+
+  static std::string TokenizeWell(const std::vector<std::string>& more, const std::string& input) {
+    const Outcome outcome = Tokenize(more, input);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return outcome.out;
+  }
+};
+
+TEST_F(TokenizeTest, OneListPerLine) {
+  EXPECT_EQ(TokenizeWell({"--no-special"}, "ab\n\nA"), "[97, 98]\n[]\n[65]\n");
+  EXPECT_EQ(TokenizeWell({"--no-special"}, ""), "");
+  EXPECT_EQ(TokenizeWell({"--no-special"}, "\n"), "[]\n");
+  const Json with_special = Json::parse(TokenizeWell({}, "ab"));
+  EXPECT_GT(with_special.size(), 2U) << "the made tokenizer begins texts with a token";
+}
+
+TEST_F(TokenizeTest, JsonLinesHoldNewlines) {
+  EXPECT_EQ(TokenizeWell({"--no-special", "--json-lines"}, "\"a\\nb\"\n\"\"\n"), "[97, 10, 98]\n[]\n");
+  EXPECT_EQ(TokenizeWell({"--decode", "--json-lines"}, "[97, 10, 98, 195, 169]\n"), "\"a\\nb\xC3\xA9\"\n");
+}
+
+TEST_F(TokenizeTest, DecodeTurnsItBack) {
+  const std::string text = "The quick \xC3\xA9 fox\n  jumps\t\n\n\xF0\x9F\x98\x80 end\n";
+  for (const std::vector<std::string>& flags : {std::vector<std::string>{}, {"--no-special"}}) {
+    std::vector<std::string> decode = flags;
+    decode.emplace_back("--decode");
+    EXPECT_EQ(TokenizeWell(decode, TokenizeWell(flags, text)), text);
+  }
+}
+
+TEST_F(TokenizeTest, KeepsTheOrderOfManyLines) {
+  std::string input;
+  std::string expected;
+  for (int i = 0; i < 60000; ++i) {
+    input += std::string(1 + i % 13, static_cast<char>('a' + i % 26)) + "\n";
+    expected += "[" + std::to_string('a' + i % 26);
+    for (int j = 0; j < i % 13; ++j) expected += ", " + std::to_string('a' + i % 26);
+    expected += "]\n";
+  }
+  WriteFile(InFolder("lines.txt"), input);
+  EXPECT_EQ(TokenizeWell({"--no-special", "--file", InFolder("lines.txt")}, ""), expected);
+}
+
+TEST_F(TokenizeTest, ABadLineIsNamedAndNothingIsPrinted) {
+  const auto refused = [](const std::vector<std::string>& flags, const std::string& input, const std::string& part) {
+    const Outcome outcome = Tokenize(flags, input);
+    EXPECT_EQ(outcome.exit_code, 2) << input;
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
+    EXPECT_EQ(outcome.err.find('\n') + 1, outcome.err.size());
+  };
+  refused({}, "good\nb\xC3(d\n", "stdin: line 2");
+  refused({"--json-lines"}, "\"good\"\nbad\n", "stdin: line 2");
+  refused({"--json-lines"}, "[1]\n", "stdin: line 1");
+  refused({"--json-lines"}, "\"\\ud800\"\n", "stdin: line 1");
+  refused({"--decode"}, "[1]\n{}\n", "stdin: line 2");
+  refused({"--decode"}, "[1.5]\n", "1.5");
+  refused({"--decode"}, "[-1]\n", "-1");
+  refused({"--decode"}, "[2147483648]\n", "2147483648");
+  refused({"--decode"}, "[2147483647]\n", "2147483647");
+  refused({"--file", InFolder("missing")}, "", InFolder("missing"));
+  EXPECT_EQ(Runahead({"tokenize", "--model", InFolder("nowhere")}).exit_code, 2);
+}
+
+}  // namespace
+}  // namespace runahead

@@ -1,0 +1,166 @@
+// What every link must do, run against each fabric, plain and under the fault decorator.
+#include <gtest/gtest.h>
+
+#include <future>
+#include <random>
+#include <thread>
+
+#include "link/fault/fault_fabric.h"
+#include "link/local/local_fabric.h"
+#include "tensor/cpu_device.h"
+
+namespace runahead {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr KvShape kShape{.layers = 3, .kv_heads = 2, .head_dim = 5, .dtype = DType::kF32};
+constexpr int64_t kTokens = 11;
+
+std::unique_ptr<Fabric> MakeJitteredFabric(int ranks) {
+  Faults faults;
+  faults.seed = 7;
+  faults.max_delay = milliseconds(2);
+  return MakeFaultFabric(MakeLocalFabric(ranks), faults);
+}
+
+struct FabricKind {
+  const char* name;
+  std::unique_ptr<Fabric> (*make)(int ranks);
+
+  friend void PrintTo(const FabricKind& kind, std::ostream* out) { *out << kind.name; }
+};
+
+class LinkContract : public testing::TestWithParam<FabricKind> {
+ protected:
+  std::unique_ptr<Device> device_ = MakeCpuDevice();
+  std::unique_ptr<Stream> stream_ = device_->NewStream();
+  std::unique_ptr<Fabric> fabric_ = GetParam().make(3);
+};
+
+void FillRandomly(const KvCache& cache, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  for (int layer = 0; layer < kShape.layers; ++layer) {
+    const KvSpan span = cache.Span(layer, 0, cache.capacity());
+    for (const TensorView& view : {span.k, span.v}) {
+      for (int64_t i = 0; i < view.shape().elements(); ++i) view.As<float>()[i] = normal(random);
+    }
+  }
+}
+
+std::vector<float> Values(const TensorView& view) {
+  return {view.As<float>(), view.As<float>() + view.shape().elements()};
+}
+
+void ExpectSameRows(const KvCache& a, const KvCache& b, int64_t begin, int64_t end) {
+  for (int layer = 0; layer < kShape.layers; ++layer) {
+    EXPECT_EQ(Values(a.Span(layer, begin, end).k), Values(b.Span(layer, begin, end).k)) << "layer " << layer;
+    EXPECT_EQ(Values(a.Span(layer, begin, end).v), Values(b.Span(layer, begin, end).v)) << "layer " << layer;
+  }
+}
+
+TEST_P(LinkContract, MovesRowsWhicheverSidePostsFirst) {
+  const KvCache source(*device_, kShape, kTokens);
+  const KvCache target(*device_, kShape, kTokens + 4);  // capacities need not be equal
+  FillRandomly(source, 1);
+  FillRandomly(target, 2);
+  const std::vector<float> untouched = Values(target.Span(1, 9, kTokens + 4).v);
+  Link& link = fabric_->Between(0, 2);
+  for (int layer = 0; layer < kShape.layers; ++layer) {
+    std::unique_ptr<Transfer> sent;
+    std::unique_ptr<Transfer> received;
+    if (layer % 2 == 0) {
+      received = link.Receive(target.Span(layer, 2, 9));
+      sent = link.Send(source.Span(layer, 2, 9), *stream_);
+    } else {
+      sent = link.Send(source.Span(layer, 2, 9), *stream_);
+      received = link.Receive(target.Span(layer, 2, 9));
+    }
+    ASSERT_TRUE(received->OrderBefore(*stream_, After(seconds(10))).ok());
+    ASSERT_TRUE(sent->Wait(After(seconds(10))).ok());
+  }
+  ExpectSameRows(source, target, 2, 9);
+  EXPECT_EQ(Values(target.Span(1, 9, kTokens + 4).v), untouched);
+}
+
+TEST_P(LinkContract, KeepsTheOrderOfManySpansBetweenThreads) {
+  const KvCache source(*device_, kShape, kTokens);
+  const KvCache target(*device_, kShape, kTokens);
+  FillRandomly(source, 3);
+  Link& link = fabric_->Between(1, 0);
+  std::thread sender([&] {
+    for (int layer = 0; layer < kShape.layers; ++layer) {
+      for (int64_t row = 0; row < kTokens; ++row) {
+        const auto sent = link.Send(source.Span(layer, row, row + 1), *stream_);
+        EXPECT_TRUE(sent->Wait(After(seconds(10))).ok());
+      }
+    }
+  });
+  for (int layer = 0; layer < kShape.layers; ++layer) {
+    for (int64_t row = 0; row < kTokens; ++row) {
+      EXPECT_TRUE(link.Receive(target.Span(layer, row, row + 1))->Wait(After(seconds(10))).ok());
+    }
+  }
+  sender.join();
+  ExpectSameRows(source, target, 0, kTokens);
+}
+
+TEST_P(LinkContract, AWaitEndsAtItsDeadlineAndNamesTheLink) {
+  const KvCache target(*device_, kShape, kTokens);
+  const auto received = fabric_->Between(0, 1).Receive(target.Span(2, 0, 4));
+  const Status status = received->Wait(After(milliseconds(5)));
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.message(), "link 0 -> 1: layer 2 rows [0, 4) did not arrive before the deadline");
+}
+
+TEST_P(LinkContract, AFailureWakesEveryWaiterAndKeepsTheFirstReason) {
+  const KvCache target(*device_, kShape, kTokens);
+  const auto first = fabric_->Between(0, 1).Receive(target.Span(0, 0, 4));
+  const auto second = fabric_->Between(2, 1).Receive(target.Span(0, 4, 8));
+  auto waiter = std::async(std::launch::async, [&] { return first->Wait(After(seconds(30))).message(); });
+  fabric_->Fail(Status::Failed("rank 0: out of luck"));
+  fabric_->Fail(Status::Failed("rank 2: too late to matter"));
+  EXPECT_EQ(waiter.get(), "rank 0: out of luck");
+  EXPECT_EQ(second->Wait(After(seconds(30))).message(), "rank 0: out of luck");
+  const auto later = fabric_->Between(0, 1).Send(target.Span(1, 0, 4), *stream_);
+  EXPECT_EQ(later->Wait(After(seconds(30))).message(), "rank 0: out of luck");
+}
+
+TEST_P(LinkContract, EndsThatPostDifferentSpansBothFail) {
+  const KvCache source(*device_, kShape, kTokens);
+  const KvCache target(*device_, kShape, kTokens);
+  Link& link = fabric_->Between(0, 1);
+  const auto received = link.Receive(target.Span(0, 0, 4));
+  const auto sent = link.Send(source.Span(0, 0, 5), *stream_);
+  EXPECT_FALSE(received->Wait(After(seconds(10))).ok());
+  EXPECT_EQ(sent->Wait(After(seconds(10))).message(),
+            "link 0 -> 1: one end posted layer 0 rows [0, 5), the other layer 0 rows [0, 4)");
+}
+
+INSTANTIATE_TEST_SUITE_P(Fabrics, LinkContract,
+                         testing::Values(FabricKind{"local", &MakeLocalFabric},
+                                         FabricKind{"jittered", &MakeJitteredFabric}),
+                         [](const auto& kind) { return kind.param.name; });
+
+TEST(FaultFabric, LosesWhatARankSendsFromALayerOn) {
+  const auto device = MakeCpuDevice();
+  const auto stream = device->NewStream();
+  Faults faults;
+  faults.lose_from = 0;
+  faults.lose_layer = 1;
+  const auto fabric = MakeFaultFabric(MakeLocalFabric(2), faults);
+  const KvCache source(*device, kShape, kTokens);
+  const KvCache target(*device, kShape, kTokens);
+  FillRandomly(source, 5);
+  for (int layer = 0; layer < 2; ++layer) {
+    const auto received = fabric->Between(0, 1).Receive(target.Span(layer, 0, 4));
+    const auto sent = fabric->Between(0, 1).Send(source.Span(layer, 0, 4), *stream);
+    EXPECT_TRUE(sent->Wait(After(seconds(10))).ok());
+    EXPECT_EQ(received->Wait(After(milliseconds(5))).ok(), layer == 0);
+  }
+}
+
+}  // namespace
+}  // namespace runahead

@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""Writes tests/model/goldens/: tiny random models with what HF transformers computes from them.
+
+    pip install torch transformers safetensors
+    python3 tools/make_goldens.py [NAME ...]
+
+Each folder is a model as users have it (config.json, safetensors) and a golden.json: the seed and versions, the
+prompts, the logits of the first and last position in float32 with eager attention, and the next 12 greedy tokens.
+Weights are spread so that attention is far from uniform; norm weights and biases are perturbed so that none cancels.
+A model whose greedy choice is close is refused: pick another seed.
+"""
+import argparse
+import json
+import pathlib
+import shutil
+import sys
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
+
+GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "tests" / "model" / "goldens"
+PROMPT_LENGTHS = [1, 7, 64, 333]
+GREEDY_TOKENS = 12
+MIN_GREEDY_GAP = 1e-3  # of the largest |logit|: ten times what an implementation may err
+
+BASE = dict(hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+            vocab_size=53, max_position_embeddings=512, bos_token_id=1, eos_token_id=2)
+LLAMA3_ROPE = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                   original_max_position_embeddings=64)
+
+# name: (config class, its fields beyond BASE, dtype of the files, options)
+MODELS = {
+    "llama-mha-f32": (LlamaConfig, dict(), "float32", {}),
+    "llama-gqa-tied-bf16": (LlamaConfig, dict(num_key_value_heads=2, tie_word_embeddings=True, vocab_size=64),
+                            "bfloat16", {}),
+    "llama-mqa-wide-heads-f16": (LlamaConfig, dict(num_key_value_heads=1, head_dim=24, rms_norm_eps=1e-3,
+                                                   hidden_act="gelu"), "float16", {}),
+    "llama-biases-f32": (LlamaConfig, dict(num_key_value_heads=2, attention_bias=True, mlp_bias=True, vocab_size=57,
+                                           intermediate_size=30), "float32", {}),
+    "llama-odd-sizes-f32": (LlamaConfig, dict(hidden_size=30, num_attention_heads=5, num_key_value_heads=1,
+                                              intermediate_size=23, vocab_size=61, num_hidden_layers=3,
+                                              hidden_act="gelu_pytorch_tanh"), "float32", {}),
+    "llama-llama3-rope-bf16": (LlamaConfig, dict(num_key_value_heads=2, head_dim=32,
+                                                 rope_parameters=dict(LLAMA3_ROPE, rope_theta=500000.0)),
+                               "bfloat16", {}),
+    "llama-llama3-rope-old-bf16": (LlamaConfig, dict(num_key_value_heads=2, head_dim=16,
+                                                     rope_parameters=dict(LLAMA3_ROPE, rope_theta=100000.0)),
+                                   "bfloat16", {"old_rope": "rope_type"}),
+    "llama-linear-rope-old-f16": (LlamaConfig, dict(num_key_value_heads=2, rope_parameters=dict(
+        rope_type="linear", factor=2.5, rope_theta=20000.0)), "float16", {"old_rope": "type"}),
+    "llama-linear-rope-shards-bf16": (LlamaConfig, dict(num_key_value_heads=2, num_hidden_layers=3,
+                                                        rope_parameters=dict(rope_type="linear", factor=4.0,
+                                                                             rope_theta=10000.0)),
+                                      "bfloat16", {"max_shard_size": 20_000}),
+    "mistral-window-bf16": (MistralConfig, dict(num_key_value_heads=2, sliding_window=21), "bfloat16", {}),
+    "mistral-no-window-f16": (MistralConfig, dict(num_key_value_heads=2, sliding_window=None, head_dim=16), "float16",
+                              {}),
+    "qwen2-bf16": (Qwen2Config, dict(num_key_value_heads=2, tie_word_embeddings=True), "bfloat16", {}),
+    "qwen2-windows-bf16": (Qwen2Config, dict(num_key_value_heads=1, num_hidden_layers=3, use_sliding_window=True,
+                                             sliding_window=40, max_window_layers=1), "bfloat16", {}),
+}
+
+
+def randomise(model, seed, dtype):
+    """Fills every parameter, rounded to what the files will hold."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if name.endswith("norm.weight"):
+            values = 1 + 0.3 * noise
+        elif name.endswith("bias"):
+            values = 0.3 * noise
+        elif "embed_tokens" in name:
+            values = noise
+        else:
+            spread = 2.0 if ("q_proj" in name or "k_proj" in name) else 1.0
+            values = spread * noise / parameter.shape[-1] ** 0.5
+        parameter.data = values.to(dtype).float()
+
+
+def write_model(directory, model, dtype, options):
+    """Saves the model as transformers does, then rewrites the rope in the form of transformers 4 where asked."""
+    model.to(dtype).save_pretrained(directory, max_shard_size=options.get("max_shard_size", "5GB"))
+    model.float()
+    if "old_rope" in options:
+        path = directory / "config.json"
+        config = json.loads(path.read_text())
+        rope = config.pop("rope_parameters")
+        config["rope_theta"] = rope.pop("rope_theta")
+        rope[options["old_rope"]] = rope.pop("rope_type")
+        config["rope_scaling"] = rope
+        config["torch_dtype"] = config.pop("dtype")
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def run_prompt(model, prompt):
+    """Logits of the first and last position, the greedy tokens, and the smallest gap of a greedy choice."""
+    ids = list(prompt)
+    greedy = []
+    gap = float("inf")
+    first = last = None
+    with torch.no_grad():
+        for _ in range(GREEDY_TOKENS):
+            logits = model(torch.tensor([ids]), use_cache=False).logits[0].float()
+            if first is None:
+                first, last = logits[0].tolist(), logits[-1].tolist()
+            top = torch.topk(logits[-1], 2)
+            gap = min(gap, float((top.values[0] - top.values[1]) / logits[-1].abs().max()))
+            greedy.append(int(top.indices[0]))
+            ids.append(greedy[-1])
+    rounded = lambda values: [float(f"{value:.7g}") for value in values]
+    return {"ids": list(prompt), "first_logits": rounded(first), "last_logits": rounded(last), "greedy": greedy}, gap
+
+
+def make(name, seed):
+    config_class, fields, dtype_name, options = MODELS[name]
+    dtype = getattr(torch, dtype_name)
+    directory = GOLDENS / name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+
+    config = config_class(**{**BASE, **fields})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    randomise(model, seed, dtype)
+    write_model(directory, model, dtype, options)
+
+    # What the files say is the reference, not the model that wrote them.
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    generator = torch.Generator().manual_seed(seed + 1)
+    prompts = []
+    for length in PROMPT_LENGTHS:
+        ids = torch.randint(0, config.vocab_size, (length,), generator=generator).tolist()
+        result, gap = run_prompt(model, ids)
+        if gap < MIN_GREEDY_GAP:
+            return f"prompt of {length} tokens: greedy gap {gap:.1e}"
+        prompts.append(result)
+    golden = {
+        "made_by": "tools/make_goldens.py",
+        "seed": seed,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "file_dtype": dtype_name,
+        "inverse_frequencies": [float(f"{f:.9g}") for f in model.model.rotary_emb.inv_freq.float().tolist()],
+        "prompts": prompts,
+    }
+    (directory / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="models to write; all by default")
+    transformers.utils.logging.disable_progress_bar()
+    names = parser.parse_args().names or list(MODELS)
+    for name in names:
+        if name not in MODELS:
+            sys.exit(f"unknown model {name}; known: {', '.join(MODELS)}")
+        first_seed = 100 * (1 + list(MODELS).index(name))
+        for seed in range(first_seed, first_seed + 100):
+            refusal = make(name, seed)
+            if refusal is None:
+                size = sum(f.stat().st_size for f in (GOLDENS / name).iterdir())
+                print(f"{name}: seed {seed}, {size / 1000:.0f} kB")
+                break
+            print(f"{name}: seed {seed} refused, {refusal}")
+        else:
+            sys.exit(f"{name}: no seed has clear greedy choices")
+
+
+if __name__ == "__main__":
+    main()
