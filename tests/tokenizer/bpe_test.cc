@@ -71,7 +71,7 @@ Json RandomModel(std::mt19937& random) {
 
 TEST(Bpe, MergesAsTheDefinitionSays) {
   std::mt19937 random(7);
-  for (int round = 0; round < 200; ++round) {
+  for (int round = 0; round < 60; ++round) {
     const Json model = RandomModel(random);
     const Bpe bpe(JsonObject(model, "test"));
     for (const size_t length : {0, 1, 2, 5, 24, 25, 40, 63, 65, 200, 500}) {
@@ -88,7 +88,7 @@ TEST(Bpe, ScratchCanBeUsedForManyWords) {
   const Json model = RandomModel(random);
   const Bpe bpe(JsonObject(model, "test"));
   BpeScratch scratch;
-  for (int round = 0; round < 3000; ++round) {
+  for (int round = 0; round < 1000; ++round) {
     std::string word;
     const size_t length = random() % 90;
     while (word.size() < length) word += static_cast<char>('a' + random() % 4);

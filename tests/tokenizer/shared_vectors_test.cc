@@ -96,7 +96,7 @@ TEST_P(SharedTokenizers, LongTextsSurvive) {
   EXPECT_EQ(tokenizer.Decode(tokenizer.Encode(text)), text);
   for (const char* unit : {"a", " ", "\n", "<", "日", "=-", "\xC3\xA9"}) {
     std::string run;
-    while (run.size() < 300000) run += unit;
+    while (run.size() < 100000) run += unit;
     EXPECT_EQ(tokenizer.Decode(tokenizer.Encode(run)), run) << "many of " << Json(unit);
   }
 }
