@@ -67,15 +67,19 @@ class CharacterSplit final : public PreTokenizer {
   void Apply(Pieces& pieces) const override {
     Splitter(behavior_).Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
       for (uint32_t at = 0; at < text.size();) {
-        const char32_t character = Utf8At(text.data() + at);
+        const auto byte = static_cast<uint8_t>(text[at]);
         const uint32_t next = at + Utf8Length(text[at]);
-        if (character < low_.size() ? low_[character] : is_delimiter_(character)) matches.push_back({at, next});
+        if (byte < 0x80 ? low_[byte] : IsDelimiter(Utf8At(text.data() + at))) matches.push_back({at, next});
         at = next;
       }
     });
   }
 
  private:
+  [[nodiscard]] bool IsDelimiter(char32_t character) const {
+    return character < low_.size() ? low_[character] : is_delimiter_(character);
+  }
+
   bool (*is_delimiter_)(char32_t);
   std::array<bool, 0x180> low_{};  // is_delimiter_ of ASCII and of the byte-level alphabet
   SplitBehavior behavior_;
