@@ -79,6 +79,12 @@ def random_text(rng, special, corpus):
         elif kind < 0.9 and corpus:
             start = rng.randrange(len(corpus))
             parts.append(corpus[start : start + rng.randrange(1, 80)])
+        elif kind < 0.93 and corpus:  # long words
+            start = rng.randrange(len(corpus))
+            parts.append("".join(corpus[start : start + rng.randrange(100, 1500)].split()))
+        elif kind < 0.95:
+            letters = "".join(rng.choice(POOLS[0]) for _ in range(rng.randrange(2, 8)))
+            parts.append("".join(rng.choice(letters) for _ in range(rng.randrange(30, 600))))
         else:
             parts.append(rng.choice((" ", "\n", "a", "\u2581", "é", "0", "漢")) * rng.randrange(1, 40))
     return "".join(parts)

@@ -21,10 +21,9 @@ struct TokenizerParts;
 /// may be called from many threads at once.
 class Tokenizer {
  public:
-  /// Reads `tokenizer.json` and, where they exist, `tokenizer_config.json` and `special_tokens_map.json`; a folder
-  /// without `tokenizer.json` may hold a SentencePiece `tokenizer.model` instead. Throws IoError for a file that cannot
-  /// be read and ConfigError, naming file, field and value, for content that is broken or that this class does not
-  /// implement: nothing is approximated.
+  /// Reads `tokenizer.json` and, where they exist, `tokenizer_config.json` and `special_tokens_map.json`. Throws
+  /// IoError for a file that cannot be read and ConfigError, naming file, field and value, for content that is broken
+  /// or that this class does not implement: nothing is approximated.
   static Tokenizer Load(const std::filesystem::path& model_dir);
 
   /// The ids of `utf8_text`. With `add_special`, the beginning- and end-of-sequence ids are added that the model's
@@ -53,8 +52,9 @@ class Tokenizer {
   std::shared_ptr<const tokenizer::TokenizerParts> parts_;
 };
 
-/// Decodes ids one at a time: what Feed and Flush return, joined, is Tokenizer::Decode of all the ids. Text is returned
-/// as soon as no later id can change it, so a character is never cut. Keeps the tokenizer's tables alive; one thread.
+/// Decodes ids one at a time: what Feed and Flush return, joined, is Tokenizer::Decode of all the ids. Text is
+/// returned as soon as no later id can change it, so a character is never cut. Keeps the tokenizer's tables alive;
+/// one thread.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);

@@ -70,7 +70,7 @@ class AddedTokens {
    private:
     [[nodiscard]] size_t NextCandidate(std::string_view text, size_t from) const;
 
-    FlatMap children_;                // node << 8 | byte, to node; node 0 is the root
+    FlatMap children_;                    // node << 8 | byte, to node; node 0 is the root
     std::vector<int32_t> ids_{kNoToken};  // [node]
     std::string prefix_;                  // that all texts share
     std::array<bool, 256> starts_{};      // by the first byte of some text

@@ -138,7 +138,7 @@ void Bpe::MergeLong(BpeScratch& scratch) const {
     if (left.next == kNoSymbol) return;
     const int32_t right = symbols[left.next].id;
     left.rank = RankOf(MergeOf(left.id, right));
-    if (left.rank != kNoRank) scratch.queue->Push({left.rank, position}, left.id == right);
+    if (left.rank != kNoRank) scratch.queue->Push({left.rank, position});
   };
   for (uint32_t i = 0; i < count; ++i) offer(i);
   for (MergeQueue::Entry entry{}; scratch.queue->Pop(entry);) {

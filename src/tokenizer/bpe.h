@@ -87,7 +87,7 @@ class Bpe {
 
   // Which characters may stand side by side within a token. Where two may not, a text can be cut before merging.
   bool cuts_ = true;
-  FlatMap joins_;                       // left character << 32 | right character
+  FlatMap joins_;  // left character << 32 | right character
   std::array<bool, 128 * 128> ascii_joins_{};
 };
 

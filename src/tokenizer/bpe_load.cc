@@ -85,8 +85,8 @@ void Bpe::LoadMerges(const JsonObject& model) {
   }
   for (char32_t left = 0; left < 128; ++left) {
     for (char32_t right = 0; right < 128; ++right) {
-      ascii_joins_[left * 128 + right] = joins_.Find(uint64_t{left} << 32 | right) != FlatMap::kNone ||
-                                         !MaySplitAt(left) || !MaySplitAt(right);
+      ascii_joins_[left * 128 + right] =
+          joins_.Find(uint64_t{left} << 32 | right) != FlatMap::kNone || !MaySplitAt(left) || !MaySplitAt(right);
     }
   }
 }

@@ -10,7 +10,8 @@
 
 namespace runahead::tokenizer {
 
-/// A text and the pieces it is cut into so far: ascending, never empty, not overlapping; bytes in no piece are dropped.
+/// A text and the pieces it is cut into so far: ascending, never empty, not overlapping; bytes in no piece are
+/// dropped.
 struct Pieces {
   std::string text;           // under 4 GiB
   std::vector<Range> ranges;  // of `text`

@@ -67,15 +67,19 @@ class CharacterSplit final : public PreTokenizer {
   void Apply(Pieces& pieces) const override {
     Splitter(behavior_).Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
       for (uint32_t at = 0; at < text.size();) {
-        const char32_t character = Utf8At(text.data() + at);
+        const auto byte = static_cast<uint8_t>(text[at]);
         const uint32_t next = at + Utf8Length(text[at]);
-        if (character < low_.size() ? low_[character] : is_delimiter_(character)) matches.push_back({at, next});
+        if (byte < 0x80 ? low_[byte] : IsDelimiter(Utf8At(text.data() + at))) matches.push_back({at, next});
         at = next;
       }
     });
   }
 
  private:
+  [[nodiscard]] bool IsDelimiter(char32_t character) const {
+    return character < low_.size() ? low_[character] : is_delimiter_(character);
+  }
+
   bool (*is_delimiter_)(char32_t);
   std::array<bool, 0x180> low_{};  // is_delimiter_ of ASCII and of the byte-level alphabet
   SplitBehavior behavior_;
@@ -118,9 +122,9 @@ class ByteLevelPreTokenizer final : public PreTokenizer {
   void Apply(Pieces& pieces) const override {
     if (add_prefix_space_) PrefixSpaces(pieces);
     if (words_.has_value()) {
-      Splitter(SplitBehavior::kIsolated)
-          .Split(pieces,
-                 [this](std::string_view text, std::vector<Range>& matches) { words_->FindAll(text, matches); });
+      Splitter(SplitBehavior::kIsolated).Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
+        words_->FindAll(text, matches);
+      });
     }
     std::string mapped(pieces.text.size() * 2, '\0');
     char* write = mapped.data();
@@ -163,8 +167,8 @@ class MetaspacePreTokenizer final : public PreTokenizer {
       const std::string_view text = pieces.View(piece);
       const bool first = pieces.at_start && piece.begin == 0;
       const auto begin = static_cast<uint32_t>(spaced.size());
-      const bool wanted = metaspace_.prepend == PrependScheme::kAlways ||
-                          (metaspace_.prepend == PrependScheme::kFirst && first);
+      const bool wanted =
+          metaspace_.prepend == PrependScheme::kAlways || (metaspace_.prepend == PrependScheme::kFirst && first);
       if (wanted && !text.starts_with(metaspace_.replacement) && !text.starts_with(' ')) {
         spaced += metaspace_.replacement;
       }
@@ -179,12 +183,13 @@ class MetaspacePreTokenizer final : public PreTokenizer {
     }
     pieces.text = std::move(spaced);
     if (!split_) return;
-    Splitter(SplitBehavior::kMergedWithNext).Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
-      const std::string& mark = metaspace_.replacement;
-      for (size_t at = text.find(mark); at != std::string_view::npos; at = text.find(mark, at + mark.size())) {
-        matches.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(at + mark.size())});
-      }
-    });
+    Splitter(SplitBehavior::kMergedWithNext)
+        .Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
+          const std::string& mark = metaspace_.replacement;
+          for (size_t at = text.find(mark); at != std::string_view::npos; at = text.find(mark, at + mark.size())) {
+            matches.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(at + mark.size())});
+          }
+        });
   }
 
  private:
@@ -205,7 +210,8 @@ std::unique_ptr<const PreTokenizer> Make(const JsonObject& component) {
   }
   if (type == "Digits") {
     const bool single = component.Bool("individual_digits", false);
-    return std::make_unique<CharacterSplit>(IsNumeric, single ? SplitBehavior::kIsolated : SplitBehavior::kContiguous);
+    return std::make_unique<CharacterSplit>(IsNumeric,
+                                            single ? SplitBehavior::kIsolated : SplitBehavior::kContiguous);
   }
   RefuseType(component, "pre-tokenizer");
 }

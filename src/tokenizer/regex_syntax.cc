@@ -84,8 +84,8 @@ class Translator {
   }
 
   void Group() {
-    static constexpr std::array<std::string_view, 8> kKnown = {"(?:",  "(?=",  "(?!",  "(?<=",
-                                                               "(?<!", "(?>",  "(?i:", "(?-i:"};
+    static constexpr std::array<std::string_view, 8> kKnown = {
+        "(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:", "(?-i:"};
     if (!Ahead("(?") && !Ahead("(*")) return Copy(1);
     for (const std::string_view known : kKnown) {
       if (Ahead(known)) return Copy(known.size());

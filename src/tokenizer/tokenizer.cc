@@ -47,7 +47,8 @@ class Encoding {
       normalized = parts_.normalizer->Apply(std::string(raw));
       raw = normalized;
     }
-    if (raw.size() > kMaxText) throw ConfigError(fmt::format("the text normalizes to {} bytes: too many", raw.size()));
+    if (raw.size() > kMaxText)
+      throw ConfigError(fmt::format("the text normalizes to {} bytes: too many", raw.size()));
     std::vector<Section> sections;
     parts_.added_tokens.SplitNormalized(raw, sections);
     for (const Section& section : sections) {
@@ -98,8 +99,8 @@ Tokenizer Tokenizer::Load(const std::filesystem::path& model_dir) {
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view utf8_text, bool add_special) const {
   if (utf8_text.size() > kMaxText) {
-    throw ConfigError(fmt::format("the text has {} bytes, more than the {} that are possible", utf8_text.size(),
-                                  kMaxText));
+    throw ConfigError(
+        fmt::format("the text has {} bytes, more than the {} that are possible", utf8_text.size(), kMaxText));
   }
   tokenizer::CheckUtf8(utf8_text, "the text is not UTF-8");
   std::vector<int32_t> ids = Encoding(*parts_).Run(utf8_text);
@@ -124,9 +125,7 @@ std::optional<int32_t> Tokenizer::bos_id() const { return parts_->bos_id; }
 std::optional<int32_t> Tokenizer::eos_id() const { return parts_->eos_id; }
 
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
-    : parts_(tokenizer.parts_),
-      skip_special_(skip_special),
-      stream_(tokenizer::StartDecoding(*parts_->decoder)) {}
+    : parts_(tokenizer.parts_), skip_special_(skip_special), stream_(tokenizer::StartDecoding(*parts_->decoder)) {}
 
 StreamDecoder::~StreamDecoder() = default;
 StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;

@@ -90,7 +90,6 @@ class Loader {
     parts_->bos_id = IdOfName("bos_token");
     parts_->eos_id = IdOfName("eos_token");
     parts_->special = LoadPostProcessor(file_, "post_processor");
-    OverrideSpecial();
     for (const int32_t id : parts_->special.items()) {
       if (id != Template::kText) static_cast<void>(parts_->TokenOf(id));  // throws for an id without a token
     }
@@ -166,17 +165,6 @@ class Loader {
     const auto token = Named(name);
     if (!token.has_value() || token->content.empty()) return std::nullopt;
     return parts_->added_tokens.Find(token->content);
-  }
-
-  // A configuration that says add_bos_token or add_eos_token overrules the post-processor.
-  void OverrideSpecial() {
-    const JsonObject& config = config_.object();
-    if (!config.json().contains("add_bos_token") && !config.json().contains("add_eos_token")) return;
-    std::vector<int32_t> items;
-    if (config.Bool("add_bos_token", false) && parts_->bos_id.has_value()) items.push_back(*parts_->bos_id);
-    items.push_back(Template::kText);
-    if (config.Bool("add_eos_token", false) && parts_->eos_id.has_value()) items.push_back(*parts_->eos_id);
-    parts_->special = Template(std::move(items));
   }
 
   Json json_;

@@ -26,7 +26,8 @@ bool IsAscii(std::string_view text) {
   return true;
 }
 
-// The characters of Unicode 9: the tables of the tokenizers library. Later ones count as neither composed nor combining.
+// The characters of Unicode 9: the tables of the tokenizers library. Later ones count as neither composed nor
+// combining.
 const icu::UnicodeSet& NormalizedCharacters() {
   static const icu::UnicodeSet characters = [] {
     UErrorCode error = U_ZERO_ERROR;

@@ -79,7 +79,8 @@ size_t BrokenUtf8Length(std::string_view bytes) {
 void CheckUtf8(std::string_view text, std::string_view what) {
   const size_t at = ValidUtf8Prefix(text);
   if (at == text.size()) return;
-  throw ConfigError(fmt::format("{}: byte {} (0x{:02X}) does not start a UTF-8 character", what, at, ByteAt(text, at)));
+  throw ConfigError(
+      fmt::format("{}: byte {} (0x{:02X}) does not start a UTF-8 character", what, at, ByteAt(text, at)));
 }
 
 void AppendUtf8(char32_t character, std::string& out) {

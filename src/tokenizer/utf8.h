@@ -10,15 +10,16 @@ namespace runahead::tokenizer {
 
 inline constexpr char32_t kReplacementCharacter = 0xFFFD;
 
-/// Throws ConfigError naming `what`, the offset and the value of the first byte that is not part of a UTF-8 character.
+/// Throws ConfigError naming `what`, the offset and the value of the first byte that is not part of a UTF-8
+/// character.
 void CheckUtf8(std::string_view text, std::string_view what);
 
 /// The length in bytes of the longest prefix of `bytes` that is whole UTF-8 characters.
 size_t ValidUtf8Prefix(std::string_view bytes);
 
-/// The length of the broken sequence that starts `bytes` (1 to 3), as the Unicode standard's "maximal subpart" practice
-/// counts them; 0 when `bytes` is the beginning of a character whose end may still come. `bytes` must not be empty nor
-/// start with a whole character.
+/// The length of the broken sequence that starts `bytes` (1 to 3), as the Unicode standard's "maximal subpart"
+/// practice counts them; 0 when `bytes` is the beginning of a character whose end may still come. `bytes` must not be
+/// empty nor start with a whole character.
 size_t BrokenUtf8Length(std::string_view bytes);
 
 void AppendUtf8(char32_t character, std::string& out);

@@ -30,7 +30,8 @@ Vocab Vocab::Load(const JsonObject& model, const char* key) {
   Vocab vocab(tokens.json().size());
   for (const auto& [token, value] : tokens.json().get_ref<const Json::object_t&>()) {
     const bool fits = value.is_number_unsigned() && value.get<uint64_t>() <= static_cast<uint64_t>(kMaxTokenId);
-    if (!fits) LoadTokenId(value, fmt::format("{}: {}", tokens.origin(), token));  // throws, or takes another number type
+    if (!fits)
+      LoadTokenId(value, fmt::format("{}: {}", tokens.origin(), token));  // throws, or takes another number type
     vocab.Add(token, value.get<int32_t>(), tokens.origin());
   }
   return vocab;

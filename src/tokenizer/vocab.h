@@ -21,7 +21,8 @@ int32_t LoadTokenId(const Json& value, const std::string& origin);
 /// Both directions of a vocabulary; ids may have gaps.
 class Vocab {
  public:
-  /// Reads the object `key`: token to id. Throws ConfigError for ids that are no integers, out of range or given twice.
+  /// Reads the object `key`: token to id. Throws ConfigError for ids that are no integers, out of range or given
+  /// twice.
   static Vocab Load(const JsonObject& model, const char* key);
 
   /// The id of a token, or kNoToken.
@@ -33,7 +34,7 @@ class Vocab {
     return TextOf(id);
   }
 
-  [[nodiscard]] int32_t size() const { return size_; }                                     // tokens
+  [[nodiscard]] int32_t size() const { return size_; }                                   // tokens
   [[nodiscard]] int32_t end_id() const { return static_cast<int32_t>(tokens_.size()); }  // one past the largest id
 
  private:
