@@ -38,7 +38,13 @@ std::vector<int64_t> Chunks(const PrefillReport& prefill) {
   return chunks;
 }
 
-std::string Ranks(int ranks) { return ranks == 1 ? "1 rank" : fmt::format("{} ranks", ranks); }
+std::string Count(int n, const char* thing) { return fmt::format("{} {}{}", n, thing, n == 1 ? "" : "s"); }
+
+/// "2 ranks on 2 cores".
+std::string RanksOnCores(int ranks) {
+  const int cores = std::min(ranks, static_cast<int>(AvailableProcessors().size()));
+  return fmt::format("{} on {}", Count(ranks, "rank"), Count(cores, "core"));
+}
 
 /// The rank whose chunk holds `token`.
 size_t OwnerOf(int64_t token, const PrefillReport& prefill) {
@@ -67,8 +73,8 @@ std::string ResultTable(const std::vector<DemoResult>& results) {
     const auto [min, max] = std::minmax_element(result.ttft_ms.begin(), result.ttft_ms.end());
     std::string answer = result.answer.text;
     answer.erase(0, std::min(answer.find_first_not_of(' '), answer.size()));
-    rows.push_back({fmt::format("{}, one core each", Ranks(result.ranks)), report::Milliseconds(result.MedianMs()),
-                    report::Milliseconds(*min), report::Milliseconds(*max),
+    rows.push_back({RanksOnCores(result.ranks), report::Milliseconds(result.MedianMs()), report::Milliseconds(*min),
+                    report::Milliseconds(*max),
                     fmt::format("{:.2f}x", results.front().MedianMs() / result.MedianMs()),
                     fmt::format("\"{}\", {}", answer, result.right ? "right" : "WRONG")});
   }
@@ -87,19 +93,23 @@ std::string Details(const DemoPrompt& prompt, const DemoResult& several, const D
   const size_t last = OwnerOf(prompt.fact_end - 1, prefill);
   const std::string owner =
       first == last ? fmt::format("rank {}", first) : fmt::format("ranks {} to {}", first, last);
+  const std::string logits =
+      comparison.logit_difference == 0
+          ? "the same to the last bit"
+          : fmt::format("differ by {:.1e} of the largest, at most", comparison.logit_difference);
   return fmt::format(
       "\npartition   {} tokens ({}, {}): later ranks take fewer, since each token attends to more\n"
       "the answer  read by {}; rank {} gave it, from the KV-cache rows handed over\n"
       "tokens      {}\n"
-      "logits      differ by at most {:.1e} of the largest\n\n",
+      "logits      {}\n\n",
       fmt::join(Chunks(prefill), " + "), Name(prefill.partition_kind), Name(prefill.topology), owner,
-      prefill.ranks() - 1, comparison.same_tokens ? "the same on both" : "NOT THE SAME", comparison.logit_difference);
+      prefill.ranks() - 1, comparison.same_tokens ? "the same with both" : "NOT THE SAME", logits);
 }
 
 void WriteTimeline(const OutputFile& file, const PrefillReport& prefill) {
   report::TimelineSvgOptions options;
   options.title = fmt::format("{} prompt tokens on {}: first token after {}", report::Grouped(prefill.cuts.back()),
-                              Ranks(prefill.ranks()), report::Milliseconds(prefill.ttft_ms));
+                              Count(prefill.ranks(), "rank"), report::Milliseconds(prefill.ttft_ms));
   const std::vector<int64_t> chunks = Chunks(prefill);
   for (size_t rank = 0; rank < chunks.size(); ++rank) {
     options.lanes.push_back(fmt::format("rank {}: {} tokens", rank, report::Grouped(chunks[rank])));
@@ -139,12 +149,9 @@ int Run(const Flags& flags) {
   }
   const DemoComparison comparison = Compare(results.back(), results.front());
   WriteOut(ResultTable(results) + Details(prompt, results.back(), comparison));
-  for (const DemoResult& result : results) {
-    WriteOut(fmt::format("{}, first token after {}:\n{}\n", Ranks(result.ranks),
-                         report::Milliseconds(result.MedianMs()), report::TimelineText(result.median.timeline)));
-  }
+  WriteOut(report::TimelineText(results.back().median.timeline));
   WriteTimeline(timeline, results.back().median);
-  WriteOut(fmt::format("The same as a picture: {}\n", timeline.path().string()));
+  WriteOut(fmt::format("\nThe same as a picture: {}\n", timeline.path().string()));
   const bool all_right = std::all_of(results.begin(), results.end(), [](const DemoResult& r) { return r.right; });
   return all_right && comparison.same_tokens ? 0 : 1;
 }

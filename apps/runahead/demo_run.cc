@@ -26,12 +26,20 @@ const demo::Question& Choose(const std::vector<demo::Question>& questions, size_
                            [](const demo::Question& a, const demo::Question& b) { return a.fact_end < b.fact_end; });
 }
 
+/// A path from the working directory when it leads down, the same path otherwise.
+std::filesystem::path Shortest(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::path relative = std::filesystem::proximate(path, error);
+  return error || relative.native().starts_with("..") ? path : relative;
+}
+
 }  // namespace
 
 DemoPrompt WriteDemoPrompt(const Tokenizer& tokenizer, uint64_t seed, int64_t tokens, int ranks) {
-  constexpr int kTries = 8;
+  constexpr int kTries = 6;
   constexpr double kUsualBytesPerToken = 3.9;
-  constexpr double kSafety = 0.999;  // when a log turned out too long
+  constexpr double kCloseEnough = 0.99;
+  DemoPrompt longest;
   double bytes = kUsualBytesPerToken * static_cast<double>(tokens);
   for (int i = 0; i < kTries; ++i) {
     const demo::HarbourLog log = demo::WriteHarbourLog(seed, static_cast<size_t>(bytes));
@@ -40,16 +48,20 @@ DemoPrompt WriteDemoPrompt(const Tokenizer& tokenizer, uint64_t seed, int64_t to
     DemoPrompt prompt;
     prompt.question = Choose(questions, log.text.size(), 1.0 / ranks);
     prompt.ids = tokenizer.Encode(demo::PromptFor(log, prompt.question));
-    const auto count = static_cast<int64_t>(prompt.ids.size());
-    if (count <= tokens) {
+    const double share = static_cast<double>(prompt.ids.size()) / static_cast<double>(tokens);
+    if (share <= 1 && prompt.ids.size() > longest.ids.size()) {
       const std::string_view text = log.text;
       prompt.fact_begin = CountTokens(tokenizer, text.substr(0, prompt.question.fact_begin));
       prompt.fact_end = CountTokens(tokenizer, text.substr(0, prompt.question.fact_end));
-      return prompt;
+      longest = std::move(prompt);
     }
-    bytes *= kSafety * static_cast<double>(tokens) / static_cast<double>(count);
+    if (share <= 1 && share >= kCloseEnough) break;
+    bytes *= (1 + kCloseEnough) / 2 / share;
   }
-  throw ConfigError(fmt::format("--tokens: {} tokens are too few for a log with a question", tokens));
+  if (longest.ids.empty()) {
+    throw ConfigError(fmt::format("--tokens: {} tokens are too few for a log with a question", tokens));
+  }
+  return longest;
 }
 
 Generation DemoRun::Ask(Session& session) const {
@@ -111,11 +123,11 @@ DemoComparison Compare(const DemoResult& result, const DemoResult& reference) {
 std::filesystem::path FindDemoModel() {
   std::error_code error;
   const std::filesystem::path source = std::filesystem::path(RUNAHEAD_SOURCE_DIR) / "models" / "demo";
-  if (std::filesystem::exists(source / "config.json", error)) return source;
+  if (std::filesystem::exists(source / "config.json", error)) return Shortest(source);
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
   const std::filesystem::path installed =
       program.parent_path().parent_path() / "share" / "runahead" / "models" / "demo";
-  if (std::filesystem::exists(installed / "config.json", error)) return installed;
+  if (std::filesystem::exists(installed / "config.json", error)) return Shortest(installed);
   throw IoError(fmt::format("the demo model is neither in {} nor in {}; --model names its folder", source.string(),
                             installed.string()));
 }

@@ -1,4 +1,6 @@
 // `runahead make-model`: a model of a known size with random weights.
+#include "model/make_model.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -7,7 +9,6 @@
 
 #include "command.h"
 #include "flags.h"
-#include "model/make_model.h"
 #include "output.h"
 
 namespace runahead::cli {

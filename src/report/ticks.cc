@@ -27,19 +27,20 @@ std::vector<double> LinearTicks(double end, int count) {
 
 std::vector<double> LogTicks(double low, double high, int count) {
   CHECK(low > 0 && low <= high);
-  std::vector<double> fine;
-  std::vector<double> coarse;
   const int first = static_cast<int>(std::floor(std::log10(low)));
   const int last = static_cast<int>(std::ceil(std::log10(high)));
-  for (int exponent = first; exponent <= last; ++exponent) {
-    for (const int lead : {1, 2, 5}) {
-      const double value = lead * std::pow(10, exponent);
-      if (value < low * (1 - kSlack) || value > high * (1 + kSlack)) continue;
-      fine.push_back(value);
-      if (lead == 1) coarse.push_back(value);
+  std::vector<double> ticks;
+  for (const std::vector<int>& leads : {std::vector{1, 2, 3, 4, 5, 6, 7, 8, 9}, {1, 2, 5}, {1}}) {
+    ticks.clear();
+    for (int exponent = first; exponent <= last; ++exponent) {
+      for (const int lead : leads) {
+        const double value = lead * std::pow(10, exponent);
+        if (value >= low * (1 - kSlack) && value <= high * (1 + kSlack)) ticks.push_back(value);
+      }
     }
+    if (ticks.size() <= static_cast<size_t>(count)) break;
   }
-  return fine.size() > static_cast<size_t>(count) ? coarse : fine;
+  return ticks;
 }
 
 std::string TickLabel(double value) { return fmt::format("{:g}", std::abs(value) < 1e-300 ? 0 : value); }

@@ -10,8 +10,8 @@ namespace runahead::report {
 /// positive.
 std::vector<double> LinearTicks(double end, int count);
 
-/// 1, 2 and 5 times powers of ten within [low, high], or powers of ten alone where those would be more than `count`.
-/// Needs 0 < low <= high.
+/// Multiples 1 to 9 of powers of ten within [low, high]; where those are more than `count`, 1, 2 and 5 alone, or
+/// powers of ten alone. Needs 0 < low <= high.
 std::vector<double> LogTicks(double low, double high, int count);
 
 /// The shortest decimal of a tick: "0.05", "200".

@@ -20,7 +20,8 @@ constexpr double kTop = 70;
 constexpr double kBar = 22;
 constexpr double kSends = 7;
 constexpr double kLane = kBar + kSends + 11;
-constexpr double kThinnest = 0.4;  // so that short events can be seen
+constexpr double kThinnest = 0.4;    // so that short events can be seen,
+constexpr double kThinnestSend = 2;  // and sends, that may only be the posting of a copy
 constexpr std::array kActivities = {Activity::kCompute, Activity::kWait, Activity::kSend};
 
 std::string Tooltip(const TimelineEvent& event) {
@@ -42,8 +43,8 @@ std::string Classes(const TimelineEvent& event) {
 void DrawLane(SvgCanvas& canvas, const Lane& lane, double y, double pixels_per_ms) {
   for (const TimelineEvent& event : lane.events) {
     const double x = kLeft + event.begin_ms * pixels_per_ms;
-    const double width = std::max(kThinnest, (event.end_ms - event.begin_ms) * pixels_per_ms);
     const bool sends = event.activity == Activity::kSend;
+    const double width = std::max(sends ? kThinnestSend : kThinnest, (event.end_ms - event.begin_ms) * pixels_per_ms);
     canvas.Rect(x, sends ? y + kBar + 1 : y, width, sends ? kSends : kBar, Classes(event), Tooltip(event));
     if (event.activity == Activity::kCompute) canvas.Line(x, y, x, y + kBar, "layer");
   }

@@ -36,7 +36,9 @@ TEST(Ticks, AreRoundAndCoverTheAxis) {
   EXPECT_EQ(LinearTicks(7, 8).size(), 8U);
   EXPECT_LE(LinearTicks(1e-9, 8).size(), 11U);
   EXPECT_LE(LinearTicks(1e12, 8).size(), 11U);
-  EXPECT_EQ(LogTicks(1, 10, 14), (std::vector<double>{1, 2, 5, 10}));
+  EXPECT_EQ(LogTicks(1, 10, 14).size(), 10U);
+  EXPECT_EQ(LogTicks(1, 10, 5), (std::vector<double>{1, 2, 5, 10}));
+  EXPECT_EQ(LogTicks(1, 10, 3), (std::vector<double>{1, 10}));
   EXPECT_LE(LogTicks(1e-6, 1e6, 14).size(), 13U);
   EXPECT_EQ(TickLabel(0.05), "0.05");
 }
