@@ -1,4 +1,5 @@
-// The shipped demo model: its ids and logits equal transformers', and it finds facts whose rows another rank computed.
+// The shipped demo model: its ids and logits equal transformers', and it finds facts whose rows another rank
+// computed.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -29,7 +30,8 @@ Engine LoadDemo(const std::string& devices, const std::string& dtype) {
 
 /// The prompt of a golden entry, written anew from its seed.
 std::string PromptOf(const Json& entry) {
-  const demo::HarbourLog log = demo::WriteHarbourLog(entry.at("seed").get<uint64_t>(), entry.at("target_bytes").get<size_t>());
+  const demo::HarbourLog log =
+      demo::WriteHarbourLog(entry.at("seed").get<uint64_t>(), entry.at("target_bytes").get<size_t>());
   return log.text + "\n" + entry.at("question").get<std::string>();
 }
 
@@ -58,7 +60,8 @@ TEST(DemoModel, IdsAndLogitsEqualTransformersOnAnyNumberOfRanks) {
     const Generation reply = Ask(engine, tokenizer, ids, options);
     ASSERT_EQ(reply.prompt_logits.size(), expected.size());
     for (size_t i = 0; i < expected.size(); ++i) {
-      ASSERT_NEAR(reply.prompt_logits[i], expected[i], 1e-4 * largest) << "logit " << i << " on " << ranks << " ranks";
+      ASSERT_NEAR(reply.prompt_logits[i], expected[i], 1e-4 * largest)
+          << "logit " << i << " on " << ranks << " ranks";
     }
     EXPECT_EQ(reply.text + ".", golden.at("reply").get<std::string>());
   }
@@ -86,7 +89,8 @@ TEST(DemoModel, AnswersFreshQuestionsOverSeveralRanks) {
     const std::vector<int32_t> ids = tokenizer.Encode(demo::PromptFor(log, question));
     const Generation reply = Ask(engine, tokenizer, ids, {});
     EXPECT_EQ(reply.prefill.ranks(), 4);
-    EXPECT_TRUE(demo::IsRightAnswer(question, reply.text)) << question.text << reply.text << ", not " << question.answer;
+    EXPECT_TRUE(demo::IsRightAnswer(question, reply.text))
+        << question.text << reply.text << ", not " << question.answer;
   }
 }
 

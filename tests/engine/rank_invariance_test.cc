@@ -43,7 +43,7 @@ float LargestMagnitude(std::span<const float> values) {
 }
 
 Outcome RunOnce(const std::shared_ptr<EngineState>& engine, std::span<const int32_t> prompt,
-            const PrefillOptions& options) {
+                const PrefillOptions& options) {
   SessionState session(engine, static_cast<int64_t>(prompt.size()) + kGreedyTokens);
   session.Prefill(prompt, options);
   Outcome outcome;

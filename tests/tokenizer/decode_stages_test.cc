@@ -1,5 +1,3 @@
-#include "tokenizer/decoder.h"
-
 #include <gtest/gtest.h>
 
 #include <numeric>
@@ -7,6 +5,7 @@
 
 #include "model_folder.h"
 #include "runahead/error.h"
+#include "tokenizer/decoder.h"
 
 namespace runahead::tokenizer {
 namespace {
