@@ -122,10 +122,10 @@ DemoComparison Compare(const DemoResult& result, const DemoResult& reference) {
 
 std::filesystem::path FindDemoModel() {
   std::error_code error;
-  const std::filesystem::path source = std::filesystem::path(RUNAHEAD_SOURCE_DIR) / "models" / "demo";
+  std::filesystem::path source = std::filesystem::path(RUNAHEAD_SOURCE_DIR) / "models" / "demo";
   if (std::filesystem::exists(source / "config.json", error)) return Shortest(source);
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
-  const std::filesystem::path installed =
+  std::filesystem::path installed =
       program.parent_path().parent_path() / "share" / "runahead" / "models" / "demo";
   if (std::filesystem::exists(installed / "config.json", error)) return Shortest(installed);
   throw IoError(fmt::format("the demo model is neither in {} nor in {}; --model names its folder", source.string(),
