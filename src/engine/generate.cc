@@ -61,6 +61,15 @@ class StopFilter {
   std::string text_;
 };
 
+/// What `token` adds to the text: nothing where the model's head is padded beyond the tokenizer's vocabulary.
+std::string TextOf(StreamDecoder& decoder, int32_t token) {
+  try {
+    return decoder.Feed(token);
+  } catch (const ConfigError&) {
+    return {};
+  }
+}
+
 void CheckOptions(const GenerationOptions& options, const Tokenizer* tokenizer) {
   if (options.max_new_tokens < 1) {
     throw ConfigError(fmt::format("new tokens: expected 1 or more, got {}", options.max_new_tokens));
@@ -105,7 +114,7 @@ Generation Generate(Session& session, const Tokenizer* tokenizer, std::span<cons
       break;
     }
     result.ids.push_back(token);
-    if (decoder && filter.Feed(decoder->Feed(token))) {
+    if (decoder && filter.Feed(TextOf(*decoder, token))) {
       result.finish = FinishReason::kStopString;
       break;
     }
