@@ -125,8 +125,7 @@ std::filesystem::path FindDemoModel() {
   std::filesystem::path source = std::filesystem::path(RUNAHEAD_SOURCE_DIR) / "models" / "demo";
   if (std::filesystem::exists(source / "config.json", error)) return Shortest(source);
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
-  std::filesystem::path installed =
-      program.parent_path().parent_path() / "share" / "runahead" / "models" / "demo";
+  std::filesystem::path installed = program.parent_path().parent_path() / "share" / "runahead" / "models" / "demo";
   if (std::filesystem::exists(installed / "config.json", error)) return Shortest(installed);
   throw IoError(fmt::format("the demo model is neither in {} nor in {}; --model names its folder", source.string(),
                             installed.string()));
