@@ -28,8 +28,9 @@ void Attend(const Team& team, Scratch& scratch, TensorView q, int64_t position, 
   if (call.rows() <= kFewQueries && options.causal == CausalWork::kSkip) return AttendFew(team, scratch, call);
   const AttentionKernel kernel = KernelFor(q.dtype());
   const int64_t kv_heads = keys.k.shape()[1];
-  const auto [first_block, end_block] = call.BlocksOf(0, call.rows(), kernel.key_block);
-  const int64_t blocks = end_block - first_block;
+  const AttentionCall::Blocks range = call.BlocksOf(0, call.rows(), kernel.key_block);
+  const int64_t first_block = range.begin;
+  const int64_t blocks = range.end - range.begin;
   const size_t panel_bytes = RoundUp(kernel.panel_bytes(call.head_dim()));
   const size_t head_bytes = panel_bytes * static_cast<size_t>(blocks);
   const size_t workspace_bytes = RoundUp(kernel.workspace_bytes(call.head_dim()));
