@@ -114,7 +114,7 @@ int Run(Flags& flags) {
     }
   }
   plan.combinations = Combine(flags, ranks);
-  const DType compute = ParseDType(engine.facts().dtype).value();
+  const DType compute = ParseDType(engine.facts().dtype).value_or(DType::kF32);
 
   BenchReport report{flags.model,
                      engine.facts().dtype,

@@ -69,8 +69,9 @@ std::vector<int32_t> PromptTokens(const Flags& flags, const Tokenizer* tokenizer
     const std::vector<int64_t> ids = ParseIntegers("--prompt-ids", *flags.prompt_ids, 0, INT32_MAX);
     return {ids.begin(), ids.end()};
   }
-  const std::string origin = flags.prompt ? "--prompt" : *flags.prompt_file;
-  const std::string text = flags.prompt ? *flags.prompt : ReadInput(*flags.prompt_file);
+  const std::string file = flags.prompt_file.value_or("-");  // given when the others are not
+  const std::string origin = flags.prompt ? "--prompt" : file;
+  const std::string text = flags.prompt ? *flags.prompt : ReadInput(file);
   if (text.empty()) throw ConfigError(origin + ": the prompt is empty");
   if (tokenizer == nullptr) {
     throw ConfigError(flags.model + ": the folder has no tokenizer, so only --prompt-ids can be used");

@@ -1,4 +1,7 @@
 // `runahead tokenize`: lines in, lines out.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include "tests/cli/fixture.h"
 
 namespace runahead {
@@ -45,10 +48,11 @@ TEST_F(TokenizeTest, KeepsTheOrderOfManyLines) {
   std::string input;
   std::string expected;
   for (int i = 0; i < 60000; ++i) {
-    input += std::string(1 + i % 13, static_cast<char>('a' + i % 26)) + "\n";
-    expected += "[" + std::to_string('a' + i % 26);
-    for (int j = 0; j < i % 13; ++j) expected += ", " + std::to_string('a' + i % 26);
-    expected += "]\n";
+    const char letter = static_cast<char>('a' + i % 26);
+    const int letters = 1 + i % 13;
+    std::vector<int> ids(static_cast<size_t>(letters), letter);
+    input.append(static_cast<size_t>(letters), letter).append("\n");
+    expected.append(fmt::format("[{}]\n", fmt::join(ids, ", ")));
   }
   WriteFile(InFolder("lines.txt"), input);
   EXPECT_EQ(TokenizeWell({"--no-special", "--file", InFolder("lines.txt")}, ""), expected);
