@@ -44,6 +44,13 @@ struct RopeTable {
   [[nodiscard]] int64_t rotary_dim() const { return 2 * cos.view.row_elements(); }
 };
 
+/// What happens to each head of q and k before attention: first the norm over its head_dim features (Qwen3), then the
+/// rotation. Either may be absent. Borrows both.
+struct HeadSteps {
+  const Norm* norm = nullptr;       // weights of head_dim features, shared by all heads; or none
+  const RopeTable* rope = nullptr;  // or none
+};
+
 /// What prepares a Linear: matrices in host memory, stacked by output row. Borrows them for the call only.
 struct LinearPart {
   std::vector<TensorView> weights;  // each [rows_i, in_features], any dtype, row-major
@@ -62,11 +69,13 @@ class Linear {
   [[nodiscard]] int64_t out_features() const { return out_features(0, parts()); }
 };
 
-/// The scores of an attention: softmax over visible positions of softcap(scale * q.k).
+/// The scores of an attention: softmax over visible positions of softcap(scale * q.k) + key_bias.
 struct AttentionOptions {
   float scale = 1;
   int64_t window = 0;  // positions a query sees, its own included; 0: all
   float softcap = 0;   // cap * tanh(score / cap); 0: none
+  TensorView
+      key_bias;  // [q_heads, >= rows of the keys], f32, of each key position (ALiBi, Press et al. 2022); or empty
   CausalWork causal = CausalWork::kSkip;
 };
 
@@ -98,8 +107,11 @@ class Ops {
   /// out = norm(x) by rows. x, out: [n, features]; out may be x.
   virtual void Normalize(TensorView x, const Norm& norm, TensorView out, Stream& stream) = 0;
   /// x += delta; out = norm(x). x, delta, out: [n, features]. The sum is rounded to the compute dtype before it is
-  /// normalised.
+  /// normalised. out may be delta.
   virtual void AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& stream) = 0;
+
+  /// x += delta. x, delta: [n, features].
+  virtual void Add(TensorView x, TensorView delta, Stream& stream) = 0;
 
   /// y = x W^T + b over parts [first, first + count) of `linear`. x: [n, in]; y: [n, out_features(first, count)], of
   /// the compute dtype or f32.
@@ -108,20 +120,26 @@ class Ops {
     Matmul(x, linear, 0, linear.parts(), y, stream);
   }
 
-  /// Rotates the rows of q in place, for positions [position, position + n). q: [n, q_heads, head_dim].
-  virtual void Rotate(TensorView q, const RopeTable& rope, int64_t position, Stream& stream) = 0;
-  /// Writes k, rotated, and v into `rows` (n rows from position rows.begin). k, v: [n, kv_heads, head_dim].
-  virtual void AppendKv(TensorView k, TensorView v, const RopeTable& rope, const KvSpan& rows, Stream& stream) = 0;
+  /// Applies `steps` to every head of q in place, for positions [position, position + n). q: [n, q_heads, head_dim].
+  virtual void PrepareQueries(TensorView q, const HeadSteps& steps, int64_t position, Stream& stream) = 0;
+  /// Writes k, after `steps`, and v into `rows` (n rows from position rows.begin). k, v: [n, kv_heads, head_dim].
+  virtual void AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& stream) = 0;
 
   /// Causal attention of n queries at positions [position, position + n). q, out: [n, q_heads, head_dim]; k, v of
   /// `keys`: [rows, kv_heads, head_dim] from position 0, rows >= position + n. A query sees the positions up to its
-  /// own (within the window). q_heads is a multiple of kv_heads; query head h reads kv head h / (q_heads / kv_heads).
-  /// (Vaswani et al. 2017; online softmax: Milakov and Gimelshein 2018.)
+  /// own (within the window); rows of `keys` that no query sees are not read. q_heads is a multiple of kv_heads;
+  /// query head h reads kv head h / (q_heads / kv_heads). (Vaswani et al. 2017; online softmax: Milakov and
+  /// Gimelshein 2018.)
   virtual void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
                          TensorView out, Stream& stream) = 0;
 
   /// out = activation(gate) * up. gate_up: [n, 2 * features], gate first; out: [n, features].
   virtual void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) = 0;
+  /// out = activation(x). x, out: [n, features]; out may be x.
+  virtual void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) = 0;
+
+  /// x = cap * tanh(x / cap). x: [n, features], f32; cap > 0.
+  virtual void Softcap(TensorView x, float cap, Stream& stream) = 0;
 };
 
 /// The fastest operations for the processor this runs on, using `threads` of the calling thread's processors. The
