@@ -270,8 +270,8 @@ void TimeLayer(int threads, int repeats) {
       {"rope, cache",
        0,
        [&] {
-         ops.Rotate(q, rope, 0, stream);
-         ops.AppendKv(k, v, rope, span, stream);
+         ops.PrepareQueries(q, {nullptr, &rope}, 0, stream);
+         ops.AppendKv(k, v, {nullptr, &rope}, span, stream);
        },
        {}},
       {"attention",

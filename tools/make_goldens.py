@@ -5,7 +5,7 @@
     python3 tools/make_goldens.py [NAME ...]
 
 Each folder is a model as users have it (config.json, safetensors) and a golden.json: the seed and versions, the
-prompts, the logits of the first and last position in float32 with eager attention, and the next 12 greedy tokens.
+prompts, the logits of the first and last position in float32, and the next 12 greedy tokens.
 Weights are spread so that attention is far from uniform; norm weights and biases are perturbed so that none cancels.
 A model whose greedy choice is close is refused: pick another seed.
 """
@@ -17,7 +17,8 @@ import sys
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import (AutoModelForCausalLM, FalconConfig, Gemma2Config, GPTNeoXConfig, LlamaConfig, MistralConfig,
+                          Phi3Config, Qwen2Config, Qwen3Config)
 
 GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "tests" / "model" / "goldens"
 PROMPT_LENGTHS = [1, 7, 64, 333]
@@ -26,6 +27,10 @@ MIN_GREEDY_GAP = 1e-3  # of the largest |logit|: ten times what an implementatio
 
 BASE = dict(hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
             vocab_size=53, max_position_embeddings=512, bos_token_id=1, eos_token_id=2)
+# Families that name their fields differently take what BASE has in common with them.
+PLAIN_BASE = {key: value for key, value in BASE.items() if key not in ("intermediate_size", "num_key_value_heads")}
+FALCON_BASE = dict(PLAIN_BASE, ffn_hidden_size=24)
+NEOX_BASE = dict(PLAIN_BASE, intermediate_size=24)
 LLAMA3_ROPE = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                    original_max_position_embeddings=64)
 
@@ -59,7 +64,39 @@ MODELS = {
     "qwen2-bf16": (Qwen2Config, dict(num_key_value_heads=2, tie_word_embeddings=True), "bfloat16", {}),
     "qwen2-windows-bf16": (Qwen2Config, dict(num_key_value_heads=1, num_hidden_layers=3, use_sliding_window=True,
                                              sliding_window=40, max_window_layers=1), "bfloat16", {}),
+    "qwen3-bf16": (Qwen3Config, dict(num_key_value_heads=2, head_dim=16, tie_word_embeddings=True), "bfloat16", {}),
+    "qwen3-windows-f32": (Qwen3Config, dict(num_key_value_heads=1, head_dim=12, num_hidden_layers=3,
+                                            attention_bias=True, use_sliding_window=True, sliding_window=33,
+                                            max_window_layers=1), "float32", {}),
+    "falcon-7b-bf16": (FalconConfig, dict(hidden_size=40, num_attention_heads=5), "bfloat16", {}),
+    "falcon-40b-f32": (FalconConfig, dict(new_decoder_architecture=True, num_kv_heads=2), "float32", {}),
+    "falcon-11b-f16": (FalconConfig, dict(new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1,
+                                          tie_word_embeddings=False), "float16", {}),
+    "falcon-rw-f32": (FalconConfig, dict(hidden_size=36, num_attention_heads=6, alibi=True, multi_query=False,
+                                         parallel_attn=False, bias=True), "float32", {}),
+    "falcon-multi-head-bf16": (FalconConfig, dict(multi_query=False, bias=True), "bfloat16", {}),
+    "gpt-neox-bf16": (GPTNeoXConfig, dict(), "bfloat16", {}),
+    "gpt-neox-sequential-f32": (GPTNeoXConfig, dict(use_parallel_residual=False, attention_bias=False,
+                                                    hidden_act="gelu_new",
+                                                    rope_parameters=dict(rope_type="default", rope_theta=30000.0,
+                                                                         partial_rotary_factor=0.75)),
+                                "float32", {}),
+    "phi3-window-bf16": (Phi3Config, dict(num_key_value_heads=2, sliding_window=50, pad_token_id=0), "bfloat16", {}),
+    "phi3-longrope-f32": (Phi3Config, dict(hidden_size=48, num_attention_heads=3, num_key_value_heads=1, pad_token_id=0, original_max_position_embeddings=64,
+                                           rope_parameters=dict(
+                                               rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75,
+                                               short_factor=[1.0, 1.05, 1.1, 1.3, 1.6, 2.0],
+                                               long_factor=[1.0, 1.5, 2.5, 5.0, 9.0, 14.0])), "float32", {}),
+    "gemma2-bf16": (Gemma2Config, dict(num_key_value_heads=2, head_dim=16, query_pre_attn_scalar=24,
+                                       sliding_window=40), "bfloat16", {}),
+    "gemma2-caps-f32": (Gemma2Config, dict(num_key_value_heads=1, head_dim=8, num_hidden_layers=3, sliding_window=9,
+                                           query_pre_attn_scalar=4, attn_logit_softcapping=2.0,
+                                           final_logit_softcapping=5.0, attention_bias=True), "float32", {}),
 }
+BASES = {FalconConfig: FALCON_BASE, GPTNeoXConfig: NEOX_BASE}
+NORMS = ("norm.weight", "ln_attn.weight", "ln_mlp.weight", "ln_f.weight")
+EMBEDDINGS = ("embed_tokens", "word_embeddings", "embed_in")
+SHARPENED = ("q_proj", "k_proj", "qkv_proj", "query_key_value")
 
 
 def randomise(model, seed, dtype):
@@ -67,14 +104,14 @@ def randomise(model, seed, dtype):
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        if name.endswith("norm.weight"):
-            values = 1 + 0.3 * noise
+        if name.endswith(NORMS):
+            values = (0 if model.config.model_type == "gemma2" else 1) + 0.3 * noise
         elif name.endswith("bias"):
             values = 0.3 * noise
-        elif "embed_tokens" in name:
+        elif any(part in name for part in EMBEDDINGS):
             values = noise
         else:
-            spread = 2.0 if ("q_proj" in name or "k_proj" in name) else 1.0
+            spread = 2.0 if any(part in name for part in SHARPENED) else 1.0
             values = spread * noise / parameter.shape[-1] ** 0.5
         parameter.data = values.to(dtype).float()
 
@@ -113,6 +150,18 @@ def run_prompt(model, prompt):
     return {"ids": list(prompt), "first_logits": rounded(first), "last_logits": rounded(last), "greedy": greedy}, gap
 
 
+def reference_attention(config):
+    """Eager attention, whose sums are plain; but transformers 5's eager Falcon adds ALiBi twice, SDPA once."""
+    return "sdpa" if getattr(config, "alibi", False) else "eager"
+
+
+def frequencies(model):
+    """Of the rope, for short sequences; none with ALiBi."""
+    if getattr(model.config, "alibi", False):
+        return []
+    return model.base_model.rotary_emb.original_inv_freq.float().tolist()
+
+
 def make(name, seed):
     config_class, fields, dtype_name, options = MODELS[name]
     dtype = getattr(torch, dtype_name)
@@ -120,13 +169,14 @@ def make(name, seed):
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
 
-    config = config_class(**{**BASE, **fields})
+    config = config_class(**{**BASES.get(config_class, BASE), **fields})
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     randomise(model, seed, dtype)
     write_model(directory, model, dtype, options)
 
     # What the files say is the reference, not the model that wrote them.
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32,
+                                                 attn_implementation=reference_attention(config)).eval()
     generator = torch.Generator().manual_seed(seed + 1)
     prompts = []
     for length in PROMPT_LENGTHS:
@@ -141,7 +191,7 @@ def make(name, seed):
         "transformers": transformers.__version__,
         "torch": torch.__version__,
         "file_dtype": dtype_name,
-        "inverse_frequencies": [float(f"{f:.9g}") for f in model.model.rotary_emb.inv_freq.float().tolist()],
+        "inverse_frequencies": [float(f"{f:.9g}") for f in frequencies(model)],
         "prompts": prompts,
     }
     (directory / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")

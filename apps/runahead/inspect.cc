@@ -48,7 +48,7 @@ std::string ToJson(const ModelInfo& info, const MachineFacts& machine) {
     memory.push_back(
         {{"ranks", needs.ranks}, {"kv_cache_bytes", needs.cache_bytes}, {"workspace_bytes", needs.workspace_bytes}});
   }
-  const Json json = {{"family", ArchitectureOf(spec).model_type},
+  const Json json = {{"family", spec.family},
                      {"architecture", spec.architecture},
                      {"parameters", info.parameters},
                      {"weight_bytes", info.weight_bytes},
@@ -90,7 +90,7 @@ std::string ToText(const ModelInfo& info, const MachineFacts& machine) {
       "KV-cache      {} per token in {}\n"
       "processor     {}, {} to use ({})\n"
       "computes in   {}\n\n",
-      ArchitectureOf(spec).model_type, spec.architecture, Grouped(info.parameters), Bytes(info.weight_bytes),
+      spec.family, spec.architecture, Grouped(info.parameters), Bytes(info.weight_bytes),
       fmt::join(info.dtypes, ", "), info.files, info.files == 1 ? "" : "s", Grouped(spec.max_positions), spec.layers,
       Grouped(spec.hidden), Grouped(spec.ffn), Grouped(spec.vocab), spec.tied_head ? ", tied head" : "", spec.q_heads,
       spec.kv_heads, spec.head_dim, Bytes(spec.kv_shape(compute).BytesPerToken()), Name(compute), machine.cpu,

@@ -3,7 +3,8 @@
 namespace runahead {
 
 ChunkCost AnalyticCost(const DecoderSpec& spec, double attention_slowdown) {
-  const auto features = static_cast<double>(2 * spec.q_features() + 2 * spec.kv_features() + 3 * spec.ffn);
+  const auto features =
+      static_cast<double>(2 * spec.q_features() + 2 * spec.kv_features() + spec.mlp_in_features() + spec.ffn);
   const double multiply_add = 2;
   const double products_per_pair = 2;  // q.k and p.v
   return {multiply_add * features * static_cast<double>(spec.hidden),

@@ -43,11 +43,11 @@ EngineState::EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_p
 
 void EngineState::RenewFabric() { fabric_ = MakeLocalFabric(ranks()); }
 
-const RopeTable& EngineState::RopeFor(int64_t positions) {
-  if (rope_.cos.view.data() == nullptr || rope_.positions() < positions) {
-    rope_ = decoder_->MakeRope(rank(0).ops(), positions);
-  }
-  return rope_;
+const PositionTables& EngineState::PositionsFor(int64_t positions, int64_t tokens) {
+  const bool long_sequence = decoder_->spec().rope.IsLong(tokens);
+  PositionTables& tables = tables_[long_sequence ? 1 : 0];
+  if (tables.positions < positions) tables = decoder_->MakePositions(rank(0).ops(), positions, long_sequence);
+  return tables;
 }
 
 Partition EngineState::PartitionFor(int64_t tokens, const PrefillOptions& options) const {

@@ -34,8 +34,8 @@ class EngineState {
   /// Uses `fabric` from now on, for tests.
   void SetFabric(std::unique_ptr<Fabric> fabric) { fabric_ = std::move(fabric); }
 
-  /// Rotary angles for at least `positions` positions. Grows; needs `busy`.
-  const RopeTable& RopeFor(int64_t positions);
+  /// Tables for at least `positions` positions that a sequence of `tokens` needs. Grow; need `busy`.
+  const PositionTables& PositionsFor(int64_t positions, int64_t tokens);
 
   /// The cuts of a prompt of `tokens` for `options`. Throws ConfigError for options that do not fit the engine.
   [[nodiscard]] Partition PartitionFor(int64_t tokens, const PrefillOptions& options) const;
@@ -46,7 +46,7 @@ class EngineState {
   std::chrono::duration<double> timeout_;
   std::vector<std::unique_ptr<Rank>> ranks_;
   std::unique_ptr<Fabric> fabric_;
-  RopeTable rope_;
+  PositionTables tables_[2];  // of short and of long sequences
   std::mutex busy_;
 };
 

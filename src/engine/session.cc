@@ -51,12 +51,14 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
   const Partition partition = engine_->PartitionFor(static_cast<int64_t>(tokens.size()), options);
   size_ = 0;  // nothing, should this fail
   ReserveCaches(options.strategy, partition);
-  engine_->RopeFor(capacity_);
+  engine_->PositionsFor(capacity_, partition.tokens());
 
   std::vector<RankTimeline> timelines;
   for (int rank = 0; rank < partition.ranks(); ++rank) timelines.emplace_back(rank, begin);
   RunRanks(tokens, options, partition, timelines);
   size_ = partition.tokens();
+  tokens_.assign(tokens.begin(), tokens.end());
+  options_ = options;
   last_rank_ = partition.ranks() - 1;
 
   PrefillReport report;
@@ -74,7 +76,7 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
 void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOptions& options,
                             const Partition& partition, std::vector<RankTimeline>& timelines) {
   FirstFailure failure;
-  const RopeTable& rope = engine_->RopeFor(capacity_);
+  const PositionTables& tables = engine_->PositionsFor(capacity_, partition.tokens());
   std::vector<std::future<void>> done;
   for (int index = 0; index < partition.ranks(); ++index) {
     done.push_back(engine_->rank(index).Post([&, index] {
@@ -86,12 +88,13 @@ void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOption
         job.topology = options.topology;
         job.exchange = {index,
                         &partition,
+                        engine_->decoder().spec().windows,
                         &*caches_[static_cast<size_t>(index)],
                         &engine_->fabric(),
                         engine_->timeout(),
                         options.record_timeline ? &timelines[static_cast<size_t>(index)] : nullptr};
         job.decoder = &engine_->decoder();
-        job.rope = &rope;
+        job.tables = &tables;
         job.workspace = &rank.WorkspaceFor(engine_->decoder(), partition.rows(index));
         job.ops = &rank.ops();
         job.stream = &rank.stream();
@@ -110,24 +113,37 @@ void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOption
   failure.Rethrow();
 }
 
+bool SessionState::ChangesAngles(int64_t tokens) const {
+  const RopeSpec& rope = engine_->decoder().spec().rope;
+  return rope.IsLong(tokens) != rope.IsLong(size_);
+}
+
 void SessionState::Append(int32_t token) {
-  const std::lock_guard lock(engine_->busy());
   if (size_ == 0) throw ConfigError("session: Append needs a prefilled prompt");
   if (size_ >= capacity_)
     throw ConfigError(fmt::format("session: all {} tokens of its capacity are used", capacity_));
   CheckToken(token, size_);
-  const RopeTable& rope = engine_->RopeFor(capacity_);
+  if (ChangesAngles(size_ + 1)) {  // no key of the cache stays valid
+    std::vector<int32_t> tokens = tokens_;
+    tokens.push_back(token);
+    options_.record_timeline = false;
+    Prefill(tokens, PrefillOptions(options_));
+    return;
+  }
+  const std::lock_guard lock(engine_->busy());
+  const PositionTables& tables = engine_->PositionsFor(capacity_, size_ + 1);
   Rank& rank = engine_->rank(last_rank_);
   rank.Post([&] {
         NoExchange none;
         const Status status = engine_->decoder().Forward(
-            std::span(&token, 1), size_, LastLayer::kLastRow, rope, *caches_[static_cast<size_t>(last_rank_)], none,
+            std::span(&token, 1), size_, LastLayer::kLastRow, tables, *caches_[static_cast<size_t>(last_rank_)], none,
             rank.WorkspaceFor(engine_->decoder(), 1), rank.ops(), rank.stream());
         CHECK(status.ok());  // only an exchange can fail
         FetchLogits(rank);
       })
       .get();
   ++size_;
+  tokens_.push_back(token);
 }
 
 std::vector<float> SessionState::CacheRows(int layer, bool values) {

@@ -33,13 +33,17 @@ class SessionState {
   /// Runs all ranks and waits for all of them. Rethrows what the first rank to fail threw.
   void RunRanks(std::span<const int32_t> tokens, const PrefillOptions& options, const Partition& partition,
                 std::vector<RankTimeline>& timelines);
+  /// Whether the angles of all positions change when the sequence grows to `tokens` (LongRoPE).
+  [[nodiscard]] bool ChangesAngles(int64_t tokens) const;
   /// Copies the logits that `rank` computed to the host; on the rank's thread.
   void FetchLogits(Rank& rank);
 
   std::shared_ptr<EngineState> engine_;
   int64_t capacity_;
   int64_t size_ = 0;
-  int last_rank_ = 0;  // holds the whole cache
+  std::vector<int32_t> tokens_;  // [size]
+  PrefillOptions options_;       // of the last prompt
+  int last_rank_ = 0;            // holds the whole cache
   std::vector<std::optional<KvCache>> caches_;
   std::vector<float> logits_;  // [vocab]
 };

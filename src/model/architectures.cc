@@ -9,11 +9,15 @@
 namespace runahead {
 namespace {
 
-// Mistral and Qwen2 name their tensors as Llama does.
-constexpr std::array<Architecture, 3> kArchitectures = {{
-    {"LlamaForCausalLM", "llama", &ParseLlama, &LlamaSources},
-    {"MistralForCausalLM", "mistral", &ParseMistral, &LlamaSources},
-    {"Qwen2ForCausalLM", "qwen2", &ParseQwen2, &LlamaSources},
+constexpr std::array<Architecture, 8> kArchitectures = {{
+    {"LlamaForCausalLM", "llama", &ParseLlama},
+    {"MistralForCausalLM", "mistral", &ParseMistral},
+    {"Qwen2ForCausalLM", "qwen2", &ParseQwen2},
+    {"Qwen3ForCausalLM", "qwen3", &ParseQwen3},
+    {"Phi3ForCausalLM", "phi3", &ParsePhi3},
+    {"Gemma2ForCausalLM", "gemma2", &ParseGemma2},
+    {"FalconForCausalLM", "falcon", &ParseFalcon},
+    {"GPTNeoXForCausalLM", "gpt_neox", &ParseGptNeoX},
 }};
 
 const Architecture* FindByName(std::string_view name) {
@@ -50,10 +54,10 @@ const Architecture& FindArchitecture(const JsonObject& config) {
   config.Refuse("model_type", fmt::format("expected that of one of {}", ArchitectureNames()));
 }
 
-const Architecture& ArchitectureOf(const DecoderSpec& spec) {
-  const Architecture* found = FindByName(spec.architecture);
+std::string_view FamilyOf(std::string_view architecture) {
+  const Architecture* found = FindByName(architecture);
   CHECK(found != nullptr);
-  return *found;
+  return found->model_type;
 }
 
 }  // namespace runahead

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,10 +36,14 @@ struct NormSource {
 struct LayerSource {
   NormSource attention_norm;
   std::vector<StackedSource> qkv;  // parts: q | k,v
+  std::optional<NormSource> q_norm;
+  std::optional<NormSource> k_norm;
   StackedSource out;
-  NormSource mlp_norm;
+  std::optional<NormSource> post_attention_norm;
+  std::optional<NormSource> mlp_norm;
   StackedSource gate_up;
   StackedSource down;
+  std::optional<NormSource> post_mlp_norm;
 };
 
 /// Where all weights of a model come from.
@@ -49,27 +54,36 @@ struct WeightSources {
   MatrixSource head;  // used where the files have it, or the head is not tied
 };
 
+/// A family's reading of one config.json: the shape of the model and where its weights are.
+struct ParsedModel {
+  DecoderSpec spec;
+  WeightSources sources;
+};
+
 /// One row of the table of families.
 struct Architecture {
   std::string_view name;        // in `architectures` of config.json
   std::string_view model_type;  // in `model_type`, for files that do not name the architecture
-  DecoderSpec (*parse)(const JsonObject& config);
-  WeightSources (*sources)(const DecoderSpec& spec);
+  ParsedModel (*parse)(const JsonObject& config);
 };
 
 /// The family that config.json names. Throws ConfigError naming the architecture when it is not in the table.
 const Architecture& FindArchitecture(const JsonObject& config);
 
-/// The family of a spec that FindArchitecture's row parsed.
-const Architecture& ArchitectureOf(const DecoderSpec& spec);
+/// The model_type that goes with an architecture of the table.
+std::string_view FamilyOf(std::string_view architecture);
 
 /// The names of the table, for messages: "LlamaForCausalLM, ...".
 std::string ArchitectureNames();
 
-// ---- One file each under architectures/
-DecoderSpec ParseLlama(const JsonObject& config);
-DecoderSpec ParseMistral(const JsonObject& config);
-DecoderSpec ParseQwen2(const JsonObject& config);
-WeightSources LlamaSources(const DecoderSpec& spec);
+// ---- One file each under architectures/. Each throws ConfigError naming a field that it cannot honour.
+ParsedModel ParseLlama(const JsonObject& config);
+ParsedModel ParseMistral(const JsonObject& config);
+ParsedModel ParseQwen2(const JsonObject& config);
+ParsedModel ParseQwen3(const JsonObject& config);
+ParsedModel ParsePhi3(const JsonObject& config);
+ParsedModel ParseGemma2(const JsonObject& config);
+ParsedModel ParseFalcon(const JsonObject& config);
+ParsedModel ParseGptNeoX(const JsonObject& config);
 
 }  // namespace runahead

@@ -15,7 +15,7 @@ struct Pass {
   const DecoderSpec& spec;
   int64_t begin;
   int64_t end;
-  const RopeTable& rope;
+  const PositionTables& tables;
   KvCache& cache;
   AttentionExtent extent;
   Workspace& workspace;
@@ -23,14 +23,17 @@ struct Pass {
   Stream& stream;
 
   [[nodiscard]] int64_t n() const { return end - begin; }
+  [[nodiscard]] HeadSteps StepsWith(const std::optional<Norm>& norm) const {
+    return {norm ? &*norm : nullptr, tables.rope ? &*tables.rope : nullptr};
+  }
 };
 
 /// Writes k and v, which lie side by side, into the pass's rows of the cache. key_values: [n, 2 * kv_features].
-void Append(const Pass& pass, int layer, TensorView key_values) {
+void Append(const Pass& pass, const LayerWeights& weights, int layer, TensorView key_values) {
   const int64_t features = pass.spec.kv_features();
   const TensorView k = key_values.Columns(0, features).SplitRows(pass.spec.kv_heads, pass.spec.head_dim);
   const TensorView v = key_values.Columns(features, 2 * features).SplitRows(pass.spec.kv_heads, pass.spec.head_dim);
-  pass.ops.AppendKv(k, v, pass.rope, pass.cache.Span(layer, pass.begin, pass.end), pass.stream);
+  pass.ops.AppendKv(k, v, pass.StepsWith(weights.k_norm), pass.cache.Span(layer, pass.begin, pass.end), pass.stream);
 }
 
 /// The last layer's first half before the exchange: keys and values of all rows, the query of the last row on demand.
@@ -41,12 +44,12 @@ TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, Tenso
   const TensorView qkv = pass.workspace.Qkv(n);
   const TensorView key_values = qkv.Columns(pass.spec.q_features(), qkv.row_elements());
   pass.ops.Matmul(normalized, *weights.qkv, kKeyValuePart, 1, key_values, pass.stream);
-  Append(pass, pass.spec.layers - 1, key_values);
+  Append(pass, weights, pass.spec.layers - 1, key_values);
   if (last_layer == LastLayer::kKeysAndValues) return {};
   const TensorView query = qkv.Rows(n - 1, n).Columns(0, pass.spec.q_features());
   pass.ops.Matmul(normalized.Rows(n - 1, n), *weights.qkv, kQueryPart, 1, query, pass.stream);
   const TensorView heads = query.SplitRows(pass.spec.q_heads, pass.spec.head_dim);
-  pass.ops.Rotate(heads, pass.rope, pass.end - 1, pass.stream);
+  pass.ops.PrepareQueries(heads, pass.StepsWith(weights.q_norm), pass.end - 1, pass.stream);
   return heads;
 }
 
@@ -54,9 +57,9 @@ TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, Tenso
 TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, TensorView normalized) {
   const TensorView qkv = pass.workspace.Qkv(pass.n());
   pass.ops.Matmul(normalized, *weights.qkv, qkv, pass.stream);
-  Append(pass, layer, qkv.Columns(pass.spec.q_features(), qkv.row_elements()));
+  Append(pass, weights, layer, qkv.Columns(pass.spec.q_features(), qkv.row_elements()));
   const TensorView heads = qkv.Columns(0, pass.spec.q_features()).SplitRows(pass.spec.q_heads, pass.spec.head_dim);
-  pass.ops.Rotate(heads, pass.rope, pass.begin, pass.stream);
+  pass.ops.PrepareQueries(heads, pass.StepsWith(weights.q_norm), pass.begin, pass.stream);
   return heads;
 }
 
@@ -67,13 +70,15 @@ void Attend(const Pass& pass, const LayerWeights& weights, int layer, TensorView
   const AttentionOptions options{.scale = pass.spec.attention_scale,
                                  .window = pass.spec.window(layer),
                                  .softcap = pass.spec.attention_softcap,
+                                 .key_bias = pass.tables.key_bias.view,
                                  .causal = pass.extent.causal};
   pass.ops.Attention(queries, pass.end - queries.rows(), pass.cache.Span(layer, 0, pass.extent.rows), options,
                      attended.SplitRows(pass.spec.q_heads, pass.spec.head_dim), pass.stream);
   pass.ops.Matmul(attended, *weights.out, delta, pass.stream);
+  if (weights.post_attention_norm) pass.ops.Normalize(delta, *weights.post_attention_norm, delta, pass.stream);
 }
 
-/// delta = mlp(normalized), by blocks of rows. normalized, delta: [m, hidden].
+/// delta = mlp(normalized), by blocks of rows. normalized, delta: [m, hidden]; delta may be normalized.
 void Mlp(const Pass& pass, const LayerWeights& weights, TensorView normalized, TensorView delta) {
   const int64_t m = normalized.rows();
   const int64_t block = MlpBlockRows(m);
@@ -82,9 +87,40 @@ void Mlp(const Pass& pass, const LayerWeights& weights, TensorView normalized, T
     const TensorView gate_up = pass.workspace.GateUp(last - first);
     const TensorView activated = pass.workspace.Activated(last - first);
     pass.ops.Matmul(normalized.Rows(first, last), *weights.gate_up, gate_up, pass.stream);
-    pass.ops.GatedActivation(pass.spec.activation, gate_up, activated, pass.stream);
+    if (pass.spec.gated_mlp) {
+      pass.ops.GatedActivation(pass.spec.activation, gate_up, activated, pass.stream);
+    } else {
+      pass.ops.Activate(pass.spec.activation, gate_up, activated, pass.stream);
+    }
     pass.ops.Matmul(activated, *weights.down, delta.Rows(first, last), pass.stream);
   }
+  if (weights.post_mlp_norm) pass.ops.Normalize(delta, *weights.post_mlp_norm, delta, pass.stream);
+}
+
+/// Adds attention and MLP to the residual stream and leaves norm `next` of it in `normalized`, which holds what the
+/// layer's attention read. queries: [m, q_heads, head_dim]; hidden, normalized: [m, hidden].
+void FinishLayer(const Pass& pass, const LayerWeights& weights, int layer, TensorView queries, const Norm& next,
+                 TensorView hidden, TensorView normalized) {
+  const TensorView delta = pass.workspace.Delta(hidden.rows());
+  Attend(pass, weights, layer, queries, delta);
+  switch (pass.spec.order) {
+    case BlockOrder::kSequential:
+      pass.ops.AddNormalize(hidden, delta, *weights.mlp_norm, normalized, pass.stream);
+      Mlp(pass, weights, normalized, delta);
+      pass.ops.AddNormalize(hidden, delta, next, normalized, pass.stream);
+      return;
+    case BlockOrder::kParallel:
+      if (weights.mlp_norm) pass.ops.Normalize(hidden, *weights.mlp_norm, normalized, pass.stream);
+      Mlp(pass, weights, normalized, normalized);
+      pass.ops.Add(hidden, delta, pass.stream);
+      pass.ops.AddNormalize(hidden, normalized, next, normalized, pass.stream);
+      return;
+  }
+}
+
+/// `value` as the compute dtype holds it.
+float RoundTo(DType dtype, float value) {
+  return Dispatch(dtype, [&](auto zero) { return static_cast<float>(decltype(zero)(value)); });
 }
 
 /// A device's copy of host values.
@@ -93,7 +129,45 @@ Tensor CopyToDevice(Device& device, Stream& stream, const std::vector<float>& va
   tensor.memory = device.Allocate(values.size() * sizeof(float));
   tensor.view = tensor.memory.View(DType::kF32, shape);
   device.CopyFromHost(tensor.view.data(), values.data(), values.size() * sizeof(float), stream);
+  stream.Synchronize();
   return tensor;
+}
+
+/// Cosines and sines of each position's angles, [positions, frequencies].
+struct Angles {
+  std::vector<float> cosines;
+  std::vector<float> sines;
+};
+
+Angles MakeAngles(const std::vector<float>& frequencies, float magnitude, int64_t positions) {
+  Angles angles;
+  angles.cosines.reserve(static_cast<size_t>(positions) * frequencies.size());
+  angles.sines.reserve(angles.cosines.capacity());
+  for (int64_t position = 0; position < positions; ++position) {
+    for (const float frequency : frequencies) {
+      // The angle is a float product, as trained models and HF transformers have it; only its cosine and sine are
+      // exact.
+      const float angle = static_cast<float>(position) * frequency;
+      angles.cosines.push_back(magnitude * static_cast<float>(std::cos(static_cast<double>(angle))));
+      angles.sines.push_back(magnitude * static_cast<float>(std::sin(static_cast<double>(angle))));
+    }
+  }
+  return angles;
+}
+
+/// What each head adds to the score of each position, [q_heads, positions]: slope times position, in bf16 as Falcon
+/// was trained, then scaled as the scores are.
+std::vector<float> AlibiBiases(const DecoderSpec& spec, int64_t positions) {
+  std::vector<float> biases;
+  biases.reserve(spec.alibi_slopes.size() * static_cast<size_t>(positions));
+  for (const float slope : spec.alibi_slopes) {
+    for (int64_t position = 0; position < positions; ++position) {
+      const BFloat16 rounded(static_cast<float>(position));
+      const BFloat16 bias(static_cast<float>(BFloat16(slope)) * static_cast<float>(rounded));
+      biases.push_back(spec.attention_scale * static_cast<float>(bias));
+    }
+  }
+  return biases;
 }
 
 }  // namespace
@@ -103,45 +177,44 @@ Decoder::Decoder(DecoderSpec spec, DType compute, DecoderWeights weights)
   CHECK_GT(spec_.layers, 0);
   CHECK_EQ(weights_.layers.size(), static_cast<size_t>(spec_.layers));
   CHECK(spec_.windows.empty() || spec_.windows.size() == weights_.layers.size());
+  CHECK(spec_.alibi_slopes.empty() || std::ssize(spec_.alibi_slopes) == spec_.q_heads);
 }
 
-RopeTable Decoder::MakeRope(Ops& ops, int64_t positions) const {
+PositionTables Decoder::MakePositions(Ops& ops, int64_t positions, bool long_sequence) const {
   CHECK_GT(positions, 0);
-  const std::vector<float>& frequencies = spec_.rope.inverse_frequencies;
-  std::vector<float> cosines;
-  std::vector<float> sines;
-  cosines.reserve(static_cast<size_t>(positions) * frequencies.size());
-  sines.reserve(cosines.capacity());
-  for (int64_t position = 0; position < positions; ++position) {
-    for (const float frequency : frequencies) {
-      // The angle is a float product, as trained models and HF transformers have it; only its cosine and sine are
-      // exact.
-      const float angle = static_cast<float>(position) * frequency;
-      cosines.push_back(spec_.rope.magnitude * static_cast<float>(std::cos(static_cast<double>(angle))));
-      sines.push_back(spec_.rope.magnitude * static_cast<float>(std::sin(static_cast<double>(angle))));
-    }
-  }
-  const Shape shape{positions, static_cast<int64_t>(frequencies.size())};
+  PositionTables tables;
+  tables.positions = positions;
   const std::unique_ptr<Stream> stream = ops.device().NewStream();
-  RopeTable table{CopyToDevice(ops.device(), *stream, cosines, shape),
-                  CopyToDevice(ops.device(), *stream, sines, shape)};
-  stream->Synchronize();
-  return table;
+  const RopeSpec& rope = spec_.rope;
+  const bool use_long = long_sequence && !rope.long_inverse_frequencies.empty();
+  const std::vector<float>& frequencies = use_long ? rope.long_inverse_frequencies : rope.inverse_frequencies;
+  if (!frequencies.empty()) {
+    const Angles angles = MakeAngles(frequencies, rope.magnitude, positions);
+    const Shape shape{positions, std::ssize(frequencies)};
+    tables.rope = RopeTable{CopyToDevice(ops.device(), *stream, angles.cosines, shape),
+                            CopyToDevice(ops.device(), *stream, angles.sines, shape)};
+  }
+  if (!spec_.alibi_slopes.empty()) {
+    const std::vector<float> biases = AlibiBiases(spec_, positions);
+    tables.key_bias = CopyToDevice(ops.device(), *stream, biases, {spec_.q_heads, positions});
+  }
+  return tables;
 }
 
-Status Decoder::Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer, const RopeTable& rope,
-                        KvCache& cache, Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const {
+Status Decoder::Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer,
+                        const PositionTables& tables, KvCache& cache, Exchange& exchange, Workspace& workspace,
+                        Ops& ops, Stream& stream) const {
   const auto n = static_cast<int64_t>(tokens.size());
   const int64_t end = begin + n;
   CHECK(0 <= begin && 0 < n);
   CHECK_LE(n, workspace.rows());
   CHECK_LE(end, cache.capacity());
-  CHECK_LE(end, rope.positions());
-  const Pass pass{spec_, begin, end, rope, cache, exchange.Extent(end), workspace, ops, stream};
+  CHECK_LE(end, tables.positions);
+  const Pass pass{spec_, begin, end, tables, cache, exchange.Extent(end), workspace, ops, stream};
 
   TensorView hidden = workspace.Hidden(n);
   TensorView normalized = workspace.Normalized(n);
-  ops.Embed(tokens, weights_.embedding.view, spec_.embedding_scale, hidden, stream);
+  ops.Embed(tokens, weights_.embedding.view, RoundTo(compute_, spec_.embedding_scale), hidden, stream);
   ops.Normalize(hidden, weights_.layers[0].attention_norm, normalized, stream);
   for (int layer = 0; layer < spec_.layers; ++layer) {
     const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
@@ -154,14 +227,11 @@ Status Decoder::Forward(std::span<const int32_t> tokens, int64_t begin, LastLaye
       hidden = hidden.Rows(n - 1, n);
       normalized = normalized.Rows(n - 1, n);
     }
-    const TensorView delta = workspace.Delta(hidden.rows());
-    Attend(pass, weights, layer, queries, delta);
-    ops.AddNormalize(hidden, delta, weights.mlp_norm, normalized, stream);
-    Mlp(pass, weights, normalized, delta);
     const Norm& next = last ? weights_.final_norm : weights_.layers[static_cast<size_t>(layer) + 1].attention_norm;
-    ops.AddNormalize(hidden, delta, next, normalized, stream);
+    FinishLayer(pass, weights, layer, queries, next, hidden, normalized);
   }
   ops.Matmul(normalized, *weights_.head, workspace.Logits(), stream);
+  if (spec_.logit_softcap > 0) ops.Softcap(workspace.Logits(), spec_.logit_softcap, stream);
   return Status::Ok();
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -17,12 +18,16 @@ namespace runahead {
 
 /// Weights of one layer, ready for one memory (the host's, or one GPU's).
 struct LayerWeights {
-  Norm attention_norm;              // [hidden]
-  std::unique_ptr<Linear> qkv;      // parts: q [q_features, hidden] | k,v [2 * kv_features, hidden]
-  std::unique_ptr<Linear> out;      // [hidden, q_features]
-  Norm mlp_norm;                    // [hidden]
-  std::unique_ptr<Linear> gate_up;  // [2 * ffn, hidden], gate first
-  std::unique_ptr<Linear> down;     // [hidden, ffn]
+  Norm attention_norm;                      // [hidden]
+  std::unique_ptr<Linear> qkv;              // parts: q [q_features, hidden] | k,v [2 * kv_features, hidden]
+  std::optional<Norm> q_norm;               // [head_dim], of each query head
+  std::optional<Norm> k_norm;               // [head_dim], of each key head
+  std::unique_ptr<Linear> out;              // [hidden, q_features]
+  std::optional<Norm> post_attention_norm;  // [hidden], of what attention adds
+  std::optional<Norm> mlp_norm;             // [hidden]; none: the MLP reads what attention read
+  std::unique_ptr<Linear> gate_up;          // [2 * ffn, hidden], gate first; ungated: [ffn, hidden]
+  std::unique_ptr<Linear> down;             // [hidden, ffn]
+  std::optional<Norm> post_mlp_norm;        // [hidden], of what the MLP adds
 };
 
 /// All weights of a model, ready for one memory. Immutable; shared by the ranks of that memory.
@@ -32,6 +37,13 @@ struct DecoderWeights {
   std::vector<LayerWeights> layers;
   Norm final_norm;               // [hidden]
   std::unique_ptr<Linear> head;  // [vocab, hidden]
+};
+
+/// What attention knows of positions, for sequences up to a length, in one memory.
+struct PositionTables {
+  int64_t positions = 0;
+  std::optional<RopeTable> rope;
+  Tensor key_bias;  // [q_heads, positions], f32: ALiBi; or empty
 };
 
 /// What of the last layer is worth computing: KV-Runahead needs only keys and values from every rank but the last.
@@ -45,15 +57,16 @@ class Decoder {
   [[nodiscard]] const DecoderSpec& spec() const { return spec_; }
   [[nodiscard]] DType compute_dtype() const { return compute_; }
 
-  /// Angles for positions [0, positions) in the memory of `ops`.
-  [[nodiscard]] RopeTable MakeRope(Ops& ops, int64_t positions) const;
+  /// Tables for positions [0, positions) in the memory of `ops`. `long_sequence` asks for those that
+  /// RopeSpec::IsLong sequences need.
+  [[nodiscard]] PositionTables MakePositions(Ops& ops, int64_t positions, bool long_sequence) const;
 
   /// Runs tokens, which sit at positions [begin, begin + n) of the sequence, through all layers: appends their rows
   /// to `cache`, calls `exchange` once per layer, and with LastLayer::kLastRow leaves the logits of the last token in
   /// workspace.Logits(). Everything is enqueued on `stream`. Needs 0 < n <= workspace.rows(),
-  /// begin + n <= cache.capacity() and rope.positions(), and tokens within the vocabulary. Fails only when the
+  /// begin + n <= cache.capacity() and tables.positions, and tokens within the vocabulary. Fails only when the
   /// exchange does.
-  Status Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer, const RopeTable& rope,
+  Status Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer, const PositionTables& tables,
                  KvCache& cache, Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const;
 
  private:

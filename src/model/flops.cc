@@ -23,8 +23,9 @@ ModelFlops ChunkFlops(const DecoderSpec& spec, int64_t begin, int64_t end, LastL
   const auto hidden = static_cast<double>(spec.hidden);
   const auto q_features = static_cast<double>(spec.q_features());
   const auto kv_features = static_cast<double>(spec.kv_features());
-  const double keys_values = 2 * hidden * 2 * kv_features;                                  // of one row
-  const double others = 2 * hidden * (2 * q_features + 3 * static_cast<double>(spec.ffn));  // of one row
+  const double keys_values = 2 * hidden * 2 * kv_features;  // of one row
+  const auto mlp = static_cast<double>(spec.mlp_in_features() + spec.ffn);
+  const double others = 2 * hidden * (2 * q_features + mlp);  // of one row
   const auto attention = [&](int layer, int64_t first) {
     return 4 * q_features * VisiblePairs(first, end, spec.window(layer));
   };

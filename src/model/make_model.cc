@@ -31,7 +31,8 @@ constexpr double kBiasSpread = 0.02;
 struct MadeTensor {
   std::string name;
   Shape shape;
-  double stddev = 0;  // 0: all ones
+  double stddev = 0;  // 0: all are `constant`
+  float constant = 0;
 
   [[nodiscard]] size_t bytes() const { return static_cast<size_t>(shape.elements()) * SizeOf(DType::kBF16); }
 };
@@ -40,8 +41,8 @@ using Shard = std::vector<MadeTensor>;
 
 /// The tensors of a model with their spread: what adds to the residual stream is kept small for its depth, as GPT-2
 /// does, so that activations stay within bf16 at any number of layers.
-std::vector<MadeTensor> PlanTensors(const DecoderSpec& spec) {
-  const WeightSources sources = ArchitectureOf(spec).sources(spec);
+std::vector<MadeTensor> PlanTensors(const ParsedModel& model) {
+  const auto& [spec, sources] = model;
   std::map<std::string, double> scales;
   const double residual = 1 / std::sqrt(2.0 * spec.layers);
   for (const LayerSource& layer : sources.layers) {
@@ -57,7 +58,7 @@ std::vector<MadeTensor> PlanTensors(const DecoderSpec& spec) {
     } else if (name.ends_with(".bias")) {
       stddev = kBiasSpread;
     }
-    tensors.push_back({name, shape, stddev});
+    tensors.push_back({name, shape, stddev, 1 - spec.norm_offset});
   }
   return tensors;
 }
@@ -125,7 +126,7 @@ class WeightWriter {
     const NormalBf16 normal(quantiles_, tensor.stddev);
     const auto elements = static_cast<size_t>(tensor.shape.elements());
     for (size_t first = 0; first < elements && file; first += kBlockElements) {
-      block_.assign(std::min(kBlockElements, elements - first), BFloat16(1.0F));
+      block_.assign(std::min(kBlockElements, elements - first), BFloat16(tensor.constant));
       if (tensor.stddev != 0) normal.Fill(key, first, block_);
       file.write(reinterpret_cast<const char*>(block_.data()),
                  static_cast<std::streamsize>(block_.size() * sizeof(BFloat16)));
@@ -189,15 +190,15 @@ void MakeModel(std::string_view preset_name, const std::filesystem::path& dir, u
   const Preset& preset = FindPreset(preset_name);
   const Json config = PresetConfig(preset);
   const JsonObject origin(config, fmt::format("preset {}", preset_name));
-  const DecoderSpec spec = FindArchitecture(origin).parse(origin);
-  const std::vector<Shard> shards = PlanShards(PlanTensors(spec), max_shard_bytes);
+  const ParsedModel model = FindArchitecture(origin).parse(origin);
+  const std::vector<Shard> shards = PlanShards(PlanTensors(model), max_shard_bytes);
   size_t bytes = 0;
   for (const Shard& shard : shards) bytes += Bytes(shard);
 
   PrepareFolder(dir, bytes);
   try {
     WriteWeights(dir, shards, seed, bytes, progress);
-    WriteFile(dir / "tokenizer.json", ByteTokenizer(spec.vocab).dump() + "\n");
+    WriteFile(dir / "tokenizer.json", ByteTokenizer(model.spec.vocab).dump() + "\n");
     const Json tokenizer_config = {
         {"tokenizer_class", "PreTrainedTokenizerFast"}, {"bos_token", "<s>"}, {"eos_token", "</s>"}};
     WriteFile(dir / "tokenizer_config.json", tokenizer_config.dump(1) + "\n");

@@ -11,9 +11,10 @@ namespace runahead {
 
 ModelInfo DescribeModel(const std::filesystem::path& dir) {
   ModelInfo info;
-  info.spec = LoadSpec(dir);
+  ParsedModel model = LoadConfig(dir);
+  const WeightSources& sources = model.sources;
+  info.spec = std::move(model.spec);
   const WeightFiles files(dir);
-  const WeightSources sources = ArchitectureOf(info.spec).sources(info.spec);
   std::set<std::string> dtypes;
   for (const auto& [name, shape] : ListWeights(sources, HasSeparateHead(info.spec, sources, files))) {
     const StoredTensor& tensor = *files.Find(name, shape).tensor;

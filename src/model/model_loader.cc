@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <string>
 #include <utility>
 
@@ -17,12 +18,13 @@ namespace {
 /// Loads the weights of one model into the memory of `ops`.
 class Loader {
  public:
-  Loader(const std::filesystem::path& dir, const DecoderSpec& spec, DType compute, Ops& ops, const Progress& progress)
+  Loader(const std::filesystem::path& dir, const ParsedModel& model, DType compute, Ops& ops,
+         const Progress& progress)
       : dir_(dir),
-        spec_(spec),
-        sources_(ArchitectureOf(spec).sources(spec)),
+        spec_(model.spec),
+        sources_(model.sources),
         files_(std::make_shared<WeightFiles>(dir)),
-        separate_head_(HasSeparateHead(spec, sources_, *files_)),
+        separate_head_(HasSeparateHead(spec_, sources_, *files_)),
         compute_(compute),
         ops_(ops),
         stream_(ops.device().NewStream()),
@@ -90,29 +92,35 @@ class Loader {
     return tensor;
   }
 
-  Tensor LoadVector(const std::string& name, int64_t features) {
+  /// A vector in f32, with `offset` added.
+  Tensor LoadVector(const std::string& name, int64_t features, float offset) {
     const HostTensor host = files_->Read(name, {features});
     std::vector<float> values(static_cast<size_t>(features));
     Dispatch(host.view.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const T* from = host.view.As<T>();
-      for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(from[i]);
+      for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(from[i]) + offset;
     });
     return CopyToDevice({values.data(), DType::kF32, {features}});
   }
 
   Norm LoadNorm(const NormSource& source) {
     Norm norm{.kind = spec_.norm, .epsilon = spec_.norm_epsilon, .weight = {}, .bias = {}};
-    norm.weight = LoadVector(source.name + ".weight", source.features);
-    if (source.bias) norm.bias = LoadVector(source.name + ".bias", source.features);
+    norm.weight = LoadVector(source.name + ".weight", source.features, spec_.norm_offset);
+    if (source.bias) norm.bias = LoadVector(source.name + ".bias", source.features, 0);
     return norm;
   }
 
+  std::optional<Norm> LoadNorm(const std::optional<NormSource>& source) {
+    return source ? std::optional(LoadNorm(*source)) : std::nullopt;
+  }
+
   std::unique_ptr<Linear> Pack(const std::vector<StackedSource>& parts) {
-    std::vector<HostTensor> hosts;  // alive until packed
+    std::map<std::string, HostTensor> hosts;  // alive until packed; fused tensors give many parts
     const auto read = [&](const std::string& name, const Shape& shape, const MatrixSource& rows) {
-      hosts.push_back(files_->Read(name, shape));
-      return hosts.back().view.Rows(rows.begin, rows.end);
+      auto host = hosts.find(name);
+      if (host == hosts.end()) host = hosts.emplace(name, files_->Read(name, shape)).first;
+      return host->second.view.Rows(rows.begin, rows.end);
     };
     std::vector<LinearPart> prepared;
     for (const StackedSource& part : parts) {
@@ -130,16 +138,20 @@ class Loader {
     LayerWeights layer;
     layer.attention_norm = LoadNorm(source.attention_norm);
     layer.qkv = Pack(source.qkv);
+    layer.q_norm = LoadNorm(source.q_norm);
+    layer.k_norm = LoadNorm(source.k_norm);
     layer.out = Pack({source.out});
+    layer.post_attention_norm = LoadNorm(source.post_attention_norm);
     layer.mlp_norm = LoadNorm(source.mlp_norm);
     layer.gate_up = Pack({source.gate_up});
     layer.down = Pack({source.down});
+    layer.post_mlp_norm = LoadNorm(source.post_mlp_norm);
     return layer;
   }
 
   std::filesystem::path dir_;
   const DecoderSpec& spec_;
-  WeightSources sources_;
+  const WeightSources& sources_;
   std::shared_ptr<const WeightFiles> files_;
   bool separate_head_;
   DType compute_;
@@ -166,12 +178,14 @@ std::vector<int32_t> TokenIds(const JsonObject& config, const char* key) {
 
 }  // namespace
 
-DecoderSpec LoadSpec(const std::filesystem::path& dir) {
+ParsedModel LoadConfig(const std::filesystem::path& dir) {
   const std::filesystem::path path = dir / "config.json";
   const Json json = LoadJson(path);
   const JsonObject config(json, path.string());
   return FindArchitecture(config).parse(config);
 }
+
+DecoderSpec LoadSpec(const std::filesystem::path& dir) { return LoadConfig(dir).spec; }
 
 GenerationDefaults LoadGenerationDefaults(const std::filesystem::path& dir) {
   GenerationDefaults defaults;
@@ -190,9 +204,9 @@ GenerationDefaults LoadGenerationDefaults(const std::filesystem::path& dir) {
 
 std::shared_ptr<const Decoder> LoadDecoder(const std::filesystem::path& dir, DType compute, Ops& ops,
                                            const Progress& progress) {
-  DecoderSpec spec = LoadSpec(dir);
-  DecoderWeights weights = Loader(dir, spec, compute, ops, progress).Load();
-  return std::make_shared<const Decoder>(std::move(spec), compute, std::move(weights));
+  ParsedModel model = LoadConfig(dir);
+  DecoderWeights weights = Loader(dir, model, compute, ops, progress).Load();
+  return std::make_shared<const Decoder>(std::move(model.spec), compute, std::move(weights));
 }
 
 }  // namespace runahead

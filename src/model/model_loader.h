@@ -8,13 +8,17 @@
 #include <optional>
 #include <vector>
 
+#include "model/architectures.h"
 #include "model/decoder.h"
 #include "model/decoder_spec.h"
 
 namespace runahead {
 
-/// Reads DIR/config.json. Throws ConfigError naming the file, the field and the value for an unknown architecture or
-/// an unsupported option.
+/// Reads DIR/config.json: the shape of the model and where its weights are. Throws ConfigError naming the file, the
+/// field and the value for an unknown architecture or an unsupported option.
+ParsedModel LoadConfig(const std::filesystem::path& dir);
+
+/// The shape alone.
 DecoderSpec LoadSpec(const std::filesystem::path& dir);
 
 /// The tokens that open and end a text.

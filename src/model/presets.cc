@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <string>
 
+#include "model/architectures.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -14,25 +14,89 @@ namespace {
 constexpr std::string_view kLlama = "LlamaForCausalLM";
 constexpr std::string_view kMistral = "MistralForCausalLM";
 constexpr std::string_view kQwen2 = "Qwen2ForCausalLM";
+constexpr std::string_view kQwen3 = "Qwen3ForCausalLM";
+constexpr std::string_view kPhi3 = "Phi3ForCausalLM";
+constexpr std::string_view kGemma2 = "Gemma2ForCausalLM";
+constexpr std::string_view kFalcon = "FalconForCausalLM";
+constexpr std::string_view kNeoX = "GPTNeoXForCausalLM";
+
+constexpr const char* kLlama31Rope =
+    R"({"rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})";
+constexpr const char* kTinyLlama31Rope = R"({"rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+    "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 2048}})";
+constexpr const char* kTinyLongRope =
+    R"({"original_max_position_embeddings": 256, "rope_scaling": {"type": "longrope",
+    "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5, 3.1, 3.8], "long_factor": [1.0, 2.0, 4.0, 7.0, 11.0, 16.0, 22.0, 29.0]}})";
+constexpr const char* kFalcon40b = R"({"new_decoder_architecture": true})";
+constexpr const char* kFalconRw = R"({"alibi": true, "multi_query": false, "parallel_attn": false, "bias": true})";
+constexpr const char* kNothing = "{}";
 
 // clang-format off
 constexpr std::array kPresets = {
-    //     name              architecture layers hidden  q  kv dim    ffn   vocab positions    theta llama3 tied  window
-    Preset{"llama-7b",          kLlama,   32,  4096, 32, 32, 128, 11008,  32000, 131072,   10000.0,  0, false,    0},
-    Preset{"llama-13b",         kLlama,   40,  5120, 40, 40, 128, 13824,  32000, 131072,   10000.0,  0, false,    0},
-    Preset{"llama-3-8b",        kLlama,   32,  4096, 32,  8, 128, 14336, 128256, 131072,  500000.0,  0, false,    0},
-    Preset{"llama-1b",          kLlama,   16,  2048, 32,  8,  64,  8192, 128256, 131072,  500000.0, 32, true,     0},
-    Preset{"mistral-7b",        kMistral, 32,  4096, 32,  8, 128, 14336,  32000, 131072,   10000.0,  0, false, 4096},
-    Preset{"qwen2.5-7b",        kQwen2,   28,  3584, 28,  4, 128, 18944, 152064, 131072, 1000000.0,  0, false,    0},
-    Preset{"small-llama",       kLlama,    8,   512,  8,  2,  64,  1408,   4096,  65536,   10000.0,  0, true,     0},
-    Preset{"tiny-llama",        kLlama,    3,    64,  4,  2,  16,   176,    512,   8192,   10000.0,  0, false,    0},
-    Preset{"tiny-llama-mha",    kLlama,    2,    64,  4,  4,  16,   176,    320,   8192,   10000.0,  0, false,    0},
-    Preset{"tiny-llama-mqa",    kLlama,    2,    64,  4,  1,  32,   176,    320,   8192,   10000.0,  0, false,    0},
-    Preset{"tiny-llama-tied",   kLlama,    2,    64,  4,  2,  16,   176,    320,   8192,  500000.0,  8, true,     0},
-    Preset{"tiny-mistral",      kMistral,  3,    64,  4,  2,  16,   176,    320,   8192,   10000.0,  0, false,   32},
-    Preset{"tiny-qwen2",        kQwen2,    2,    64,  4,  2,  16,   176,    320,   8192, 1000000.0,  0, true,     0},
+    //     name           architecture layers hidden   q  kv  dim    ffn   vocab      theta  tied   further fields
+    Preset{"llama-7b",          kLlama,   32,  4096, 32, 32, 128, 11008,  32000,   10000.0, false, kNothing},
+    Preset{"llama-13b",         kLlama,   40,  5120, 40, 40, 128, 13824,  32000,   10000.0, false, kNothing},
+    Preset{"llama-3-8b",        kLlama,   32,  4096, 32,  8, 128, 14336, 128256,  500000.0, false, kNothing},
+    Preset{"llama-1b",          kLlama,   16,  2048, 32,  8,  64,  8192, 128256,  500000.0, true,  kLlama31Rope},
+    Preset{"mistral-7b",        kMistral, 32,  4096, 32,  8, 128, 14336,  32000,   10000.0, false, R"({"sliding_window": 4096})"},
+    Preset{"qwen2.5-7b",        kQwen2,   28,  3584, 28,  4, 128, 18944, 152064, 1000000.0, false, kNothing},
+    Preset{"qwen3-8b",          kQwen3,   36,  4096, 32,  8, 128, 12288, 151936, 1000000.0, false, kNothing},
+    Preset{"phi-3-mini",        kPhi3,    32,  3072, 32, 32,  96,  8192,  32064,   10000.0, false, R"({"sliding_window": 2047})"},
+    Preset{"gemma-2-2b",        kGemma2,  26,  2304,  8,  4, 256,  9216, 256000,   10000.0, true,  kNothing},
+    Preset{"falcon-7b",         kFalcon,  32,  4544, 71,  1,  64, 18176,  65024,   10000.0, true,  kNothing},
+    Preset{"falcon-40b",        kFalcon,  60,  8192,128,  8,  64, 32768,  65024,   10000.0, true,  kFalcon40b},
+    Preset{"gpt-neox-20b",      kNeoX,    44,  6144, 64, 64,  96, 24576,  50432,   10000.0, false, kNothing},
+    Preset{"small-llama",       kLlama,    8,   512,  8,  2,  64,  1408,   4096,   10000.0, true,  kNothing},
+    Preset{"tiny-llama",        kLlama,    3,    64,  4,  2,  16,   176,    512,   10000.0, false, kNothing},
+    Preset{"tiny-llama-mha",    kLlama,    2,    64,  4,  4,  16,   176,    320,   10000.0, false, kNothing},
+    Preset{"tiny-llama-mqa",    kLlama,    2,    64,  4,  1,  32,   176,    320,   10000.0, false, kNothing},
+    Preset{"tiny-llama-tied",   kLlama,    2,    64,  4,  2,  16,   176,    320,  500000.0, true,  kTinyLlama31Rope},
+    Preset{"tiny-mistral",      kMistral,  3,    64,  4,  2,  16,   176,    320,   10000.0, false, R"({"sliding_window": 32})"},
+    Preset{"tiny-qwen2",        kQwen2,    2,    64,  4,  2,  16,   176,    320, 1000000.0, true,  kNothing},
+    Preset{"tiny-qwen3",        kQwen3,    3,    64,  4,  2,  32,   176,    320, 1000000.0, true,  kNothing},
+    Preset{"tiny-phi3",         kPhi3,     2,    64,  4,  2,  16,   176,    320,   10000.0, false, kTinyLongRope},
+    Preset{"tiny-gemma2",       kGemma2,   4,    64,  4,  2,  16,   176,    320,   10000.0, true,  R"({"sliding_window": 32, "query_pre_attn_scalar": 16})"},
+    Preset{"tiny-falcon",       kFalcon,   2,    80,  5,  1,  16,   320,    320,   10000.0, true,  kNothing},
+    Preset{"tiny-falcon-40b",   kFalcon,   2,    64,  4,  2,  16,   256,    320,   10000.0, true,  kFalcon40b},
+    Preset{"tiny-falcon-rw",    kFalcon,   2,    64,  4,  4,  16,   256,    320,   10000.0, true,  kFalconRw},
+    Preset{"tiny-gpt-neox",     kNeoX,     3,    64,  4,  4,  16,   256,    320,   10000.0, false, kNothing},
 };
 // clang-format on
+
+/// model_type, and the fields that Llama's descendants share.
+Json LlamaFields(const Preset& preset) {
+  return {{"num_key_value_heads", preset.kv_heads},
+          {"head_dim", preset.head_dim},
+          {"intermediate_size", preset.ffn},
+          {"hidden_act", "silu"},
+          {"rms_norm_eps", 1e-5},
+          {"rope_theta", preset.rope_theta}};
+}
+
+Json FamilyFields(const Preset& preset) {
+  if (preset.architecture == kFalcon) {
+    return {{"num_kv_heads", preset.kv_heads},
+            {"ffn_hidden_size", preset.ffn},
+            {"activation", "gelu"},
+            {"layer_norm_epsilon", 1e-5},
+            {"rope_theta", preset.rope_theta}};
+  }
+  if (preset.architecture == kNeoX) {
+    return {{"intermediate_size", preset.ffn},
+            {"hidden_act", "gelu"},
+            {"layer_norm_eps", 1e-5},
+            {"rotary_emb_base", preset.rope_theta},
+            {"rotary_pct", 0.25}};
+  }
+  Json fields = LlamaFields(preset);
+  if (preset.architecture == kQwen2 || preset.architecture == kQwen3) fields["use_sliding_window"] = false;
+  if (preset.architecture == kGemma2) {
+    fields.erase("hidden_act");
+    fields["hidden_activation"] = "gelu_pytorch_tanh";
+  }
+  return fields;
+}
 
 }  // namespace
 
@@ -49,39 +113,23 @@ const Preset& FindPreset(std::string_view name) {
 }
 
 Json PresetConfig(const Preset& preset) {
+  // Random weights know no context length, so positions are as many as a bench may want.
+  constexpr int64_t kPositions = 131072;
   Json config = {
       {"architectures", Json::array({std::string(preset.architecture)})},
-      {"model_type", preset.architecture == kLlama     ? "llama"
-                     : preset.architecture == kMistral ? "mistral"
-                                                       : "qwen2"},
+      {"model_type", std::string(FamilyOf(preset.architecture))},
       {"num_hidden_layers", preset.layers},
       {"hidden_size", preset.hidden},
       {"num_attention_heads", preset.q_heads},
-      {"num_key_value_heads", preset.kv_heads},
-      {"head_dim", preset.head_dim},
-      {"intermediate_size", preset.ffn},
       {"vocab_size", preset.vocab},
-      {"max_position_embeddings", preset.max_positions},
-      {"hidden_act", "silu"},
-      {"rms_norm_eps", 1e-5},
-      {"rope_theta", preset.rope_theta},
+      {"max_position_embeddings", kPositions},
       {"tie_word_embeddings", preset.tied_head},
       {"bos_token_id", kMadeBos},
       {"eos_token_id", kMadeEos},
       {"torch_dtype", "bfloat16"},
   };
-  if (preset.llama3_factor != 0) {
-    config["rope_scaling"] = {
-        {"rope_type", "llama3"},
-        {"factor", preset.llama3_factor},
-        {"low_freq_factor", 1.0},
-        {"high_freq_factor", 4.0},
-        {"original_max_position_embeddings", std::min<int64_t>(8192, preset.max_positions / 4)}};
-  }
-  if (preset.architecture == kMistral) {
-    config["sliding_window"] = preset.window != 0 ? Json(preset.window) : Json(nullptr);
-  }
-  if (preset.architecture == kQwen2) config["use_sliding_window"] = false;
+  config.update(FamilyFields(preset));
+  config.update(Json::parse(preset.further));
   return config;
 }
 

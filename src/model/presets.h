@@ -13,7 +13,7 @@ namespace runahead {
 inline constexpr int32_t kMadeBos = 256;
 inline constexpr int32_t kMadeEos = 257;
 
-/// One row of the table. Random weights know no context length, so positions are as many as a bench may want.
+/// One row of the table.
 struct Preset {
   std::string_view name;
   std::string_view architecture;
@@ -24,11 +24,9 @@ struct Preset {
   int64_t head_dim;
   int64_t ffn;
   int64_t vocab;
-  int64_t max_positions;
   double rope_theta;
-  double llama3_factor;  // of llama3 rope scaling; 0: none
   bool tied_head;
-  int64_t window;  // 0: none
+  const char* further;  // fields of config.json that only this one has, as a JSON object
 };
 
 std::span<const Preset> Presets();

@@ -15,6 +15,9 @@ class Collector {
   void Add(const StackedSource& stack) {
     for (const MatrixSource& matrix : stack) Add(matrix);
   }
+  void Add(const std::optional<NormSource>& norm) {
+    if (norm) Add(*norm);
+  }
   void Add(const NormSource& norm) {
     AddTensor(norm.name + ".weight", {norm.features});
     if (norm.bias) AddTensor(norm.name + ".bias", {norm.features});
@@ -38,10 +41,14 @@ std::vector<NamedShape> ListWeights(const WeightSources& sources, bool separate_
   for (const LayerSource& layer : sources.layers) {
     collector.Add(layer.attention_norm);
     for (const StackedSource& part : layer.qkv) collector.Add(part);
+    collector.Add(layer.q_norm);
+    collector.Add(layer.k_norm);
     collector.Add(layer.out);
+    collector.Add(layer.post_attention_norm);
     collector.Add(layer.mlp_norm);
     collector.Add(layer.gate_up);
     collector.Add(layer.down);
+    collector.Add(layer.post_mlp_norm);
   }
   collector.Add(sources.final_norm);
   if (separate_head) collector.Add(sources.head);

@@ -38,7 +38,7 @@ Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows) {
   layout.qkv = place(attention_end, rows * (spec.q_features() + 2 * spec.kv_features()), compute);
   layout.attended = place(attention_end, rows * spec.q_features(), compute);
   size_t mlp_end = end;
-  layout.gate_up = place(mlp_end, block * 2 * spec.ffn, compute);
+  layout.gate_up = place(mlp_end, block * spec.mlp_in_features(), compute);
   layout.activated = place(mlp_end, block * spec.ffn, compute);
   layout.end = std::max(attention_end, mlp_end);
   return layout;
@@ -72,7 +72,7 @@ Workspace::Workspace(Device& device, const DecoderSpec& spec, DType compute, int
   delta_ = view(layout.delta, compute, {rows, spec.hidden});
   qkv_ = view(layout.qkv, compute, {rows, spec.q_features() + 2 * spec.kv_features()});
   attended_ = view(layout.attended, compute, {rows, spec.q_features()});
-  gate_up_ = view(layout.gate_up, compute, {block, 2 * spec.ffn});
+  gate_up_ = view(layout.gate_up, compute, {block, spec.mlp_in_features()});
   activated_ = view(layout.activated, compute, {block, spec.ffn});
 }
 

@@ -36,7 +36,7 @@ class Workspace {
   [[nodiscard]] TensorView Delta(int64_t n) const {
     return delta_.Rows(0, n);
   }  // [n, hidden]: a block's share of Hidden
-  [[nodiscard]] TensorView GateUp(int64_t n) const { return gate_up_.Rows(0, n); }       // [n, 2 * ffn]
+  [[nodiscard]] TensorView GateUp(int64_t n) const { return gate_up_.Rows(0, n); }       // [n, mlp_in_features]
   [[nodiscard]] TensorView Activated(int64_t n) const { return activated_.Rows(0, n); }  // [n, ffn]
   [[nodiscard]] TensorView Logits() const { return logits_; }                            // [1, vocab], f32
 

@@ -72,10 +72,10 @@ class Linear {
 /// The scores of an attention: softmax over visible positions of softcap(scale * q.k) + key_bias.
 struct AttentionOptions {
   float scale = 1;
-  int64_t window = 0;  // positions a query sees, its own included; 0: all
-  float softcap = 0;   // cap * tanh(score / cap); 0: none
-  TensorView
-      key_bias;  // [q_heads, >= rows of the keys], f32, of each key position (ALiBi, Press et al. 2022); or empty
+  int64_t window = 0;   // positions a query sees, its own included; 0: all
+  float softcap = 0;    // cap * tanh(score / cap); 0: none
+  TensorView key_bias;  // [q_heads, >= rows of the keys], f32, of each key position (ALiBi, Press et al. 2022); or
+                        // empty. Not together with a softcap.
   CausalWork causal = CausalWork::kSkip;
 };
 

@@ -3,6 +3,8 @@
 #include <deque>
 #include <vector>
 
+#include "plan/hand_over.h"
+
 namespace runahead {
 namespace {
 
@@ -53,17 +55,19 @@ class SpanExchange : public PrefillExchange {
   /// Sends, with Send, what had to arrive first.
   virtual void SendArrived(int /*layer*/, Stream& /*stream*/) {}
 
-  void Receive(int from, int layer, int64_t begin, int64_t end) {
-    const KvSpan span = context_.cache->Span(layer, begin, end);
+  void Receive(int from, int layer, RowRange rows) {
+    if (rows.empty()) return;
+    const KvSpan span = context_.cache->Span(layer, rows.begin, rows.end);
     size_t& bytes = received_bytes_[static_cast<size_t>(layer % 2)];
     if (arriving_.empty()) bytes = 0;
     bytes += span.bytes();
     arriving_.push_back(context_.fabric->Between(from, rank()).Receive(span));
   }
 
-  void Send(int to, int layer, int64_t begin, int64_t end, Stream& stream) {
+  void Send(int to, int layer, RowRange rows, Stream& stream) {
+    if (rows.empty()) return;
     const auto send_begin = Clock::now();
-    const KvSpan span = context_.cache->Span(layer, begin, end);
+    const KvSpan span = context_.cache->Span(layer, rows.begin, rows.end);
     leaving_.push_back(context_.fabric->Between(rank(), to).Send(span, stream));
     Record(layer, Activity::kSend, send_begin, span.bytes());
   }
@@ -71,6 +75,10 @@ class SpanExchange : public PrefillExchange {
   [[nodiscard]] int rank() const { return context_.rank; }
   [[nodiscard]] int ranks() const { return context_.partition->ranks(); }
   [[nodiscard]] const Partition& partition() const { return *context_.partition; }
+  [[nodiscard]] LayerReach Reach(int layer) const {
+    const int64_t window = context_.windows.empty() ? 0 : context_.windows[static_cast<size_t>(layer)];
+    return {window, layer + 1 == context_.cache->shape().layers};
+  }
 
  private:
   void Record(int layer, Activity activity, Clock::time_point begin, size_t bytes) {
@@ -84,17 +92,20 @@ class SpanExchange : public PrefillExchange {
   size_t received_bytes_[2] = {0, 0};  // of even and odd layers
 };
 
-/// The paper's chain: the prefix [0, begin) comes from the rank before, the prefix [0, end) goes to the rank after.
+/// The paper's chain: a prefix of the cache comes from the rank before, a longer one goes to the rank after.
 class ChainExchange final : public SpanExchange {
  public:
   using SpanExchange::SpanExchange;
 
  private:
   void PostReceives(int layer) override {
-    if (rank() > 0) Receive(rank() - 1, layer, 0, partition().begin(rank()));
+    if (rank() > 0) Receive(rank() - 1, layer, Rows(rank() - 1, layer));
   }
   void SendArrived(int layer, Stream& stream) override {
-    if (rank() + 1 < ranks()) Send(rank() + 1, layer, 0, partition().end(rank()), stream);
+    if (rank() + 1 < ranks()) Send(rank() + 1, layer, Rows(rank(), layer), stream);
+  }
+  [[nodiscard]] RowRange Rows(int from, int layer) const {
+    return HandedOver(partition(), Topology::kChain, from, from + 1, Reach(layer));
   }
 };
 
@@ -105,12 +116,13 @@ class DirectExchange final : public SpanExchange {
 
  private:
   void PostReceives(int layer) override {
-    for (int from = 0; from < rank(); ++from) Receive(from, layer, partition().begin(from), partition().end(from));
+    for (int from = 0; from < rank(); ++from) Receive(from, layer, Rows(from, rank(), layer));
   }
   void SendOwn(int layer, Stream& stream) override {
-    for (int to = rank() + 1; to < ranks(); ++to) {
-      Send(to, layer, partition().begin(rank()), partition().end(rank()), stream);
-    }
+    for (int to = rank() + 1; to < ranks(); ++to) Send(to, layer, Rows(rank(), to, layer), stream);
+  }
+  [[nodiscard]] RowRange Rows(int from, int to, int layer) const {
+    return HandedOver(partition(), Topology::kDirect, from, to, Reach(layer));
   }
 };
 
@@ -126,13 +138,13 @@ class TspExchange final : public SpanExchange {
  private:
   void PostReceives(int layer) override {
     for (int from = 0; from < ranks(); ++from) {
-      if (from != rank()) Receive(from, layer, partition().begin(from), partition().end(from));
+      if (from != rank()) Receive(from, layer, {partition().begin(from), partition().end(from)});
     }
   }
   void SendOwn(int layer, Stream& stream) override {
     for (int i = 1; i < ranks();
          ++i) {  // each rank starts with its neighbour, so that no receiver is everyone's first
-      Send((rank() + i) % ranks(), layer, partition().begin(rank()), partition().end(rank()), stream);
+      Send((rank() + i) % ranks(), layer, {partition().begin(rank()), partition().end(rank())}, stream);
     }
   }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 
 #include "base/deadline.h"
 #include "base/timeline.h"
@@ -17,6 +18,7 @@ namespace runahead {
 struct ExchangeContext {
   int rank = 0;
   const Partition* partition = nullptr;
+  std::span<const int64_t> windows;  // [layers], AttentionOptions::window of each; empty: all positions everywhere
   KvCache* cache = nullptr;
   Fabric* fabric = nullptr;
   std::chrono::duration<double> timeout{0};  // of each wait

@@ -12,7 +12,7 @@ Status PrefillRank(const RankPrefill& job) {
   const auto exchange = MakeExchange(job.strategy, job.topology, job.exchange);
   exchange->Start();
   const LastLayer last_layer = last ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
-  Status status = job.decoder->Forward(chunk, begin, last_layer, *job.rope, *job.exchange.cache, *exchange,
+  Status status = job.decoder->Forward(chunk, begin, last_layer, *job.tables, *job.exchange.cache, *exchange,
                                        *job.workspace, *job.ops, *job.stream);
   if (!status.ok()) return status;
   job.stream->Synchronize();

@@ -17,7 +17,7 @@ struct RankPrefill {
   Topology topology = Topology::kChain;
   ExchangeContext exchange;  // rank, partition, cache, fabric
   const Decoder* decoder = nullptr;
-  const RopeTable* rope = nullptr;
+  const PositionTables* tables = nullptr;
   Workspace* workspace = nullptr;
   Ops* ops = nullptr;
   Stream* stream = nullptr;

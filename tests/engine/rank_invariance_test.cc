@@ -173,6 +173,52 @@ TEST_P(RankInvariance, HoldsOnJitteredLinks) {
   engine->RenewFabric();
 }
 
+class FamilyInvariance : public testing::TestWithParam<const char*> {};
+
+/// Rows of the cache that a later query sees, [first, n): the others may not have travelled.
+std::vector<float> VisibleRows(const std::vector<float>& rows, int64_t n, int64_t window) {
+  const int64_t first = window == 0 ? 0 : std::max<int64_t>(0, n - window + 1);
+  const int64_t row = std::ssize(rows) / n;
+  return {rows.begin() + first * row, rows.end()};
+}
+
+TEST_P(FamilyInvariance, EveryStrategyComputesWhatOneRankComputes) {
+  EngineOptions engine_options;
+  engine_options.devices = "cpu:4";
+  engine_options.threads_per_rank = 1;
+  engine_options.dtype = "f32";
+  const auto engine = LoadEngineState(TinyModelFolder(GetParam()), engine_options);
+  const DecoderSpec& spec = engine->decoder().spec();
+  const double tolerance = UnitRoundoff(DType::kF32) * 64;
+  for (const int64_t length : {5, 100, 333}) {
+    const std::vector<int32_t> prompt = RandomPrompt(length, spec.vocab, static_cast<unsigned>(length));
+    const Outcome single = RunOnce(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
+    for (const int ranks : {2, 3, 4}) {
+      for (const auto& [name, options] : AllOptions(ranks, static_cast<unsigned>(length + ranks))) {
+        SCOPED_TRACE(testing::Message() << name << ", " << ranks << " ranks, " << length << " tokens");
+        const Outcome several = RunOnce(engine, prompt, options);
+        ExpectClose(several.logits, single.logits, tolerance, "logits");
+        for (size_t i = 0; i < single.cache.size(); ++i) {
+          const int64_t window = spec.window(static_cast<int>(i / 2));
+          ExpectClose(VisibleRows(several.cache[i], length, window), VisibleRows(single.cache[i], length, window),
+                      tolerance, i % 2 == 0 ? "keys" : "values");
+        }
+        ExpectSameTokens(several, single, tolerance);
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, FamilyInvariance,
+                         testing::Values("tiny-mistral", "tiny-qwen2", "tiny-qwen3", "tiny-phi3", "tiny-gemma2",
+                                         "tiny-falcon", "tiny-falcon-40b", "tiny-falcon-rw", "tiny-gpt-neox"),
+                         [](const auto& instance) {
+                           std::string name = instance.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
 INSTANTIATE_TEST_SUITE_P(DTypes, RankInvariance, testing::Values(DType::kF32, DType::kBF16, DType::kF16),
                          [](const auto& dtype) { return std::string(Name(dtype.param)); });
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cmath>
 
 #include "engine/engine_state.h"
 #include "engine/session_state.h"
@@ -49,6 +50,32 @@ TEST(Session, RefusesBadPromptsByValue) {
   options.ranks = 0;
   options.partition = PartitionRequest::Parse("3,2,1");
   EXPECT_EQ(refusal(kPrompt, options), "partition: expected 2 fractions, one for each rank, got 3");
+}
+
+TEST(Session, StartsAnewWhereAllAnglesChange) {
+  EngineOptions options;
+  options.devices = "cpu:2";
+  options.dtype = "f32";
+  const auto engine = LoadEngineState(TinyModelFolder("tiny-phi3"), options);
+  ASSERT_EQ(engine->decoder().spec().rope.short_positions, 256);
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < 254; ++i) tokens.push_back(i * 37 % 256);
+  SessionState grown(engine, 270);
+  grown.Prefill(tokens, {});
+  for (int32_t next = 0; next < 6; ++next) {
+    tokens.push_back(next);
+    grown.Append(next);
+    SessionState fresh(engine, 270);
+    fresh.Prefill(tokens, {});
+    ASSERT_EQ(grown.size(), fresh.size());
+    double largest = 0;
+    double difference = 0;
+    for (size_t i = 0; i < fresh.logits().size(); ++i) {
+      largest = std::max<double>(largest, std::abs(fresh.logits()[i]));
+      difference = std::max<double>(difference, std::abs(fresh.logits()[i] - grown.logits()[i]));
+    }
+    EXPECT_LE(difference, 64 * UnitRoundoff(DType::kF32) * largest) << tokens.size() << " tokens";
+  }
 }
 
 TEST(Session, NeedsAPromptBeforeItIsExtendedAndEndsAtItsCapacity) {

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 namespace runahead {
 
-/// A Llama with grouped-query attention in a folder that is removed when the process ends.
-const std::filesystem::path& TinyModelFolder();
+/// A preset of make-model, a Llama with grouped-query attention by default, in a folder that is removed when the
+/// process ends.
+const std::filesystem::path& TinyModelFolder(const std::string& preset = "tiny-llama");
 
 }  // namespace runahead

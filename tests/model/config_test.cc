@@ -18,9 +18,17 @@ Json BaseConfig() {
     "initializer_range": 0.02, "use_cache": true, "transformers_version": "4.40.0", "rope_scaling": null})");
 }
 
-DecoderSpec Parse(const Json& config) {
+ParsedModel ParseModel(const Json& config) {
   const JsonObject object(config, "config.json");
   return FindArchitecture(object).parse(object);
+}
+
+DecoderSpec Parse(const Json& config) { return ParseModel(config).spec; }
+
+/// Which matrices of the first layer have a bias: q, out, down.
+std::vector<bool> Biases(const Json& config) {
+  const LayerSource layer = ParseModel(config).sources.layers.front();
+  return {layer.qkv[0][0].bias, layer.out[0].bias, layer.down[0].bias};
 }
 
 /// BaseConfig with the fields of `patch`; a null in it stays a null, the text "remove" takes the field away.
@@ -56,7 +64,7 @@ TEST(ConfigTest, ReadsLlama) {
   EXPECT_FLOAT_EQ(spec.attention_scale, 1 / std::sqrt(128.0F));
   EXPECT_EQ(spec.embedding_scale, 1);
   EXPECT_FALSE(spec.tied_head);
-  EXPECT_FALSE(spec.qkv_bias || spec.out_bias || spec.mlp_bias);
+  EXPECT_EQ(Biases(BaseConfig()), std::vector({false, false, false}));
   EXPECT_EQ(spec.window(0), 0);
   EXPECT_EQ(spec.weights, DType::kBF16);
   EXPECT_EQ(spec.rope.inverse_frequencies.size(), 64U);
@@ -77,12 +85,13 @@ TEST(ConfigTest, DefaultsAreThoseOfTransformers) {
 }
 
 TEST(ConfigTest, ReadsOptions) {
-  const DecoderSpec spec = Parse(Patched(R"({"head_dim": 96, "num_attention_heads": 6, "num_key_value_heads": 3,
+  const Json config = Patched(R"({"head_dim": 96, "num_attention_heads": 6, "num_key_value_heads": 3,
       "attention_bias": true, "mlp_bias": true, "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": true,
-      "dtype": "float16"})"));
+      "dtype": "float16"})");
+  const DecoderSpec spec = Parse(config);
   EXPECT_EQ(spec.q_features(), 576);
   EXPECT_EQ(spec.kv_features(), 288);
-  EXPECT_TRUE(spec.qkv_bias && spec.out_bias && spec.mlp_bias);
+  EXPECT_EQ(Biases(config), std::vector({true, true, true}));
   EXPECT_EQ(spec.activation, Activation::kGeluTanh);
   EXPECT_TRUE(spec.tied_head);
   EXPECT_EQ(spec.weights, DType::kF16) << "dtype is the newer name and wins";
@@ -135,8 +144,7 @@ TEST(ConfigTest, ReadsMistral) {
 TEST(ConfigTest, ReadsQwen2) {
   const std::string qwen = R"("architectures": ["Qwen2ForCausalLM"], "num_hidden_layers": 4, "sliding_window": 50)";
   const DecoderSpec spec = Parse(Patched("{" + qwen + R"(, "use_sliding_window": false})"));
-  EXPECT_TRUE(spec.qkv_bias);
-  EXPECT_FALSE(spec.out_bias || spec.mlp_bias);
+  EXPECT_EQ(Biases(Patched("{" + qwen + "}")), std::vector({true, false, false}));
   EXPECT_EQ(spec.window(3), 0);
   const std::string sliding = "{" + qwen + R"(, "use_sliding_window": true, "max_window_layers": )";
   EXPECT_EQ(Parse(Patched(sliding + "3}")).windows, (std::vector<int64_t>{0, 0, 0, 50}));

@@ -135,7 +135,8 @@ TEST_F(DecoderTest, RopeTableHoldsCosineAndSineOfFloatAngles) {
   Runner runner(dir(), Backend::kScalar, 4);
   const std::unique_ptr<Device> device = MakeCpuDevice();
   const std::unique_ptr<Ops> ops = MakeScalarOps(*device);
-  const RopeTable rope = runner.decoder().MakeRope(*ops, 3000);
+  const PositionTables tables = runner.decoder().MakePositions(*ops, 3000, false);
+  const RopeTable& rope = *tables.rope;
   EXPECT_EQ(rope.positions(), 3000);
   EXPECT_EQ(rope.rotary_dim(), 16);
   const std::vector<float>& frequencies = runner.decoder().spec().rope.inverse_frequencies;

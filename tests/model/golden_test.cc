@@ -46,10 +46,14 @@ TEST_P(GoldenTest, LogitsAndGreedyTokensEqualTransformers) {
     largest_error = std::max({largest_error, first_error, last_error});
 
     std::vector<int32_t> greedy;
-    auto position = static_cast<int64_t>(ids.size());
+    std::vector<int32_t> sequence = ids;
+    const RopeSpec& rope = runner_.decoder().spec().rope;
     for (size_t i = 0; i < prompt["greedy"].size(); ++i) {
+      const auto position = std::ssize(sequence);
       greedy.push_back(ArgMax(logits));
-      logits = runner_.Logits(std::span(&greedy.back(), 1), position++);
+      sequence.push_back(greedy.back());
+      const bool starts_anew = rope.IsLong(position + 1) && !rope.IsLong(position);
+      logits = starts_anew ? runner_.Logits(sequence) : runner_.Logits(std::span(&greedy.back(), 1), position);
     }
     EXPECT_EQ(greedy, prompt["greedy"].get<std::vector<int32_t>>());
   }

@@ -33,7 +33,7 @@ class Runner {
       : device_(MakeCpuDevice()),
         ops_(backend == Backend::kScalar ? MakeScalarOps(*device_) : MakeCpuOps(*device_, 2)),
         decoder_(LoadDecoder(dir, compute, *ops_)),
-        rope_(decoder_->MakeRope(*ops_, capacity)),
+        tables_{decoder_->MakePositions(*ops_, capacity, false), decoder_->MakePositions(*ops_, capacity, true)},
         cache_(*device_, decoder_->spec().kv_shape(compute), capacity),
         workspace_(*device_, decoder_->spec(), compute, capacity),
         stream_(device_->NewStream()) {}
@@ -42,7 +42,9 @@ class Runner {
   [[nodiscard]] KvCache& cache() { return cache_; }
 
   Status Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer, Exchange& exchange) {
-    return decoder_->Forward(tokens, begin, last_layer, rope_, cache_, exchange, workspace_, *ops_, *stream_);
+    const bool is_long = decoder_->spec().rope.IsLong(begin + std::ssize(tokens));
+    return decoder_->Forward(tokens, begin, last_layer, tables_[is_long ? 1 : 0], cache_, exchange, workspace_, *ops_,
+                             *stream_);
   }
 
   /// The logits after `tokens`, which sit at [begin, begin + n).
@@ -58,7 +60,7 @@ class Runner {
   std::unique_ptr<Device> device_;
   std::unique_ptr<Ops> ops_;
   std::shared_ptr<const Decoder> decoder_;
-  RopeTable rope_;
+  PositionTables tables_[2];  // of short and of long sequences
   KvCache cache_;
   Workspace workspace_;
   std::unique_ptr<Stream> stream_;

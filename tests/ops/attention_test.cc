@@ -38,7 +38,7 @@ class AttentionTest : public OpsTest {
   }
 
   static AttentionOptions Options(const Case& c, CausalWork causal = CausalWork::kSkip) {
-    return {2.0f / std::sqrt(static_cast<float>(c.head_dim)), c.window, c.softcap, causal};
+    return {2.0f / std::sqrt(static_cast<float>(c.head_dim)), c.window, c.softcap, {}, causal};
   }
 
   void Compare(Ops& ops, const Case& c, DType dtype, int64_t gap = 0) {
@@ -172,6 +172,52 @@ TEST_F(AttentionTest, RowsBehindTheQueriesAreNotRead) {
           actual, expected, [&](int64_t, int64_t) { return allowed; }, "behind");
       ExpectNear(
           dense, expected, [&](int64_t, int64_t) { return allowed; }, "behind, dense");
+    }
+  }
+}
+
+TEST_F(AttentionTest, BiasesOfKeysMatchOracle) {
+  for (const DType dtype : kAllDTypes) {
+    for (const Case& c : {Case{1, 300, 6, 6, 64}, Case{150, 280, 6, 2, 32}, Case{40, 40, 5, 1, 20, 9}}) {
+      Inputs in = Make(c, dtype, 0);
+      HostTensor bias(DType::kF32, {c.q_heads, c.keys + 3}, 5);  // wider than the keys
+      bias.Randomise(random, 3);
+      const Shape shape{c.queries, c.q_heads, c.head_dim};
+      HostTensor expected(dtype, shape);
+      AttentionOptions options = Options(c);
+      options.key_bias = bias.view();
+      oracle->Attention(in.q.view(), c.keys - c.queries, in.span, options, expected.view(), *stream);
+      for (const CausalWork causal : {CausalWork::kSkip, CausalWork::kDense}) {
+        options.causal = causal;
+        HostTensor actual(dtype, shape);
+        two->Attention(in.q.view(), c.keys - c.queries, in.span, options, actual.view(), *stream);
+        const double score = SumTolerance(DType::kF32, c.head_dim, 4 + bias.Largest());
+        const double allowed = (6 * UnitRoundoff(dtype) + score) * in.v.Largest();
+        ExpectNear(
+            actual, expected, [&](int64_t, int64_t) { return allowed; },
+            fmt::format("bias {} {} queries", Name(dtype), c.queries));
+      }
+    }
+  }
+}
+
+TEST_F(AttentionTest, RowsBeforeTheWindowAreNotRead) {
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t queries : {1, 8, 40, 170}) {
+      const Case c{queries, 500, 4, 2, 64, 77};
+      Inputs in = Make(c, dtype, 0);
+      HostTensor expected(dtype, {queries, 4, 64});
+      HostTensor actual(dtype, {queries, 4, 64});
+      two->Attention(in.q.view(), c.keys - c.queries, in.span, Options(c), expected.view(), *stream);
+      for (int64_t i = 0; i < c.keys - queries - c.window + 1; ++i) {
+        for (int64_t j = 0; j < 2 * 64; ++j) {
+          in.k.Set(i, j, std::numeric_limits<float>::quiet_NaN());
+          in.v.Set(i, j, std::numeric_limits<float>::quiet_NaN());
+        }
+      }
+      two->Attention(in.q.view(), c.keys - c.queries, in.span, Options(c), actual.view(), *stream);
+      ExpectNear(
+          actual, expected, [](int64_t, int64_t) { return 0.0; }, "before the window");
     }
   }
 }

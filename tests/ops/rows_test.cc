@@ -131,7 +131,7 @@ struct Angles {
   RopeTable table;
 };
 
-TEST_F(OpsTest, RotateAndAppendMatchOracle) {
+TEST_F(OpsTest, QueriesAndKeysMatchOracle) {
   for (const DType dtype : kAllDTypes) {
     for (const auto& [head_dim, rotary_dim] : {std::pair<int64_t, int64_t>{64, 64}, {80, 32}, {10, 6}, {128, 128}}) {
       Angles angles(200, rotary_dim);
@@ -145,8 +145,9 @@ TEST_F(OpsTest, RotateAndAppendMatchOracle) {
       const auto tolerance = [&](int64_t i, int64_t j) {
         return 2 * UnitRoundoff(dtype) * std::abs(expected.At(i, j)) + products;
       };
-      oracle->Rotate(expected.view(), angles.table, position, *stream);
-      two->Rotate(q.view(), angles.table, position, *stream);
+      const HeadSteps steps{nullptr, &angles.table};
+      oracle->PrepareQueries(expected.view(), steps, position, *stream);
+      two->PrepareQueries(q.view(), steps, position, *stream);
       ExpectNear(q, expected, tolerance, fmt::format("rotate {} {}", Name(dtype), head_dim));
 
       HostTensor k(dtype, {rows, 3, head_dim}, 4);
@@ -157,8 +158,8 @@ TEST_F(OpsTest, RotateAndAppendMatchOracle) {
       const KvShape shape{2, 3, head_dim, dtype};
       KvCache cache(*device, shape, 190);
       KvCache oracle_cache(*device, shape, 190);
-      two->AppendKv(k.view(), v.view(), angles.table, cache.Span(1, position, position + rows), *stream);
-      oracle->AppendKv(k.view(), v.view(), angles.table, oracle_cache.Span(1, position, position + rows), *stream);
+      two->AppendKv(k.view(), v.view(), steps, cache.Span(1, position, position + rows), *stream);
+      oracle->AppendKv(k.view(), v.view(), steps, oracle_cache.Span(1, position, position + rows), *stream);
       for (int64_t i = 0; i < rows; ++i) {
         const auto at = [&](KvCache& from, bool key, int64_t j) {
           const KvSpan span = from.Span(1, position + i, position + i + 1);
@@ -175,6 +176,142 @@ TEST_F(OpsTest, RotateAndAppendMatchOracle) {
   }
 }
 
+TEST_F(OpsTest, HeadsAreNormalisedBeforeTheyTurn) {
+  constexpr int64_t kRows = 21;
+  constexpr int64_t kHeads = 3;
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t head_dim : {6, 64, 80}) {
+      Angles angles(60, head_dim);
+      HostTensor weight(DType::kF32, {head_dim});
+      weight.Randomise(random);
+      const Norm norm = MakeNorm(NormKind::kRms, weight, nullptr);
+      for (const RopeTable* rope : {static_cast<const RopeTable*>(nullptr), &std::as_const(angles.table)}) {
+        const HeadSteps steps{&norm, rope};
+        HostTensor q(dtype, {kRows, kHeads, head_dim}, 5);
+        q.Randomise(random, 3);
+        HostTensor expected = q;
+        HostTensor k = q;
+        oracle->PrepareQueries(expected.view(), steps, 30, *stream);
+        two->PrepareQueries(q.view(), steps, 30, *stream);
+        // A norm's rounding, which may fall to the other side, then two products of what it left.
+        const double allowed =
+            (4 * UnitRoundoff(dtype) + SumTolerance(DType::kF32, head_dim, 1)) * 2 * expected.Largest();
+        ExpectNear(
+            q, expected, [&](int64_t, int64_t) { return allowed; }, fmt::format("{} {}", Name(dtype), head_dim));
+
+        KvCache cache(*device, {1, kHeads, head_dim, dtype}, 60);
+        const KvSpan span = cache.Span(0, 30, 30 + kRows);
+        two->AppendKv(k.view(), k.view(), steps, span, *stream);
+        for (int64_t i = 0; i < kRows; ++i) {
+          for (int64_t j = 0; j < kHeads * head_dim; ++j) {
+            const float key = Dispatch(dtype, [&](auto zero) {
+              return static_cast<float>(span.k.As<decltype(zero)>()[i * kHeads * head_dim + j]);
+            });
+            ASSERT_EQ(key, q.At(i, j)) << "queries and keys take the same steps";
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(OpsTest, WithoutStepsHeadsStayAsTheyAre) {
+  HostTensor q(DType::kBF16, {9, 2, 10}, 3);
+  q.Randomise(random);
+  const HostTensor before = q;
+  two->PrepareQueries(q.view(), {}, 4, *stream);
+  ExpectNear(
+      q, before, [](int64_t, int64_t) { return 0.0; }, "queries");
+  KvCache cache(*device, {1, 2, 10, DType::kBF16}, 13);
+  const KvSpan span = cache.Span(0, 4, 13);
+  two->AppendKv(q.view(), q.view(), {}, span, *stream);
+  for (int64_t i = 0; i < 9; ++i) {
+    for (int64_t j = 0; j < 20; ++j) {
+      ASSERT_EQ(static_cast<float>(span.k.As<BFloat16>()[i * 20 + j]), before.At(i, j));
+      ASSERT_EQ(static_cast<float>(span.v.As<BFloat16>()[i * 20 + j]), before.At(i, j));
+    }
+  }
+}
+
+TEST_F(OpsTest, AddSumsByRows) {
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t features : kFeatures) {
+      HostTensor x(dtype, {17, features}, 1);
+      HostTensor delta(dtype, {17, features}, 2);
+      x.Randomise(random);
+      delta.Randomise(random);
+      HostTensor expected = x;
+      oracle->Add(expected.view(), delta.view(), *stream);
+      two->Add(x.view(), delta.view(), *stream);
+      ExpectNear(
+          x, expected, [](int64_t, int64_t) { return 0.0; }, "sum");
+    }
+  }
+}
+
+TEST_F(OpsTest, AddNormalizeMayOverwriteWhatItAdds) {
+  for (const DType dtype : kAllDTypes) {
+    HostTensor x(dtype, {17, 1000});
+    HostTensor delta(dtype, {17, 1000});
+    HostTensor weight(DType::kF32, {1000});
+    x.Randomise(random);
+    delta.Randomise(random);
+    weight.Randomise(random);
+    const Norm norm = MakeNorm(NormKind::kLayer, weight, nullptr);
+    HostTensor x_apart = x;
+    HostTensor apart(dtype, {17, 1000});
+    two->AddNormalize(x_apart.view(), delta.view(), norm, apart.view(), *stream);
+    two->AddNormalize(x.view(), delta.view(), norm, delta.view(), *stream);
+    ExpectNear(
+        delta, apart, [](int64_t, int64_t) { return 0.0; }, "out is delta");
+  }
+}
+
+/// The error of activation(x), computed in f32 and rounded to `dtype`. An exponential's argument of size a, rounded,
+/// is a relative error a u of the result: |x| u, and for the Gaussian's x^2 u; the polynomials add 2e-7. The
+/// exponential becomes 0 or infinity before it leaves the normal numbers.
+double ActivationTolerance(DType dtype, double x, double value) {
+  const double size = std::abs(x);
+  const double relative = 2e-7 + UnitRoundoff(DType::kF32) * (4 + size + 2 * size * size);
+  const double subnormal = dtype == DType::kF16 ? 0x1p-24 : 0x1p-126;
+  return std::abs(value) * (2 * UnitRoundoff(dtype) + relative * (1 + size)) + 0x1p-125 * size + subnormal;
+}
+
+TEST_F(OpsTest, ActivationsMatchOracleAlsoInPlace) {
+  for (const DType dtype : kAllDTypes) {
+    for (const Activation activation : {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
+      for (const int64_t features : kFeatures) {
+        HostTensor x(dtype, {17, features}, 6);
+        x.Randomise(random, 4);
+        const HostTensor before = x;
+        HostTensor expected(dtype, {17, features});
+        HostTensor actual(dtype, {17, features}, 5);
+        oracle->Activate(activation, x.view(), expected.view(), *stream);
+        two->Activate(activation, x.view(), actual.view(), *stream);
+        two->Activate(activation, x.view(), x.view(), *stream);
+        const auto tolerance = [&](int64_t i, int64_t j) {
+          return ActivationTolerance(dtype, before.At(i, j), expected.At(i, j));
+        };
+        ExpectNear(actual, expected, tolerance, "apart");
+        ExpectNear(x, expected, tolerance, "in place");
+      }
+    }
+  }
+}
+
+TEST_F(OpsTest, SoftcapMatchesOracle) {
+  for (const float cap : {0.5f, 30.0f}) {
+    HostTensor x(DType::kF32, {3, 1003}, 2);
+    x.Randomise(random, 2 * cap);
+    HostTensor expected = x;
+    oracle->Softcap(x.view(), cap, *stream);
+    two->Softcap(expected.view(), cap, *stream);
+    // tanh of a sum of exponentials: a few roundings of a number up to 1.
+    ExpectNear(
+        x, expected, [&](int64_t, int64_t) { return 16 * UnitRoundoff(DType::kF32) * cap; }, "softcap");
+  }
+}
+
 TEST_F(OpsTest, GatedActivationsMatchOracle) {
   for (const DType dtype : kAllDTypes) {
     for (const Activation activation : {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
@@ -185,18 +322,11 @@ TEST_F(OpsTest, GatedActivationsMatchOracle) {
         HostTensor actual(dtype, {17, features}, 5);
         oracle->GatedActivation(activation, gate_up.view(), expected.view(), *stream);
         two->GatedActivation(activation, gate_up.view(), actual.view(), *stream);
-        // An exponential's argument of size a, rounded, is a relative error a u of the result: |gate| u, and for the
-        // Gaussian's gate^2 u; the polynomials add 2e-7.
         ExpectNear(
             actual, expected,
             [&](int64_t i, int64_t j) {
-              const double gate = std::abs(double{gate_up.At(i, j)});
-              const double relative = 2e-7 + UnitRoundoff(DType::kF32) * (4 + gate + 2 * gate * gate);
-              const double value = std::abs(double{expected.At(i, j)});
-              // The exponential becomes 0 or infinity before it leaves the normal numbers; f16 has subnormal results.
-              const double flushed = 0x1p-125 * gate * std::abs(double{gate_up.At(i, features + j)});
-              const double subnormal = dtype == DType::kF16 ? 0x1p-24 : 0x1p-126;
-              return value * (2 * UnitRoundoff(dtype) + relative * (1 + gate)) + flushed + subnormal;
+              const double up = std::max(1.0, std::abs(double{gate_up.At(i, features + j)}));
+              return up * ActivationTolerance(dtype, gate_up.At(i, j), expected.At(i, j) / up);
             },
             fmt::format("activation {} {}", Name(dtype), static_cast<int>(activation)));
       }

@@ -21,7 +21,7 @@ constexpr int64_t kMaxFfn = int64_t{1} << 22;
 constexpr int64_t kMaxHeadDim = 4096;
 constexpr int64_t kMaxPositions = INT32_MAX;
 
-Activation ParseActivation(const JsonObject& config) {
+Activation ParseActivation(const JsonObject& config, const CommonFields& fields) {
   constexpr std::array<std::pair<std::string_view, Activation>, 8> kActivations = {{
       {"silu", Activation::kSilu},
       {"swish", Activation::kSilu},
@@ -32,11 +32,11 @@ Activation ParseActivation(const JsonObject& config) {
       {"gelu_accurate", Activation::kGeluTanh},
       {"gelu_pytorch_tanh", Activation::kGeluTanh},
   }};
-  const std::string name = config.String("hidden_act", "silu");
+  const std::string name = config.String(fields.activation, fields.default_activation);
   for (const auto& [known, activation] : kActivations) {
     if (name == known) return activation;
   }
-  config.Refuse("hidden_act", "expected silu, gelu or gelu_pytorch_tanh");
+  config.Refuse(fields.activation, "expected silu, gelu or gelu_pytorch_tanh");
 }
 
 DType ParseStoredDType(const JsonObject& config) {
@@ -49,84 +49,7 @@ DType ParseStoredDType(const JsonObject& config) {
   config.Refuse(key, "expected float32, bfloat16 or float16");
 }
 
-double Positive(const JsonObject& object, const char* key, double value, double max) {
-  if (!(value > 0 && value <= max)) {
-    throw ConfigError(
-        fmt::format("{}: {}: expected a number above 0 and at most {}, got {}", object.origin(), key, max, value));
-  }
-  return value;
-}
-
-/// inverse_frequency[i] = 1 / theta^(2i / rotary_dim) (Su et al. 2021, section 3.2.2).
-std::vector<float> InverseFrequencies(double theta, int64_t rotary_dim) {
-  std::vector<float> frequencies;
-  for (int64_t i = 0; i < rotary_dim; i += 2) {
-    const float exponent = static_cast<float>(i) / static_cast<float>(rotary_dim);
-    frequencies.push_back(1.0F / std::pow(static_cast<float>(theta), exponent));
-  }
-  return frequencies;
-}
-
-/// Scaling of Llama 3.1 ("The Llama 3 Herd of Models", 2024, and its reference code): waves much shorter than the
-/// trained context stay, much longer ones are divided by `factor`, those between are blended.
-void ScaleLlama3(const JsonObject& rope, int64_t trained_positions, std::vector<float>& frequencies) {
-  const double factor = Positive(rope, "factor", rope.Number("factor"), 1e6);
-  const double low = Positive(rope, "low_freq_factor", rope.Number("low_freq_factor"), 1e6);
-  const double high = Positive(rope, "high_freq_factor", rope.Number("high_freq_factor"), 1e6);
-  if (high <= low) rope.Refuse("high_freq_factor", "expected more than low_freq_factor");
-  const auto trained = static_cast<double>(trained_positions);
-  const auto longest = static_cast<float>(trained / low);
-  const auto shortest = static_cast<float>(trained / high);
-  for (float& frequency : frequencies) {
-    const float wave = static_cast<float>(2 * M_PI) / frequency;
-    const auto divisor = static_cast<float>(factor);
-    if (wave > longest) {
-      frequency /= divisor;
-    } else if (!(wave < shortest)) {
-      const float blend =
-          (static_cast<float>(trained) / wave - static_cast<float>(low)) / static_cast<float>(high - low);
-      frequency = (1 - blend) * frequency / divisor + blend * frequency;
-    }
-  }
-}
-
-void ScaleRope(const JsonObject& config, const JsonObject& rope, int64_t max_positions, RopeSpec& spec) {
-  const char* type_key = rope.Has("rope_type") ? "rope_type" : "type";
-  const std::string type = rope.String(type_key, "default");
-  if (type == "linear") {
-    const auto factor = static_cast<float>(Positive(rope, "factor", rope.Number("factor"), 1e6));
-    for (float& frequency : spec.inverse_frequencies) frequency /= factor;
-  } else if (type == "llama3") {
-    const char* key = "original_max_position_embeddings";
-    const JsonObject& holder = config.Has(key) ? config : rope;
-    ScaleLlama3(rope, holder.Int(key, 1, kMaxPositions, max_positions), spec.inverse_frequencies);
-  } else if (type != "default") {
-    rope.Refuse(type_key, "expected default, linear or llama3");
-  }
-  if (rope.Has("partial_rotary_factor") && rope.Number("partial_rotary_factor") != 1) {
-    rope.Refuse("partial_rotary_factor", "expected 1 for this architecture");
-  }
-}
-
 }  // namespace
-
-RopeSpec ParseRope(const JsonObject& config, int64_t rotary_dim, int64_t max_positions) {
-  constexpr double kMaxTheta = 1e18;
-  // The order of HF transformers: rope_scaling takes the place of rope_parameters, whose theta comes before the
-  // outer.
-  const bool old_form = config.Has("rope_scaling") && !config.At("rope_scaling").empty();
-  const char* key = old_form ? "rope_scaling" : "rope_parameters";
-  double theta = Positive(config, "rope_theta", config.Number("rope_theta", 10000), kMaxTheta);
-  if (!config.Has(key)) return {InverseFrequencies(theta, rotary_dim), 1};
-  const JsonObject rope = config.Object(key);
-  for (const auto& [name, value] : rope.json().items()) {
-    if (value.is_object()) rope.Refuse(name.c_str(), "expected one rope for all layers");
-  }
-  theta = Positive(rope, "rope_theta", rope.Number("rope_theta", theta), kMaxTheta);
-  RopeSpec spec{InverseFrequencies(theta, rotary_dim), 1};
-  ScaleRope(config, rope, max_positions, spec);
-  return spec;
-}
 
 void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::string_view> supported) {
   struct Option {
@@ -144,6 +67,8 @@ void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::stri
       Option{"no_rope_layers", 0},
       Option{"no_rope_layer_interval", 0},
       Option{"alibi", 0},
+      Option{"n_embed", 0},
+      Option{"new_decoder_architecture", 0},
       Option{"parallel_attn", 0},
       Option{"use_parallel_residual", 0},
       Option{"use_qk_norm", 0},
@@ -162,6 +87,7 @@ void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::stri
       Option{"num_experts", 0},
       Option{"num_local_experts", 0},
       Option{"n_routed_experts", 0},
+      Option{"use_bidirectional_attention", 0},
       Option{"is_encoder_decoder", 0},
       Option{"add_cross_attention", 0},
   };
@@ -193,24 +119,28 @@ std::vector<int64_t> ParseLayerTypes(const JsonObject& config, int layers, int64
   return windows;
 }
 
-DecoderSpec ParseCommon(const JsonObject& config, std::string_view architecture, const ConfigDefaults& defaults) {
+DecoderSpec ParseCommon(const JsonObject& config, const CommonFields& fields) {
   DecoderSpec spec;
-  spec.architecture = architecture;
+  spec.architecture = fields.architecture;
+  spec.family = fields.family;
   spec.layers = static_cast<int>(config.Int("num_hidden_layers", 1, kMaxLayers));
   spec.vocab = config.Int("vocab_size", 1, kMaxVocab);
   spec.hidden = config.Int("hidden_size", 1, kMaxFeatures);
-  spec.ffn = config.Int("intermediate_size", 1, kMaxFfn);
+  spec.ffn = fields.ffn_multiple == 0 ? config.Int(fields.ffn, 1, kMaxFfn)
+                                      : config.Int(fields.ffn, 1, kMaxFfn, fields.ffn_multiple * spec.hidden);
   spec.q_heads = config.Int("num_attention_heads", 1, kMaxFeatures);
-  const bool as_queries = defaults.kv_heads == 0 || config.json().contains("num_key_value_heads");  // null, that is
-  spec.kv_heads = config.Int("num_key_value_heads", 1, spec.q_heads, as_queries ? spec.q_heads : defaults.kv_heads);
-  if (spec.q_heads % spec.kv_heads != 0) {
-    throw ConfigError(fmt::format("{}: num_key_value_heads: expected a divisor of num_attention_heads {}, got {}",
-                                  config.origin(), spec.q_heads, spec.kv_heads));
+  const bool as_queries = fields.default_kv_heads == 0 || config.json().contains(fields.kv_heads);  // null, that is
+  spec.kv_heads = config.Int(fields.kv_heads, 1, spec.q_heads, as_queries ? spec.q_heads : fields.default_kv_heads);
+  if (spec.kv_heads > spec.q_heads || spec.q_heads % spec.kv_heads != 0) {
+    throw ConfigError(fmt::format("{}: {}: expected a divisor of num_attention_heads {}, got {}", config.origin(),
+                                  fields.kv_heads, spec.q_heads, spec.kv_heads));
   }
-  if (!config.Has("head_dim") && spec.hidden % spec.q_heads != 0) {
+  const bool quotient = !config.Has("head_dim") && fields.default_head_dim == 0;
+  if (quotient && spec.hidden % spec.q_heads != 0) {
     config.Refuse("num_attention_heads", fmt::format("expected a divisor of hidden_size {}", spec.hidden));
   }
-  spec.head_dim = config.Int("head_dim", 1, kMaxHeadDim, spec.hidden / spec.q_heads);
+  spec.head_dim =
+      config.Int("head_dim", 1, kMaxHeadDim, quotient ? spec.hidden / spec.q_heads : fields.default_head_dim);
   if (spec.head_dim % 2 != 0 || spec.head_dim > kMaxHeadDim) {
     throw ConfigError(fmt::format("{}: head_dim: expected an even number up to {}, got {}", config.origin(),
                                   kMaxHeadDim, spec.head_dim));
@@ -219,15 +149,81 @@ DecoderSpec ParseCommon(const JsonObject& config, std::string_view architecture,
     config.Refuse("num_attention_heads",
                   fmt::format("expected at most {} features with head_dim {}", kMaxFeatures, spec.head_dim));
   }
-  spec.max_positions = config.Int("max_position_embeddings", 1, kMaxPositions, defaults.max_positions);
-  spec.norm_epsilon = static_cast<float>(config.Number("rms_norm_eps", defaults.norm_epsilon));
-  if (!(spec.norm_epsilon >= 0 && spec.norm_epsilon <= 1)) config.Refuse("rms_norm_eps", "expected 0 to 1");
-  spec.activation = ParseActivation(config);
+  spec.max_positions = config.Int("max_position_embeddings", 1, kMaxPositions, fields.default_max_positions);
+  spec.norm_epsilon = static_cast<float>(config.Number(fields.norm_epsilon, fields.default_norm_epsilon));
+  if (!(spec.norm_epsilon >= 0 && spec.norm_epsilon <= 1)) config.Refuse(fields.norm_epsilon, "expected 0 to 1");
+  spec.activation = ParseActivation(config, fields);
   spec.attention_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(spec.head_dim)));
-  spec.rope = ParseRope(config, spec.head_dim, spec.max_positions);
-  spec.tied_head = config.Bool("tie_word_embeddings", false);
+  spec.tied_head = config.Bool("tie_word_embeddings", fields.default_tied_head);
   spec.weights = ParseStoredDType(config);
   return spec;
+}
+
+void RequireWholeHeads(const JsonObject& config, const DecoderSpec& spec) {
+  if (spec.q_features() != spec.hidden) {
+    config.Refuse("head_dim",
+                  fmt::format("expected hidden_size {} over num_attention_heads {}", spec.hidden, spec.q_heads));
+  }
+}
+
+std::vector<int64_t> ParseQwenWindows(const JsonObject& config, int layers) {
+  const bool sliding = config.Bool("use_sliding_window", false);
+  const bool given = config.json().contains("sliding_window");
+  const int64_t window = sliding ? (given ? config.Int("sliding_window", 1, INT32_MAX, 0) : 4096) : 0;
+  std::vector<int64_t> windows = ParseLayerTypes(config, layers, window);
+  if (windows.empty() && window != 0) {
+    const int64_t first = config.Int("max_window_layers", 0, INT32_MAX, 28);
+    windows.assign(static_cast<size_t>(layers), window);
+    std::fill_n(windows.begin(), std::min<int64_t>(first, layers), 0);
+  }
+  return windows;
+}
+
+MatrixSource WholeMatrix(const std::string& name, int64_t rows, int64_t columns, bool bias) {
+  return {name, rows, columns, bias, 0, rows};
+}
+
+WeightSources LlamaSources(const DecoderSpec& spec, const LlamaBiases& biases) {
+  const auto norm = [&](const std::string& name) { return NormSource{name, spec.hidden, false}; };
+  WeightSources sources;
+  sources.embedding = WholeMatrix("model.embed_tokens", spec.vocab, spec.hidden, false);
+  sources.final_norm = norm("model.norm");
+  sources.head = WholeMatrix("lm_head", spec.vocab, spec.hidden, false);
+  for (int i = 0; i < spec.layers; ++i) {
+    const std::string layer = fmt::format("model.layers.{}.", i);
+    const std::string attention = layer + "self_attn.";
+    const std::string mlp = layer + "mlp.";
+    LayerSource source;
+    source.attention_norm = norm(layer + "input_layernorm");
+    source.qkv = {{WholeMatrix(attention + "q_proj", spec.q_features(), spec.hidden, biases.qkv)},
+                  {WholeMatrix(attention + "k_proj", spec.kv_features(), spec.hidden, biases.qkv),
+                   WholeMatrix(attention + "v_proj", spec.kv_features(), spec.hidden, biases.qkv)}};
+    source.out = {WholeMatrix(attention + "o_proj", spec.hidden, spec.q_features(), biases.out)};
+    source.mlp_norm = norm(layer + "post_attention_layernorm");
+    source.gate_up = {WholeMatrix(mlp + "gate_proj", spec.ffn, spec.hidden, biases.mlp),
+                      WholeMatrix(mlp + "up_proj", spec.ffn, spec.hidden, biases.mlp)};
+    source.down = {WholeMatrix(mlp + "down_proj", spec.hidden, spec.ffn, biases.mlp)};
+    sources.layers.push_back(std::move(source));
+  }
+  return sources;
+}
+
+std::vector<StackedSource> GroupedQkv(const std::string& name, const DecoderSpec& spec, bool bias) {
+  const int64_t per_group = spec.q_heads / spec.kv_heads;
+  const int64_t rows = spec.q_features() + 2 * spec.kv_features();
+  StackedSource q;
+  StackedSource k;
+  StackedSource v;
+  for (int64_t group = 0; group < spec.kv_heads; ++group) {
+    const int64_t first = group * (per_group + 2) * spec.head_dim;
+    const int64_t keys = first + per_group * spec.head_dim;
+    const int64_t values = keys + spec.head_dim;
+    q.push_back({name, rows, spec.hidden, bias, first, keys});
+    k.push_back({name, rows, spec.hidden, bias, keys, values});
+    v.push_back({name, rows, spec.hidden, bias, values, values + spec.head_dim});
+  }
+  k.insert(k.end(), v.begin(), v.end());
+  return {std::move(q), std::move(k)};
 }
 
 }  // namespace runahead

@@ -1,35 +1,81 @@
-// What the config.json of most families have in common.
+// What the config.json and the tensors of several families have in common.
 #pragma once
 
 #include <initializer_list>
+#include <string>
 #include <string_view>
 
 #include "base/json.h"
+#include "model/architectures.h"
 #include "model/decoder_spec.h"
 
 namespace runahead {
 
-/// What a family leaves out of config.json when it has this value (the defaults of HF transformers).
-struct ConfigDefaults {
-  int64_t kv_heads = 0;  // 0: as many as query heads, which is also what null means
-  int64_t max_positions = 0;
-  double norm_epsilon = 1e-6;
+/// Where a family departs from Llama: names of fields, and what is meant where config.json leaves one out (the
+/// defaults of HF transformers).
+struct CommonFields {
+  std::string_view architecture;  // as in the table
+  std::string_view family;
+  const char* ffn = "intermediate_size";
+  int64_t ffn_multiple = 0;  // of hidden_size; 0: the field must be there
+  const char* kv_heads = "num_key_value_heads";
+  int64_t default_kv_heads = 0;  // 0: as many as query heads, which is also what null means
+  int64_t default_head_dim = 0;  // 0: hidden_size / num_attention_heads
+  int64_t default_max_positions = 0;
+  const char* norm_epsilon = "rms_norm_eps";
+  double default_norm_epsilon = 1e-6;
+  const char* activation = "hidden_act";
+  const char* default_activation = "silu";
+  bool default_tied_head = false;
 };
 
-/// Reads the fields that Llama and its descendants share: sizes, heads, norm, activation, rope, head, dtype. Throws
-/// ConfigError naming field and value.
-DecoderSpec ParseCommon(const JsonObject& config, std::string_view architecture, const ConfigDefaults& defaults);
+/// Reads the fields that the families share: sizes, heads, norm, activation, head, dtype. Throws ConfigError naming
+/// field and value.
+DecoderSpec ParseCommon(const JsonObject& config, const CommonFields& fields);
+
+/// Refuses a head_dim other than hidden_size / num_attention_heads.
+void RequireWholeHeads(const JsonObject& config, const DecoderSpec& spec);
 
 /// Refuses every option that changes a model's numbers in a way the family does not have, unless it is in `supported`
 /// or has the value that changes nothing.
 void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::string_view> supported);
 
-/// The rope of rotary_dim features: `rope_parameters`, or `rope_theta` with `rope_scaling`. Types default, linear and
-/// llama3; others are refused by name. Frequencies are computed in f32 as HF transformers does.
-RopeSpec ParseRope(const JsonObject& config, int64_t rotary_dim, int64_t max_positions);
+/// How a family names the options of its rope.
+struct RopeFields {
+  const char* theta = "rope_theta";
+  bool partial = false;  // whether only a part of each head may turn
+  const char* partial_factor = "partial_rotary_factor";
+  double default_partial_factor = 1;
+  bool longrope = false;
+};
+
+/// The rope of a model with heads of head_dim features: `rope_parameters`, or `rope_scaling` and the fields outside.
+/// Types default, linear, llama3 and, where the family has it, longrope; others are refused by name. Frequencies are
+/// computed in f32 as HF transformers does.
+RopeSpec ParseRope(const JsonObject& config, int64_t head_dim, int64_t max_positions, const RopeFields& fields = {});
 
 /// `layer_types` as one window per layer: `window` for "sliding_attention", 0 for "full_attention". Empty when the
 /// field is missing.
 std::vector<int64_t> ParseLayerTypes(const JsonObject& config, int layers, int64_t window);
+
+/// The windows of Qwen2 and Qwen3: none, or from layer `max_window_layers` on, or as `layer_types` says.
+std::vector<int64_t> ParseQwenWindows(const JsonObject& config, int layers);
+
+/// All rows of `name`.
+MatrixSource WholeMatrix(const std::string& name, int64_t rows, int64_t columns, bool bias);
+
+/// Which matrices of Llama's layout have a bias.
+struct LlamaBiases {
+  bool qkv = false;
+  bool out = false;
+  bool mlp = false;
+};
+
+/// The tensors of Llama, which many families share.
+WeightSources LlamaSources(const DecoderSpec& spec, const LlamaBiases& biases);
+
+/// Queries, keys and values of a fused matrix whose rows go by group of heads: the queries of kv head 0, its key, its
+/// value, then those of kv head 1 and so on. Returns the parts q | k,v.
+std::vector<StackedSource> GroupedQkv(const std::string& name, const DecoderSpec& spec, bool bias);
 
 }  // namespace runahead

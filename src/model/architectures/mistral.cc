@@ -1,13 +1,17 @@
 // Mistral: Llama with a sliding window.
-#include "model/architectures.h"
 #include "model/architectures/common.h"
-#include "runahead/error.h"
 
 namespace runahead {
 
-DecoderSpec ParseMistral(const JsonObject& config) {
+ParsedModel ParseMistral(const JsonObject& config) {
   RefuseUnsupported(config, {"sliding_window"});
-  DecoderSpec spec = ParseCommon(config, "MistralForCausalLM", {.kv_heads = 8, .max_positions = 131072});
+  ParsedModel model;
+  DecoderSpec& spec = model.spec;
+  spec = ParseCommon(config, {.architecture = "MistralForCausalLM",
+                              .family = "mistral",
+                              .default_kv_heads = 8,
+                              .default_max_positions = 131072});
+  spec.rope = ParseRope(config, spec.head_dim, spec.max_positions);
   // A file without the field has the window of the first Mistral; null means none.
   const bool given = config.json().contains("sliding_window");
   const int64_t window = given ? config.Int("sliding_window", 1, INT32_MAX, 0) : 4096;
@@ -16,7 +20,8 @@ DecoderSpec ParseMistral(const JsonObject& config) {
   if (!by_layer.empty() && by_layer != spec.windows) {
     config.Refuse("layer_types", "expected the same attention in all layers");
   }
-  return spec;
+  model.sources = LlamaSources(spec, {});
+  return model;
 }
 
 }  // namespace runahead

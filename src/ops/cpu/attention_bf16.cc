@@ -235,10 +235,10 @@ inline __mmask16 SeenLanes(Seen seen, int64_t vector) {
 }
 
 /// Turns the scores of one row, vectors [begin, end), into bf16 weights; updates the row's maximum and sums, and
-/// returns the factor of what was summed before.
+/// returns the factor of what was summed before. `bias`, where not null, is added for the keys that are seen.
 template <bool kWhole>
-inline float Soften(const AttentionOptions& options, Seen seen, int64_t begin, int64_t end, const float* scores,
-                    uint16_t* weights, float& maximum, float* sums) {
+inline float Soften(const AttentionOptions& options, Seen seen, const float* bias, int64_t begin, int64_t end,
+                    const float* scores, uint16_t* weights, float& maximum, float* sums) {
   constexpr int64_t kVectors = kKeys / 16;
   const __m512 scale = _mm512_set1_ps(options.softcap > 0 ? options.scale : options.scale * kLog2E);
   __m512 x[kVectors];
@@ -248,6 +248,10 @@ inline float Soften(const AttentionOptions& options, Seen seen, int64_t begin, i
     if (!kWhole && (j < begin || j >= end)) continue;
     x[j] = _mm512_mul_ps(_mm512_loadu_ps(scores + 16 * j), scale);
     if (options.softcap > 0) x[j] = Cap(x[j], options.softcap);
+    if (bias != nullptr) {
+      const __m512 added = _mm512_maskz_loadu_ps(SeenLanes(seen, j), bias + 16 * j);
+      x[j] = _mm512_fmadd_ps(added, _mm512_set1_ps(kLog2E), x[j]);
+    }
     if (!kWhole) x[j] = _mm512_mask_mov_ps(_mm512_set1_ps(kHidden), SeenLanes(seen, j), x[j]);
     largest = _mm512_max_ps(largest, x[j]);
   }
@@ -279,13 +283,14 @@ void Pack(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* 
   const int64_t depth = KeyDepth(head_dim);
   const int64_t width = ValueWidth(head_dim);
   const int64_t begin = block * kKeys;
+  const int64_t first = std::max<int64_t>(0, call.first_key() - begin);
   const int64_t count = std::min(kKeys, call.keys() - begin);
   auto* keys = reinterpret_cast<uint16_t*>(memory);
   uint16_t* values = keys + kKeys * depth;
-  if (count < kKeys || depth != head_dim || width != head_dim) {
+  if (first > 0 || count < kKeys || depth != head_dim || width != head_dim) {
     std::memset(memory, 0, static_cast<size_t>(PanelElements(head_dim)) * sizeof(uint16_t));
   }
-  for (int64_t j = 0; j < count; ++j) {
+  for (int64_t j = first; j < count; ++j) {
     const BFloat16* k = call.k.As<BFloat16>() + (begin + j) * call.k.row_stride() + kv_head * head_dim;
     const BFloat16* v = call.v.As<BFloat16>() + (begin + j) * call.v.row_stride() + kv_head * head_dim;
     int64_t i = 0;
@@ -354,9 +359,10 @@ void Tile(const AttentionCall& call, int64_t kv_head, int64_t row_begin, int64_t
         const float* scores = work.scores + (r - i) * kKeys;
         uint16_t* weights = work.weights + (r - i) * kKeys;
         const Seen seen{call.FirstSeen(own) - base, own - base};
-        const float factor = whole ? Soften<true>(call.options, seen, 0, kKeys / 16, scores, weights, work.maxima[r],
-                                                  work.sums + r * 16)
-                                   : Soften<false>(call.options, seen, begin / 16, end / 16, scores, weights,
+        const float* bias = call.KeyBias(kv_head, row_begin + r, base);
+        const float factor = whole ? Soften<true>(call.options, seen, bias, 0, kKeys / 16, scores, weights,
+                                                  work.maxima[r], work.sums + r * 16)
+                                   : Soften<false>(call.options, seen, bias, begin / 16, end / 16, scores, weights,
                                                    work.maxima[r], work.sums + r * 16);
         if (factor == 1) continue;
         float* output = work.output + r * width;

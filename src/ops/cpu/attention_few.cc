@@ -123,13 +123,20 @@ HWY_INLINE void WeighAllValues(FloatTag d, const float* weights, const T* values
   }
 }
 
-/// Scores of one row into weights, in place. Keys from `begin` on are in the row's segment; it sees [first, own].
+/// Scores of one row into weights, in place. Of its segment's `count` keys it sees [first, own]; `bias`, where not
+/// null, is added.
 HWY_INLINE void SoftenSegment(FloatTag d, const AttentionOptions& options, int64_t first, int64_t own,
-                              float* HWY_RESTRICT scores, int64_t count, float& maximum, float& total) {
+                              const float* bias, float* HWY_RESTRICT scores, int64_t count, float& maximum,
+                              float& total) {
   const hn::RebindToSigned<FloatTag> di;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto hidden = hn::Set(d, -HUGE_VALF);
   auto largest = hn::Set(d, kNothingYet);
+  if (bias != nullptr) {
+    const auto unit = hn::Set(d, kLog2E);
+    ForVectors(d, static_cast<size_t>(count),
+               [&](auto load, auto store) HWY_ATTR { store(hn::MulAdd(load(bias), unit, load(scores)), scores); });
+  }
   for (int64_t j = 0; j < count; j += lanes) {
     auto score = hn::LoadU(d, scores + j);
     if (options.softcap > 0) score = hn::Mul(hn::Set(d, options.softcap * kLog2E), Tanh(d, score));
@@ -182,8 +189,8 @@ HWY_INLINE void SegmentRows(const AttentionCall& call, int64_t kv_head, int64_t 
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t own = call.PositionOf(r);
     SoftenSegment(d, options, std::clamp<int64_t>(call.FirstSeen(own) - begin, 0, kSegment),
-                  std::clamp<int64_t>(own - begin, -1, count - 1), scores + r * kSegment, count, partial.maxima[r],
-                  partial.totals[r]);
+                  std::clamp<int64_t>(own - begin, -1, count - 1), call.KeyBias(kv_head, r, begin),
+                  scores + r * kSegment, count, partial.maxima[r], partial.totals[r]);
   }
   WeighAllValues<kRows>(d, scores, values, call.v.row_stride(), count, depth, partial.sums, stride);
 }
@@ -239,7 +246,7 @@ HWY_EXPORT(JoinSegments);
 void AttendFew(const Team& team, Scratch& scratch, const AttentionCall& call) {
   CHECK_LE(call.rows(), kFewQueries);
   const int64_t kv_heads = call.k.shape()[1];
-  const int64_t first = call.FirstSeen(call.position) / kSegment;
+  const int64_t first = call.first_key() / kSegment;
   const int64_t segments = (call.keys() + kSegment - 1) / kSegment - first;
   const int64_t sums_floats = kFewQueries * FewStride(call.head_dim());
   auto* sums = scratch.Get<float>(static_cast<size_t>(kv_heads * segments * sums_floats));
@@ -249,7 +256,8 @@ void AttendFew(const Team& team, Scratch& scratch, const AttentionCall& call) {
   const auto attend = [&](int64_t task) {
     const int64_t begin = (first + task % segments) * kSegment;
     HWY_DYNAMIC_DISPATCH(AttendSegment)
-    (call, task / segments, begin, std::min(begin + kSegment, call.keys()), partials[static_cast<size_t>(task)]);
+    (call, task / segments, std::max(begin, call.first_key()), std::min(begin + kSegment, call.keys()),
+     partials[static_cast<size_t>(task)]);
   };
   constexpr int64_t kWorthAThread = int64_t{1} << 16;  // elements of keys
   team.RunRanges(kv_heads * segments, 1 + kWorthAThread / (kSegment * call.head_dim()),

@@ -40,6 +40,14 @@ struct AttentionCall {
   [[nodiscard]] int64_t FirstSeen(int64_t own) const {
     return options.window > 0 ? std::max<int64_t>(0, own - options.window + 1) : 0;
   }
+  /// The first key that any query sees: those before it may not have been written.
+  [[nodiscard]] int64_t first_key() const { return options.causal == CausalWork::kDense ? 0 : FirstSeen(position); }
+  /// What is added to the scores of row `row` with key `key` and those after it, or null.
+  [[nodiscard]] const float* KeyBias(int64_t kv_head, int64_t row, int64_t key) const {
+    if (options.key_bias.data() == nullptr) return nullptr;
+    const int64_t head = kv_head * group() + row % group();
+    return options.key_bias.As<float>() + head * options.key_bias.row_stride() + key;
+  }
   /// Key blocks [begin, end) that rows [row_begin, row_end) work on.
   struct Blocks {
     int64_t begin;

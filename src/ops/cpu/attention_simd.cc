@@ -111,15 +111,17 @@ HWY_INLINE void Multiply(FloatTag d, const float* a, size_t a_stride, const floa
   }
 }
 
-/// Turns the scores of one row into weights in place; updates the row's maximum, sums and factor. `seen` are the keys
-/// [first, last] of the block that the row sees; all of them when the block is whole.
+/// The keys [first, last] of a block that a row sees; all of them when the block is whole.
 struct SeenKeys {
   bool all;
   int32_t first;
   int32_t last;
 };
-HWY_INLINE void Soften(FloatTag d, const AttentionOptions& options, SeenKeys seen, float* HWY_RESTRICT scores,
-                       float& maximum, float& factor, float* HWY_RESTRICT sums) {
+
+/// Turns the scores of one row into weights in place; updates the row's maximum, sums and factor. `bias`, where not
+/// null, holds `biased` values, one for each key of the block that exists.
+HWY_INLINE void Soften(FloatTag d, const AttentionOptions& options, SeenKeys seen, const float* bias, int64_t biased,
+                       float* HWY_RESTRICT scores, float& maximum, float& factor, float* HWY_RESTRICT sums) {
   const hn::RebindToSigned<FloatTag> di;
   const size_t lanes = hn::Lanes(d);
   const auto keys = static_cast<size_t>(kKeys);
@@ -129,6 +131,11 @@ HWY_INLINE void Soften(FloatTag d, const AttentionOptions& options, SeenKeys see
       const auto capped = Tanh(d, hn::LoadU(d, scores + j));
       hn::StoreU(hn::Mul(hn::Set(d, options.softcap * kLog2E), capped), d, scores + j);
     }
+  }
+  if (bias != nullptr) {
+    const auto unit = hn::Set(d, kLog2E);
+    ForVectors(d, static_cast<size_t>(std::min(kKeys, biased)),
+               [&](auto load, auto store) HWY_ATTR { store(hn::MulAdd(load(bias), unit, load(scores)), scores); });
   }
   if (!seen.all) {
     for (size_t j = 0; j < keys; j += lanes) {
@@ -159,16 +166,17 @@ void PackSimd(const AttentionCall& call, int64_t kv_head, int64_t block, std::by
   const int64_t head_dim = call.head_dim();
   const int64_t padded = Padded(head_dim);
   const int64_t begin = block * kKeys;
+  const int64_t first = std::max<int64_t>(0, call.first_key() - begin);
   const int64_t count = std::min(kKeys, call.keys() - begin);
   auto* keys = reinterpret_cast<float*>(panel);
   float* values = keys + head_dim * kKeys;
-  if (count < kKeys || padded != head_dim) {
+  if (first > 0 || count < kKeys || padded != head_dim) {
     std::memset(panel, 0, static_cast<size_t>((head_dim + padded) * kKeys) * sizeof(float));
   }
   Dispatch(call.k.dtype(), [&](auto zero) HWY_ATTR {
     using T = decltype(zero);
     HWY_ALIGN float row[1024];
-    for (int64_t j = 0; j < count; ++j) {
+    for (int64_t j = first; j < count; ++j) {
       const T* k = call.k.As<T>() + (begin + j) * call.k.row_stride() + kv_head * head_dim;
       const T* v = call.v.As<T>() + (begin + j) * call.v.row_stride() + kv_head * head_dim;
       for (int64_t start = 0; start < head_dim; start += 1024) {
@@ -227,7 +235,8 @@ void TileSimd(const AttentionCall& call, int64_t kv_head, int64_t row_begin, int
         const SeenKeys seen{begin >= first && begin + kKeys - 1 <= own,
                             static_cast<int32_t>(std::clamp<int64_t>(first - begin, 0, kKeys)),
                             static_cast<int32_t>(std::clamp<int64_t>(own - begin, -1, kKeys - 1))};
-        Soften(d, options, seen, scores + (r - i) * kKeys, work.maxima[r], work.factors[r], work.sums + r * 16);
+        Soften(d, options, seen, call.KeyBias(kv_head, row_begin + r, begin), call.keys() - begin,
+               scores + (r - i) * kKeys, work.maxima[r], work.factors[r], work.sums + r * 16);
       }
       Multiply(d, scores, kKeys, values, stride, kKeys, work.factors + i, work.output + i * padded, stride, stride);
     }

@@ -45,15 +45,27 @@ void CheckMatmul(TensorView x, const Linear& linear, DType compute, int first, i
   CHECK_EQ(y.row_elements(), linear.out_features(first, count));
 }
 
-void CheckRotate(TensorView q, const RopeTable& rope, int64_t position) {
-  CHECK_EQ(q.shape().rank(), 3);
-  CHECK_LE(rope.rotary_dim(), q.shape()[2]);
-  CHECK_GE(position, 0);
-  CHECK_LE(position + q.rows(), rope.positions());
+void CheckAdd(TensorView x, TensorView delta) {
+  CHECK_EQ(x.rows(), delta.rows());
+  CHECK_EQ(x.row_elements(), delta.row_elements());
+  CHECK(x.dtype() == delta.dtype());
 }
 
-void CheckAppendKv(TensorView k, TensorView v, const RopeTable& rope, const KvSpan& rows) {
-  CheckRotate(k, rope, rows.begin);
+void CheckHeads(TensorView q, const HeadSteps& steps, int64_t position) {
+  CHECK_EQ(q.shape().rank(), 3);
+  CHECK_GE(position, 0);
+  if (steps.norm != nullptr) {
+    CHECK_EQ(steps.norm->weight.view.shape().elements(), q.shape()[2]);
+    CHECK(steps.norm->weight.view.dtype() == DType::kF32);
+  }
+  if (steps.rope != nullptr) {
+    CHECK_LE(steps.rope->rotary_dim(), q.shape()[2]);
+    CHECK_LE(position + q.rows(), steps.rope->positions());
+  }
+}
+
+void CheckAppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows) {
+  CheckHeads(k, steps, rows.begin);
   CHECK_EQ(k.rows(), rows.rows());
   CHECK_EQ(v.rows(), rows.rows());
   CHECK_EQ(k.row_elements(), rows.k.row_elements());
@@ -77,12 +89,29 @@ void CheckAttention(TensorView q, int64_t position, const KvSpan& keys, const At
   CHECK(q.dtype() == keys.k.dtype() && q.dtype() == keys.v.dtype() && q.dtype() == out.dtype());
   CHECK_GE(options.window, 0);
   CHECK_GE(options.softcap, 0.0f);
+  if (options.key_bias.data() != nullptr) {
+    CHECK_EQ(options.softcap, 0.0f);
+    CHECK(options.key_bias.dtype() == DType::kF32);
+    CHECK_EQ(options.key_bias.rows(), q.shape()[1]);
+    CHECK_GE(options.key_bias.row_elements(), keys.rows());
+  }
 }
 
 void CheckGatedActivation(TensorView gate_up, TensorView out) {
   CHECK_EQ(gate_up.rows(), out.rows());
   CHECK_EQ(gate_up.row_elements(), 2 * out.row_elements());
   CHECK(gate_up.dtype() == out.dtype());
+}
+
+void CheckActivate(TensorView x, TensorView out) {
+  CHECK_EQ(x.rows(), out.rows());
+  CHECK_EQ(x.row_elements(), out.row_elements());
+  CHECK(x.dtype() == out.dtype());
+}
+
+void CheckSoftcap(TensorView x, float cap) {
+  CHECK(x.dtype() == DType::kF32);
+  CHECK_GT(cap, 0.0f);
 }
 
 }  // namespace runahead

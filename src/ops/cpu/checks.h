@@ -14,11 +14,14 @@ void CheckParts(const std::vector<LinearPart>& parts);
 void CheckEmbed(std::span<const int32_t> tokens, TensorView table, TensorView out);
 void CheckNormalize(TensorView x, const Norm& norm, TensorView out);
 void CheckMatmul(TensorView x, const Linear& linear, DType compute, int first, int count, TensorView y);
-void CheckRotate(TensorView q, const RopeTable& rope, int64_t position);
-void CheckAppendKv(TensorView k, TensorView v, const RopeTable& rope, const KvSpan& rows);
+void CheckAdd(TensorView x, TensorView delta);
+void CheckHeads(TensorView q, const HeadSteps& steps, int64_t position);
+void CheckAppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows);
 void CheckAttention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
                     TensorView out);
 void CheckGatedActivation(TensorView gate_up, TensorView out);
+void CheckActivate(TensorView x, TensorView out);
+void CheckSoftcap(TensorView x, float cap);
 
 /// Positions [first, own] that the query at position `own` sees.
 inline int64_t FirstVisible(int64_t own, int64_t window) {

@@ -46,14 +46,29 @@ class CpuOps final : public Ops {
     multiplier_.Multiply(x, linear, first, count, y);
   }
 
-  void Rotate(TensorView q, const RopeTable& rope, int64_t position, Stream& /*stream*/) override {
-    CheckRotate(q, rope, position);
-    cpu::Rotate(team_, q, rope, position, q);
+  void Add(TensorView x, TensorView delta, Stream& /*stream*/) override {
+    CheckAdd(x, delta);
+    cpu::Add(team_, x, delta);
   }
 
-  void AppendKv(TensorView k, TensorView v, const RopeTable& rope, const KvSpan& rows, Stream& /*stream*/) override {
-    CheckAppendKv(k, v, rope, rows);
-    cpu::Rotate(team_, k, rope, rows.begin, rows.k);
+  void PrepareQueries(TensorView q, const HeadSteps& steps, int64_t position, Stream& /*stream*/) override {
+    CheckHeads(q, steps, position);
+    if (steps.norm != nullptr) cpu::NormalizeHeads(team_, q, *steps.norm, q);
+    if (steps.rope != nullptr) cpu::Rotate(team_, q, *steps.rope, position, q);
+  }
+
+  void AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& /*stream*/) override {
+    CheckAppendKv(k, v, steps, rows);
+    TensorView source = k;
+    if (steps.norm != nullptr) {
+      cpu::NormalizeHeads(team_, source, *steps.norm, rows.k);
+      source = rows.k;
+    }
+    if (steps.rope != nullptr) {
+      cpu::Rotate(team_, source, *steps.rope, rows.begin, rows.k);
+    } else if (steps.norm == nullptr) {
+      cpu::ConvertRows(team_, k, rows.k);
+    }
     cpu::ConvertRows(team_, v, rows.v);
   }
 
@@ -66,6 +81,16 @@ class CpuOps final : public Ops {
   void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& /*stream*/) override {
     CheckGatedActivation(gate_up, out);
     cpu::GatedActivation(team_, activation, gate_up, out);
+  }
+
+  void Activate(Activation activation, TensorView x, TensorView out, Stream& /*stream*/) override {
+    CheckActivate(x, out);
+    cpu::Activate(team_, activation, x, out);
+  }
+
+  void Softcap(TensorView x, float cap, Stream& /*stream*/) override {
+    CheckSoftcap(x, cap);
+    cpu::Softcap(team_, x, cap);
   }
 
  private:

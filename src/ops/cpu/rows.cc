@@ -82,6 +82,34 @@ void AddNormalizeRange(const TensorView& x, const TensorView& delta, const Norm&
   });
 }
 
+void AddRange(const TensorView& x, const TensorView& delta, int64_t begin, int64_t end) {
+  const FloatTag d;
+  Dispatch(x.dtype(), [&](auto zero) HWY_ATTR {
+    using T = decltype(zero);
+    for (int64_t i = begin; i < end; ++i) {
+      T* sum = x.As<T>() + i * x.row_stride();
+      const T* other = delta.As<T>() + i * delta.row_stride();
+      ForVectors(d, static_cast<size_t>(x.row_elements()),
+                 [&](auto load, auto store) HWY_ATTR { store(hn::Add(load(sum), load(other)), sum); });
+    }
+  });
+}
+
+void NormalizeHeadsRange(const TensorView& from, const Norm& norm, const TensorView& to, int64_t begin, int64_t end) {
+  const FloatTag d;
+  const int64_t heads = from.shape()[1];
+  const int64_t head_dim = from.shape()[2];
+  Dispatch(from.dtype(), [&](auto zero) HWY_ATTR {
+    using T = decltype(zero);
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t head = 0; head < heads; ++head) {
+        AddNormalizeRow<T>(d, from.As<T>() + i * from.row_stride() + head * head_dim, nullptr, norm,
+                           to.As<T>() + i * to.row_stride() + head * head_dim, static_cast<size_t>(head_dim));
+      }
+    }
+  });
+}
+
 void RotateRange(const TensorView& from, const RopeTable& rope, int64_t position, const TensorView& to, int64_t begin,
                  int64_t end) {
   const FloatTag d;
@@ -154,32 +182,61 @@ struct GeluTanh {
   }
 };
 
+/// Calls function(f) with the activation as a function of vectors.
 template <typename Function>
-HWY_INLINE void GatedRange(const Function& function, const TensorView& gate_up, const TensorView& out, int64_t begin,
-                           int64_t end) {
-  const FloatTag d;
-  const auto n = static_cast<size_t>(out.row_elements());
-  Dispatch(out.dtype(), [&](auto zero) HWY_ATTR {
-    using T = decltype(zero);
-    for (int64_t i = begin; i < end; ++i) {
-      const T* gate = gate_up.As<T>() + i * gate_up.row_stride();
-      const T* up = gate + n;
-      T* target = out.As<T>() + i * out.row_stride();
-      ForVectors(d, n,
-                 [&](auto load, auto store) HWY_ATTR { store(hn::Mul(function(d, load(gate)), load(up)), target); });
-    }
-  });
+HWY_INLINE void WithActivation(Activation activation, const Function& function) {
+  switch (activation) {
+    case Activation::kSilu:
+      return function(Silu());
+    case Activation::kGelu:
+      return function(Gelu());
+    case Activation::kGeluTanh:
+      return function(GeluTanh());
+  }
 }
 
 void GatedActivationRange(Activation activation, const TensorView& gate_up, const TensorView& out, int64_t begin,
                           int64_t end) {
-  switch (activation) {
-    case Activation::kSilu:
-      return GatedRange(Silu(), gate_up, out, begin, end);
-    case Activation::kGelu:
-      return GatedRange(Gelu(), gate_up, out, begin, end);
-    case Activation::kGeluTanh:
-      return GatedRange(GeluTanh(), gate_up, out, begin, end);
+  const FloatTag d;
+  const auto n = static_cast<size_t>(out.row_elements());
+  WithActivation(activation, [&](auto activate) HWY_ATTR {
+    Dispatch(out.dtype(), [&](auto zero) HWY_ATTR {
+      using T = decltype(zero);
+      for (int64_t i = begin; i < end; ++i) {
+        const T* gate = gate_up.As<T>() + i * gate_up.row_stride();
+        const T* up = gate + n;
+        T* target = out.As<T>() + i * out.row_stride();
+        ForVectors(
+            d, n, [&](auto load, auto store) HWY_ATTR { store(hn::Mul(activate(d, load(gate)), load(up)), target); });
+      }
+    });
+  });
+}
+
+void ActivateRange(Activation activation, const TensorView& x, const TensorView& out, int64_t begin, int64_t end) {
+  const FloatTag d;
+  const auto n = static_cast<size_t>(out.row_elements());
+  WithActivation(activation, [&](auto activate) HWY_ATTR {
+    Dispatch(out.dtype(), [&](auto zero) HWY_ATTR {
+      using T = decltype(zero);
+      for (int64_t i = begin; i < end; ++i) {
+        const T* source = x.As<T>() + i * x.row_stride();
+        T* target = out.As<T>() + i * out.row_stride();
+        ForVectors(d, n, [&](auto load, auto store) HWY_ATTR { store(activate(d, load(source)), target); });
+      }
+    });
+  });
+}
+
+void SoftcapRange(const TensorView& x, float cap, int64_t begin, int64_t end) {
+  const FloatTag d;
+  const auto factor = hn::Set(d, cap);
+  const auto inverse = hn::Set(d, 1 / cap);
+  for (int64_t i = begin; i < end; ++i) {
+    float* row = x.As<float>() + i * x.row_stride();
+    ForVectors(d, static_cast<size_t>(x.row_elements()), [&](auto load, auto store) HWY_ATTR {
+      store(hn::Mul(factor, Tanh(d, hn::Mul(load(row), inverse))), row);
+    });
   }
 }
 
@@ -192,8 +249,12 @@ namespace {
 
 HWY_EXPORT(EmbedRange);
 HWY_EXPORT(AddNormalizeRange);
+HWY_EXPORT(AddRange);
+HWY_EXPORT(NormalizeHeadsRange);
 HWY_EXPORT(RotateRange);
 HWY_EXPORT(GatedActivationRange);
+HWY_EXPORT(ActivateRange);
+HWY_EXPORT(SoftcapRange);
 
 /// Rows below which starting another thread costs more than it saves.
 int64_t Grain(const TensorView& view) {
@@ -215,6 +276,18 @@ void AddNormalize(const Team& team, TensorView x, TensorView delta, const Norm& 
   });
 }
 
+void Add(const Team& team, TensorView x, TensorView delta) {
+  team.RunRanges(x.rows(), Grain(x), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(AddRange)(x, delta, begin, end);
+  });
+}
+
+void NormalizeHeads(const Team& team, TensorView from, const Norm& norm, TensorView to) {
+  team.RunRanges(from.rows(), Grain(from), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(NormalizeHeadsRange)(from, norm, to, begin, end);
+  });
+}
+
 void Rotate(const Team& team, TensorView from, const RopeTable& rope, int64_t position, TensorView to) {
   team.RunRanges(from.rows(), Grain(from), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(RotateRange)(from, rope, position, to, begin, end);
@@ -224,6 +297,18 @@ void Rotate(const Team& team, TensorView from, const RopeTable& rope, int64_t po
 void GatedActivation(const Team& team, Activation activation, TensorView gate_up, TensorView out) {
   team.RunRanges(out.rows(), Grain(out), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(GatedActivationRange)(activation, gate_up, out, begin, end);
+  });
+}
+
+void Activate(const Team& team, Activation activation, TensorView x, TensorView out) {
+  team.RunRanges(out.rows(), Grain(out), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(ActivateRange)(activation, x, out, begin, end);
+  });
+}
+
+void Softcap(const Team& team, TensorView x, float cap) {
+  team.RunRanges(x.rows(), Grain(x), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(SoftcapRange)(x, cap, begin, end);
   });
 }
 

@@ -12,8 +12,13 @@ namespace runahead::cpu {
 void Embed(const Team& team, std::span<const int32_t> tokens, TensorView table, float scale, TensorView out);
 /// x += delta first, where delta.data() is not null.
 void AddNormalize(const Team& team, TensorView x, TensorView delta, const Norm& norm, TensorView out);
+void Add(const Team& team, TensorView x, TensorView delta);
+/// Each head of `from`, normalised, into `to`, which may be `from`. from, to: [n, heads, head_dim].
+void NormalizeHeads(const Team& team, TensorView from, const Norm& norm, TensorView to);
 /// Rotated rows of `from` for positions [position, position + n) into `to`, which may be `from`.
 void Rotate(const Team& team, TensorView from, const RopeTable& rope, int64_t position, TensorView to);
 void GatedActivation(const Team& team, Activation activation, TensorView gate_up, TensorView out);
+void Activate(const Team& team, Activation activation, TensorView x, TensorView out);
+void Softcap(const Team& team, TensorView x, float cap);
 
 }  // namespace runahead::cpu

@@ -36,7 +36,7 @@ double RoundTo(DType dtype, double value) {
   });
 }
 
-double Activate(Activation activation, double x) {
+double Activated(Activation activation, double x) {
   switch (activation) {
     case Activation::kSilu:
       return x / (1 + std::exp(-x));
@@ -127,10 +127,7 @@ class ScalarOps final : public Ops {
   }
 
   void AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& stream) override {
-    CheckNormalize(x, norm, delta);
-    for (int64_t i = 0; i < x.rows(); ++i) {
-      for (int64_t j = 0; j < x.row_elements(); ++j) Set(x, i, j, Get(x, i, j) + Get(delta, i, j));
-    }
+    Add(x, delta, stream);
     Normalize(x, norm, out, stream);
   }
 
@@ -153,14 +150,21 @@ class ScalarOps final : public Ops {
     }
   }
 
-  void Rotate(TensorView q, const RopeTable& rope, int64_t position, Stream& /*stream*/) override {
-    CheckRotate(q, rope, position);
-    RotateInto(q, rope, position, q);
+  void Add(TensorView x, TensorView delta, Stream& /*stream*/) override {
+    CheckAdd(x, delta);
+    for (int64_t i = 0; i < x.rows(); ++i) {
+      for (int64_t j = 0; j < x.row_elements(); ++j) Set(x, i, j, Get(x, i, j) + Get(delta, i, j));
+    }
   }
 
-  void AppendKv(TensorView k, TensorView v, const RopeTable& rope, const KvSpan& rows, Stream& /*stream*/) override {
-    CheckAppendKv(k, v, rope, rows);
-    RotateInto(k, rope, rows.begin, rows.k);
+  void PrepareQueries(TensorView q, const HeadSteps& steps, int64_t position, Stream& /*stream*/) override {
+    CheckHeads(q, steps, position);
+    StepInto(q, steps, position, q);
+  }
+
+  void AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& /*stream*/) override {
+    CheckAppendKv(k, v, steps, rows);
+    StepInto(k, steps, rows.begin, rows.k);
     for (int64_t i = 0; i < v.rows(); ++i) {
       for (int64_t j = 0; j < v.row_elements(); ++j) Set(rows.v, i, j, Get(v, i, j));
     }
@@ -180,8 +184,22 @@ class ScalarOps final : public Ops {
     const int64_t features = out.row_elements();
     for (int64_t i = 0; i < out.rows(); ++i) {
       for (int64_t j = 0; j < features; ++j) {
-        Set(out, i, j, Activate(activation, Get(gate_up, i, j)) * Get(gate_up, i, features + j));
+        Set(out, i, j, Activated(activation, Get(gate_up, i, j)) * Get(gate_up, i, features + j));
       }
+    }
+  }
+
+  void Activate(Activation activation, TensorView x, TensorView out, Stream& /*stream*/) override {
+    CheckActivate(x, out);
+    for (int64_t i = 0; i < out.rows(); ++i) {
+      for (int64_t j = 0; j < out.row_elements(); ++j) Set(out, i, j, Activated(activation, Get(x, i, j)));
+    }
+  }
+
+  void Softcap(TensorView x, float cap, Stream& /*stream*/) override {
+    CheckSoftcap(x, cap);
+    for (int64_t i = 0; i < x.rows(); ++i) {
+      for (int64_t j = 0; j < x.row_elements(); ++j) Set(x, i, j, cap * std::tanh(Get(x, i, j) / cap));
     }
   }
 
@@ -199,22 +217,32 @@ class ScalarOps final : public Ops {
     }
   }
 
-  static void RotateInto(TensorView from, const RopeTable& rope, int64_t position, TensorView to) {
+  /// Each head of `from` after `steps`, which is rounded after each of them, into `to`.
+  static void StepInto(TensorView from, const HeadSteps& steps, int64_t position, TensorView to) {
     const int64_t head_dim = from.shape()[2];
-    const int64_t half = rope.rotary_dim() / 2;
+    std::vector<double> head(static_cast<size_t>(head_dim));
     for (int64_t i = 0; i < from.rows(); ++i) {
-      for (int64_t head = 0; head < from.shape()[1]; ++head) {
-        const int64_t base = head * head_dim;
-        for (int64_t j = 0; j < half; ++j) {
-          const double a = Get(from, i, base + j);
-          const double b = Get(from, i, base + half + j);
-          const double cosine = Get(rope.cos.view, position + i, j);
-          const double sine = Get(rope.sin.view, position + i, j);
-          Set(to, i, base + j, a * cosine - b * sine);
-          Set(to, i, base + half + j, b * cosine + a * sine);
+      for (int64_t base = 0; base < from.row_elements(); base += head_dim) {
+        for (int64_t j = 0; j < head_dim; ++j) head[static_cast<size_t>(j)] = Get(from, i, base + j);
+        if (steps.norm != nullptr) {
+          NormalizeRow(*steps.norm, head);
+          for (double& value : head) value = RoundTo(from.dtype(), value);
         }
-        for (int64_t j = 2 * half; j < head_dim; ++j) Set(to, i, base + j, Get(from, i, base + j));
+        if (steps.rope != nullptr) RotateHead(*steps.rope, position + i, head);
+        for (int64_t j = 0; j < head_dim; ++j) Set(to, i, base + j, head[static_cast<size_t>(j)]);
       }
+    }
+  }
+
+  static void RotateHead(const RopeTable& rope, int64_t position, std::vector<double>& head) {
+    const auto half = static_cast<size_t>(rope.rotary_dim() / 2);
+    for (size_t j = 0; j < half; ++j) {
+      const double a = head[j];
+      const double b = head[half + j];
+      const double cosine = Get(rope.cos.view, position, static_cast<int64_t>(j));
+      const double sine = Get(rope.sin.view, position, static_cast<int64_t>(j));
+      head[j] = a * cosine - b * sine;
+      head[half + j] = b * cosine + a * sine;
     }
   }
 
@@ -232,6 +260,7 @@ class ScalarOps final : public Ops {
       for (int64_t d = 0; d < head_dim; ++d) dot += Get(q, row, q_base + d) * Get(keys.k, j, kv_base + d);
       double score = options.scale * dot;
       if (options.softcap > 0) score = options.softcap * std::tanh(score / options.softcap);
+      if (options.key_bias.data() != nullptr) score += Get(options.key_bias, head, j);
       scores.push_back(score);
     }
     const double largest = *std::max_element(scores.begin(), scores.end());

@@ -1,0 +1,64 @@
+// Gemma 2: norms before and after attention and MLP with weights around 0, soft caps on scores and logits, a window
+// in every other layer, embeddings scaled by the root of their width.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "model/architectures/common.h"
+
+namespace runahead {
+namespace {
+
+/// A soft cap: missing means `otherwise`, null means none.
+float ParseSoftcap(const JsonObject& config, const char* key, double otherwise) {
+  if (!config.json().contains(key)) return static_cast<float>(otherwise);
+  if (!config.Has(key)) return 0;
+  const double cap = config.Number(key);
+  if (!(cap > 0 && cap < 1e6)) config.Refuse(key, "expected a positive number or null");
+  return static_cast<float>(cap);
+}
+
+}  // namespace
+
+ParsedModel ParseGemma2(const JsonObject& config) {
+  RefuseUnsupported(config,
+                    {"sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar"});
+  ParsedModel model;
+  DecoderSpec& spec = model.spec;
+  spec = ParseCommon(config, {.architecture = "Gemma2ForCausalLM",
+                              .family = "gemma2",
+                              .default_kv_heads = 4,
+                              .default_head_dim = 256,
+                              .default_max_positions = 8192,
+                              .activation = "hidden_activation",
+                              .default_activation = "gelu_pytorch_tanh",
+                              .default_tied_head = true});
+  spec.rope = ParseRope(config, spec.head_dim, spec.max_positions);
+  spec.norm_offset = 1;
+  spec.embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden)));
+  const double scalar = config.Number("query_pre_attn_scalar", 256);
+  if (!(scalar > 0 && scalar < 1e6)) config.Refuse("query_pre_attn_scalar", "expected a positive number");
+  spec.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
+  spec.attention_softcap = ParseSoftcap(config, "attn_logit_softcapping", 50);
+  spec.logit_softcap = ParseSoftcap(config, "final_logit_softcapping", 30);
+
+  const bool given = config.json().contains("sliding_window");
+  const int64_t window = given ? config.Int("sliding_window", 1, INT32_MAX, 0) : 4096;
+  spec.windows = ParseLayerTypes(config, spec.layers, window);
+  if (spec.windows.empty()) {
+    for (int i = 0; i < spec.layers; ++i) spec.windows.push_back(i % 2 == 0 ? window : 0);
+  }
+
+  const bool attention_bias = config.Bool("attention_bias", false);
+  model.sources = LlamaSources(spec, {.qkv = attention_bias, .out = attention_bias});
+  for (int i = 0; i < spec.layers; ++i) {
+    LayerSource& layer = model.sources.layers[static_cast<size_t>(i)];
+    const std::string prefix = fmt::format("model.layers.{}.", i);
+    layer.post_attention_norm = {prefix + "post_attention_layernorm", spec.hidden, false};
+    layer.mlp_norm = {prefix + "pre_feedforward_layernorm", spec.hidden, false};
+    layer.post_mlp_norm = {prefix + "post_feedforward_layernorm", spec.hidden, false};
+  }
+  return model;
+}
+
+}  // namespace runahead

@@ -1,0 +1,148 @@
+// Rotary position embeddings as config.json describes them.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "model/architectures/common.h"
+#include "runahead/error.h"
+
+namespace runahead {
+namespace {
+
+constexpr int64_t kMaxPositions = INT32_MAX;
+
+double Positive(const JsonObject& object, const char* key, double value, double max) {
+  if (!(value > 0 && value <= max)) {
+    throw ConfigError(
+        fmt::format("{}: {}: expected a number above 0 and at most {}, got {}", object.origin(), key, max, value));
+  }
+  return value;
+}
+
+/// inverse_frequency[i] = 1 / theta^(2i / rotary_dim) (Su et al. 2021, section 3.2.2).
+std::vector<float> InverseFrequencies(double theta, int64_t rotary_dim) {
+  std::vector<float> frequencies;
+  for (int64_t i = 0; i < rotary_dim; i += 2) {
+    const float exponent = static_cast<float>(i) / static_cast<float>(rotary_dim);
+    frequencies.push_back(1.0F / std::pow(static_cast<float>(theta), exponent));
+  }
+  return frequencies;
+}
+
+/// Scaling of Llama 3.1 ("The Llama 3 Herd of Models", 2024, and its reference code): waves much shorter than the
+/// trained context stay, much longer ones are divided by `factor`, those between are blended.
+void ScaleLlama3(const JsonObject& rope, int64_t trained_positions, std::vector<float>& frequencies) {
+  const double factor = Positive(rope, "factor", rope.Number("factor"), 1e6);
+  const double low = Positive(rope, "low_freq_factor", rope.Number("low_freq_factor"), 1e6);
+  const double high = Positive(rope, "high_freq_factor", rope.Number("high_freq_factor"), 1e6);
+  if (high <= low) rope.Refuse("high_freq_factor", "expected more than low_freq_factor");
+  const auto trained = static_cast<double>(trained_positions);
+  const auto longest = static_cast<float>(trained / low);
+  const auto shortest = static_cast<float>(trained / high);
+  for (float& frequency : frequencies) {
+    const float wave = static_cast<float>(2 * M_PI) / frequency;
+    const auto divisor = static_cast<float>(factor);
+    if (wave > longest) {
+      frequency /= divisor;
+    } else if (!(wave < shortest)) {
+      const float blend =
+          (static_cast<float>(trained) / wave - static_cast<float>(low)) / static_cast<float>(high - low);
+      frequency = (1 - blend) * frequency / divisor + blend * frequency;
+    }
+  }
+}
+
+/// One positive factor for each of `frequencies`.
+std::vector<float> LongRopeFactors(const JsonObject& rope, const char* key, size_t frequencies) {
+  const Json& factors = rope.At(key);
+  const std::string expected = fmt::format("expected {} positive numbers", frequencies);
+  if (!factors.is_array() || factors.size() != frequencies) rope.Refuse(key, expected);
+  std::vector<float> values;
+  for (const Json& factor : factors) {
+    if (!factor.is_number()) rope.Refuse(key, expected);
+    const auto value = factor.get<float>();
+    if (!(value > 0 && std::isfinite(value))) rope.Refuse(key, expected);
+    values.push_back(value);
+  }
+  return values;
+}
+
+/// LongRoPE (Ding et al. 2024) as Phi-3 has it: each frequency is divided by its own factor, one list for sequences
+/// up to the trained length and one for longer ones.
+void ScaleLongRope(const JsonObject& config, const JsonObject& rope, int64_t max_positions, RopeSpec& spec) {
+  // A configuration without the field has the first Phi-3's.
+  constexpr int64_t kDefaultTrained = 4096;
+  const int64_t trained = config.Int("original_max_position_embeddings", 2, kMaxPositions, kDefaultTrained);
+  const size_t count = spec.inverse_frequencies.size();
+  const std::vector<float> shorter = LongRopeFactors(rope, "short_factor", count);
+  const std::vector<float> longer = LongRopeFactors(rope, "long_factor", count);
+  spec.short_positions = trained;
+  for (size_t i = 0; i < count; ++i) {
+    const float power = 1 / spec.inverse_frequencies[i];
+    spec.inverse_frequencies[i] = 1 / (shorter[i] * power);
+    spec.long_inverse_frequencies.push_back(1 / (longer[i] * power));
+  }
+  const double stretch = static_cast<double>(max_positions) / static_cast<double>(trained);
+  const double factor = Positive(rope, "factor", rope.Number("factor", stretch), 1e6);
+  const double magnitude = factor <= 1 ? 1 : std::sqrt(1 + std::log(factor) / std::log(static_cast<double>(trained)));
+  spec.magnitude =
+      static_cast<float>(Positive(rope, "attention_factor", rope.Number("attention_factor", magnitude), 1e3));
+}
+
+void ScaleRope(const JsonObject& config, const JsonObject& rope, int64_t max_positions, bool longrope,
+               RopeSpec& spec) {
+  const char* type_key = rope.Has("rope_type") ? "rope_type" : "type";
+  const std::string type = rope.String(type_key, "default");
+  if (longrope && (type == "longrope" || type == "su" || type == "yarn")) {  // Phi-3's earlier names for it
+    return ScaleLongRope(config, rope, max_positions, spec);
+  }
+  if (type == "linear") {
+    const auto factor = static_cast<float>(Positive(rope, "factor", rope.Number("factor"), 1e6));
+    for (float& frequency : spec.inverse_frequencies) frequency /= factor;
+  } else if (type == "llama3") {
+    const char* key = "original_max_position_embeddings";
+    const JsonObject& holder = config.Has(key) ? config : rope;
+    ScaleLlama3(rope, holder.Int(key, 1, kMaxPositions, max_positions), spec.inverse_frequencies);
+  } else if (type != "default") {
+    rope.Refuse(type_key,
+                longrope ? "expected default, linear, llama3 or longrope" : "expected default, linear or llama3");
+  }
+}
+
+/// Features of a head that turn.
+int64_t RotaryDim(const JsonObject& config, const JsonObject* rope, int64_t head_dim, const RopeFields& fields) {
+  constexpr const char* kInside = "partial_rotary_factor";
+  const bool inside = rope != nullptr && rope->Has(kInside);
+  const JsonObject& holder = inside ? *rope : config;
+  const char* key = inside ? kInside : fields.partial_factor;
+  const double factor = holder.Number(key, fields.default_partial_factor);
+  if (!fields.partial && factor != 1) holder.Refuse(key, "expected 1 for this architecture");
+  const auto rotary_dim = static_cast<int64_t>(static_cast<double>(head_dim) * factor);
+  if (!(factor > 0 && factor <= 1) || rotary_dim < 2 || rotary_dim % 2 != 0) {
+    throw ConfigError(fmt::format("{}: {}: expected an even part of the {} features of a head, got {}",
+                                  holder.origin(), key, head_dim, factor));
+  }
+  return rotary_dim;
+}
+
+}  // namespace
+
+RopeSpec ParseRope(const JsonObject& config, int64_t head_dim, int64_t max_positions, const RopeFields& fields) {
+  constexpr double kMaxTheta = 1e18;
+  // The order of HF transformers: rope_scaling takes the place of rope_parameters, whose theta comes before the
+  // outer.
+  const bool old_form = config.Has("rope_scaling") && !config.At("rope_scaling").empty();
+  const char* key = old_form ? "rope_scaling" : "rope_parameters";
+  double theta = Positive(config, fields.theta, config.Number(fields.theta, 10000), kMaxTheta);
+  if (!config.Has(key)) return {InverseFrequencies(theta, RotaryDim(config, nullptr, head_dim, fields)), 1, {}, 0};
+  const JsonObject rope = config.Object(key);
+  for (const auto& [name, value] : rope.json().items()) {
+    if (value.is_object()) rope.Refuse(name.c_str(), "expected one rope for all layers");
+  }
+  theta = Positive(rope, "rope_theta", rope.Number("rope_theta", theta), kMaxTheta);
+  RopeSpec spec{InverseFrequencies(theta, RotaryDim(config, &rope, head_dim, fields)), 1, {}, 0};
+  ScaleRope(config, rope, max_positions, fields.longrope, spec);
+  return spec;
+}
+
+}  // namespace runahead
