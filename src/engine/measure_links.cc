@@ -27,6 +27,12 @@ void Spin(std::chrono::duration<double> duration) {
   }
 }
 
+/// The rows that member `i` of `n` in a ring sends, `rows` of them: others than those that it receives meanwhile.
+KvSpan SentRows(KvCache& cache, int layer, int i, int n, int64_t rows) {
+  const int64_t part = n % 2 == 1 && i == n - 1 ? 2 : i % 2;
+  return cache.Span(layer, part * rows, (part + 1) * rows);
+}
+
 /// All members send `rows` rows to the next one at once, again and again, into other layers each time.
 std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> members, std::vector<KvCache>& caches,
                                   int64_t rows) {
@@ -42,17 +48,17 @@ std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> memb
       KvCache& cache = caches[static_cast<size_t>(i)];
       for (int copy = 0; copy < kCopies; ++copy) {
         const int layer = copy % cache.shape().layers;
-        // Rows of the first half leave, those of the second half arrive.
-        const auto received =
-            fabric->Between((i + n - 1) % n, i).Receive(cache.Span(layer, rows, 2 * rows));
+        const int before = (i + n - 1) % n;
+        const auto received = fabric->Between(before, i).Receive(SentRows(cache, layer, before, n, rows));
+        const KvSpan own = SentRows(cache, layer, i, n, rows);
         together.arrive_and_wait();
         const bool sleeps = i % 2 == 1;  // these wait before the others send
         if (!sleeps) Spin(kUntilAsleep);
         std::unique_ptr<Transfer> sent;
-        if (!sleeps) sent = fabric->Between(i, (i + 1) % n).Send(cache.Span(layer, 0, rows), rank.stream());
+        if (!sleeps) sent = fabric->Between(i, (i + 1) % n).Send(own, rank.stream());
         CHECK(received->OrderBefore(rank.stream(), After(kPatience)).ok());
         const auto awake = Clock::now();
-        if (sleeps) sent = fabric->Between(i, (i + 1) % n).Send(cache.Span(layer, 0, rows), rank.stream());
+        if (sleeps) sent = fabric->Between(i, (i + 1) % n).Send(own, rank.stream());
         CHECK(sent->Wait(After(kPatience)).ok());
         if (const std::optional<MovedAt> moved = received->Moved()) {
           CopyTimes& mine = times[static_cast<size_t>(i)];
@@ -73,7 +79,7 @@ LinkCost MeasureLinks(EngineState& engine, std::span<const int> members, int64_t
   const KvShape shape = engine.decoder().spec().kv_shape(engine.decoder().compute_dtype());
   const int64_t many = std::max<int64_t>(2, longest / 2);
   std::vector<KvCache> caches;
-  for (const int member : members) caches.emplace_back(engine.rank(member).device(), shape, 2 * many);
+  for (const int member : members) caches.emplace_back(engine.rank(member).device(), shape, 3 * many);
   (void)CopyAtOnce(engine, members, caches, many);  // touches the memory
   std::vector<double> one_row;
   std::vector<double> many_rows;

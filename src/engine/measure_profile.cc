@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <barrier>
+#include <map>
 #include <numeric>
 
 #include "engine/session_state.h"
@@ -13,8 +14,6 @@ namespace {
 
 constexpr int kLastProbedLayer = 4;       // whose exchange ends a short run
 constexpr int64_t kStartTokens = 16;      // of the prompts that show what a phase costs besides its layers
-constexpr double kEnoughSeconds = 0.5;    // of short runs of one kind; fewer repeats will do then
-constexpr int kFewestRepeats = 3;
 
 double SecondsBetween(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
@@ -72,32 +71,22 @@ class Probe {
     for (std::future<void>& future : done) future.get();
   }
 
-  /// Every member makes the run at the same time, over and over until all have done so often enough.
-  std::vector<Stretches> Run(const ShortRun& run, int repeats) {
-    std::vector<Stretches> all(members_.size());
+  /// Every member makes the run at the same time, again and again until all have made it `times` times: whoever is
+  /// fast goes on working beside the others. Adds to `seen`, which has an entry for each member; null: to nothing.
+  void Run(const ShortRun& run, int times, std::vector<Stretches>* seen) {
     std::barrier together(static_cast<std::ptrdiff_t>(members_.size()));
     std::atomic<size_t> finished{0};
     std::vector<std::future<void>> done;
     for (size_t i = 0; i < members_.size(); ++i) {
       done.push_back(engine_.rank(members_[i]).Post([&, i] {
-        Once(i, run, nullptr);  // the first one makes room and plans
         together.arrive_and_wait();
-        const auto begin = Clock::now();
-        int counted = 0;
-        while (finished.load() < members_.size()) {
-          Once(i, run, &all[i]);
-          ++counted;
-          const bool long_enough =
-              counted >= kFewestRepeats && SecondsBetween(begin, Clock::now()) > kEnoughSeconds;
-          if (counted == repeats || (counted < repeats && long_enough)) {
-            ++finished;
-            counted = repeats;  // counted once
-          }
+        for (int counted = 0; counted < times || finished.load() < members_.size();) {
+          Once(i, run, seen == nullptr ? nullptr : &(*seen)[i]);
+          if (++counted == times) ++finished;
         }
       }));
     }
     for (std::future<void>& future : done) future.get();
-    return all;
   }
 
  private:
@@ -157,41 +146,63 @@ std::vector<int64_t> RowsToMeasure(int64_t longest) {
   return rows;
 }
 
-/// Seconds of a device's layer at the start of a prompt, and behind `far` rows.
-struct LayerTimes {
+/// A device's layers as they were seen: at the start of a prompt, and at the end of a long one.
+struct LayerSamples {
   int64_t rows = 0;
-  int64_t far = 0;  // 0: not measured
-  double before_s = 0;
-  double near_s = 0;
-  double far_s = 0;
+  int64_t far = 0;  // where the chunk at the end begins; 0: there is none
+  Stretches at_start;
+  Stretches at_end;
 };
 
-/// Splits what was measured into parts: attention is what grows with the rows before the chunk.
-std::vector<RowCost> Fit(const WorkShape& shape, const std::vector<LayerTimes>& times) {
-  const int layer = std::min(shape.layers - 1, 1) - 1;  // the first probed stretch attends in layer 0
-  const int64_t window = shape.window(std::max(layer, 0));
-  std::vector<RowCost> knots;
-  double pair_s = 0;
-  for (const LayerTimes& time : times) {
-    const auto near = static_cast<double>(CausalPairs(0, time.rows, window));
-    if (time.far > 0) {
-      const auto more = static_cast<double>(CausalPairs(time.far, time.far + time.rows, window)) - near;
-      if (more > 0) pair_s = std::max(0.0, (time.far_s - time.near_s) / more);
-    }
-    knots.push_back({time.rows, time.before_s, std::max(0.0, time.near_s - pair_s * near), pair_s});
+/// What was seen of one device.
+struct DeviceSamples {
+  std::vector<LayerSamples> layers;  // by rows
+  Stretches first_row;               // alone, to the end of the pass
+  Stretches last_row;                // of a long prompt
+};
+
+void Append(const std::vector<double>& from, std::vector<double>& to) { to.insert(to.end(), from.begin(), from.end()); }
+void Append(const Stretches& from, Stretches& to) {
+  Append(from.before_s, to.before_s);
+  Append(from.layer_s, to.layer_s);
+  Append(from.finish_s, to.finish_s);
+}
+void Append(const DeviceSamples& from, DeviceSamples& to) {
+  for (size_t i = 0; i < from.layers.size(); ++i) {
+    Append(from.layers[i].at_start, to.layers[i].at_start);
+    Append(from.layers[i].at_end, to.layers[i].at_end);
   }
-  return knots;
+  Append(from.first_row, to.first_row);
+  Append(from.last_row, to.last_row);
 }
 
-/// A device's costs are those of any device of its name.
-void CopyToNamesakes(const ProfileKey& key, const std::vector<int>& measured, ClusterCosts& costs) {
-  for (size_t rank = 0; rank < key.devices.size(); ++rank) {
-    for (const int other : measured) {
-      if (costs.devices[rank].knots.empty() && key.devices[static_cast<size_t>(other)] == key.devices[rank]) {
-        costs.devices[rank] = costs.devices[static_cast<size_t>(other)];
-      }
+/// A model of one layer has no stretch between two exchanges; nothing will ask for it.
+double LayerSeconds(const Stretches& seen) {
+  return MedianSeconds(seen.layer_s.empty() ? seen.before_s : seen.layer_s);
+}
+
+/// Splits what was seen into parts: attention is what grows with the rows before the chunk.
+DeviceCost Fit(const std::string& name, const WorkShape& shape, const DeviceSamples& seen, int64_t longest) {
+  DeviceCost device;
+  device.name = name;
+  const int64_t window = shape.window(0);
+  double pair_s = 0;  // of the largest chunk so far that was seen at both ends
+  for (const LayerSamples& layer : seen.layers) {
+    const auto pairs = static_cast<double>(CausalPairs(0, layer.rows, window));
+    const double at_start = LayerSeconds(layer.at_start);
+    if (layer.far > 0) {
+      const auto more = static_cast<double>(CausalPairs(layer.far, layer.far + layer.rows, window)) - pairs;
+      if (more > 0) pair_s = std::max(0.0, (LayerSeconds(layer.at_end) - at_start) / more);
     }
+    device.knots.push_back(
+        {layer.rows, MedianSeconds(layer.at_start.before_s), std::max(0.0, at_start - pair_s * pairs), pair_s});
   }
+  const auto more = static_cast<double>(CausalPairs(longest - 1, longest, shape.window(shape.layers - 1)) - 1);
+  const double first_s = MedianSeconds(seen.first_row.finish_s);
+  const double last_s = MedianSeconds(seen.last_row.finish_s);
+  device.finish_pair_s = more > 0 ? std::max(0.0, (last_s - first_s) / more) : 0;
+  device.finish_s = std::max(0.0, first_s - device.finish_pair_s);
+  return device;
 }
 
 class ProfileRun {
@@ -221,61 +232,58 @@ class ProfileRun {
 
  private:
   ClusterCosts MeasureWhile(int count) {
-    ClusterCosts costs;
-    costs.devices.resize(static_cast<size_t>(key_.ranks()));
+    std::map<std::string, DeviceSamples> seen;  // by the device's name: namesakes cost the same
     for (int first = 0; first < key_.ranks(); first += count) {
       // The last group takes some of the ranks before it.
-      const int begin = std::min(first, key_.ranks() - count);
       std::vector<int> members(static_cast<size_t>(count));
-      std::iota(members.begin(), members.end(), begin);
-      const bool known = std::all_of(members.begin(), members.end(), [&](int member) {
-        return !costs.devices[static_cast<size_t>(member)].knots.empty();
-      });
+      std::iota(members.begin(), members.end(), std::min(first, key_.ranks() - count));
+      const bool known = std::all_of(members.begin(), members.end(), [&](int m) { return seen.contains(NameOf(m)); });
       if (known) continue;
-      MeasureDevices(members, costs);
+      MeasureDevices(members, seen);
       if (first == 0 && count > 1) links_ = MeasureLinks(*engine_, members, longest_);
-      CopyToNamesakes(key_, members, costs);
+    }
+    ClusterCosts costs;
+    for (int rank = 0; rank < key_.ranks(); ++rank) {
+      costs.devices.push_back(Fit(NameOf(rank), shape_, seen.at(NameOf(rank)), longest_));
     }
     costs.links = LinkTable(key_.ranks(), links_);
     MeasureEnds(count, costs);
     return costs;
   }
 
-  void MeasureDevices(const std::vector<int>& members, ClusterCosts& costs) {
+  [[nodiscard]] const std::string& NameOf(int rank) const { return key_.devices[static_cast<size_t>(rank)]; }
+
+  /// Round after round over all sizes, so that a drift of the machine meets all of them.
+  void MeasureDevices(const std::vector<int>& members, std::map<std::string, DeviceSamples>& seen) {
     const std::lock_guard lock(engine_->busy());
     Probe probe(*engine_, members, longest_);
     const int probed = std::min(shape_.layers - 1, kLastProbedLayer);
-    std::vector<std::vector<LayerTimes>> times(members.size());
-    const std::vector<int64_t> rows = RowsToMeasure(longest_);
-    for (size_t i = 0; i < rows.size(); ++i) {
-      const int64_t far = longest_ - rows[i];
-      const std::vector<Stretches> near_runs = probe.Run({0, rows[i], probed}, options_.repeats);
-      const std::vector<Stretches> far_runs =
-          far > 0 ? probe.Run({far, longest_, probed}, options_.repeats) : near_runs;
-      for (size_t member = 0; member < members.size(); ++member) {
-        const Stretches& near = near_runs[member];
-        // A model of one layer has no stretch between two exchanges; nothing will ask for it.
-        const auto layer_s = [](const Stretches& run) {
-          return MedianSeconds(run.layer_s.empty() ? run.before_s : run.layer_s);
-        };
-        times[member].push_back({rows[i], far, MedianSeconds(near.before_s), layer_s(near), layer_s(far_runs[member])});
-      }
-      Report(0.9 * static_cast<double>(i + 1) / static_cast<double>(rows.size()));
-    }
     const int beyond = shape_.layers;  // to the end of the pass
-    const std::vector<Stretches> first_row = probe.Run({0, 1, beyond}, options_.repeats);
-    const std::vector<Stretches> last_row = probe.Run({longest_ - 1, longest_, beyond}, options_.repeats);
-    const int64_t window = shape_.window(shape_.layers - 1);
-    for (size_t member = 0; member < members.size(); ++member) {
-      const auto rank = static_cast<size_t>(members[member]);
-      DeviceCost& device = costs.devices[rank];
-      device.name = key_.devices[rank];
-      device.knots = Fit(shape_, times[member]);
-      const double near_s = MedianSeconds(first_row[member].finish_s);
-      const double far_s = MedianSeconds(last_row[member].finish_s);
-      const auto more = static_cast<double>(CausalPairs(longest_ - 1, longest_, window) - 1);
-      device.finish_pair_s = more > 0 ? std::max(0.0, (far_s - near_s) / more) : 0;
-      device.finish_s = std::max(0.0, near_s - device.finish_pair_s);
+    const std::vector<int64_t> rows = RowsToMeasure(longest_);
+    std::vector<DeviceSamples> samples(members.size());
+    const auto measure = [&](const ShortRun& run, const std::function<Stretches&(DeviceSamples&)>& part) {
+      std::vector<Stretches> stretches(members.size());
+      probe.Run(run, 1, &stretches);
+      for (size_t i = 0; i < members.size(); ++i) Append(stretches[i], part(samples[i]));
+    };
+    for (DeviceSamples& device : samples) {
+      for (const int64_t count : rows) device.layers.push_back({count, longest_ - count, {}, {}});
+    }
+    probe.Run({0, longest_, probed}, 1, nullptr);  // makes room and plans
+    for (int round = 0; round < options_.repeats; ++round) {
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const int64_t far = longest_ - rows[i];
+        measure({0, rows[i], probed}, [i](DeviceSamples& device) -> Stretches& { return device.layers[i].at_start; });
+        if (far == 0) continue;
+        measure({far, longest_, probed}, [i](DeviceSamples& device) -> Stretches& { return device.layers[i].at_end; });
+      }
+      measure({0, 1, beyond}, [](DeviceSamples& device) -> Stretches& { return device.first_row; });
+      measure({longest_ - 1, longest_, beyond}, [](DeviceSamples& device) -> Stretches& { return device.last_row; });
+      Report(0.9 * (round + 1) / options_.repeats);
+    }
+    for (size_t i = 0; i < members.size(); ++i) {
+      const auto [known, is_new] = seen.try_emplace(NameOf(members[i]), samples[i]);
+      if (!is_new) Append(samples[i], known->second);
     }
   }
 

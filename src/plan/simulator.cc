@@ -240,13 +240,15 @@ class Phase {
     const LinkCost& link = costs_.links.Between(from, to);
     if (link.mover == Mover::kEngine) {
       const auto [first, second] = costs_.links.ResourcesOf(from, to);
-      const double begin = std::max({state.time, free_at_[first], free_at_[second]});
-      const double end = begin + link.Seconds(bytes);
-      free_at_[first] = free_at_[second] = end;
+      const double left = Occupy(first, state.time, link.Seconds(bytes));
+      double arrived = left;
       bytes_through_[first] += bytes;
-      if (second != first) bytes_through_[second] += bytes;
-      RecordTransfer(from, to, layer, begin, end, bytes);
-      Place(to, layer, end + link.latency_s);
+      if (second != first) {  // what is between them has room for what comes in while the second is taken
+        arrived = Occupy(second, left - link.Seconds(bytes), link.Seconds(bytes));
+        bytes_through_[second] += bytes;
+      }
+      RecordTransfer(from, to, layer, {left, arrived}, link.Seconds(bytes), bytes);
+      Place(to, layer, arrived + link.latency_s);
       return;
     }
     const size_t pair = PairOf(from, to);
@@ -258,12 +260,18 @@ class Phase {
 
   /// The rank of `state` copies.
   void CopyByThread(int from, int to, int layer, size_t bytes, const LinkCost& link, RankState& state) {
-    const double begin = state.time;
     state.time += link.Seconds(bytes);
     const auto [first, second] = costs_.links.ResourcesOf(from, to);
     bytes_through_[first] += bytes;
     if (second != first) bytes_through_[second] += bytes;
-    RecordTransfer(from, to, layer, begin, state.time, bytes);
+    RecordTransfer(from, to, layer, {state.time, state.time}, link.Seconds(bytes), bytes);
+  }
+
+  /// Takes a resource for `seconds` once it is free, not before `time`; returns the end.
+  double Occupy(size_t resource, double time, double seconds) {
+    double& free_at = free_at_[resource];
+    free_at = std::max(time, free_at) + seconds;
+    return free_at;
   }
 
   /// The rows of `layer` from one source will be with `to` at `time`.
@@ -304,12 +312,16 @@ class Phase {
     event.end_ms *= kMsPerSecond;
     result_.timeline.push_back(event);
   }
-  void RecordTransfer(int from, int to, int layer, double begin, double end, size_t bytes) {
-    Record({from, layer, Activity::kSend, begin, end, bytes, to});
-    if (keep_) {
-      result_.timeline.push_back(
-          {to, layer, Activity::kReceive, begin * kMsPerSecond, end * kMsPerSecond, bytes, from});
-    }
+  struct Ends {
+    double left;
+    double arrived;
+  };
+  void RecordTransfer(int from, int to, int layer, const Ends& ends, double seconds, size_t bytes) {
+    Record({from, layer, Activity::kSend, ends.left - seconds, ends.left, bytes, to});
+    if (!keep_) return;
+    const double end_ms = ends.arrived * kMsPerSecond;
+    result_.timeline.push_back(
+        {to, layer, Activity::kReceive, end_ms - seconds * kMsPerSecond, end_ms, bytes, from});
   }
 
   const WorkShape& shape_;
