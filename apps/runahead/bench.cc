@@ -40,7 +40,8 @@ std::vector<std::pair<std::string, PartitionRequest>> ParsePartitions(const std:
   for (const std::string& text : texts) {
     std::string fractions;
     for (const std::string& part : SplitList("--partitions", text)) {
-      if (part == "even" || part == "auto") {
+      const bool number = part.find_first_not_of("0123456789.e+-") == std::string::npos;
+      if (!number) {
         partitions.emplace_back(part, PartitionRequest::Parse(part));
       } else {
         fractions += (fractions.empty() ? "" : ",") + part;
@@ -160,7 +161,8 @@ Action AddBench(CLI::App& command) {
   list("--ranks", flags->ranks, "Use the first so many ranks");
   command
       .add_option("--partitions", flags->partitions,
-                  "Of runahead: even, auto, and fractions like 5,4,3 for as many ranks; may be repeated [auto]")
+                  "Of runahead: even, searched, predicted, auto, and fractions like 5,4,3 for as many ranks; may be repeated "
+                  "[auto]")
       ->type_name("A,B,C")
       ->allow_extra_args(false);
   AddInteger(command, "--repeats", flags->plan.repeats, 1, kMostRepeats, "Timed runs of each [5]");

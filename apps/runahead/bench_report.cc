@@ -41,7 +41,7 @@ Json ToJson(const Measurement& measurement, const BenchReport& report) {
                {"same_first_token", measurement.same_token},
                {"logit_difference", measurement.logit_difference}};
   if (UsesTopology(measurement)) {
-    json["topology"] = Name(options.topology);
+    json["topology"] = Name(options.topology.value_or(Topology::kChain));
     json["partition"] = measurement.combination.partition_name;
   }
   return json;
@@ -103,7 +103,7 @@ std::string Table(const BenchReport& report) {
     const auto [min, max] = std::minmax_element(measurement.ttft_ms.begin(), measurement.ttft_ms.end());
     const bool topology = UsesTopology(measurement);
     rows.push_back({report::Grouped(measurement.context), std::string(Name(options.strategy)),
-                    topology ? std::string(Name(options.topology)) : "",
+                    topology ? std::string(Name(options.topology.value_or(Topology::kChain))) : "",
                     topology ? measurement.combination.partition_name : "", std::to_string(options.ranks),
                     fmt::format("{:.2f}", measurement.MedianMs()), fmt::format("{:.2f}", *min),
                     fmt::format("{:.2f}", *max), fmt::format("{:.2f}x", report.SpeedUp(measurement)),

@@ -79,7 +79,7 @@ class ContextBench {
 std::string Combination::ToString() const {
   std::string text(Name(options.strategy));
   if (options.strategy == Strategy::kRunahead) {
-    text += fmt::format(" {} {}", Name(options.topology), partition_name);
+    text += fmt::format(" {} {}", Name(options.topology.value_or(Topology::kChain)), partition_name);
   }
   return text + fmt::format(", {} rank{}", options.ranks, options.ranks == 1 ? "" : "s");
 }

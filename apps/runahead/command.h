@@ -14,6 +14,8 @@ using Action = std::function<int()>;
 Action AddGenerate(CLI::App& command);
 Action AddBench(CLI::App& command);
 Action AddDemo(CLI::App& command);
+Action AddPlan(CLI::App& command);
+Action AddTune(CLI::App& command);
 Action AddTokenize(CLI::App& command);
 Action AddInspect(CLI::App& command);
 Action AddMakeModel(CLI::App& command);

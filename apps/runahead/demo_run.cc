@@ -64,8 +64,9 @@ DemoPrompt WriteDemoPrompt(const Tokenizer& tokenizer, uint64_t seed, int64_t to
   return longest;
 }
 
-Generation DemoRun::Ask(Session& session) const {
+Generation DemoRun::Ask(Session& session, int ranks) const {
   PrefillOptions prefill;
+  prefill.ranks = ranks;
   prefill.record_timeline = true;
   GenerationOptions options;
   options.max_new_tokens = kAnswerTokens;
@@ -85,14 +86,15 @@ std::vector<DemoResult> DemoRun::Answer(const std::vector<Engine>& engines, int 
     sessions.push_back(engine.NewSession(static_cast<int64_t>(prompt_.ids.size()) + kAnswerTokens));
     DemoResult& result = results.emplace_back();
     result.ranks = engine.ranks();
-    result.answer = Ask(sessions.back());  // also the warm-up
+    result.answer = Ask(sessions.back(), engine.ranks());  // also the warm-up
     result.right = demo::IsRightAnswer(prompt_.question, result.answer.text);
     on_prefill(++done / total);
   }
-  PrefillOptions options;
-  options.record_timeline = true;
   for (int repeat = 0; repeat < repeats; ++repeat) {
     for (size_t i = 0; i < engines.size(); ++i) {
+      PrefillOptions options;
+      options.ranks = engines[i].ranks();  // all of them, to show what they do
+      options.record_timeline = true;
       reports[i].push_back(sessions[i].Prefill(prompt_.ids, options));
       results[i].ttft_ms.push_back(reports[i].back().ttft_ms);
       on_prefill(++done / total);

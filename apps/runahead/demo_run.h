@@ -54,7 +54,7 @@ class DemoRun {
                                  const std::function<void(double)>& on_prefill) const;
 
  private:
-  [[nodiscard]] Generation Ask(Session& session) const;
+  [[nodiscard]] Generation Ask(Session& session, int ranks) const;
 
   const Tokenizer& tokenizer_;
   const DemoPrompt& prompt_;

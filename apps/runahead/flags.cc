@@ -78,13 +78,41 @@ CLI::Option* AddNumber(CLI::App& command, const std::string& flag, double& value
 
 void AddEngineFlags(CLI::App& command, EngineOptions& options) {
   constexpr int kMaxThreads = 1024;
+  constexpr double kMaxSlowdown = 1000;
   constexpr double kMinTimeout = 1e-3;
   constexpr double kMaxTimeout = 1e9;
   command
       .add_option("--devices", options.devices, fmt::format("cpu, or cpu:4 for four CPU ranks [{}]", options.devices))
       ->type_name("DEVICES");
-  AddInteger(command, "--threads-per-rank", options.threads_per_rank, 1, kMaxThreads,
-             "Threads of each rank [the processors divided by the ranks]");
+  const auto read_threads = [&options](const std::string& text) {
+    options.threads_of_rank.clear();
+    for (const int64_t threads : ParseIntegers("--threads-per-rank", text, 1, kMaxThreads)) {
+      options.threads_of_rank.push_back(static_cast<int>(threads));
+    }
+    if (options.threads_of_rank.size() > 1) return;
+    options.threads_per_rank = options.threads_of_rank.front();
+    options.threads_of_rank.clear();
+  };
+  command
+      .add_option_function<std::string>(
+          "--threads-per-rank", read_threads,
+          "Threads of each rank, or a list with one number for each [the processors divided by the ranks]")
+      ->type_name("N|A,B,C");
+  const auto read_slowdown = [&options](const std::string& text) {
+    options.slowdown_of_rank.clear();
+    for (const std::string& part : SplitList("--rank-slowdown", text)) {
+      options.slowdown_of_rank.push_back(ParseNumber("--rank-slowdown", part, 1, kMaxSlowdown));
+    }
+  };
+  command
+      .add_option_function<std::string>(
+          "--rank-slowdown", read_slowdown,
+          "For experiments: compute of each rank's prompt phase takes so many times as long, as in 1,3 [1]")
+      ->type_name("A,B,C");
+  command
+      .add_option("--tuned", options.tuned_folder,
+                  "Where `runahead tune` keeps its measurements [runahead in the user's cache folder]")
+      ->type_name("DIR");
   const auto read_dtype = [&options](const std::string& text) {
     if (!ParseDType(text))
       throw ConfigError(fmt::format("--dtype: expected f32, bf16 or f16, got '{}'", Shorten(text)));
@@ -108,12 +136,12 @@ void AddPrefillFlags(CLI::App& command, PrefillOptions& options) {
   command
       .add_option_function<std::string>(
           "--topology", [&options](const std::string& text) { options.topology = ParseTopology(text); },
-          "How runahead hands rows over: chain or direct [chain]")
+          "How runahead hands rows over: chain or direct [with auto: what is faster; chain]")
       ->type_name("NAME");
   command
       .add_option_function<std::string>(
           "--partition", [&options](const std::string& text) { options.partition = PartitionRequest::Parse(text); },
-          "Where runahead cuts the prompt: even, auto, or fractions like 5,4,3 [auto]")
+          "Where runahead cuts the prompt: even, searched, predicted, auto, or fractions like 5,4,3 [auto]")
       ->type_name("NAME|FRACTIONS");
 }
 

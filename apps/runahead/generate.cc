@@ -109,6 +109,8 @@ std::string ToJson(const Generation& result, const Flags& flags, const Engine& e
                {"threads_per_rank", engine.threads_per_rank()},
                {"partition", chunks},
                {"cuts", prefill.cuts},
+               {"members", prefill.members},
+               {"plan", prefill.plan},
                {"dtype", engine.facts().dtype}};
   if (flags.logits) json["logits"] = result.prompt_logits;
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
@@ -117,10 +119,10 @@ std::string ToJson(const Generation& result, const Flags& flags, const Engine& e
 /// One line for people who watch: what was done, and how fast.
 void PrintSummary(const Generation& result, size_t prompt_tokens) {
   if (!SomeoneWatches()) return;
-  std::fputs(fmt::format("[{} prompt tokens on {} rank{}: first token after {}, then {} each; {} new tokens, {}]\n",
+  std::fputs(fmt::format("[{} prompt tokens on {} rank{}: first token after {}, then {} each; {} new tokens, {}]\n[{}]\n",
                          report::Grouped(static_cast<int64_t>(prompt_tokens)), result.prefill.ranks(),
                          result.prefill.ranks() == 1 ? "" : "s", report::Milliseconds(result.prefill.ttft_ms),
-                         report::Milliseconds(result.tpot_ms), result.ids.size(), Name(result.finish))
+                         report::Milliseconds(result.tpot_ms), result.ids.size(), Name(result.finish), result.prefill.plan)
                  .c_str(),
              stderr);
 }

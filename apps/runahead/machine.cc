@@ -46,8 +46,7 @@ std::vector<std::string> Features() {
 
 MachineFacts DescribeMachine() {
   MachineFacts facts;
-  facts.cpu = CpuInfo("model name");
-  if (facts.cpu.empty()) facts.cpu = "unknown processor";
+  facts.cpu = CpuModel();
   facts.processors = static_cast<int>(AvailableProcessors().size());
   const long pages = ::sysconf(_SC_PHYS_PAGES);
   const long page_bytes = ::sysconf(_SC_PAGESIZE);

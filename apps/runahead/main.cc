@@ -29,6 +29,8 @@ struct Command {
 constexpr std::array kCommands = {
     Command{"generate", "Answer a prompt", AddGenerate},
     Command{"bench", "Time strategies, partitions, ranks and contexts against the matmul ceiling", AddBench},
+    Command{"tune", "Measure this machine's costs, search for the best partitions, check predictions", AddTune},
+    Command{"plan", "Predict the time to the first token on a described cluster", AddPlan},
     Command{"demo", "Answer a question about a long log book on one rank and on several", AddDemo},
     Command{"tokenize", "Turn text into token ids, or ids into text", AddTokenize},
     Command{"inspect", "Show what a model folder holds and what it needs", AddInspect},

@@ -18,6 +18,9 @@ namespace runahead {
 struct EngineOptions {
   std::string devices = "cpu";  // "cpu": one rank; "cpu:4": four ranks of this process
   int threads_per_rank = 0;     // 0: this machine's processors divided by the ranks
+  std::vector<int> threads_of_rank;      // one for each rank, instead of threads_per_rank; empty: all alike
+  std::vector<double> slowdown_of_rank;  // for experiments: compute of the prompt phase takes so many times as long
+  std::string tuned_folder;              // where `runahead tune` left its measurements; empty: the user's cache folder
   std::string dtype;  // "f32", "bf16", "f16"; empty: the weights' own where the device is good at it, f32 otherwise
   double timeout_s = 600;                        // the longest that a rank waits for rows of another
   std::function<void(double)> on_load_progress;  // the share of the weights that is ready, 0 to 1; may be empty
@@ -39,6 +42,9 @@ struct PrefillReport {
   Topology topology = Topology::kChain;
   PartitionKind partition_kind = PartitionKind::kAuto;
   std::vector<int64_t> cuts;            // ranks used + 1 cut points
+  std::vector<int> members;             // of the engine's ranks, one for each chunk
+  std::string plan;                     // why these ranks and cuts, in a line
+  double predicted_ms = 0;              // TTFT as the plan has it; 0: it has no measurements to tell from
   double ttft_ms = 0;                   // from the call to the last position's logits in host memory
   std::vector<TimelineEvent> timeline;  // empty unless asked for
 
@@ -93,6 +99,9 @@ class Engine {
   /// A sequence of at most `capacity` tokens, prompt and continuation. Throws ConfigError when that is beyond the
   /// model's context, or when its cache does not fit in memory.
   [[nodiscard]] Session NewSession(int64_t capacity) const;
+
+  /// What the sessions share, for tools that look inside.
+  [[nodiscard]] const std::shared_ptr<EngineState>& state() const { return state_; }
 
  private:
   explicit Engine(std::shared_ptr<EngineState> state);

@@ -1,6 +1,7 @@
 // How a prompt is prefilled: strategy, topology and partition.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,18 +16,20 @@ enum class Strategy : unsigned char { kSingle, kRunahead, kTspDense, kTspCausal 
 /// later rank.
 enum class Topology : unsigned char { kChain, kDirect };
 
-/// Where the prompt is cut: kEven (KVR-E), kAuto (balanced by a cost model), kManual (given fractions).
-enum class PartitionKind : unsigned char { kEven, kAuto, kManual };
+/// Where the prompt is cut: kEven (KVR-E); kSearched (KVR-S) and kPredicted (KVR-P), from the table that `runahead
+/// tune --search` measured; kAuto, by what is known best: the table, the cost profile of `runahead tune --profile`, or
+/// a cost model of the model's sizes alone; kManual (given fractions).
+enum class PartitionKind : unsigned char { kEven, kSearched, kPredicted, kAuto, kManual };
 
 std::string_view Name(Strategy strategy);   // "single", "runahead", "tsp", "tsp-causal"
 std::string_view Name(Topology topology);   // "chain", "direct"
-std::string_view Name(PartitionKind kind);  // "even", "auto", "manual"
+std::string_view Name(PartitionKind kind);  // "even", "searched", "predicted", "auto", "manual"
 
 // Throw ConfigError naming `text` and what is known.
 Strategy ParseStrategy(std::string_view text);
 Topology ParseTopology(std::string_view text);
 
-/// A partition as asked for: "even", "auto", or positive fractions "5,4,3" of any sum.
+/// A partition as asked for: "even", "searched", "predicted", "auto", or positive fractions "5,4,3" of any sum.
 struct PartitionRequest {
   PartitionKind kind = PartitionKind::kAuto;
   std::vector<double> fractions;  // kManual: one for each rank
@@ -37,9 +40,9 @@ struct PartitionRequest {
 
 struct PrefillOptions {
   Strategy strategy = Strategy::kRunahead;
-  Topology topology = Topology::kChain;
+  std::optional<Topology> topology;  // empty: what the plan says with kAuto, kChain otherwise
   PartitionRequest partition;
-  int ranks = 0;                 // use the first so many; 0: all of the engine
+  int ranks = 0;                 // use the first so many; 0: all of the engine, or with kAuto those that help
   bool record_timeline = false;  // fill PrefillReport::timeline
 };
 

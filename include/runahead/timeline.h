@@ -6,9 +6,9 @@
 
 namespace runahead {
 
-enum class Activity : unsigned char { kCompute, kWait, kSend };
+enum class Activity : unsigned char { kCompute, kWait, kSend, kReceive };
 
-std::string_view Name(Activity activity);  // "compute", "wait", "send"
+std::string_view Name(Activity activity);  // "compute", "wait", "send", "receive"
 
 /// One stretch of one rank's time, in milliseconds since the prompt phase began.
 struct TimelineEvent {
@@ -17,7 +17,8 @@ struct TimelineEvent {
   Activity activity = Activity::kCompute;
   double begin_ms = 0;
   double end_ms = 0;
-  size_t bytes = 0;  // waits: received; sends: sent
+  size_t bytes = 0;  // waits: waited for; sends and receives: moved
+  int peer = -1;     // the other rank of a send or a receive; -1: none or several
 };
 
 }  // namespace runahead

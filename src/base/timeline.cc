@@ -12,6 +12,8 @@ std::string_view Name(Activity activity) {
       return "wait";
     case Activity::kSend:
       return "send";
+    case Activity::kReceive:
+      return "receive";
   }
   internal::CheckFailed(__FILE__, __LINE__, "unknown activity");
 }

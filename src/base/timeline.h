@@ -8,13 +8,14 @@
 
 namespace runahead {
 
-/// The events of one rank, in order of their ends. Written by the rank's thread; read when it is done.
+/// The events of one rank, in the order they were recorded. Written by the rank's thread; read when it is done.
 class RankTimeline {
  public:
   RankTimeline(int rank, Clock::time_point origin) : rank_(rank), origin_(origin) {}
 
-  void Record(int layer, Activity activity, Clock::time_point begin, Clock::time_point end, size_t bytes) {
-    events_.push_back({rank_, layer, activity, Milliseconds(begin), Milliseconds(end), bytes});
+  void Record(int layer, Activity activity, Clock::time_point begin, Clock::time_point end, size_t bytes,
+              int peer = -1) {
+    events_.push_back({rank_, layer, activity, Milliseconds(begin), Milliseconds(end), bytes, peer});
   }
   [[nodiscard]] const std::vector<TimelineEvent>& events() const { return events_; }
 

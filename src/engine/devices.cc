@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <numeric>
 
 #include "ops/ops.h"
 #include "runahead/error.h"
@@ -31,11 +32,12 @@ int ParseCpuRanks(std::string_view text) {
   return ranks;
 }
 
-std::vector<int> ProcessorsOf(int index, int ranks, int threads) {
+std::vector<int> ProcessorsOf(int index, const std::vector<int>& threads) {
   const std::vector<int> all = AvailableProcessors();
-  if (static_cast<size_t>(ranks) * static_cast<size_t>(threads) > all.size()) return {};
-  const auto first = all.begin() + index * threads;
-  return {first, first + threads};
+  const auto rank = threads.begin() + index;
+  if (static_cast<size_t>(std::accumulate(threads.begin(), threads.end(), 0)) > all.size()) return {};
+  const auto first = all.begin() + std::accumulate(threads.begin(), rank, 0);
+  return {first, first + *rank};
 }
 
 DType PreferredDType(DType weights) {

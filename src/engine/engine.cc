@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "engine/analytic_cost.h"
 #include "engine/devices.h"
 #include "engine/engine_state.h"
 #include "engine/session_state.h"
+#include "engine/work_shape_of.h"
 #include "link/local/local_fabric.h"
 #include "model/model_loader.h"
 #include "tensor/cpu_device.h"
@@ -18,8 +18,7 @@ namespace {
 
 constexpr int kMaxThreadsPerRank = 1024;
 constexpr double kMaxTimeoutSeconds = 1e9;
-// Matmul FLOP/s over attention FLOP/s on CPUs, as `runahead bench` measures both; partitions are not sensitive to it.
-constexpr double kCpuAttentionSlowdown = 3;
+constexpr double kMaxSlowdown = 1000;
 
 DType ComputeDType(const std::string& asked, DType weights) {
   if (!asked.empty()) {
@@ -30,14 +29,53 @@ DType ComputeDType(const std::string& asked, DType weights) {
   return PreferredDType(weights);
 }
 
+/// The threads and the slowdown of each rank. Throws ConfigError for what is out of range or not as many as ranks.
+std::vector<CpuRankShare> SharesOf(const EngineOptions& options, int ranks) {
+  const auto check_count = [&](const char* what, size_t count) {
+    if (count != 0 && count != static_cast<size_t>(ranks)) {
+      throw ConfigError(fmt::format("{}: expected one for each of {} ranks, got {}", what, ranks, count));
+    }
+  };
+  check_count("threads per rank", options.threads_of_rank.size());
+  check_count("rank slowdown", options.slowdown_of_rank.size());
+  const int processors = static_cast<int>(AvailableProcessors().size());
+  std::vector<CpuRankShare> shares;
+  for (size_t i = 0; i < static_cast<size_t>(ranks); ++i) {
+    CpuRankShare share;
+    share.threads = options.threads_per_rank != 0 ? options.threads_per_rank : std::max(1, processors / ranks);
+    if (!options.threads_of_rank.empty()) share.threads = options.threads_of_rank[i];
+    if (!options.slowdown_of_rank.empty()) share.slowdown = options.slowdown_of_rank[i];
+    if (share.threads < 1 || share.threads > kMaxThreadsPerRank) {
+      throw ConfigError(fmt::format("threads per rank: expected 1 to {}, got {}", kMaxThreadsPerRank, share.threads));
+    }
+    if (!(share.slowdown >= 1 && share.slowdown <= kMaxSlowdown)) {
+      throw ConfigError(fmt::format("rank slowdown: expected 1 to {}, got {}", kMaxSlowdown, share.slowdown));
+    }
+    shares.push_back(share);
+  }
+  return shares;
+}
+
+/// What measurements of these ranks hold for: the processor, how many there are, and each rank's threads.
+std::vector<std::string> DeviceNames(const std::vector<CpuRankShare>& shares) {
+  const std::string cpu = fmt::format("{} x {}", AvailableProcessors().size(), CpuModel());
+  std::vector<std::string> names;
+  for (const CpuRankShare& share : shares) {
+    names.push_back(fmt::format("{}, {} thread{}", cpu, share.threads, share.threads == 1 ? "" : "s"));
+    if (share.slowdown > 1) names.back() += fmt::format(", slowed {} times", share.slowdown);
+  }
+  return names;
+}
+
 }  // namespace
 
 EngineState::EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
-                         std::shared_ptr<const Decoder> decoder, double timeout_s)
+                         std::shared_ptr<const Decoder> decoder, double timeout_s, PhasePlanner planner)
     : decoder_(std::move(decoder)),
       threads_per_rank_(threads_per_rank),
       timeout_(timeout_s),
-      ranks_(std::move(ranks)) {
+      ranks_(std::move(ranks)),
+      planner_(std::move(planner)) {
   RenewFabric();
 }
 
@@ -50,56 +88,28 @@ const PositionTables& EngineState::PositionsFor(int64_t positions, int64_t token
   return tables;
 }
 
-Partition EngineState::PartitionFor(int64_t tokens, const PrefillOptions& options) const {
-  if (options.ranks < 0 || options.ranks > ranks()) {
-    throw ConfigError(fmt::format("ranks: expected 1 to {}, got {}", ranks(), options.ranks));
-  }
-  const int used = options.ranks == 0 ? ranks() : options.ranks;
-  switch (options.strategy) {
-    case Strategy::kSingle:
-      return EvenPartition(tokens, 1);
-    case Strategy::kTspDense:
-    case Strategy::kTspCausal:
-      return EvenPartition(tokens, used);
-    case Strategy::kRunahead:
-      break;
-  }
-  switch (options.partition.kind) {
-    case PartitionKind::kEven:
-      return EvenPartition(tokens, used);
-    case PartitionKind::kAuto:
-      return BalancedPartition(tokens, used, AnalyticCost(decoder_->spec(), kCpuAttentionSlowdown));
-    case PartitionKind::kManual:
-      break;
-  }
-  const std::vector<double>& fractions = options.partition.fractions;
-  if (fractions.size() != static_cast<size_t>(used)) {
-    throw ConfigError(
-        fmt::format("partition: expected {} fractions, one for each rank, got {}", used, fractions.size()));
-  }
-  return FractionPartition(tokens, fractions);
-}
-
 std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options) {
   const int ranks = ParseCpuRanks(options.devices);
-  if (options.threads_per_rank < 0 || options.threads_per_rank > kMaxThreadsPerRank) {
-    throw ConfigError(
-        fmt::format("threads per rank: expected 1 to {}, got {}", kMaxThreadsPerRank, options.threads_per_rank));
-  }
+  const std::vector<CpuRankShare> shares = SharesOf(options, ranks);
   if (!(options.timeout_s > 0) || options.timeout_s > kMaxTimeoutSeconds) {
     throw ConfigError(fmt::format("timeout: expected a number of seconds above 0, got {}", options.timeout_s));
   }
-  const int processors = static_cast<int>(AvailableProcessors().size());
-  const int threads = options.threads_per_rank > 0 ? options.threads_per_rank : std::max(1, processors / ranks);
   const DType compute = ComputeDType(options.dtype, LoadSpec(model_dir).weights);
 
   std::vector<std::unique_ptr<Rank>> workers;
+  std::vector<int> threads;
+  for (const CpuRankShare& share : shares) threads.push_back(share.threads);
   for (int i = 0; i < ranks; ++i) {
-    workers.push_back(std::make_unique<Rank>(i, threads, ProcessorsOf(i, ranks, threads)));
+    const CpuRankShare& share = shares[static_cast<size_t>(i)];
+    workers.push_back(std::make_unique<Rank>(i, share.threads, ProcessorsOf(i, threads), share.slowdown));
   }
   std::shared_ptr<const Decoder> decoder =
       LoadDecoder(model_dir, compute, workers.front()->ops(), options.on_load_progress);
-  return std::make_shared<EngineState>(std::move(workers), threads, std::move(decoder), options.timeout_s);
+  const WorkShape shape = WorkShapeOf(decoder->spec(), compute);
+  const ProfileKey key{shape.ToString(), std::string(Name(compute)), DeviceNames(shares)};
+  PhasePlanner planner(shape, key, shares, LoadTuned(options.tuned_folder, key));
+  return std::make_shared<EngineState>(std::move(workers), threads.front(), std::move(decoder), options.timeout_s,
+                                       std::move(planner));
 }
 
 Engine::Engine(std::shared_ptr<EngineState> state) : state_(std::move(state)) {}

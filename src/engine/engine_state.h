@@ -7,10 +7,10 @@
 #include <span>
 #include <vector>
 
+#include "engine/phase_planner.h"
 #include "engine/rank.h"
 #include "link/link.h"
 #include "model/decoder.h"
-#include "plan/partition.h"
 #include "runahead/engine.h"
 
 namespace runahead {
@@ -19,7 +19,7 @@ namespace runahead {
 class EngineState {
  public:
   EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank, std::shared_ptr<const Decoder> decoder,
-              double timeout_s);
+              double timeout_s, PhasePlanner planner);
 
   [[nodiscard]] int ranks() const { return static_cast<int>(ranks_.size()); }
   [[nodiscard]] int threads_per_rank() const { return threads_per_rank_; }
@@ -37,8 +37,8 @@ class EngineState {
   /// Tables for at least `positions` positions that a sequence of `tokens` needs. Grow; need `busy`.
   const PositionTables& PositionsFor(int64_t positions, int64_t tokens);
 
-  /// The cuts of a prompt of `tokens` for `options`. Throws ConfigError for options that do not fit the engine.
-  [[nodiscard]] Partition PartitionFor(int64_t tokens, const PrefillOptions& options) const;
+  /// Where prompts are cut, and over which ranks. Needs `busy`.
+  PhasePlanner& planner() { return planner_; }
 
  private:
   std::shared_ptr<const Decoder> decoder_;
@@ -46,6 +46,7 @@ class EngineState {
   std::chrono::duration<double> timeout_;
   std::vector<std::unique_ptr<Rank>> ranks_;
   std::unique_ptr<Fabric> fabric_;
+  PhasePlanner planner_;
   PositionTables tables_[2];  // of short and of long sequences
   std::mutex busy_;
 };

@@ -20,6 +20,8 @@ constexpr std::array kStrategies{std::pair{std::string_view("single"), Strategy:
 constexpr std::array kTopologies{std::pair{std::string_view("chain"), Topology::kChain},
                                  std::pair{std::string_view("direct"), Topology::kDirect}};
 constexpr std::array kPartitions{std::pair{std::string_view("even"), PartitionKind::kEven},
+                                 std::pair{std::string_view("searched"), PartitionKind::kSearched},
+                                 std::pair{std::string_view("predicted"), PartitionKind::kPredicted},
                                  std::pair{std::string_view("auto"), PartitionKind::kAuto},
                                  std::pair{std::string_view("manual"), PartitionKind::kManual}};
 
@@ -45,8 +47,8 @@ double ParseFraction(std::string_view text, std::string_view whole) {
   double fraction = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), fraction);
   if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(fraction) || fraction <= 0) {
-    throw ConfigError(
-        fmt::format("partition: expected even, auto or positive fractions like 5,4,3, got '{}'", whole));
+    throw ConfigError(fmt::format(
+        "partition: expected even, searched, predicted, auto or positive fractions like 5,4,3, got '{}'", whole));
   }
   return fraction;
 }
@@ -61,8 +63,9 @@ Strategy ParseStrategy(std::string_view text) { return ParseIn(kStrategies, "str
 Topology ParseTopology(std::string_view text) { return ParseIn(kTopologies, "topology", text); }
 
 PartitionRequest PartitionRequest::Parse(std::string_view text) {
-  if (text == "even") return {PartitionKind::kEven, {}};
-  if (text == "auto") return {PartitionKind::kAuto, {}};
+  for (const auto& [name, kind] : kPartitions) {
+    if (name == text && kind != PartitionKind::kManual) return {kind, {}};
+  }
   PartitionRequest request{PartitionKind::kManual, {}};
   std::string_view rest = text;
   while (true) {

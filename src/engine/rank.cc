@@ -4,8 +4,9 @@
 
 namespace runahead {
 
-Rank::Rank(int index, int threads, const std::vector<int>& processors)
+Rank::Rank(int index, int threads, const std::vector<int>& processors, double slowdown)
     : index_(index),
+      slowdown_(slowdown),
       device_(MakeCpuDevice()),
       ops_(MakeCpuOps(*device_, threads)),
       stream_(device_->NewStream()),

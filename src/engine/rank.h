@@ -21,7 +21,8 @@ namespace runahead {
 /// belongs to the tasks.
 class Rank {
  public:
-  Rank(int index, int threads, const std::vector<int>& processors);
+  /// Compute of prompt phases takes `slowdown` times as long (MakeSlowExchange).
+  Rank(int index, int threads, const std::vector<int>& processors, double slowdown = 1);
   ~Rank();
   Rank(const Rank&) = delete;
   Rank& operator=(const Rank&) = delete;
@@ -30,6 +31,7 @@ class Rank {
   std::future<void> Post(std::function<void()> task);
 
   [[nodiscard]] int index() const { return index_; }
+  [[nodiscard]] double slowdown() const { return slowdown_; }
   [[nodiscard]] Device& device() { return *device_; }
   [[nodiscard]] Ops& ops() { return *ops_; }
   [[nodiscard]] Stream& stream() { return *stream_; }
@@ -40,6 +42,7 @@ class Rank {
   void Run();
 
   int index_;
+  double slowdown_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<Stream> stream_;

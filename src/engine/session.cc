@@ -27,6 +27,26 @@ class FirstFailure {
   std::exception_ptr failure_;
 };
 
+/// The links among some of the ranks, which are numbered by their chunks.
+class MemberFabric final : public Fabric {
+ public:
+  MemberFabric(Fabric& all, const std::vector<int>& members) : all_(all), members_(members) {}
+
+  [[nodiscard]] int ranks() const override { return static_cast<int>(members_.size()); }
+  Link& Between(int from, int to) override {
+    return all_.Between(members_.at(static_cast<size_t>(from)), members_.at(static_cast<size_t>(to)));
+  }
+  void Fail(const Status& reason) override { all_.Fail(reason); }
+
+ private:
+  Fabric& all_;
+  const std::vector<int>& members_;
+};
+
+Topology TopologyOf(const PhasePlan& plan) {
+  return plan.scheme == Scheme::kRunaheadDirect ? Topology::kDirect : Topology::kChain;
+}
+
 }  // namespace
 
 SessionState::SessionState(std::shared_ptr<EngineState> engine, int64_t capacity)
@@ -48,24 +68,27 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
   const auto begin = Clock::now();
   CheckPrompt(tokens);
   const std::lock_guard lock(engine_->busy());
-  const Partition partition = engine_->PartitionFor(static_cast<int64_t>(tokens.size()), options);
+  const PhasePlan& plan = engine_->planner().PlanFor(static_cast<int64_t>(tokens.size()), options);
   size_ = 0;  // nothing, should this fail
-  ReserveCaches(options.strategy, partition);
-  engine_->PositionsFor(capacity_, partition.tokens());
+  ReserveCaches(options.strategy, plan);
+  engine_->PositionsFor(capacity_, plan.partition.tokens());
 
   std::vector<RankTimeline> timelines;
-  for (int rank = 0; rank < partition.ranks(); ++rank) timelines.emplace_back(rank, begin);
-  RunRanks(tokens, options, partition, timelines);
-  size_ = partition.tokens();
+  for (int rank = 0; rank < plan.partition.ranks(); ++rank) timelines.emplace_back(rank, begin);
+  RunRanks(tokens, options, plan, timelines);
+  size_ = plan.partition.tokens();
   tokens_.assign(tokens.begin(), tokens.end());
   options_ = options;
-  last_rank_ = partition.ranks() - 1;
+  last_rank_ = plan.members.back();
 
   PrefillReport report;
   report.strategy = options.strategy;
-  report.topology = options.topology;
+  report.topology = TopologyOf(plan);
   report.partition_kind = options.partition.kind;
-  report.cuts = partition.cuts();
+  report.cuts = plan.partition.cuts();
+  report.members = plan.members;
+  report.plan = plan.reason;
+  report.predicted_ms = plan.predicted_s * 1e3;
   report.ttft_ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
   for (const RankTimeline& timeline : timelines) {
     report.timeline.insert(report.timeline.end(), timeline.events().begin(), timeline.events().end());
@@ -73,24 +96,26 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
   return report;
 }
 
-void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOptions& options,
-                            const Partition& partition, std::vector<RankTimeline>& timelines) {
+void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOptions& options, const PhasePlan& plan,
+                            std::vector<RankTimeline>& timelines) {
   FirstFailure failure;
+  const Partition& partition = plan.partition;
   const PositionTables& tables = engine_->PositionsFor(capacity_, partition.tokens());
+  MemberFabric fabric(engine_->fabric(), plan.members);
   std::vector<std::future<void>> done;
   for (int index = 0; index < partition.ranks(); ++index) {
-    done.push_back(engine_->rank(index).Post([&, index] {
-      Rank& rank = engine_->rank(index);
+    Rank& rank = engine_->rank(plan.members[static_cast<size_t>(index)]);
+    done.push_back(rank.Post([&, index] {
       try {
         RankPrefill job;
         job.prompt = tokens;
         job.strategy = options.strategy;
-        job.topology = options.topology;
+        job.topology = TopologyOf(plan);
         job.exchange = {index,
                         &partition,
                         engine_->decoder().spec().windows,
-                        &*caches_[static_cast<size_t>(index)],
-                        &engine_->fabric(),
+                        &*caches_[static_cast<size_t>(rank.index())],
+                        &fabric,
                         engine_->timeout(),
                         options.record_timeline ? &timelines[static_cast<size_t>(index)] : nullptr};
         job.decoder = &engine_->decoder();
@@ -98,8 +123,9 @@ void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOption
         job.workspace = &rank.WorkspaceFor(engine_->decoder(), partition.rows(index));
         job.ops = &rank.ops();
         job.stream = &rank.stream();
+        job.slowdown = rank.slowdown();
         if (const Status status = PrefillRank(job); !status.ok()) {
-          throw LinkError(fmt::format("rank {}: {}", index, status.message()));
+          throw LinkError(fmt::format("rank {}: {}", rank.index(), status.message()));
         }
         if (index + 1 == partition.ranks()) FetchLogits(rank);
       } catch (const std::exception& error) {
@@ -178,12 +204,13 @@ void SessionState::CheckToken(int32_t token, int64_t position) const {
   }
 }
 
-void SessionState::ReserveCaches(Strategy strategy, const Partition& partition) {
+void SessionState::ReserveCaches(Strategy strategy, const PhasePlan& plan) {
   const KvShape shape = engine_->decoder().spec().kv_shape(engine_->decoder().compute_dtype());
+  const Partition& partition = plan.partition;
   std::vector<int64_t> missing(static_cast<size_t>(partition.ranks()), 0);  // rows of each cache to make
   size_t bytes = 0;
   for (int rank = 0; rank < partition.ranks(); ++rank) {
-    const auto& cache = caches_[static_cast<size_t>(rank)];
+    const auto& cache = caches_[static_cast<size_t>(plan.members[static_cast<size_t>(rank)])];
     const bool last = rank + 1 == partition.ranks();
     const int64_t rows = last ? capacity_ : runahead::CacheRows(strategy, partition, rank);
     if (cache && cache->capacity() >= rows) continue;
@@ -197,9 +224,10 @@ void SessionState::ReserveCaches(Strategy strategy, const Partition& partition) 
   for (int rank = 0; rank < partition.ranks(); ++rank) {
     const int64_t rows = missing[static_cast<size_t>(rank)];
     if (rows == 0) continue;
-    auto& cache = caches_[static_cast<size_t>(rank)];
+    const int member = plan.members[static_cast<size_t>(rank)];
+    auto& cache = caches_[static_cast<size_t>(member)];
     cache.reset();
-    cache.emplace(engine_->rank(rank).device(), shape, rows);
+    cache.emplace(engine_->rank(member).device(), shape, rows);
   }
 }
 

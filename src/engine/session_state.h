@@ -28,10 +28,10 @@ class SessionState {
  private:
   void CheckPrompt(std::span<const int32_t> tokens) const;
   void CheckToken(int32_t token, int64_t position) const;
-  /// Makes every cache of `partition` large enough, or throws ConfigError before any is touched.
-  void ReserveCaches(Strategy strategy, const Partition& partition);
+  /// Makes the cache of every member of `plan` large enough, or throws ConfigError before any is touched.
+  void ReserveCaches(Strategy strategy, const PhasePlan& plan);
   /// Runs all ranks and waits for all of them. Rethrows what the first rank to fail threw.
-  void RunRanks(std::span<const int32_t> tokens, const PrefillOptions& options, const Partition& partition,
+  void RunRanks(std::span<const int32_t> tokens, const PrefillOptions& options, const PhasePlan& plan,
                 std::vector<RankTimeline>& timelines);
   /// Whether the angles of all positions change when the sequence grows to `tokens` (LongRoPE).
   [[nodiscard]] bool ChangesAngles(int64_t tokens) const;

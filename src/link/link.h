@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "base/deadline.h"
 #include "base/status.h"
@@ -9,6 +10,12 @@
 #include "tensor/device.h"
 
 namespace runahead {
+
+/// When a span's bytes moved.
+struct MovedAt {
+  Clock::time_point begin;
+  Clock::time_point end;
+};
 
 /// One span on its way. Both caches must live until it is done or its fabric failed and every rank has stopped.
 class Transfer {
@@ -19,6 +26,8 @@ class Transfer {
   /// Work enqueued on `stream` afterwards happens after the transfer. Blocks the host only where the device has no
   /// queue.
   virtual Status OrderBefore(Stream& stream, Deadline deadline) = 0;
+  /// When it moved, once Wait was a success; nothing where the transport does not tell.
+  [[nodiscard]] virtual std::optional<MovedAt> Moved() const { return std::nullopt; }
 };
 
 /// One direction between two ranks. One thread sends and one thread receives; both post the same sequence of spans.

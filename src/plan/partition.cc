@@ -20,10 +20,11 @@ int UsableRanks(int64_t tokens, int64_t ranks) {
 }
 
 /// The largest end in [lowest, highest] whose chunk from `begin` costs at most `budget`; `lowest` when none does.
-int64_t FurthestEnd(const ChunkCost& cost, int64_t begin, int64_t lowest, int64_t highest, double budget) {
+int64_t FurthestEnd(const RankChunkCost& cost, int rank, int64_t begin, int64_t lowest, int64_t highest,
+                    double budget) {
   while (lowest < highest) {
     const int64_t middle = lowest + (highest - lowest + 1) / 2;
-    if (cost(begin, middle) <= budget) {
+    if (cost(rank, begin, middle) <= budget) {
       lowest = middle;
     } else {
       highest = middle - 1;
@@ -33,12 +34,12 @@ int64_t FurthestEnd(const ChunkCost& cost, int64_t begin, int64_t lowest, int64_
 }
 
 /// Cuts made greedily: each rank takes as much as `budget` allows, the last one takes the rest.
-std::vector<int64_t> CutsWithin(const ChunkCost& cost, int64_t tokens, int ranks, double budget) {
+std::vector<int64_t> CutsWithin(const RankChunkCost& cost, int64_t tokens, int ranks, double budget) {
   std::vector<int64_t> cuts{0};
   for (int rank = 0; rank + 1 < ranks; ++rank) {
     const int64_t begin = cuts.back();
     const int64_t left_for_others = ranks - 1 - rank;  // a token each
-    cuts.push_back(FurthestEnd(cost, begin, begin + 1, tokens - left_for_others, budget));
+    cuts.push_back(FurthestEnd(cost, rank, begin, begin + 1, tokens - left_for_others, budget));
   }
   cuts.push_back(tokens);
   return cuts;
@@ -94,14 +95,19 @@ Partition FractionPartition(int64_t tokens, std::span<const double> fractions) {
 }
 
 Partition BalancedPartition(int64_t tokens, int ranks, const ChunkCost& cost) {
+  return BalancedPartition(tokens, ranks, [&](int /*rank*/, int64_t begin, int64_t end) { return cost(begin, end); });
+}
+
+Partition BalancedPartition(int64_t tokens, int ranks, const RankChunkCost& cost) {
   const int used = UsableRanks(tokens, ranks);
   double too_small = 0;
-  double enough = cost(0, tokens);
+  double enough = 0;  // whoever gets everything
+  for (int rank = 0; rank < used; ++rank) enough = std::max(enough, cost(rank, 0, tokens));
   constexpr int kHalvings = 60;  // beyond the precision of the budget
   for (int i = 0; i < kHalvings; ++i) {
     const double budget = (too_small + enough) / 2;
     const std::vector<int64_t> cuts = CutsWithin(cost, tokens, used, budget);
-    const bool fits = cost(cuts[cuts.size() - 2], tokens) <= budget;
+    const bool fits = cost(used - 1, cuts[cuts.size() - 2], tokens) <= budget;
     (fits ? enough : too_small) = budget;
   }
   return Partition(CutsWithin(cost, tokens, used, enough));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -49,7 +50,11 @@ Partition EvenPartition(int64_t tokens, int ranks);
 /// finite.
 Partition FractionPartition(int64_t tokens, std::span<const double> fractions);
 
+/// What the chunk [begin, end) costs rank `rank`; must not fall as the chunk grows.
+using RankChunkCost = std::function<double(int rank, int64_t begin, int64_t end)>;
+
 /// The cuts that make the costliest chunk as cheap as possible, so that all ranks finish together.
 Partition BalancedPartition(int64_t tokens, int ranks, const ChunkCost& cost);
+Partition BalancedPartition(int64_t tokens, int ranks, const RankChunkCost& cost);
 
 }  // namespace runahead

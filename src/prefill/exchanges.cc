@@ -1,6 +1,7 @@
 #include "prefill/exchanges.h"
 
-#include <deque>
+#include <iterator>
+#include <optional>
 #include <vector>
 
 #include "plan/hand_over.h"
@@ -8,7 +9,14 @@
 namespace runahead {
 namespace {
 
-using TransferPtr = std::unique_ptr<Transfer>;
+/// A span that was posted, and what a timeline says of it.
+struct Posted {
+  std::unique_ptr<Transfer> transfer;
+  Activity activity = Activity::kSend;
+  int layer = 0;
+  int peer = 0;
+  size_t bytes = 0;
+};
 
 /// What the strategies share: who sends which rows to whom is theirs, posting a layer ahead, waiting and recording is
 /// here.
@@ -23,16 +31,18 @@ class SpanExchange : public PrefillExchange {
 
   Status LayerReady(int layer, Stream& stream) override {
     Record(layer, Activity::kCompute, layer_end_, 0);
-    std::vector<TransferPtr> arriving = std::move(arriving_);
+    std::vector<Posted> arriving = std::move(arriving_);
     arriving_.clear();
     if (layer + 1 < context_.cache->shape().layers) PostReceives(layer + 1);
     SendOwn(layer, stream);
     const auto wait_begin = Clock::now();
-    for (const TransferPtr& transfer : arriving) {
-      if (Status status = transfer->OrderBefore(stream, After(context_.timeout)); !status.ok()) return status;
+    size_t bytes = 0;
+    for (const Posted& posted : arriving) {
+      if (Status status = posted.transfer->OrderBefore(stream, After(context_.timeout)); !status.ok()) return status;
+      bytes += posted.bytes;
     }
-    if (!arriving.empty())
-      Record(layer, Activity::kWait, wait_begin, received_bytes_[static_cast<size_t>(layer % 2)]);
+    if (!arriving.empty()) Record(layer, Activity::kWait, wait_begin, bytes);
+    if (context_.timeline != nullptr) std::move(arriving.begin(), arriving.end(), std::back_inserter(arrived_));
     SendArrived(layer, stream);
     layer_end_ = Clock::now();
     return Status::Ok();
@@ -41,8 +51,11 @@ class SpanExchange : public PrefillExchange {
   Status Finish() override {
     const int last_layer = context_.cache->shape().layers - 1;
     Record(last_layer, Activity::kCompute, layer_end_, 0);
-    for (const TransferPtr& transfer : leaving_) {
-      if (Status status = transfer->Wait(After(context_.timeout)); !status.ok()) return status;
+    for (const std::vector<Posted>* all : {&leaving_, &arrived_}) {
+      for (const Posted& posted : *all) {
+        if (Status status = posted.transfer->Wait(After(context_.timeout)); !status.ok()) return status;
+        RecordMoved(posted);
+      }
     }
     return Status::Ok();
   }
@@ -58,18 +71,15 @@ class SpanExchange : public PrefillExchange {
   void Receive(int from, int layer, RowRange rows) {
     if (rows.empty()) return;
     const KvSpan span = context_.cache->Span(layer, rows.begin, rows.end);
-    size_t& bytes = received_bytes_[static_cast<size_t>(layer % 2)];
-    if (arriving_.empty()) bytes = 0;
-    bytes += span.bytes();
-    arriving_.push_back(context_.fabric->Between(from, rank()).Receive(span));
+    std::unique_ptr<Transfer> transfer = context_.fabric->Between(from, rank()).Receive(span);
+    arriving_.push_back({std::move(transfer), Activity::kReceive, layer, from, span.bytes()});
   }
 
   void Send(int to, int layer, RowRange rows, Stream& stream) {
     if (rows.empty()) return;
-    const auto send_begin = Clock::now();
     const KvSpan span = context_.cache->Span(layer, rows.begin, rows.end);
-    leaving_.push_back(context_.fabric->Between(rank(), to).Send(span, stream));
-    Record(layer, Activity::kSend, send_begin, span.bytes());
+    std::unique_ptr<Transfer> transfer = context_.fabric->Between(rank(), to).Send(span, stream);
+    leaving_.push_back({std::move(transfer), Activity::kSend, layer, to, span.bytes()});
   }
 
   [[nodiscard]] int rank() const { return context_.rank; }
@@ -85,11 +95,18 @@ class SpanExchange : public PrefillExchange {
     if (context_.timeline != nullptr) context_.timeline->Record(layer, activity, begin, Clock::now(), bytes);
   }
 
+  void RecordMoved(const Posted& posted) {
+    if (context_.timeline == nullptr) return;
+    if (const std::optional<MovedAt> moved = posted.transfer->Moved()) {
+      context_.timeline->Record(posted.layer, posted.activity, moved->begin, moved->end, posted.bytes, posted.peer);
+    }
+  }
+
   ExchangeContext context_;
   Clock::time_point layer_end_;  // when the exchange of the layer before ended
-  std::vector<TransferPtr> arriving_;
-  std::deque<TransferPtr> leaving_;
-  size_t received_bytes_[2] = {0, 0};  // of even and odd layers
+  std::vector<Posted> arriving_;
+  std::vector<Posted> arrived_;  // kept for the timeline
+  std::vector<Posted> leaving_;
 };
 
 /// The paper's chain: a prefix of the cache comes from the rank before, a longer one goes to the rank after.

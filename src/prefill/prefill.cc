@@ -1,5 +1,9 @@
 #include "prefill/prefill.h"
 
+#include <utility>
+
+#include "prefill/slow_exchange.h"
+
 namespace runahead {
 
 Status PrefillRank(const RankPrefill& job) {
@@ -9,7 +13,8 @@ Status PrefillRank(const RankPrefill& job) {
   const int64_t begin = partition.begin(rank);
   const auto chunk = job.prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(partition.rows(rank)));
 
-  const auto exchange = MakeExchange(job.strategy, job.topology, job.exchange);
+  std::unique_ptr<PrefillExchange> exchange = MakeExchange(job.strategy, job.topology, job.exchange);
+  if (job.slowdown > 1) exchange = MakeSlowExchange(std::move(exchange), job.slowdown);
   exchange->Start();
   const LastLayer last_layer = last ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
   Status status = job.decoder->Forward(chunk, begin, last_layer, *job.tables, *job.exchange.cache, *exchange,

@@ -21,6 +21,7 @@ struct RankPrefill {
   Workspace* workspace = nullptr;
   Ops* ops = nullptr;
   Stream* stream = nullptr;
+  double slowdown = 1;  // MakeSlowExchange
 };
 
 /// Runs the rank's chunk through all layers and waits until its device and its sends are done. On success the rows

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+
+#include "base/check.h"
 
 namespace runahead::report {
 namespace {
@@ -13,7 +16,7 @@ text { font: 12px system-ui, sans-serif }
 .title { font-size: 15px; font-weight: 600 }
 .page { fill: #ffffff } .ink { fill: #1d2329 } .faint { fill: #5d6873 }
 .axis { stroke: #8a949e } .grid { stroke: #e3e7eb } .layer { stroke: #ffffff; stroke-width: 0.6 }
-.compute { fill: #2f6fb3 } .odd { fill-opacity: 0.8 } .wait { fill: #e69f00 } .send { fill: #009e73; fill-opacity: 0.75 }
+.compute { fill: #2f6fb3 } .odd { fill-opacity: 0.8 } .wait { fill: #e69f00 } .send { fill: #009e73; fill-opacity: 0.75 } .receive { fill: #cc79a7 }
 polyline { fill: none; stroke-width: 2 } circle { stroke: none }
 .s0 { color: #0072b2 } .s1 { color: #d55e00 } .s2 { color: #009e73 } .s3 { color: #cc79a7 }
 .s4 { color: #b08900 } .s5 { color: #3a9bd0 } .s6 { color: #555555 } .s7 { color: #7a4fb5 }
@@ -21,7 +24,7 @@ polyline, .key { stroke: currentColor } circle { fill: currentColor } .key { str
 @media (prefers-color-scheme: dark) {
 .page { fill: #14181c } .ink { fill: #e8ecf0 } .faint { fill: #9aa5b0 }
 .axis { stroke: #66717c } .grid { stroke: #2a3138 } .layer { stroke: #14181c }
-.compute { fill: #5b9ee0 } .wait { fill: #f0b73a } .send { fill: #2cc79a }
+.compute { fill: #5b9ee0 } .wait { fill: #f0b73a } .send { fill: #2cc79a } .receive { fill: #e39cc4 }
 .s0 { color: #4aa8e0 } .s1 { color: #f07f33 } .s2 { color: #2cc79a } .s3 { color: #e39cc4 }
 .s4 { color: #e0bd3a } .s5 { color: #8ccdf0 } .s6 { color: #b5b5b5 } .s7 { color: #ad8ae0 }
 }
@@ -105,6 +108,26 @@ void SvgCanvas::Text(double x, double y, std::string_view text, std::string_view
   const char* side = anchor == Anchor::kStart ? "start" : anchor == Anchor::kMiddle ? "middle" : "end";
   document_ += fmt::format("<text class=\"{}\" x=\"{}\" y=\"{}\" text-anchor=\"{}\">{}</text>\n", classes, Number(x),
                            Number(y), side, EscapeXml(text));
+}
+
+std::string StackSvg(std::span<const std::string> documents) {
+  const auto attribute = [](const std::string& document, std::string_view name) {
+    const size_t begin = document.find(fmt::format(" {}=\"", name));
+    CHECK(begin != std::string::npos);
+    return std::stod(document.substr(begin + name.size() + 3));
+  };
+  double width = 0;
+  double height = 0;
+  std::string inner;
+  for (const std::string& document : documents) {
+    CHECK(document.starts_with("<svg "));
+    inner += fmt::format("<svg y=\"{}\" {}", Number(height), document.substr(5));
+    width = std::max(width, attribute(document, "width"));
+    height += attribute(document, "height");
+  }
+  return fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\">\n{2}</svg>\n",
+      Number(width), Number(height), inner);
 }
 
 }  // namespace runahead::report

@@ -12,7 +12,7 @@ namespace runahead::report {
 std::string EscapeXml(std::string_view text);
 
 /// A drawing that grows element by element. Sizes are pixels from the top left. Colours come from classes that the
-/// style sheet defines for both schemes: ink, faint, axis, grid, compute, wait, send, layer, and s0 to s7 for series.
+/// style sheet defines for both schemes: ink, faint, axis, grid, compute, wait, send, receive, layer, and s0 to s7 for series.
 class SvgCanvas {
  public:
   enum class Anchor : unsigned char { kStart, kMiddle, kEnd };
@@ -32,5 +32,8 @@ class SvgCanvas {
  private:
   std::string document_;
 };
+
+/// Documents of SvgCanvas below each other in one.
+std::string StackSvg(std::span<const std::string> documents);
 
 }  // namespace runahead::report

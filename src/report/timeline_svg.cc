@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/check.h"
 #include "report/lanes.h"
 #include "report/svg.h"
 #include "report/ticks.h"
@@ -18,18 +19,20 @@ constexpr double kPlotWidth = 820;
 constexpr double kWidth = kLeft + kPlotWidth + 30;
 constexpr double kTop = 70;
 constexpr double kBar = 22;
-constexpr double kSends = 7;
-constexpr double kLane = kBar + kSends + 11;
-constexpr double kThinnest = 0.4;    // so that short events can be seen,
-constexpr double kThinnestSend = 2;  // and sends, that may only be the posting of a copy
-constexpr std::array kActivities = {Activity::kCompute, Activity::kWait, Activity::kSend};
+constexpr double kTransfers = 5;  // the height of the sends below the bar, and of the receives below them
+constexpr double kLane = kBar + 2 * (kTransfers + 1) + 11;
+constexpr double kThinnest = 0.4;  // so that short events can be seen
+constexpr double kThinnestTransfer = 1;
+constexpr std::array kActivities = {Activity::kCompute, Activity::kWait, Activity::kSend, Activity::kReceive};
 
 std::string Tooltip(const TimelineEvent& event) {
   const double ms = event.end_ms - event.begin_ms;
   std::string text = fmt::format("rank {}, layer {}: {} {} (from {})", event.rank, event.layer, Name(event.activity),
                                  Milliseconds(ms), Milliseconds(event.begin_ms));
-  if (event.activity == Activity::kCompute) return text;
+  if (event.peer >= 0) text += fmt::format(" {} rank {}", event.activity == Activity::kSend ? "to" : "from", event.peer);
+  if (event.bytes == 0) return text;
   text += ", " + Bytes(event.bytes);
+  if (event.activity == Activity::kWait) return text;
   if (const std::string rate = Rate(event.bytes, ms); !rate.empty()) text += " at " + rate;
   return text;
 }
@@ -40,12 +43,27 @@ std::string Classes(const TimelineEvent& event) {
   return classes;
 }
 
+/// Pixels from a lane's top to an activity's bar.
+double OffsetOf(Activity activity) {
+  switch (activity) {
+    case Activity::kCompute:
+    case Activity::kWait:
+      return 0;
+    case Activity::kSend:
+      return kBar + 1;
+    case Activity::kReceive:
+      return kBar + kTransfers + 2;
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "unknown activity");
+}
+
 void DrawLane(SvgCanvas& canvas, const Lane& lane, double y, double pixels_per_ms) {
   for (const TimelineEvent& event : lane.events) {
     const double x = kLeft + event.begin_ms * pixels_per_ms;
-    const bool sends = event.activity == Activity::kSend;
-    const double width = std::max(sends ? kThinnestSend : kThinnest, (event.end_ms - event.begin_ms) * pixels_per_ms);
-    canvas.Rect(x, sends ? y + kBar + 1 : y, width, sends ? kSends : kBar, Classes(event), Tooltip(event));
+    const bool transfer = event.activity == Activity::kSend || event.activity == Activity::kReceive;
+    const double thinnest = transfer ? kThinnestTransfer : kThinnest;
+    const double width = std::max(thinnest, (event.end_ms - event.begin_ms) * pixels_per_ms);
+    canvas.Rect(x, y + OffsetOf(event.activity), width, transfer ? kTransfers : kBar, Classes(event), Tooltip(event));
     if (event.activity == Activity::kCompute) canvas.Line(x, y, x, y + kBar, "layer");
   }
 }

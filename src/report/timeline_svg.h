@@ -14,8 +14,9 @@ struct TimelineSvgOptions {
   std::vector<std::string> lanes;  // what stands beside each rank; missing ones read "rank 3"
 };
 
-/// One lane per rank: a bar of compute and waits, the layers set apart, and below it a thin bar of sends, which may
-/// overlap with both. Tooltips give layer, duration, bytes and GB/s. The axis is in milliseconds.
+/// One lane per rank: a bar of compute and waits, the layers set apart, and below it thin bars of sends and of
+/// receives, which may overlap with both. Tooltips give layer, duration, the other rank, bytes and GB/s. The axis is
+/// in milliseconds.
 std::string TimelineSvg(std::span<const TimelineEvent> events, const TimelineSvgOptions& options = {});
 
 }  // namespace runahead::report

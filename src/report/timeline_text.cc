@@ -13,7 +13,7 @@
 namespace runahead::report {
 namespace {
 
-constexpr std::array kActivities = {Activity::kCompute, Activity::kWait, Activity::kSend};
+constexpr std::array kActivities = {Activity::kCompute, Activity::kWait, Activity::kSend};  // what a rank itself does
 constexpr const char* kIdleMark = " ";
 
 const char* Mark(Activity activity) {
@@ -24,6 +24,8 @@ const char* Mark(Activity activity) {
       return "░";
     case Activity::kSend:
       return "▲";
+    case Activity::kReceive:
+      break;  // done by the sender, or while this rank waits
   }
   internal::CheckFailed(__FILE__, __LINE__, "unknown activity");
 }
@@ -34,6 +36,7 @@ using ColumnTimes = std::vector<std::array<double, kActivities.size()>>;
 ColumnTimes Fill(const Lane& lane, double end_ms, int columns) {
   ColumnTimes times(static_cast<size_t>(columns));
   for (const TimelineEvent& event : lane.events) {
+    if (event.activity == Activity::kReceive) continue;
     const double begin = event.begin_ms / end_ms * columns;
     const double end = event.end_ms / end_ms * columns;
     const int last = std::min(static_cast<int>(end), columns - 1);

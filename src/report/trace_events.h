@@ -9,7 +9,7 @@
 namespace runahead::report {
 
 /// The JSON of the Trace Event Format ("X" events, microseconds), which Perfetto and Chrome open: one thread per
-/// rank, its sends on a thread of their own, since they may overlap with compute.
+/// rank, its sends and its receives on threads of their own, since they may overlap with compute.
 std::string TraceEvents(std::span<const TimelineEvent> events);
 
 }  // namespace runahead::report

@@ -74,6 +74,15 @@ std::vector<int> AvailableProcessors() {
   return processors;
 }
 
+std::string CpuModel() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown processor";
+}
+
 void BindThread(const std::vector<int>& processors) {
   if (processors.empty()) return;
   cpu_set_t mask;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "tensor/device.h"
@@ -10,6 +11,9 @@ namespace runahead {
 
 /// Processors this process may run on, as the kernel numbers them (its affinity mask).
 std::vector<int> AvailableProcessors();
+
+/// The processor as it calls itself, "AMD EPYC 9454"; "unknown processor" where the kernel does not tell.
+std::string CpuModel();
 
 /// Binds the calling thread, and threads it starts later, to `processors`. Best effort: an empty list or a refusal
 /// leaves it as it was.

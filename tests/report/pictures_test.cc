@@ -15,10 +15,10 @@ namespace runahead::report {
 namespace {
 
 const std::vector<TimelineEvent> kTwoRanks = {
-    {0, 0, Activity::kCompute, 0, 4, 0},  {0, 0, Activity::kSend, 4, 5, 2'000'000},
-    {0, 1, Activity::kCompute, 5, 9, 0},  {0, 1, Activity::kSend, 8, 12, 2'000'000},
+    {0, 0, Activity::kCompute, 0, 4, 0},  {0, 0, Activity::kSend, 4, 5, 2'000'000, 1},
+    {0, 1, Activity::kCompute, 5, 9, 0},  {0, 1, Activity::kSend, 8, 12, 2'000'000, 1},
     {1, 0, Activity::kCompute, 0, 3, 0},  {1, 0, Activity::kWait, 3, 5, 2'000'000},
-    {1, 1, Activity::kCompute, 5, 10, 0},
+    {1, 1, Activity::kCompute, 5, 10, 0}, {1, 0, Activity::kReceive, 4, 5, 2'000'000, 0},
 };
 
 TEST(WellFormed, FindsWhatIsWrong) {
@@ -39,8 +39,11 @@ TEST(EscapeXml, LeavesNoMarkup) {
 TEST(TimelineSvg, DrawsEveryEventWithTooltips) {
   const std::string svg = TimelineSvg(kTwoRanks, {"Llama & <friends>", {"rank 0 \"first\""}});
   EXPECT_EQ(WhatIsWrongWith(svg), "");
-  EXPECT_EQ(Count(svg, "<title>rank "), 7);
-  EXPECT_NE(svg.find("rank 0, layer 0: send 1.00 ms (from 4.00 ms), 1.91 MiB at 2.00 GB/s"), std::string::npos);
+  EXPECT_EQ(Count(svg, "<title>rank "), 8);
+  for (const char* moved : {"rank 0, layer 0: send 1.00 ms (from 4.00 ms) to rank 1, 1.91 MiB at 2.00 GB/s",
+                            "rank 1, layer 0: receive 1.00 ms (from 4.00 ms) from rank 0, 1.91 MiB at 2.00 GB/s"}) {
+    EXPECT_NE(svg.find(moved), std::string::npos) << moved;
+  }
   EXPECT_NE(svg.find("rank 0 &quot;first&quot;"), std::string::npos);
   EXPECT_NE(svg.find(">rank 1<"), std::string::npos) << "a lane without a label of its own";
   EXPECT_NE(svg.find("prefers-color-scheme: dark"), std::string::npos);
@@ -59,18 +62,22 @@ TEST(TimelineSvg, EdgeCases) {
   EXPECT_EQ(svg.find("inf"), std::string::npos) << "a transfer that took no time has no rate";
 }
 
-TEST(TraceEvents, OneThreadPerRankAndOneForItsSends) {
+TEST(TraceEvents, OneThreadPerRankAndEachForItsSendsAndReceives) {
   const Json trace = Json::parse(TraceEvents(kTwoRanks));
-  int complete = 0;
+  std::vector<Json> complete;
   for (const Json& event : trace.at("traceEvents")) {
     if (event.at("ph") != "X") continue;
-    ++complete;
+    complete.push_back(event);
     EXPECT_GE(event.at("dur").get<double>(), 0);
-    EXPECT_EQ(event.at("tid").get<int>() % 2 == 1, event.at("cat") == "send");
+    const int thread = event.at("tid").get<int>() % 3;
+    EXPECT_EQ(thread == 1, event.at("cat") == "send");
+    EXPECT_EQ(thread == 2, event.at("cat") == "receive");
+    EXPECT_EQ(event.at("args").contains("GB/s"), thread != 0);
   }
-  EXPECT_EQ(complete, 7);
-  EXPECT_EQ(trace.at("traceEvents").at(2).at("ts"), 0.0);
-  EXPECT_EQ(trace.at("traceEvents").at(2).at("dur"), 4000.0) << "microseconds";
+  ASSERT_EQ(complete.size(), 8U);
+  EXPECT_EQ(complete[0].at("ts"), 0.0);
+  EXPECT_EQ(complete[0].at("dur"), 4000.0) << "microseconds";
+  EXPECT_DOUBLE_EQ(complete[1].at("args").at("GB/s").get<double>(), 2.0);
 }
 
 TEST(TraceEvents, NoEvents) { EXPECT_EQ(Json::parse(TraceEvents({})).at("traceEvents").size(), 0U); }

@@ -23,6 +23,7 @@ class LateTransfer final : public Transfer {
     return Status::Ok();
   }
   Status OrderBefore(Stream& /*stream*/, Deadline deadline) override { return Wait(deadline); }
+  [[nodiscard]] std::optional<MovedAt> Moved() const override { return inner_->Moved(); }
 
  private:
   std::unique_ptr<Transfer> inner_;

@@ -23,6 +23,7 @@ struct Shared {
 struct Post {
   KvSpan span;
   bool done = false;  // guarded by Shared::mutex
+  MovedAt moved;      // guarded by Shared::mutex
   Status refused;     // guarded by Shared::mutex: the two ends did not fit
 };
 
@@ -43,6 +44,11 @@ class LocalTransfer final : public Transfer {
   }
 
   Status OrderBefore(Stream& /*stream*/, Deadline deadline) override { return Wait(deadline); }
+
+  [[nodiscard]] std::optional<MovedAt> Moved() const override {
+    const std::lock_guard lock(shared_.mutex);
+    return post_->done ? std::optional(post_->moved) : std::nullopt;
+  }
 
  private:
   Shared& shared_;
@@ -93,9 +99,11 @@ class LocalLink final : public Link {
         return transfer;
       }
     }
+    const auto begin = Clock::now();
     copy(span, other->span);
     {
       const std::lock_guard lock(shared_.mutex);
+      post->moved = other->moved = {begin, Clock::now()};
       post->done = other->done = true;
     }
     shared_.changed.notify_all();

@@ -1,0 +1,182 @@
+#include "plan_report.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "base/json.h"
+#include "report/line_chart_svg.h"
+#include "report/svg.h"
+#include "report/table.h"
+#include "report/timeline_svg.h"
+#include "report/units.h"
+
+namespace runahead::cli {
+namespace {
+
+using report::Align;
+
+constexpr double kMsPerSecond = 1000;
+constexpr int kMostShown = 8;  // chunks of a partition, in a table
+
+std::string Chunks(const Partition& partition) {
+  if (partition.ranks() <= kMostShown) return partition.ToString();
+  return fmt::format("{} ... {}", partition.rows(0), partition.rows(partition.ranks() - 1));
+}
+
+/// TTFT of one scheme, or "" where the row has none.
+std::string TimeOf(const PlanRow& row, Scheme scheme) {
+  for (const PlannedScheme& planned : row.schemes) {
+    if (planned.scheme == scheme) return report::Milliseconds(planned.ttft_s * kMsPerSecond);
+  }
+  return "";
+}
+
+std::string MainTable(const PlanTable& table) {
+  std::vector<report::Column> columns = {{"tokens"},   {"ranks"},      {"best", Align::kLeft}, {"TTFT"},
+                                         {"speed-up"}, {"efficiency"}, {"busiest link"}};
+  for (const Scheme scheme : kSchemes) {
+    if (scheme != Scheme::kSingle) columns.push_back({std::string(Name(scheme))});
+  }
+  columns.push_back({"partition", Align::kLeft});
+  std::vector<std::vector<std::string>> cells;
+  for (const PlanRow& row : table.rows) {
+    const PlannedScheme& best = row.schemes[row.best];
+    std::vector<std::string> line = {report::Grouped(row.context),
+                                     std::to_string(row.members.size()),
+                                     std::string(Name(best.scheme)),
+                                     report::Milliseconds(best.ttft_s * kMsPerSecond),
+                                     fmt::format("{:.2f}x", row.SpeedUp()),
+                                     fmt::format("{:.0f} %", 100 * row.Efficiency()),
+                                     report::Bytes(best.busiest_bytes)};
+    for (const Scheme scheme : kSchemes) {
+      if (scheme != Scheme::kSingle) line.push_back(TimeOf(row, scheme));
+    }
+    line.push_back(Chunks(best.partition));
+    cells.push_back(std::move(line));
+  }
+  return report::FormatTable(columns, cells);
+}
+
+std::string CounterTables(const PlanTable& table) {
+  std::string text;
+  for (const CountedScheme& counted : table.counters) {
+    int64_t busiest = 0;
+    int64_t entries = 0;
+    std::vector<std::vector<std::string>> cells;
+    for (size_t rank = 0; rank < counted.ranks.size(); ++rank) {
+      const RankCounters& counters = counted.ranks[rank];
+      busiest = std::max(busiest, counters.dot_products);
+      entries += counters.sent_entries;
+      const bool chunks = counted.scheme != Scheme::kTensorParallel;
+      cells.push_back({std::to_string(rank),
+                       report::Grouped(chunks ? counted.partition.rows(static_cast<int>(rank)) : counted.context),
+                       report::Grouped(counters.dot_products), report::Grouped(counters.sent_entries),
+                       fmt::format("{:.4g}", counters.linear_flops), fmt::format("{:.4g}", counters.attention_flops),
+                       report::Bytes(counters.sent_bytes), report::Bytes(counters.received_bytes)});
+    }
+    text += fmt::format(
+        "\n{}, {} tokens on {} ranks: {} dot products on the busiest rank, {} entries of K and V moved\n",
+        Name(counted.scheme), report::Grouped(counted.context), counted.ranks.size(), report::Grouped(busiest),
+        report::Grouped(entries));
+    text += report::FormatTable({{"rank"},
+                                 {"tokens"},
+                                 {"dot products"},
+                                 {"entries sent"},
+                                 {"matmul FLOPs"},
+                                 {"attention FLOPs"},
+                                 {"sent"},
+                                 {"received"}},
+                                cells);
+  }
+  if (!text.empty()) text += "Dot products and entries are those of one head in one layer; the rest is the whole phase.\n";
+  return text;
+}
+
+Json ToJson(const CountedScheme& counted) {
+  Json ranks = Json::array();
+  for (const RankCounters& counters : counted.ranks) {
+    ranks.push_back({{"dot_products", counters.dot_products},
+                     {"entries_sent", counters.sent_entries},
+                     {"linear_flops", counters.linear_flops},
+                     {"attention_flops", counters.attention_flops},
+                     {"sent_bytes", counters.sent_bytes},
+                     {"received_bytes", counters.received_bytes}});
+  }
+  return {{"context", counted.context},
+          {"strategy", std::string(Name(counted.scheme))},
+          {"cuts", counted.partition.cuts()},
+          {"ranks", std::move(ranks)}};
+}
+
+Json ToJson(const PlanRow& row) {
+  Json schemes = Json::array();
+  for (const PlannedScheme& planned : row.schemes) {
+    schemes.push_back({{"strategy", std::string(Name(planned.scheme))},
+                       {"ttft_ms", planned.ttft_s * kMsPerSecond},
+                       {"speed_up", row.single_s / planned.ttft_s},
+                       {"busiest_link_bytes", planned.busiest_bytes},
+                       {"cuts", planned.partition.cuts()}});
+  }
+  const PlannedScheme& best = row.schemes[row.best];
+  return {{"context", row.context},
+          {"ranks", row.members.size()},
+          {"devices", row.members},
+          {"best", std::string(Name(best.scheme))},
+          {"ttft_ms", best.ttft_s * kMsPerSecond},
+          {"speed_up", row.SpeedUp()},
+          {"efficiency", row.Efficiency()},
+          {"busiest_link_bytes", best.busiest_bytes},
+          {"left_out", row.left_out},
+          {"strategies", std::move(schemes)}};
+}
+
+}  // namespace
+
+std::string ToText(const PlanTable& table) {
+  std::string text = fmt::format("{}: {}, {}\n\n{}", table.cluster, table.model, table.dtype, MainTable(table));
+  for (const PlanRow& row : table.rows) {
+    if (row.left_out.empty()) continue;
+    text += fmt::format("{} tokens on {} ranks: better without device {}\n", report::Grouped(row.context),
+                        row.members.size(), fmt::join(row.left_out, ", "));
+  }
+  return text + CounterTables(table);
+}
+
+std::string ToJson(const PlanTable& table) {
+  Json rows = Json::array();
+  for (const PlanRow& row : table.rows) rows.push_back(ToJson(row));
+  Json json = {
+      {"cluster", table.cluster}, {"model", table.model}, {"dtype", table.dtype}, {"results", std::move(rows)}};
+  for (const CountedScheme& counted : table.counters) json["counters"].push_back(ToJson(counted));
+  return json.dump(1) + "\n";
+}
+
+std::string TimelineOf(const PlanTable& table, const Simulation& played) {
+  const PlanRow& row = table.rows.back();
+  const PlannedScheme& best = row.schemes[row.best];
+  report::TimelineSvgOptions options;
+  options.title = fmt::format("{} on {}: {} tokens, {} over {} ranks, {} predicted", table.model, table.cluster,
+                              report::Grouped(row.context), Name(best.scheme), row.members.size(),
+                              report::Milliseconds(best.ttft_s * kMsPerSecond));
+  for (int rank = 0; rank < best.partition.ranks(); ++rank) {
+    options.lanes.push_back(fmt::format("rank {}: {} tokens", rank, report::Grouped(best.partition.rows(rank))));
+  }
+  if (best.scheme == Scheme::kTensorParallel) options.lanes.clear();
+  return report::TimelineSvg(played.timeline, options);
+}
+
+std::string ToSvg(const PlanTable& table, const Simulation& played) {
+  report::LineChart chart{fmt::format("{} on {}: speed-up of the best strategy", table.model, table.cluster), "ranks",
+                          "speed-up", {}};
+  for (const PlanRow& row : table.rows) {
+    const std::string name = report::Grouped(row.context) + " tokens";
+    if (chart.series.empty() || chart.series.back().name != name) chart.series.push_back({name, {}});
+    chart.series.back().points.emplace_back(static_cast<double>(row.members.size()), row.SpeedUp());
+  }
+  const std::vector<std::string> both = {report::LineChartSvg(chart), TimelineOf(table, played)};
+  return report::StackSvg(both);
+}
+
+}  // namespace runahead::cli

@@ -1,0 +1,178 @@
+// `runahead tune`: measures this machine's costs, searches for the best partitions, and checks what is predicted.
+#include "tune.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "command.h"
+#include "engine/engine_state.h"
+#include "engine/measure_profile.h"
+#include "flags.h"
+#include "model/model_loader.h"
+#include "model_folder.h"
+#include "output.h"
+#include "report/table.h"
+#include "report/units.h"
+#include "runahead/error.h"
+#include "tensor/cpu_device.h"
+
+namespace runahead::cli {
+namespace {
+
+struct Flags {
+  std::string model;
+  EngineOptions engine;
+  bool profile = false;
+  bool search = false;
+  bool check = false;
+  std::string contexts = "512,2048";
+  std::string ranks;
+  std::string topologies = "chain,direct";
+  std::string partitions = "even,auto";
+  int repeats = 5;
+  std::string json;
+};
+
+std::vector<Topology> ParseTopologies(const std::string& text) {
+  std::vector<Topology> topologies;
+  for (const std::string& name : SplitList("--topologies", text)) topologies.push_back(ParseTopology(name));
+  return topologies;
+}
+
+/// What was measured of each device, at the longest chunk.
+std::string Describe(const CostProfile& profile) {
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [active, costs] : profile.active) {
+    for (size_t rank = 0; rank < costs.devices.size(); ++rank) {
+      const RowCost& most = costs.devices[rank].knots.back();
+      rows.push_back({std::to_string(active), std::to_string(rank), report::Grouped(most.rows),
+                      fmt::format("{:.2f} us", 1e6 * most.layer_s / static_cast<double>(most.rows)),
+                      fmt::format("{:.2f} ns", 1e9 * most.pair_s),
+                      fmt::format("{:.1f} us", 1e6 * costs.start_s), costs.devices[rank].name});
+    }
+  }
+  std::string text = report::FormatTable({{"ranks at work"},
+                                          {"rank"},
+                                          {"rows"},
+                                          {"a row of a layer"},
+                                          {"a pair of a layer"},
+                                          {"start"},
+                                          {"device", report::Align::kLeft}},
+                                         rows);
+  const ClusterCosts& all = profile.active.rbegin()->second;
+  if (all.ranks() > 1) {
+    const LinkCost& link = all.links.Between(0, 1);
+    text += fmt::format("links: {:.1f} GB/s, {:.1f} us of set-up, {:.1f} us to wake the receiver\n",
+                        link.bytes_per_s / 1e9, 1e6 * link.setup_s, 1e6 * link.latency_s);
+  }
+  return text;
+}
+
+void MeasureAndStore(const Engine& engine, const Flags& flags, int64_t longest) {
+  CostProfile profile;
+  {
+    Progress progress("measuring costs");
+    ProfileOptions options;
+    options.longest = longest;
+    options.repeats = flags.repeats;
+    options.on_progress = [&](double share) { progress.Show(share); };
+    profile = MeasureProfile(engine.state(), options);
+  }
+  const std::filesystem::path path = ProfilePath(TunedFolder(flags.engine.tuned_folder), profile.key);
+  StoreTuned(path, ToJson(profile));
+  WriteOut(Describe(profile) + fmt::format("cost profile: {}\n", path.string()));
+  Tuned tuned = engine.state()->planner().tuned();
+  tuned.profile = std::move(profile);
+  engine.state()->planner().Use(std::move(tuned));
+}
+
+void SearchAndStore(const Engine& engine, const DecoderSpec& spec, const Flags& flags, const SearchPlan& plan) {
+  std::vector<SearchReport> reports;
+  {
+    Progress progress("searching partitions");
+    double steps = 0;
+    const double about = 30.0 * static_cast<double>(plan.contexts.size() * plan.ranks.size() * plan.topologies.size());
+    reports = SearchPartitions(engine, spec, plan, [&](int64_t, int) { progress.Show(std::min(1.0, ++steps / about)); });
+  }
+  Tuned tuned = engine.state()->planner().tuned();
+  const ProfileKey& key = engine.state()->planner().key();
+  if (!tuned.table) tuned.table = PartitionTable{key, {}};
+  for (const SearchReport& report : reports) tuned.table->Put(report.best);
+  const std::filesystem::path path = TablePath(TunedFolder(flags.engine.tuned_folder), key);
+  StoreTuned(path, ToJson(*tuned.table));
+  WriteOut(ToText(reports) + fmt::format("partition table: {}\n", path.string()));
+  engine.state()->planner().Use(std::move(tuned));
+}
+
+int Run(Flags& flags) {
+  const OutputFile json(flags.json);
+  if (!flags.profile && !flags.search && !flags.check) flags.profile = flags.search = true;
+  if (json && !flags.check) throw ConfigError("--json: writes what --check finds, which was not asked for");
+  const DecoderSpec spec = LoadSpec(flags.model);
+  const std::vector<int64_t> contexts = ParseIntegers("--contexts", flags.contexts, 1, spec.max_positions);
+  const std::vector<Topology> topologies = ParseTopologies(flags.topologies);
+  const std::vector<std::string> partitions = SplitList("--partitions", flags.partitions);
+  for (const std::string& partition : partitions) PartitionRequest::Parse(partition);
+
+  const Engine engine = LoadEngine(flags.model, flags.engine);
+  if (const std::string& refused = engine.state()->planner().tuned().refused; !refused.empty()) {
+    if (!flags.profile && !flags.search) throw ConfigError(refused);
+  }
+  std::vector<int64_t> ranks;
+  if (flags.ranks.empty()) {
+    for (int64_t count = 2; count <= engine.ranks(); ++count) ranks.push_back(count);
+  } else {
+    ranks = ParseIntegers("--ranks", flags.ranks, 1, engine.ranks());
+  }
+  const int64_t longest = *std::max_element(contexts.begin(), contexts.end());
+  if (flags.profile) MeasureAndStore(engine, flags, longest);
+  if (flags.search) {
+    SearchPlan plan;
+    plan.contexts = contexts;
+    plan.ranks = ranks;
+    plan.topologies = topologies;
+    plan.repeats = std::max(1, flags.repeats / 2 + 1);
+    SearchAndStore(engine, spec, flags, plan);
+  }
+  if (!flags.check) return 0;
+  if (!engine.state()->planner().tuned().profile) {
+    throw ConfigError("--check: there is no cost profile of this model on these ranks; --profile measures it");
+  }
+  std::vector<Checked> checked;
+  {
+    Progress progress("checking predictions");
+    checked = CheckPredictions(engine, spec, {contexts, ranks, topologies, partitions, flags.repeats},
+                               [&](double share) { progress.Show(share); });
+  }
+  WriteOut(ToText(checked));
+  if (json) json.Write(ToJson(checked));
+  return 0;
+}
+
+}  // namespace
+
+Action AddTune(CLI::App& command) {
+  constexpr int kMostRepeats = 100000;
+  auto flags = std::make_shared<Flags>();
+  flags->engine.devices = fmt::format("cpu:{}", std::clamp<size_t>(AvailableProcessors().size(), 2, 8));
+  command.add_option("--model", flags->model, "A Hugging Face folder")->required()->type_name("DIR");
+  AddEngineFlags(command, flags->engine);
+  command.add_flag("--profile", flags->profile, "Measure the cost profile and store it");
+  command.add_flag("--search", flags->search, "Search for the best partitions on the ranks and store their table");
+  command.add_flag("--check", flags->check, "Print predicted against measured TTFT [without any: --profile --search]");
+  const auto list = [&](const char* flag, std::string& value, const char* help) {
+    command.add_option(flag, value, fmt::format("{} [{}]", help, value.empty() ? "2 to all" : value))
+        ->type_name("A,B,C");
+  };
+  list("--contexts", flags->contexts, "Tokens in the prompts; the longest bounds the profile");
+  list("--ranks", flags->ranks, "Search and check on the first so many ranks");
+  list("--topologies", flags->topologies, "Of runahead: chain, direct");
+  list("--partitions", flags->partitions, "To check: even, auto, searched, predicted");
+  AddInteger(command, "--repeats", flags->repeats, 1, kMostRepeats, "Runs whose median counts [5]");
+  command.add_option("--json", flags->json, "Write what --check finds")->type_name("FILE");
+  return [flags] { return Run(*flags); };
+}
+
+}  // namespace runahead::cli

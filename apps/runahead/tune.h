@@ -1,0 +1,67 @@
+// The parts of `runahead tune`: searching partitions and checking predictions, on the ranks themselves.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "model/decoder_spec.h"
+#include "plan/partition_table.h"
+#include "runahead/engine.h"
+
+namespace runahead::cli {
+
+struct SearchPlan {
+  std::vector<int64_t> contexts;
+  std::vector<int64_t> ranks;
+  std::vector<Topology> topologies;
+  int repeats = 3;        // timed runs of a candidate; the median counts
+  int finalists = 4;      // of each search, timed once more in turn
+  int64_t finest = 128;   // the last level's step is the prompt divided by this
+  uint64_t seed = 0;      // of the prompts' random ids
+};
+
+/// One finished search.
+struct SearchReport {
+  TableEntry best;
+  Partition direct_solve;  // what the costs say without any search
+  int evaluations = 0;
+};
+
+/// KVR-S with measured TTFT, for each context, number of ranks and topology; one rank is timed too. The finalists of a
+/// search, and the direct solve, are timed once more in turn, so that a lucky moment wins nothing. `on_step` is told
+/// the context and the candidates timed so far.
+std::vector<SearchReport> SearchPartitions(const Engine& engine, const DecoderSpec& spec, const SearchPlan& plan,
+                                           const std::function<void(int64_t, int)>& on_step);
+
+/// A table of the searches.
+std::string ToText(const std::vector<SearchReport>& reports);
+
+struct CheckPlan {
+  std::vector<int64_t> contexts;
+  std::vector<int64_t> ranks;
+  std::vector<Topology> topologies;
+  std::vector<std::string> partitions;
+  int repeats = 5;
+};
+
+/// One way to prefill: what the simulator says with the engine's costs, and what it took.
+struct Checked {
+  std::string way;
+  int64_t context = 0;
+  std::string partition;
+  double predicted_ms = 0;
+  double measured_ms = 0;  // the median of alternating runs
+
+  [[nodiscard]] double Error() const { return predicted_ms / measured_ms - 1; }
+};
+
+/// Every strategy x partition x ranks, predicted and measured.
+std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& spec, const CheckPlan& plan,
+                                      const std::function<void(double)>& on_round);
+
+std::string ToText(const std::vector<Checked>& checked);
+std::string ToJson(const std::vector<Checked>& checked);
+
+}  // namespace runahead::cli

@@ -1,0 +1,22 @@
+#include "engine/assumed_costs.h"
+
+namespace runahead {
+
+ClusterCosts AssumedCpuCosts(const WorkShape& shape, std::span<const CpuRankShare> ranks) {
+  constexpr double kFlopsOfThread = 1.5e11;
+  // Matmul FLOP/s over attention FLOP/s on CPUs, as `runahead bench` measures both; partitions are not sensitive to
+  // it.
+  constexpr double kAttentionSlowdown = 3;
+  constexpr double kMemoryBytes = 1e10;
+  constexpr LinkCost kCopies{3e-5, 5e9, 2e-6, Mover::kThread};
+  ClusterCosts costs;
+  costs.links = LinkTable(static_cast<int>(ranks.size()), kCopies);
+  for (const CpuRankShare& rank : ranks) {
+    const double flops = kFlopsOfThread * rank.threads;
+    const DeviceRates rates{"cpu", flops, flops / kAttentionSlowdown, kMemoryBytes, 0};
+    costs.devices.push_back(CostFromRates(shape, rates).Slowed(rank.slowdown));
+  }
+  return costs;
+}
+
+}  // namespace runahead

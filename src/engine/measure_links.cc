@@ -1,0 +1,104 @@
+#include <algorithm>
+#include <barrier>
+
+#include "engine/measure_profile.h"
+#include "link/local/local_fabric.h"
+
+namespace runahead {
+namespace {
+
+constexpr int kCopies = 15;  // of each size
+constexpr std::chrono::duration<double> kPatience{30};
+
+/// What one rank saw of the copies of one size.
+struct CopyTimes {
+  std::vector<double> moving_s;
+  std::vector<double> waking_s;  // from the last byte until the receiver goes on
+};
+
+double SecondsBetween(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+/// Waits without giving up the processor, so that another rank has fallen asleep over its own wait.
+void Spin(std::chrono::duration<double> duration) {
+  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(duration);
+  while (Clock::now() < end) {
+  }
+}
+
+/// The rows that member `i` of `n` in a ring sends, `rows` of them: others than those that it receives meanwhile.
+KvSpan SentRows(KvCache& cache, int layer, int i, int n, int64_t rows) {
+  const int64_t part = n % 2 == 1 && i == n - 1 ? 2 : i % 2;
+  return cache.Span(layer, part * rows, (part + 1) * rows);
+}
+
+/// All members send `rows` rows to the next one at once, again and again, into other layers each time.
+std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> members, std::vector<KvCache>& caches,
+                                  int64_t rows) {
+  constexpr std::chrono::duration<double> kUntilAsleep{2e-4};
+  const auto n = static_cast<int>(members.size());
+  const std::unique_ptr<Fabric> fabric = MakeLocalFabric(n);
+  std::barrier together(n);
+  std::vector<CopyTimes> times(members.size());
+  std::vector<std::future<void>> done;
+  for (int i = 0; i < n; ++i) {
+    done.push_back(engine.rank(members[static_cast<size_t>(i)]).Post([&, i] {
+      Rank& rank = engine.rank(members[static_cast<size_t>(i)]);
+      KvCache& cache = caches[static_cast<size_t>(i)];
+      for (int copy = 0; copy < kCopies; ++copy) {
+        const int layer = copy % cache.shape().layers;
+        const int before = (i + n - 1) % n;
+        const auto received = fabric->Between(before, i).Receive(SentRows(cache, layer, before, n, rows));
+        const KvSpan own = SentRows(cache, layer, i, n, rows);
+        together.arrive_and_wait();
+        const bool sleeps = i % 2 == 1;  // these wait before the others send
+        if (!sleeps) Spin(kUntilAsleep);
+        std::unique_ptr<Transfer> sent;
+        if (!sleeps) sent = fabric->Between(i, (i + 1) % n).Send(own, rank.stream());
+        CHECK(received->OrderBefore(rank.stream(), After(kPatience)).ok());
+        const auto awake = Clock::now();
+        if (sleeps) sent = fabric->Between(i, (i + 1) % n).Send(own, rank.stream());
+        CHECK(sent->Wait(After(kPatience)).ok());
+        if (const std::optional<MovedAt> moved = received->Moved()) {
+          CopyTimes& mine = times[static_cast<size_t>(i)];
+          mine.moving_s.push_back(SecondsBetween(moved->begin, moved->end));
+          if (sleeps) mine.waking_s.push_back(std::max(0.0, SecondsBetween(moved->end, awake)));
+        }
+        together.arrive_and_wait();
+      }
+    }));
+  }
+  for (std::future<void>& future : done) future.get();
+  return times;
+}
+
+}  // namespace
+
+LinkCost MeasureLinks(EngineState& engine, std::span<const int> members, int64_t longest) {
+  const KvShape shape = engine.decoder().spec().kv_shape(engine.decoder().compute_dtype());
+  const int64_t many = std::max<int64_t>(2, longest / 2);
+  std::vector<KvCache> caches;
+  for (const int member : members) caches.emplace_back(engine.rank(member).device(), shape, 3 * many);
+  (void)CopyAtOnce(engine, members, caches, many);  // touches the memory
+  std::vector<double> one_row;
+  std::vector<double> many_rows;
+  std::vector<double> waking;
+  for (const CopyTimes& times : CopyAtOnce(engine, members, caches, 1)) {
+    one_row.insert(one_row.end(), times.moving_s.begin(), times.moving_s.end());
+    waking.insert(waking.end(), times.waking_s.begin(), times.waking_s.end());
+  }
+  for (const CopyTimes& times : CopyAtOnce(engine, members, caches, many)) {
+    many_rows.insert(many_rows.end(), times.moving_s.begin(), times.moving_s.end());
+  }
+  const size_t row_bytes = caches.front().Span(0, 0, 1).bytes();
+  LinkCost link;
+  link.mover = Mover::kThread;
+  link.setup_s = MedianSeconds(one_row);
+  link.latency_s = MedianSeconds(waking);
+  const double seconds = std::max(MedianSeconds(many_rows) - link.setup_s, 1e-9);
+  link.bytes_per_s = static_cast<double>(row_bytes) * static_cast<double>(many - 1) / seconds;
+  return link;
+}
+
+}  // namespace runahead

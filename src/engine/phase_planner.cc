@@ -1,0 +1,168 @@
+#include "engine/phase_planner.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "base/check.h"
+#include "runahead/error.h"
+
+namespace runahead {
+namespace {
+
+constexpr size_t kMostPlans = 1024;  // remembered
+
+/// The first ranks of the engine, as many as the partition has.
+PhasePlan OnFirstRanks(Scheme scheme, Partition partition, std::string reason) {
+  std::vector<int> members(static_cast<size_t>(partition.ranks()));
+  std::iota(members.begin(), members.end(), 0);
+  return {std::move(members), scheme, std::move(partition), 0, std::move(reason)};
+}
+
+PhasePlan FromEntry(const TableEntry& entry, std::string reason) {
+  PhasePlan plan = OnFirstRanks(entry.scheme, entry.partition, std::move(reason));
+  plan.predicted_s = entry.ttft_s;
+  return plan;
+}
+
+Topology TopologyOr(const PrefillOptions& options, Topology otherwise) {
+  return options.topology.value_or(otherwise);
+}
+
+std::vector<Scheme> RunaheadSchemes(const PrefillOptions& options) {
+  if (options.topology) return {SchemeOf(Strategy::kRunahead, *options.topology)};
+  return {Scheme::kRunaheadChain, Scheme::kRunaheadDirect};
+}
+
+}  // namespace
+
+PhasePlanner::PhasePlanner(WorkShape shape, ProfileKey key, std::vector<CpuRankShare> ranks, Tuned tuned)
+    : shape_(std::move(shape)),
+      key_(std::move(key)),
+      tuned_(std::move(tuned)),
+      assumed_(AssumedCpuCosts(shape_, ranks)) {
+  CHECK_EQ(ranks.size(), key_.devices.size());
+}
+
+void PhasePlanner::Use(Tuned tuned) {
+  tuned_ = std::move(tuned);
+  plans_.clear();
+}
+
+const ClusterCosts& PhasePlanner::CostsWhile(int active) const {
+  return tuned_.profile ? tuned_.profile->While(active) : assumed_;
+}
+
+const PhasePlan& PhasePlanner::PlanFor(int64_t tokens, const PrefillOptions& options) {
+  if (options.ranks < 0 || options.ranks > ranks()) {
+    throw ConfigError(fmt::format("ranks: expected 1 to {}, got {}", ranks(), options.ranks));
+  }
+  const int topology = options.topology ? static_cast<int>(*options.topology) : -1;
+  const Question question{tokens, options.strategy, options.ranks, options.partition.kind, topology};
+  if (options.partition.kind != PartitionKind::kManual) {
+    if (const auto known = plans_.find(question); known != plans_.end()) return known->second;
+  }
+  if (plans_.size() >= kMostPlans) plans_.clear();
+  return plans_.insert_or_assign(question, Make(tokens, options)).first->second;
+}
+
+PhasePlan PhasePlanner::Make(int64_t tokens, const PrefillOptions& options) const {
+  const int used = options.ranks == 0 ? ranks() : options.ranks;
+  switch (options.strategy) {
+    case Strategy::kSingle:
+      return OnFirstRanks(Scheme::kSingle, EvenPartition(tokens, 1), "one rank as asked");
+    case Strategy::kTspDense:
+    case Strategy::kTspCausal:
+      return OnFirstRanks(SchemeOf(options.strategy, Topology::kDirect), EvenPartition(tokens, used), "even chunks");
+    case Strategy::kRunahead:
+      break;
+  }
+  const Scheme scheme = SchemeOf(options.strategy, TopologyOr(options, Topology::kChain));
+  switch (options.partition.kind) {
+    case PartitionKind::kEven:
+      return OnFirstRanks(scheme, EvenPartition(tokens, used), "even chunks");
+    case PartitionKind::kSearched:
+    case PartitionKind::kPredicted:
+      return FromTable(tokens, options);
+    case PartitionKind::kAuto:
+      return Auto(tokens, options);
+    case PartitionKind::kManual:
+      break;
+  }
+  const std::vector<double>& fractions = options.partition.fractions;
+  if (fractions.size() != static_cast<size_t>(used)) {
+    throw ConfigError(
+        fmt::format("partition: expected {} fractions, one for each rank, got {}", used, fractions.size()));
+  }
+  return OnFirstRanks(scheme, FractionPartition(tokens, fractions), "given fractions");
+}
+
+PhasePlan PhasePlanner::FromTable(int64_t tokens, const PrefillOptions& options) const {
+  const int used = options.ranks == 0 ? ranks() : options.ranks;
+  const bool searched = options.partition.kind == PartitionKind::kSearched;
+  std::optional<TableEntry> best;
+  for (const Scheme scheme : RunaheadSchemes(options)) {
+    if (!tuned_.table) break;
+    std::optional<TableEntry> entry;
+    if (!searched) {
+      entry = tuned_.table->Predict(scheme, used, tokens);
+    } else if (const TableEntry* found = tuned_.table->Find(scheme, used, tokens)) {
+      entry = *found;
+    }
+    if (entry && (!best || entry->ttft_s < best->ttft_s)) best = entry;
+  }
+  if (best) return FromEntry(*best, searched ? "searched for this length" : "predicted from the partition table");
+  const std::string why = tuned_.refused.empty() ? "" : "; " + tuned_.refused;
+  throw ConfigError(
+      fmt::format("partition: nothing was searched {} {} tokens on {} ranks; `runahead tune --search` does{}",
+                  searched ? "for" : "near", tokens, used, why));
+}
+
+std::optional<PhasePlan> PhasePlanner::BestOfTable(int64_t tokens, const PrefillOptions& options) const {
+  if (!tuned_.table) return std::nullopt;
+  std::optional<TableEntry> best;
+  std::string times;
+  const int fewest = options.ranks == 0 ? 1 : options.ranks;
+  const int most = options.ranks == 0 ? ranks() : options.ranks;
+  for (int count = fewest; count <= most; ++count) {
+    for (const Scheme scheme : count == 1 ? std::vector{Scheme::kSingle} : RunaheadSchemes(options)) {
+      const std::optional<TableEntry> entry = tuned_.table->Predict(scheme, count, tokens);
+      if (!entry) continue;
+      times += fmt::format("{}{}: {:.4g} ms", times.empty() ? "" : ", ", count, entry->ttft_s * 1e3);
+      if (!best || entry->ttft_s < best->ttft_s * (1 - kPlannerNoise)) best = entry;
+    }
+  }
+  // One rank alone says nothing about several.
+  if (!best || (best->partition.ranks() == 1 && most > 1 &&
+                !tuned_.table->Predict(RunaheadSchemes(options)[0], most, tokens) &&
+                !tuned_.table->Predict(RunaheadSchemes(options).back(), most, tokens))) {
+    return std::nullopt;
+  }
+  return FromEntry(*best, fmt::format("partition table: ranks used {} of {}, predicted {}", best->partition.ranks(),
+                                      ranks(), times));
+}
+
+PhasePlan PhasePlanner::Auto(int64_t tokens, const PrefillOptions& options) const {
+  if (std::optional<PhasePlan> plan = BestOfTable(tokens, options)) return *std::move(plan);
+  PlanRequest request;
+  request.tokens = tokens;
+  request.ranks = options.ranks == 0 ? ranks() : options.ranks;
+  // Without a measurement there is no telling when ranks stop helping: all that were asked for work.
+  request.may_leave_out = options.ranks == 0 && tuned_.profile.has_value();
+  if (options.topology) request.scheme = SchemeOf(Strategy::kRunahead, *options.topology);
+  PhasePlan plan = ChoosePlan(
+      shape_, [&](int active) -> const ClusterCosts& { return CostsWhile(active); }, request);
+  if (tuned_.profile) {
+    plan.reason = "cost profile: " + plan.reason;
+    return plan;
+  }
+  plan.predicted_s = 0;
+  plan.reason = fmt::format("analytic model: ranks used {} of {}, none left out before `runahead tune` has measured",
+                            plan.members.size(), ranks());
+  if (!tuned_.refused.empty()) plan.reason += "; " + tuned_.refused;
+  return plan;
+}
+
+}  // namespace runahead

@@ -1,0 +1,52 @@
+// Decides, for one engine, how each prompt is prefilled.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <tuple>
+
+#include "engine/assumed_costs.h"
+#include "engine/tuned_files.h"
+#include "plan/planner.h"
+#include "runahead/options.h"
+
+namespace runahead {
+
+/// Holds what is known of the engine's costs: a partition table, a cost profile, or only the model's sizes. Remembers
+/// its plans. Not thread-safe.
+class PhasePlanner {
+ public:
+  PhasePlanner(WorkShape shape, ProfileKey key, std::vector<CpuRankShare> ranks, Tuned tuned);
+
+  [[nodiscard]] const WorkShape& shape() const { return shape_; }
+  [[nodiscard]] const ProfileKey& key() const { return key_; }
+  [[nodiscard]] const Tuned& tuned() const { return tuned_; }
+  /// Uses newer measurements from now on.
+  void Use(Tuned tuned);
+
+  /// Costs of all ranks while `active` work: measured where there is a profile.
+  [[nodiscard]] const ClusterCosts& CostsWhile(int active) const;
+
+  /// Throws ConfigError for options that do not fit the engine, and for kSearched and kPredicted where the table has
+  /// nothing for this length.
+  const PhasePlan& PlanFor(int64_t tokens, const PrefillOptions& options);
+
+ private:
+  [[nodiscard]] int ranks() const { return key_.ranks(); }
+  [[nodiscard]] PhasePlan Make(int64_t tokens, const PrefillOptions& options) const;
+  /// From the table, exactly or interpolated. Throws ConfigError when it has nothing.
+  [[nodiscard]] PhasePlan FromTable(int64_t tokens, const PrefillOptions& options) const;
+  [[nodiscard]] PhasePlan Auto(int64_t tokens, const PrefillOptions& options) const;
+  /// The best of the table's interpolated entries, or nothing where it does not reach.
+  [[nodiscard]] std::optional<PhasePlan> BestOfTable(int64_t tokens, const PrefillOptions& options) const;
+
+  using Question = std::tuple<int64_t, Strategy, int, PartitionKind, int>;  // the last one is the topology, -1: none
+
+  WorkShape shape_;
+  ProfileKey key_;
+  Tuned tuned_;
+  ClusterCosts assumed_;
+  std::map<Question, PhasePlan> plans_;
+};
+
+}  // namespace runahead

@@ -1,0 +1,92 @@
+#include "engine/tuned_files.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <system_error>
+
+#include "base/file.h"
+#include "runahead/error.h"
+
+namespace runahead {
+namespace {
+
+/// The file's content where it exists.
+std::optional<std::string> ReadIfThere(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return std::nullopt;
+  return ReadFile(path);
+}
+
+}  // namespace
+
+std::filesystem::path TunedFolder(const std::string& asked) {
+  if (!asked.empty()) return asked;
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0') {
+    return std::filesystem::path(cache) / "runahead";
+  }
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0') {
+    return std::filesystem::path(home) / ".cache" / "runahead";
+  }
+  throw ConfigError("the user's cache folder is not known: neither XDG_CACHE_HOME nor HOME is set");
+}
+
+std::filesystem::path ProfilePath(const std::filesystem::path& folder, const ProfileKey& key) {
+  return folder / fmt::format("profile-{}.json", key.FileStem());
+}
+
+std::filesystem::path TablePath(const std::filesystem::path& folder, const ProfileKey& key) {
+  return folder / fmt::format("partitions-{}.json", key.FileStem());
+}
+
+std::optional<CostProfile> LoadProfile(const std::filesystem::path& folder, const ProfileKey& key) {
+  const std::filesystem::path path = ProfilePath(folder, key);
+  const std::optional<std::string> text = ReadIfThere(path);
+  if (!text) return std::nullopt;
+  CostProfile profile = ParseCostProfile(*text, path.string());
+  profile.key.CheckFits(key, path.string());
+  return profile;
+}
+
+std::optional<PartitionTable> LoadTable(const std::filesystem::path& folder, const ProfileKey& key) {
+  const std::filesystem::path path = TablePath(folder, key);
+  const std::optional<std::string> text = ReadIfThere(path);
+  if (!text) return std::nullopt;
+  PartitionTable table = ParsePartitionTable(*text, path.string());
+  table.key.CheckFits(key, path.string());
+  return table;
+}
+
+Tuned LoadTuned(const std::string& asked, const ProfileKey& key) {
+  Tuned tuned;
+  const auto keep = [&](const Error& error) {
+    tuned.refused += (tuned.refused.empty() ? "" : "; ") + std::string(error.what());
+  };
+  std::filesystem::path folder;
+  try {
+    folder = TunedFolder(asked);
+  } catch (const ConfigError&) {
+    return tuned;  // no cache folder, nothing in it
+  }
+  try {
+    tuned.profile = LoadProfile(folder, key);
+  } catch (const Error& error) {
+    keep(error);
+  }
+  try {
+    tuned.table = LoadTable(folder, key);
+  } catch (const Error& error) {
+    keep(error);
+  }
+  return tuned;
+}
+
+void StoreTuned(const std::filesystem::path& path, const std::string& json) {
+  std::error_code error;
+  std::filesystem::create_directories(path.parent_path(), error);
+  if (error)
+    throw IoError(fmt::format("{}: cannot make the folder: {}", path.parent_path().string(), error.message()));
+  WriteFile(path, json);
+}
+
+}  // namespace runahead

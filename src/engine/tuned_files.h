@@ -1,0 +1,37 @@
+// Where `runahead tune` leaves what it measured.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "plan/cost_profile.h"
+#include "plan/partition_table.h"
+
+namespace runahead {
+
+/// What is known of one engine's model and devices.
+struct Tuned {
+  std::optional<CostProfile> profile;
+  std::optional<PartitionTable> table;
+  std::string refused;  // why a file that exists is not used; empty: none
+};
+
+/// `asked`, or runahead in the user's cache folder: $XDG_CACHE_HOME, or .cache in $HOME. Throws ConfigError when
+/// neither is set.
+std::filesystem::path TunedFolder(const std::string& asked);
+
+std::filesystem::path ProfilePath(const std::filesystem::path& folder, const ProfileKey& key);
+std::filesystem::path TablePath(const std::filesystem::path& folder, const ProfileKey& key);
+
+/// Reads what is there for `key`. Throws IoError or ConfigError for a file that cannot be used.
+std::optional<CostProfile> LoadProfile(const std::filesystem::path& folder, const ProfileKey& key);
+std::optional<PartitionTable> LoadTable(const std::filesystem::path& folder, const ProfileKey& key);
+
+/// Both, where a file that cannot be used is left out and named in `refused`: a prompt needs no measurements.
+Tuned LoadTuned(const std::string& asked, const ProfileKey& key);
+
+/// Makes the folder when it is missing. Throws IoError.
+void StoreTuned(const std::filesystem::path& path, const std::string& json);
+
+}  // namespace runahead

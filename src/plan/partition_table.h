@@ -1,0 +1,45 @@
+// The partition table of KVR-P: searched partitions by context length, and what lies between them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "plan/cost_profile.h"
+#include "plan/partition.h"
+#include "plan/scheme.h"
+
+namespace runahead {
+
+/// The best partition that a search found for the first so many ranks.
+struct TableEntry {
+  Scheme scheme = Scheme::kSingle;
+  Partition partition;
+  double ttft_s = 0;  // measured
+};
+
+/// Searched partitions of one model on one group of devices. A value.
+struct PartitionTable {
+  ProfileKey key;
+  std::vector<TableEntry> entries;
+
+  /// Adds an entry, in place of one with its scheme, ranks and length.
+  void Put(TableEntry entry);
+
+  /// The searched one for exactly this length, or nothing.
+  [[nodiscard]] const TableEntry* Find(Scheme scheme, int ranks, int64_t tokens) const;
+
+  /// KVR-P: cut points as fractions of the prompt, and the time per token, interpolated linearly over the logarithm
+  /// of the length between the entries to both sides. Up to twice beyond the outermost entry its fractions are kept;
+  /// further away, and where the table has no such entry, there is nothing.
+  [[nodiscard]] std::optional<TableEntry> Predict(Scheme scheme, int ranks, int64_t tokens) const;
+};
+
+/// Readable JSON.
+std::string ToJson(const PartitionTable& table);
+/// Throws ConfigError naming `origin`, the field and the value.
+PartitionTable ParsePartitionTable(std::string_view text, const std::string& origin);
+
+}  // namespace runahead

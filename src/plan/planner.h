@@ -1,0 +1,48 @@
+// Chooses the ranks, the topology and the cuts of a prompt.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "plan/cluster_costs.h"
+#include "plan/partition.h"
+#include "plan/scheme.h"
+#include "plan/work_shape.h"
+
+namespace runahead {
+
+/// How a prompt will be prefilled.
+struct PhasePlan {
+  std::vector<int> members;  // the ranks that take part, in the order of their chunks
+  Scheme scheme = Scheme::kSingle;
+  Partition partition;
+  double predicted_s = 0;  // TTFT; 0: not known
+  std::string reason;      // why it is so, in a line
+};
+
+/// Costs of all ranks while `active` of them work at once, which they slow each other down by.
+using CostsWhileActive = std::function<const ClusterCosts&(int active)>;
+
+struct PlanRequest {
+  int64_t tokens = 0;
+  int ranks = 0;                 // there are
+  bool may_leave_out = true;     // ranks that do not make it faster; otherwise all of `ranks` work
+  std::optional<Scheme> scheme;  // of several ranks; empty: the better of chain and direct
+  int64_t most_events = 200'000;  // simulated for each candidate
+};
+
+/// A rank more, or another topology, must make a plan faster by this share: what predictions differ by for no reason.
+inline constexpr double kPlannerNoise = 0.02;
+
+/// The `count` ranks that take the least time over an equal share of `tokens`, in their own order.
+std::vector<int> FastestRanks(const WorkShape& shape, const ClusterCosts& costs, int count, int64_t tokens);
+
+/// The fastest of: one rank, the two fastest, and so on to all of them (in steps of two beyond eight), in chains and
+/// direct, each with its best partition on the simulator. Deterministic. With fewer tokens than ranks, fewer ranks
+/// are used.
+PhasePlan ChoosePlan(const WorkShape& shape, const CostsWhileActive& costs, const PlanRequest& request);
+
+}  // namespace runahead

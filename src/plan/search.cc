@@ -1,0 +1,178 @@
+#include "plan/search.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <vector>
+
+#include "base/check.h"
+#include "plan/simulator.h"
+
+namespace runahead {
+namespace {
+
+constexpr int64_t kWholeGrid = 64;  // evaluations that a level's whole grid may take
+
+using Cuts = std::vector<int64_t>;
+
+/// Binomial coefficient, or a large number where it is one.
+int64_t Choose(int64_t n, int64_t k) {
+  constexpr int64_t kLarge = 1'000'000'000;
+  int64_t result = 1;
+  for (int64_t i = 1; i <= k; ++i) {
+    result = result * (n - k + i) / i;
+    if (result > kLarge) return kLarge;
+  }
+  return result;
+}
+
+class Search {
+ public:
+  Search(int64_t tokens, int ranks, const Objective& objective, const GridSearchOptions& options)
+      : tokens_(tokens), cuts_(ranks - 1), objective_(objective), options_(options) {}
+
+  SearchResult Run() {
+    Try(EvenPartition(tokens_, cuts_ + 1).cuts());
+    if (options_.start) Try(options_.start->cuts());
+    if (cuts_ > 0) {
+      int64_t step = std::max<int64_t>(1, tokens_ / options_.divisions);
+      if (Choose(tokens_ / step, cuts_) <= kWholeGrid) CoarseGrid(Cuts{0}, step);
+      while (true) {
+        while (Level(step) && !Spent()) {
+        }
+        if (step <= std::max<int64_t>(1, options_.finest) || Spent()) break;
+        step = std::max<int64_t>(std::max<int64_t>(1, options_.finest), step / 2);
+      }
+    }
+    return {Partition(best_), best_cost_, static_cast<int>(seen_.size())};
+  }
+
+ private:
+  [[nodiscard]] bool Spent() const { return seen_.size() >= static_cast<size_t>(options_.most_evaluations); }
+
+  /// True when `cuts` are better than all before.
+  bool Try(const Cuts& cuts) {
+    const bool increases = std::adjacent_find(cuts.begin(), cuts.end(), std::greater_equal<>()) == cuts.end();
+    if (!increases || (Spent() && !best_.empty()) || seen_.contains(cuts)) return false;
+    const double cost = objective_(Partition(cuts));
+    seen_.emplace(cuts, cost);
+    if (!best_.empty() && !(cost < best_cost_)) return false;
+    best_ = cuts;
+    best_cost_ = cost;
+    return true;
+  }
+
+  /// All cuts on multiples of `step`; `chosen` are the first of them.
+  void CoarseGrid(const Cuts& chosen, int64_t step) {
+    if (static_cast<int>(chosen.size()) == cuts_ + 1) {
+      Cuts cuts = chosen;
+      cuts.push_back(tokens_);
+      Try(cuts);
+      return;
+    }
+    for (int64_t cut = chosen.back() + step; cut < tokens_; cut += step) {
+      Cuts longer = chosen;
+      longer.push_back(cut);
+      CoarseGrid(longer, step);
+    }
+  }
+
+  /// One look around the best; true when it got better.
+  bool Level(int64_t step) {
+    const Cuts center = best_;
+    const double before = best_cost_;
+    int64_t box = 1;
+    for (int i = 0; i < cuts_ && box <= kWholeGrid; ++i) box *= 3;
+    if (box <= kWholeGrid) {
+      Box(center, 1, step);
+    } else {
+      Axes(step);
+    }
+    return best_cost_ < before;
+  }
+
+  void Box(const Cuts& cuts, size_t index, int64_t step) {
+    if (index + 1 == cuts.size()) {
+      Try(cuts);
+      return;
+    }
+    for (const int64_t move : {int64_t{0}, -step, step}) {
+      Cuts moved = cuts;
+      moved[index] += move;
+      Box(moved, index + 1, step);
+    }
+  }
+
+  /// Along each axis in turn, from wherever the best is by then.
+  void Axes(int64_t step) {
+    for (size_t index = 1; index <= static_cast<size_t>(cuts_); ++index) {
+      for (const bool all_behind : {false, true}) {
+        for (const int64_t move : {-step, step}) {
+          Cuts moved = best_;
+          const size_t last = all_behind ? static_cast<size_t>(cuts_) : index;
+          for (size_t i = index; i <= last; ++i) moved[i] += move;
+          Try(moved);
+        }
+      }
+    }
+  }
+
+  int64_t tokens_;
+  int cuts_;  // between the ends
+  const Objective& objective_;
+  const GridSearchOptions& options_;
+  std::map<Cuts, double> seen_;
+  Cuts best_;
+  double best_cost_ = std::numeric_limits<double>::infinity();
+};
+
+}  // namespace
+
+SearchResult GridSearch(int64_t tokens, int ranks, const Objective& objective, const GridSearchOptions& options) {
+  CHECK_GT(tokens, 0);
+  CHECK_GT(ranks, 0);
+  CHECK_GT(options.divisions, 0);
+  return Search(tokens, static_cast<int>(std::min<int64_t>(tokens, ranks)), objective, options).Run();
+}
+
+Partition BalancedCompute(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens) {
+  if (!IsRunahead(scheme)) return EvenPartition(tokens, costs.ranks());
+  const double inner = shape.layers - 1;
+  const auto seconds = [&](int rank, int64_t begin, int64_t end) {
+    const RowCost cost = costs.devices[static_cast<size_t>(rank)].At(end - begin);
+    double pairs = 0;
+    if (shape.windows.empty()) {
+      pairs = inner * static_cast<double>(CausalPairs(begin, end, 0));
+    } else {
+      for (int layer = 0; layer + 1 < shape.layers; ++layer) {
+        pairs += static_cast<double>(CausalPairs(begin, end, shape.window(layer)));
+      }
+    }
+    return cost.before_s + inner * cost.layer_s + cost.pair_s * pairs;
+  };
+  return BalancedPartition(tokens, costs.ranks(), seconds);
+}
+
+SearchResult SolvePartition(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens,
+                            int64_t most_events) {
+  const Partition balanced = BalancedCompute(shape, costs, scheme, tokens);
+  const bool fewer = balanced.ranks() < costs.ranks();
+  std::vector<int> first;
+  for (int rank = 0; rank < balanced.ranks(); ++rank) first.push_back(rank);
+  const ClusterCosts used = fewer ? costs.Select(first) : costs;
+  const Simulation simulation = Simulate(shape, used, scheme, balanced);
+  const int64_t affordable = most_events / std::max<int64_t>(1, simulation.events);
+  if (!IsRunahead(scheme) || balanced.ranks() == 1 || affordable < 2) return {balanced, simulation.ttft_s, 1};
+  constexpr int kEnough = 400;
+  constexpr int64_t kFinestShare = 1024;  // of the prompt
+  GridSearchOptions options;
+  options.divisions = 32;  // the start is good already
+  options.finest = std::max<int64_t>(1, tokens / kFinestShare);
+  options.most_evaluations = static_cast<int>(std::min<int64_t>(kEnough, affordable));
+  options.start = balanced;
+  return GridSearch(
+      tokens, used.ranks(),
+      [&](const Partition& partition) { return Simulate(shape, used, scheme, partition).ttft_s; }, options);
+}
+
+}  // namespace runahead

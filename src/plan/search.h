@@ -1,0 +1,45 @@
+// Searches for the partition of the lowest cost, measured or simulated.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+#include "plan/cluster_costs.h"
+#include "plan/partition.h"
+#include "plan/scheme.h"
+#include "plan/work_shape.h"
+
+namespace runahead {
+
+/// What a partition costs; lower is better.
+using Objective = std::function<double(const Partition&)>;
+
+struct GridSearchOptions {
+  int divisions = 8;           // of the prompt, for the coarsest grid of cut points
+  int64_t finest = 1;          // the last level's step, in tokens
+  int most_evaluations = 400;  // of the objective
+  std::optional<Partition> start;  // looked at besides the coarsest grid
+};
+
+struct SearchResult {
+  Partition partition;
+  double cost = 0;
+  int evaluations = 0;
+};
+
+/// KVR-S, the hierarchical grid search of KV-Runahead (section 4): a coarse grid over the cut points, then finer and
+/// finer ones around the best so far, which a level follows as long as it gets better. Where a whole grid would take
+/// too many evaluations (many ranks), it goes along its axes: each cut alone, and each together with all behind it.
+/// Uses min(ranks, tokens) ranks. Deterministic for a deterministic objective.
+SearchResult GridSearch(int64_t tokens, int ranks, const Objective& objective, const GridSearchOptions& options = {});
+
+/// The chunks whose compute takes equally long on their devices, transfers left out: a direct solve, no search.
+Partition BalancedCompute(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens);
+
+/// The best partition for `scheme` on all ranks of `costs`: the direct solve, improved by the grid search on the
+/// simulator while simulating stays below `most_events` events. Schemes whose chunks are not free get even ones.
+SearchResult SolvePartition(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens,
+                            int64_t most_events = 2'000'000);
+
+}  // namespace runahead

@@ -1,0 +1,43 @@
+#include "plan/work_shape.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace runahead {
+namespace {
+
+/// Pairs of the queries [0, end).
+int64_t PairsUpTo(int64_t end, int64_t window) {
+  const int64_t growing = window == 0 ? end : std::min(end, window);
+  return growing * (growing + 1) / 2 + (end - growing) * window;
+}
+
+}  // namespace
+
+double WorkShape::KeyValueFlops() const {
+  return 2 * static_cast<double>(hidden) * 2 * static_cast<double>(kv_features());
+}
+
+double WorkShape::OtherLinearFlops() const {
+  const double mlp = mlp_matrices * static_cast<double>(ffn);
+  return 2 * static_cast<double>(hidden) * (2 * static_cast<double>(q_features()) + mlp);
+}
+
+std::string WorkShape::ToString() const {
+  std::string text = fmt::format("{} layers, hidden {}, {}/{} heads of {}, ffn {} x {}, vocabulary {}, {} bytes", layers,
+                                 hidden, q_heads, kv_heads, head_dim, mlp_matrices, ffn, vocab, element_bytes);
+  const bool windowed = std::any_of(windows.begin(), windows.end(), [](int64_t window) { return window != 0; });
+  if (windowed) text += fmt::format(", windows {}", fmt::join(windows, "/"));
+  return text;
+}
+
+int64_t CausalPairs(int64_t begin, int64_t end, int64_t window) {
+  CHECK(0 <= begin && begin <= end);
+  return PairsUpTo(end, window) - PairsUpTo(begin, window);
+}
+
+}  // namespace runahead

@@ -1,0 +1,49 @@
+// What of a model decides how much there is to compute and to move.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace runahead {
+
+/// The sizes of a decoder and of an element of its compute dtype. A plain value, so that plans need no model.
+struct WorkShape {
+  int layers = 0;
+  int64_t hidden = 0;
+  int64_t q_heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t ffn = 0;
+  int64_t vocab = 0;
+  int mlp_matrices = 3;          // gate, up and down; 2 where the MLP is not gated
+  size_t element_bytes = 2;      // of compute and cache
+  std::vector<int64_t> windows;  // [layers], positions that a query sees in each; 0: all. Empty: all everywhere
+
+  [[nodiscard]] int64_t q_features() const { return q_heads * head_dim; }
+  [[nodiscard]] int64_t kv_features() const { return kv_heads * head_dim; }
+  [[nodiscard]] int64_t window(int layer) const { return windows.empty() ? 0 : windows[static_cast<size_t>(layer)]; }
+  /// K and V of one token in one layer.
+  [[nodiscard]] size_t RowBytes() const { return 2 * static_cast<size_t>(kv_features()) * element_bytes; }
+  /// FLOPs of one token's keys and values in one layer.
+  [[nodiscard]] double KeyValueFlops() const;
+  /// FLOPs of everything else that one token's matmuls do in one layer: query, output, MLP.
+  [[nodiscard]] double OtherLinearFlops() const;
+  [[nodiscard]] double LinearFlops() const { return KeyValueFlops() + OtherLinearFlops(); }
+  /// FLOPs of a query and a position it sees, over all heads of one layer.
+  [[nodiscard]] double PairFlops() const { return 4 * static_cast<double>(q_features()); }
+  [[nodiscard]] double HeadFlops() const { return 2 * static_cast<double>(hidden) * static_cast<double>(vocab); }
+  /// Bytes of one layer's matrices.
+  [[nodiscard]] double LayerWeightBytes() const { return LinearFlops() / 2 * static_cast<double>(element_bytes); }
+
+  /// Every size in one line, the key of what was measured for this shape.
+  [[nodiscard]] std::string ToString() const;
+
+  friend bool operator==(const WorkShape&, const WorkShape&) = default;
+};
+
+/// Pairs of a query in [begin, end) and a position it sees: its own and those before it, within `window` (0: all).
+int64_t CausalPairs(int64_t begin, int64_t end, int64_t window);
+
+}  // namespace runahead

@@ -1,0 +1,14 @@
+// A rank that computes more slowly than it could, for experiments with unequal ranks.
+#pragma once
+
+#include <memory>
+
+#include "prefill/exchanges.h"
+
+namespace runahead {
+
+/// Wraps `inner` so that every stretch of compute of a prompt phase takes `slowdown` times as long: the rank's thread
+/// spins for the rest before it goes on to the exchange. Only the decode phase keeps its speed.
+std::unique_ptr<PrefillExchange> MakeSlowExchange(std::unique_ptr<PrefillExchange> inner, double slowdown);
+
+}  // namespace runahead
