@@ -102,7 +102,10 @@ void Bpe::AddMerge(std::string_view left, std::string_view right, uint32_t rank)
   };
   const int32_t left_id = id_of(left);
   const int32_t right_id = id_of(right);
-  const int32_t merged_id = id_of(std::string(left).append(right));
+  const std::string merged = std::string(left).append(right);
+  // Most files number the merged tokens in the order of the merges, which saves a look-up.
+  const int32_t next_id = merged_.empty() ? 0 : merged_.back() + 1;
+  const int32_t merged_id = vocab_.TokenOf(next_id) == merged ? next_id : id_of(merged);
   merges_.Set(uint64_t{static_cast<uint32_t>(left_id)} << 32 | static_cast<uint32_t>(right_id),
               uint64_t{rank} << 32 | static_cast<uint32_t>(merged_id));
   merged_.push_back(merged_id);
