@@ -83,12 +83,6 @@ int32_t AddedTokens::Find(std::string_view content) const {
   return found == ids_.end() ? kNoToken : found->second;
 }
 
-std::optional<std::string_view> AddedTokens::TokenOf(int32_t id) const {
-  const auto found = tokens_.find(id);
-  if (found == tokens_.end()) return std::nullopt;
-  return found->second.content;
-}
-
 void AddedTokens::Split(std::string_view text, const Trie& trie, std::vector<Section>& sections) const {
   size_t done = 0;
   size_t from = 0;

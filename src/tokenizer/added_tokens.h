@@ -3,7 +3,6 @@
 
 #include <array>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -54,7 +53,7 @@ class AddedTokens {
   }
 
   [[nodiscard]] int32_t Find(std::string_view content) const;
-  [[nodiscard]] std::optional<std::string_view> TokenOf(int32_t id) const;  // nothing for other ids
+  [[nodiscard]] const std::unordered_map<int32_t, AddedToken>& tokens() const { return tokens_; }  // by id
   [[nodiscard]] bool IsSpecial(std::string_view content) const { return special_.contains(std::string(content)); }
   [[nodiscard]] int32_t end_id() const { return end_id_; }  // one past the largest id
 

@@ -80,9 +80,10 @@ class Encoding {
 void TokenizerParts::IndexTokens() {
   tokens.resize(static_cast<size_t>(std::max(model->vocab().end_id(), added_tokens.end_id())));
   for (int32_t id = 0; id < static_cast<int32_t>(tokens.size()); ++id) {
-    auto text = added_tokens.TokenOf(id);
-    if (!text.has_value()) text = model->vocab().TokenOf(id);
-    if (text.has_value()) tokens[static_cast<size_t>(id)] = {*text, added_tokens.IsSpecial(*text)};
+    if (const auto text = model->vocab().TokenOf(id)) tokens[static_cast<size_t>(id)] = {*text, false};
+  }
+  for (const auto& [id, token] : added_tokens.tokens()) {
+    tokens[static_cast<size_t>(id)] = {token.content, added_tokens.IsSpecial(token.content)};
   }
 }
 

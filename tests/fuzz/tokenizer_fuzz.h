@@ -1,6 +1,7 @@
 // What is done with a tokenizer that a fuzzed file made: short texts there and back.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "fuzz_folder.h"
@@ -23,9 +24,11 @@ inline void UseTokenizer(const Tokenizer& tokenizer) {
       if (streamed + stream.Flush() != decoded) __builtin_trap();
     });
   }
+  StreamDecoder stream(tokenizer, false);
   for (int32_t id = 0; id < std::min(tokenizer.vocab_size(), 300); ++id) {
-    MayRefuse([&] { static_cast<void>(tokenizer.Decode(std::vector<int32_t>{id}, false)); });
+    MayRefuse([&] { static_cast<void>(stream.Feed(id)); });
   }
+  MayRefuse([&] { static_cast<void>(stream.Flush()); });
 }
 
 }  // namespace runahead::fuzz
