@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Compares the token ids of a command with those of Hugging Face's tokenizers on many nasty texts.
+"""Compares the token ids of a command, and the texts they decode to, with Hugging Face's tokenizers on many nasty texts.
 
     tools/compare_tokenizers.py --command "build/release/bin/runahead tokenize" MODEL_DIR...
 
 For every model folder (with a tokenizer.json) the command is run as `COMMAND --model DIR --json-lines [--no-special]`
-and must print one JSON list of ids per input line, each input line being a JSON string. The reference is
-transformers' PreTrainedTokenizerFast on the same folder. Needs: pip install transformers tokenizers.
+and must print one JSON list of ids per input line, each input line being a JSON string; with `--decode` it must turn
+such lists back into JSON strings. The reference is transformers' PreTrainedTokenizerFast on the same folder;
+tools/make_tokenizers.py makes folders of many families. Needs: pip install transformers tokenizers.
 Prints every difference (up to --show) and exits with 1 when there is one.
 """
 
@@ -54,6 +55,12 @@ POOLS = [
     "¡¿§¶†‡•…–—‘’“”«»‹›€£¥©®™",
 ]
 
+# What stands beside special tokens: their flags look at spaces, word characters, and what a normalizer changes.
+NEIGHBOURS = [
+    "", "", "", " ", "  ", "\n", "\t ", "x", "\u00a0", "\u3000", "\u2581", "\u2028", "\u0085", "\x1c", "\u200b", "\u200d",
+    "_", "0", "é", "e\u0301", "\u0301", "日", "ﬁ", "\u180e", "🙂", "-", "<", "|>", "'s",
+]  # fmt: skip
+
 
 def random_character(rng):
     """Any assigned character; private and unassigned ones now and then."""
@@ -73,7 +80,7 @@ def random_text(rng, special, corpus):
             pool = rng.choice(POOLS)
             parts.append("".join(rng.choice(pool) for _ in range(rng.randrange(1, 12))))
         elif kind < 0.65 and special:
-            parts.append(rng.choice(("", " ", "  ", "\n")) + rng.choice(special) + rng.choice(("", " ", "\t ", "x")))
+            parts.append(rng.choice(NEIGHBOURS) + rng.choice(special) + rng.choice(NEIGHBOURS))
         elif kind < 0.75:
             parts.append("".join(random_character(rng) for _ in range(rng.randrange(1, 8))))
         elif kind < 0.9 and corpus:
@@ -105,32 +112,48 @@ def texts_for(tokenizer, count, seed, corpus):
     return texts
 
 
-def ids_of_command(command, model, texts, add_special):
-    line = shlex.split(command) + ["--model", str(model), "--json-lines"] + ([] if add_special else ["--no-special"])
+def run_command(command, model, lines, flags):
+    line = shlex.split(command) + ["--model", str(model), "--json-lines"] + flags
     # ASCII only, so that no character can be taken for the end of a line.
-    source = "".join(json.dumps(text) + "\n" for text in texts)
+    source = "".join(json.dumps(value) + "\n" for value in lines)
     run = subprocess.run(line, input=source, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         sys.exit(f"{shlex.join(line)} ends with {run.returncode}: {run.stderr.strip()}")
-    return [json.loads(answer) for answer in run.stdout.splitlines()]
+    answers = [json.loads(answer) for answer in run.stdout.split("\n")[:-1]]
+    if len(answers) != len(lines):
+        sys.exit(f"{model}: {len(answers)} answers for {len(lines)} lines")
+    return answers
+
+
+def random_ids(tokenizer, count, seed):
+    rng = random.Random(seed)
+    ids = sorted(tokenizer.get_vocab().values())
+    return [[rng.choice(ids) for _ in range(rng.randrange(1, 12))] for _ in range(count)]
 
 
 def compare(model, options, corpus):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(model))
     texts = texts_for(tokenizer, options.count, options.seed, corpus)
     differences = 0
-    for add_special in (True, False):
-        wanted = tokenizer(texts, add_special_tokens=add_special)["input_ids"]
-        got = ids_of_command(options.command, model, texts, add_special)
-        if len(got) != len(texts):
-            sys.exit(f"{model}: {len(got)} answers for {len(texts)} texts")
-        for text, ours, theirs in zip(texts, got, wanted):
-            if ours == theirs:
-                continue
-            differences += 1
-            if differences <= options.show:
-                print(f"  {text!r}\n    command      {ours}\n    transformers {theirs}")
-    print(f"{model}: {len(texts)} texts, with and without special tokens: {differences} differences")
+
+    def report(source, ours, theirs):
+        nonlocal differences
+        if ours == theirs:
+            return
+        differences += 1
+        if differences <= options.show:
+            print(f"  {source!r}\n    command      {ours!r}\n    transformers {theirs!r}")
+
+    for flags in ([], ["--no-special"]):
+        wanted = tokenizer(texts, add_special_tokens=not flags)["input_ids"]
+        for line in zip(texts, run_command(options.command, model, texts, flags), wanted):
+            report(*line)
+        lists = wanted + random_ids(tokenizer, options.count, options.seed)
+        # The flag that leaves special tokens out when encoding keeps them when decoding.
+        texts_back = run_command(options.command, model, lists, ["--decode", *flags])
+        for ids, text in zip(lists, texts_back):
+            report(ids, text, tokenizer.decode(ids, bool(not flags), clean_up_tokenization_spaces=False))
+    print(f"{model}: {len(texts)} texts, there and back, with and without special tokens: {differences} differences")
     return differences
 
 

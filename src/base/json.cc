@@ -2,10 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <set>
-#include <sstream>
+#include <utility>
 #include <vector>
 
 #include "base/file.h"
@@ -14,7 +13,7 @@
 namespace runahead {
 namespace {
 
-constexpr int kMaxDepth = 64;
+constexpr size_t kMaxDepth = 64;
 constexpr size_t kMaxShownValue = 80;
 
 std::string Shorten(std::string text) {
@@ -24,27 +23,116 @@ std::string Shorten(std::string text) {
 
 std::string Show(const Json& value) { return Shorten(value.dump(-1, ' ', false, Json::error_handler_t::replace)); }
 
+/// Builds a document while it is read, and refuses what JSON allows but no file of a model has: deep nesting and
+/// objects with a key twice. Objects are built when they end, from sorted members, which is several times faster for
+/// the vocabularies of tokenizers than to look for the place of each.
+class Builder final : public nlohmann::json_sax<Json> {
+ public:
+  explicit Builder(const std::string& origin) : origin_(origin) {}
+
+  Json Take() { return std::move(root_); }
+
+  bool null() override { return Put(nullptr); }
+  bool boolean(bool value) override { return Put(value); }
+  bool number_integer(number_integer_t value) override { return Put(value); }
+  bool number_unsigned(number_unsigned_t value) override { return Put(value); }
+  bool number_float(number_float_t value, const string_t& /*text*/) override { return Put(value); }
+  bool string(string_t& value) override { return Put(std::move(value)); }
+  bool binary(binary_t& value) override { return Put(std::move(value)); }
+
+  bool start_object(size_t /*members*/) override { return Begin(); }
+  bool start_array(size_t /*elements*/) override { return Begin(); }
+
+  bool key(string_t& name) override {
+    open_.back().keys.push_back({PrefixOf(name), open_.back().values.size(), std::move(name)});
+    return true;
+  }
+
+  bool end_array() override {
+    Json::array_t values = std::move(open_.back().values);
+    open_.pop_back();
+    return Put(std::move(values));
+  }
+
+  bool end_object() override {
+    std::vector<Key> keys = std::move(open_.back().keys);
+    Json::array_t values = std::move(open_.back().values);
+    open_.pop_back();
+    std::sort(keys.begin(), keys.end());
+    Json::object_t members;
+    for (Key& key : keys) {
+      const size_t before = members.size();
+      const auto member = members.try_emplace(members.end(), std::move(key.name), std::move(values[key.value]));
+      if (members.size() == before) {
+        throw ConfigError(fmt::format("{}: key {} appears twice in one object", origin_, Show(Json(member->first))));
+      }
+    }
+    return Put(std::move(members));
+  }
+
+  bool parse_error(size_t /*position*/, const std::string& /*token*/,
+                   const nlohmann::detail::exception& error) override {
+    throw ConfigError(fmt::format("{}: not valid JSON: {}", origin_, Shorten(error.what())));
+  }
+
+ private:
+  struct Key {
+    uint64_t prefix;  // orders most names at once
+    size_t value;     // index in values
+    std::string name;
+
+    bool operator<(const Key& other) const {
+      return prefix != other.prefix ? prefix < other.prefix : name < other.name;
+    }
+  };
+
+  /// An object or array that has not ended.
+  struct Open {
+    std::vector<Key> keys;  // of an object
+    Json::array_t values;
+  };
+
+  // The first eight bytes as a number that sorts as they do.
+  static uint64_t PrefixOf(const std::string& name) {
+    uint64_t prefix = 0;
+    for (size_t i = 0; i < sizeof(prefix); ++i) {
+      prefix = prefix << 8 | (i < name.size() ? static_cast<uint8_t>(name[i]) : 0);
+    }
+    return prefix;
+  }
+
+  bool Put(Json value) {
+    if (open_.empty()) {
+      root_ = std::move(value);
+    } else {
+      open_.back().values.push_back(std::move(value));
+    }
+    return true;
+  }
+
+  bool Begin() {
+    if (open_.size() == kMaxDepth) {
+      throw ConfigError(fmt::format("{}: JSON is nested deeper than {} levels", origin_, kMaxDepth));
+    }
+    open_.emplace_back();
+    return true;
+  }
+
+  const std::string& origin_;
+  Json root_;
+  std::vector<Open> open_;  // the innermost last
+};
+
 }  // namespace
 
 Json ParseJson(std::string_view text, const std::string& origin) {
-  std::vector<std::set<std::string>> keys;  // of the objects that are open
-  const Json::parser_callback_t guard = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kMaxDepth)
-      throw ConfigError(fmt::format("{}: JSON is nested deeper than {} levels", origin, kMaxDepth));
-    if (event == Json::parse_event_t::object_start) {
-      keys.emplace_back();
-    } else if (event == Json::parse_event_t::object_end) {
-      keys.pop_back();
-    } else if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
-      throw ConfigError(fmt::format("{}: key {} appears twice in one object", origin, Show(parsed)));
-    }
-    return true;
-  };
+  Builder builder(origin);
   try {
-    return Json::parse(text.begin(), text.end(), guard);
+    Json::sax_parse(text.begin(), text.end(), &builder);
   } catch (const Json::exception& error) {
     throw ConfigError(fmt::format("{}: not valid JSON: {}", origin, Shorten(error.what())));
   }
+  return builder.Take();
 }
 
 Json LoadJson(const std::filesystem::path& path) { return ParseJson(ReadFile(path), path.string()); }

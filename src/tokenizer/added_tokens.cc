@@ -83,12 +83,6 @@ int32_t AddedTokens::Find(std::string_view content) const {
   return found == ids_.end() ? kNoToken : found->second;
 }
 
-std::optional<std::string_view> AddedTokens::TokenOf(int32_t id) const {
-  const auto found = tokens_.find(id);
-  if (found == tokens_.end()) return std::nullopt;
-  return found->second.content;
-}
-
 void AddedTokens::Split(std::string_view text, const Trie& trie, std::vector<Section>& sections) const {
   size_t done = 0;
   size_t from = 0;
@@ -110,19 +104,10 @@ void AddedTokens::Split(std::string_view text, const Trie& trie, std::vector<Sec
 
 void AddedTokens::Trie::Add(std::string_view text, int32_t id) {
   if (text.empty()) return;
-  if (ids_.size() == 1) prefix_ = text;
+  if (texts_.empty()) prefix_ = text;
   const auto differs = std::mismatch(prefix_.begin(), prefix_.end(), text.begin(), text.end()).first;
   prefix_.erase(differs, prefix_.end());
-  uint64_t node = 0;
-  for (const char byte : text) {
-    const uint64_t key = node << 8 | static_cast<uint8_t>(byte);
-    node = children_.Find(key);
-    if (node != FlatMap::kNone) continue;
-    node = ids_.size();
-    ids_.push_back(kNoToken);
-    children_.Set(key, node);
-  }
-  if (ids_[node] == kNoToken) ids_[node] = id;
+  texts_.Add(text, id);
   starts_[static_cast<uint8_t>(text[0])] = true;
 }
 
@@ -136,18 +121,13 @@ size_t AddedTokens::Trie::NextCandidate(std::string_view text, size_t from) cons
 }
 
 bool AddedTokens::Trie::FindFirst(std::string_view text, size_t from, size_t& begin, size_t& end, int32_t& id) const {
-  if (ids_.size() == 1) return false;
+  if (texts_.empty()) return false;
   for (begin = NextCandidate(text, from); begin < text.size(); begin = NextCandidate(text, begin + 1)) {
-    id = kNoToken;
-    uint64_t node = 0;
-    for (size_t at = begin; at < text.size(); ++at) {
-      node = children_.Find(node << 8 | static_cast<uint8_t>(text[at]));
-      if (node == FlatMap::kNone) break;
-      if (ids_[node] == kNoToken) continue;
-      id = ids_[node];
-      end = at + 1;
-    }
-    if (id != kNoToken) return true;
+    const ByteTrie::Match match = texts_.LongestPrefix(text.substr(begin));
+    if (match.value == ByteTrie::kNone) continue;
+    end = begin + match.length;
+    id = match.value;
+    return true;
   }
   return false;
 }

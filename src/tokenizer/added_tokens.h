@@ -3,15 +3,14 @@
 
 #include <array>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
+#include "tokenizer/byte_trie.h"
 #include "tokenizer/component.h"
-#include "tokenizer/flat_map.h"
 #include "tokenizer/normalizer.h"
 #include "tokenizer/vocab.h"
 
@@ -54,12 +53,12 @@ class AddedTokens {
   }
 
   [[nodiscard]] int32_t Find(std::string_view content) const;
-  [[nodiscard]] std::optional<std::string_view> TokenOf(int32_t id) const;  // nothing for other ids
+  [[nodiscard]] const std::unordered_map<int32_t, AddedToken>& tokens() const { return tokens_; }  // by id
   [[nodiscard]] bool IsSpecial(std::string_view content) const { return special_.contains(std::string(content)); }
   [[nodiscard]] int32_t end_id() const { return end_id_; }  // one past the largest id
 
  private:
-  /// The texts to look for, as a tree over bytes.
+  /// The texts to look for.
   class Trie {
    public:
     // A text that is there already keeps its id.
@@ -70,10 +69,9 @@ class AddedTokens {
    private:
     [[nodiscard]] size_t NextCandidate(std::string_view text, size_t from) const;
 
-    FlatMap children_;                    // node << 8 | byte, to node; node 0 is the root
-    std::vector<int32_t> ids_{kNoToken};  // [node]
-    std::string prefix_;                  // that all texts share
-    std::array<bool, 256> starts_{};      // by the first byte of some text
+    ByteTrie texts_;
+    std::string prefix_;              // that all texts share
+    std::array<bool, 256> starts_{};  // by the first byte of some text
   };
 
   void Split(std::string_view text, const Trie& trie, std::vector<Section>& sections) const;

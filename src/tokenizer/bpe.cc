@@ -61,6 +61,7 @@ void Bpe::MergeWord(std::string_view word, BpeScratch& scratch) const {
   } else {
     MergeLong(scratch);
   }
+  if (!extra_symbols_.empty()) ResolveSymbols(scratch.ids);
 }
 
 // One symbol per character; unknown characters become their bytes' tokens, or the unknown token, or nothing.
@@ -109,7 +110,7 @@ void Bpe::MergeShort(std::vector<int32_t>& ids) const {
   while (pairs > 0) {
     size_t best = 0;  // the leftmost of equals
     for (size_t i = 1; i < pairs; ++i) {
-      if (merges[i] < merges[best]) best = i;
+      if (RankOf(merges[i]) < RankOf(merges[best])) best = i;
     }
     if (merges[best] == FlatMap::kNone) break;
     ids[best] = MergedOf(merges[best]);
@@ -125,19 +126,20 @@ void Bpe::MergeShort(std::vector<int32_t>& ids) const {
 }
 
 void Bpe::MergeLong(BpeScratch& scratch) const {
-  if (!scratch.queue.has_value()) scratch.queue.emplace(merged_.size());
+  if (!scratch.queue.has_value()) scratch.queue.emplace(ranks_);
   std::vector<BpeScratch::Symbol>& symbols = scratch.symbols;
   const auto count = static_cast<uint32_t>(scratch.ids.size());
   symbols.resize(count);
   for (uint32_t i = 0; i < count; ++i) {
-    symbols[i] = {scratch.ids[i], i == 0 ? kNoSymbol : i - 1, i + 1 == count ? kNoSymbol : i + 1, kNoRank};
+    symbols[i] = {scratch.ids[i], i == 0 ? kNoSymbol : i - 1, i + 1 == count ? kNoSymbol : i + 1, kNoRank, kNoToken};
   }
   const auto offer = [&](uint32_t position) {
     BpeScratch::Symbol& left = symbols[position];
     left.rank = kNoRank;
     if (left.next == kNoSymbol) return;
-    const int32_t right = symbols[left.next].id;
-    left.rank = RankOf(MergeOf(left.id, right));
+    const uint64_t merge = MergeOf(left.id, symbols[left.next].id);
+    left.rank = RankOf(merge);
+    left.merged = MergedOf(merge);
     if (left.rank != kNoRank) scratch.queue->Push({left.rank, position});
   };
   for (uint32_t i = 0; i < count; ++i) offer(i);
@@ -146,7 +148,7 @@ void Bpe::MergeLong(BpeScratch& scratch) const {
     if (left.rank != entry.rank) continue;  // one of the two has merged with another since
     BpeScratch::Symbol& right = symbols[left.next];
     right.rank = kNoRank;
-    left.id = merged_[entry.rank];
+    left.id = left.merged;
     left.next = right.next;
     if (left.next != kNoSymbol) symbols[left.next].previous = entry.position;
     offer(entry.position);
@@ -177,6 +179,23 @@ bool Bpe::MayJoin(char32_t left, char32_t right) const {
 }
 
 // An unknown character may fuse with an unknown neighbour, or vanish and let its neighbours meet.
-bool Bpe::MaySplitAt(char32_t character) const { return all_bytes_ || CharacterId(character) != kNoToken; }
+bool Bpe::MaySplitAt(char32_t character) const {
+  if (all_bytes_) return true;
+  const int32_t id = CharacterId(character);
+  return id != kNoToken && id < vocab_.end_id();
+}
+
+// Symbols that no merge took become their bytes' tokens, or one unknown token with their neighbours.
+void Bpe::ResolveSymbols(std::vector<int32_t>& ids) const {
+  std::vector<int32_t> resolved;
+  for (const int32_t id : ids) {
+    const bool extra = id >= vocab_.end_id();
+    if (extra && AppendBytes(extra_symbols_[static_cast<size_t>(id - vocab_.end_id())], resolved)) continue;
+    const int32_t token = extra ? unknown_id_ : id;
+    if (token == unknown_id_ && !resolved.empty() && resolved.back() == unknown_id_) continue;
+    resolved.push_back(token);
+  }
+  ids = std::move(resolved);
+}
 
 }  // namespace runahead::tokenizer

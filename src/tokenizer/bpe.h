@@ -22,7 +22,8 @@ struct BpeScratch {
     int32_t id;
     uint32_t previous;
     uint32_t next;
-    uint32_t rank;  // of the pair with the next symbol, or kNoRank
+    uint32_t rank;   // of the pair with the next symbol, or kNoRank
+    int32_t merged;  // what the pair becomes
   };
 
   WordCache words;
@@ -31,12 +32,18 @@ struct BpeScratch {
   std::optional<MergeQueue> queue;
 };
 
-/// The model of a tokenizer.json whose type is BPE. Immutable; Encode may run on many threads, each with its scratch.
-/// Time is linear in the length of the text, whatever the lengths of the words.
+/// The model of a tokenizer.json or a SentencePiece file whose type is BPE. Immutable; Encode may run on many
+/// threads, each with its scratch. Time is linear in the length of the text, whatever the lengths of the words.
 class Bpe {
  public:
+  using Scratch = BpeScratch;
+
   /// `model` is the file's object of that name. Throws ConfigError.
   explicit Bpe(const JsonObject& model);
+
+  /// Any two neighbours merge that together are a normal piece, those with the highest score first. Throws
+  /// ConfigError, opening with `origin`.
+  Bpe(const SentencePieceFile& file, const std::string& origin);
 
   /// Appends the ids of one piece of UTF-8 text. Throws ConfigError when a character needs an unknown token that the
   /// vocabulary lacks.
@@ -45,9 +52,14 @@ class Bpe {
   [[nodiscard]] const Vocab& vocab() const { return vocab_; }
 
  private:
+  void SetCharacter(std::string_view token, int32_t id);
+  void FillAsciiJoins();
   void LoadSpecialTokens(const JsonObject& model);
   void LoadMerges(const JsonObject& model);
-  void AddMerge(std::string_view left, std::string_view right, uint32_t rank);
+  int32_t AddMerge(std::string_view left, std::string_view right, uint32_t rank, int32_t guess);
+  void LoadPieces(const SentencePieceFile& file);
+  void AddMergesInto(std::string_view piece, int32_t id, uint32_t rank, const std::vector<bool>& normal);
+  void ResolveSymbols(std::vector<int32_t>& ids) const;
 
   void EncodeWord(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const;
   void MergeWord(std::string_view word, BpeScratch& scratch) const;
@@ -83,7 +95,10 @@ class Bpe {
   std::array<int32_t, 0x800> low_characters_{};
   FlatMap high_characters_;
   FlatMap merges_;
-  std::vector<int32_t> merged_;  // [rank], the new symbol
+  size_t ranks_ = 0;  // merges of one rank apply from left to right
+
+  // Characters of pieces that are no pieces themselves are symbols too, numbered behind the tokens. [symbol - end_id]
+  std::vector<std::string> extra_symbols_;
 
   // Which characters may stand side by side within a token. Where two may not, a text can be cut before merging.
   bool cuts_ = true;

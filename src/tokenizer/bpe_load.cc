@@ -33,17 +33,21 @@ Bpe::Bpe(const JsonObject& model)
 
   low_characters_.fill(kNoToken);
   for (int32_t id = 0; id < vocab_.end_id(); ++id) {
-    const auto token = vocab_.TokenOf(id);
-    if (!token.has_value() || token->empty() || token->size() != Utf8Length((*token)[0])) continue;
-    const char32_t character = FirstCharacter(*token);
-    if (character < low_characters_.size()) {
-      low_characters_[character] = id;
-    } else {
-      high_characters_.Set(character, static_cast<uint64_t>(id));
-    }
+    if (const auto token = vocab_.TokenOf(id)) SetCharacter(*token, id);
   }
   LoadSpecialTokens(model);
   LoadMerges(model);
+}
+
+// Makes a token of one character the symbol of that character.
+void Bpe::SetCharacter(std::string_view token, int32_t id) {
+  if (token.empty() || token.size() != Utf8Length(token[0])) return;
+  const char32_t character = FirstCharacter(token);
+  if (character < low_characters_.size()) {
+    low_characters_[character] = id;
+  } else {
+    high_characters_.Set(character, static_cast<uint64_t>(id));
+  }
 }
 
 void Bpe::LoadSpecialTokens(const JsonObject& model) {
@@ -67,12 +71,12 @@ void Bpe::LoadMerges(const JsonObject& model) {
     throw ConfigError(fmt::format("{}: merges: at most {} are allowed, got {}", origin_, kMaxMerges, merges.size()));
   }
   merges_ = FlatMap(merges.size());
-  merged_.reserve(merges.size());
+  int32_t guess = 0;  // most files number the merged tokens in the order of the merges, which saves look-ups
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const Json& merge = merges[rank];
     if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
-      AddMerge(merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>(),
-               static_cast<uint32_t>(rank));
+      guess = 1 + AddMerge(merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>(),
+                           static_cast<uint32_t>(rank), guess);
       continue;
     }
     const std::string_view text = merge.is_string() ? std::string_view(merge.get_ref<const std::string&>()) : "";
@@ -81,8 +85,13 @@ void Bpe::LoadMerges(const JsonObject& model) {
       throw ConfigError(fmt::format("{}: merges[{}]: expected \"a b\" or [\"a\", \"b\"], got {}", origin_, rank,
                                     merge.dump().substr(0, 80)));
     }
-    AddMerge(text.substr(0, space), text.substr(space + 1), static_cast<uint32_t>(rank));
+    guess = 1 + AddMerge(text.substr(0, space), text.substr(space + 1), static_cast<uint32_t>(rank), guess);
   }
+  ranks_ = merges.size();
+  FillAsciiJoins();
+}
+
+void Bpe::FillAsciiJoins() {
   for (char32_t left = 0; left < 128; ++left) {
     for (char32_t right = 0; right < 128; ++right) {
       ascii_joins_[left * 128 + right] =
@@ -91,7 +100,8 @@ void Bpe::LoadMerges(const JsonObject& model) {
   }
 }
 
-void Bpe::AddMerge(std::string_view left, std::string_view right, uint32_t rank) {
+// Returns the id of the merged token, which may be `guess`.
+int32_t Bpe::AddMerge(std::string_view left, std::string_view right, uint32_t rank, int32_t guess) {
   const auto id_of = [&](std::string_view token) {
     const int32_t id = vocab_.Find(token);
     if (id == kNoToken) {
@@ -102,11 +112,11 @@ void Bpe::AddMerge(std::string_view left, std::string_view right, uint32_t rank)
   };
   const int32_t left_id = id_of(left);
   const int32_t right_id = id_of(right);
-  const int32_t merged_id = id_of(std::string(left).append(right));
+  const std::string merged = std::string(left).append(right);
+  const int32_t merged_id = vocab_.TokenOf(guess) == merged ? guess : id_of(merged);
   merges_.Set(uint64_t{static_cast<uint32_t>(left_id)} << 32 | static_cast<uint32_t>(right_id),
               uint64_t{rank} << 32 | static_cast<uint32_t>(merged_id));
-  merged_.push_back(merged_id);
-  if (left.empty() || right.empty()) return;
+  if (left.empty() || right.empty()) return merged_id;
   // A token that stands for a byte or for the unknown is not the characters it is spelt with.
   for (const int32_t id : {left_id, right_id}) {
     const bool is_byte = byte_fallback_ && vocab_.TokenOf(id)->starts_with("<0x") &&
@@ -114,6 +124,7 @@ void Bpe::AddMerge(std::string_view left, std::string_view right, uint32_t rank)
     if (is_byte || (has_unknown_ && id == unknown_id_)) cuts_ = false;
   }
   joins_.Set(uint64_t{LastCharacter(left)} << 32 | FirstCharacter(right), 1);
+  return merged_id;
 }
 
 }  // namespace runahead::tokenizer

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "tokenizer/byte_level.h"
+#include "tokenizer/sentencepiece_file.h"
 #include "tokenizer/utf8.h"
 
 namespace runahead::tokenizer {
@@ -279,6 +280,66 @@ class MetaspaceStage final : public ChainedStage {
   size_t tokens_ = 0;
 };
 
+class PieceStage final : public WholeTokenStage {
+ public:
+  PieceStage(const PieceSettings& settings, Stage next) : WholeTokenStage(std::move(next)), settings_(settings) {}
+
+  void Finish() override {
+    EmitBytes(true);
+    leading_ = true;
+    WholeTokenStage::Finish();
+  }
+
+ protected:
+  void Token(std::string_view piece) override {
+    if (const int byte = settings_.byte_fallback ? ByteOfPiece(piece) : -1; byte >= 0) {
+      bytes_ += static_cast<char>(byte);
+      return EmitBytes(false);
+    }
+    EmitBytes(true);
+    if (leading_ && settings_.drop_dummy_space && piece.starts_with(kSpaceMark)) {
+      piece.remove_prefix(kSpaceMark.size());
+      leading_ = settings_.drop_leading_spaces;
+    }
+    std::string text;
+    size_t done = 0;
+    for (size_t at = piece.find(kSpaceMark); at != std::string_view::npos; at = piece.find(kSpaceMark, done)) {
+      text += piece.substr(done, at - done);
+      text += ' ';
+      done = at + kSpaceMark.size();
+    }
+    EmitText(text += piece.substr(done));
+  }
+
+ private:
+  static constexpr std::string_view kSpaceMark = "\u2581";
+
+  void EmitText(std::string_view text) {
+    if (!text.empty()) leading_ = false;
+    Emit({text, true, true});
+  }
+
+  void EmitBytes(bool at_end) {
+    std::string_view rest = bytes_;
+    while (!rest.empty()) {
+      const size_t valid = ValidUtf8Prefix(rest);
+      if (valid > 0) {
+        EmitText(rest.substr(0, valid));
+        rest.remove_prefix(valid);
+        continue;
+      }
+      if (BrokenUtf8Length(rest) == 0 && !at_end) break;
+      EmitText("\uFFFD");
+      rest.remove_prefix(1);
+    }
+    bytes_ = std::string(rest);
+  }
+
+  PieceSettings settings_;
+  std::string bytes_;    // the beginning of a character
+  bool leading_ = true;  // no text so far
+};
+
 }  // namespace
 
 Stage CollectText(std::string& text) { return std::make_unique<CollectStage>(text); }
@@ -296,6 +357,10 @@ Stage StripTokens(const StripSettings& settings, Stage next) {
 
 Stage ReplaceInTokens(const Pattern& pattern, const std::string& content, Stage next) {
   return std::make_unique<ReplaceStage>(pattern, content, std::move(next));
+}
+
+Stage TextOfPieces(const PieceSettings& settings, Stage next) {
+  return std::make_unique<PieceStage>(settings, std::move(next));
 }
 
 Stage SpacesOfMarks(const Metaspace& metaspace, Stage next) {

@@ -40,4 +40,13 @@ Stage ReplaceInTokens(const Pattern& pattern, const std::string& content, Stage 
 /// The replacement character to spaces; the first token loses its ones unless the scheme is kNever. Borrows.
 Stage SpacesOfMarks(const Metaspace& metaspace, Stage next);
 
+struct PieceSettings {
+  bool byte_fallback;        // "<0x0A>" is a byte
+  bool drop_dummy_space;     // the first piece loses the space mark that opens it,
+  bool drop_leading_spaces;  // and so do those behind it while there is no text
+};
+/// SentencePiece's way: space marks to spaces, byte pieces to characters. A byte that is not part of one becomes
+/// U+FFFD.
+Stage TextOfPieces(const PieceSettings& settings, Stage next);
+
 }  // namespace runahead::tokenizer

@@ -10,6 +10,7 @@ namespace runahead::tokenizer {
 namespace {
 
 constexpr int64_t kMaxStrip = 1 << 20;
+constexpr double kMaxDecodedGrowth = 16;
 
 std::unique_ptr<const Decoder> Make(const JsonObject& component);
 
@@ -27,6 +28,11 @@ class SequenceDecoder final : public Decoder {
  public:
   explicit SequenceDecoder(const JsonObject& component) {
     for (const JsonObject& part : ObjectArray(component, "decoders")) parts_.push_back(Make(part));
+  }
+  double Growth() const override {
+    double growth = 1;
+    for (const auto& part : parts_) growth *= part->Growth();
+    return growth;
   }
   Stage Start(Stage next) const override {
     for (size_t i = parts_.size(); i-- > 0;) next = parts_[i]->Start(std::move(next));
@@ -52,6 +58,7 @@ class ReplaceDecoder final : public Decoder {
  public:
   explicit ReplaceDecoder(const JsonObject& component)
       : pattern_(component, "pattern"), content_(component.String("content")) {}
+  double Growth() const override { return pattern_.Growth(content_); }
   Stage Start(Stage next) const override { return ReplaceInTokens(pattern_, content_, std::move(next)); }
 
  private:
@@ -66,6 +73,15 @@ class MetaspaceDecoder final : public Decoder {
 
  private:
   Metaspace metaspace_;
+};
+
+class PieceDecoder final : public Decoder {
+ public:
+  explicit PieceDecoder(const PieceSettings& settings) : settings_(settings) {}
+  Stage Start(Stage next) const override { return TextOfPieces(settings_, std::move(next)); }
+
+ private:
+  PieceSettings settings_;
 };
 
 std::unique_ptr<const Decoder> Make(const JsonObject& component) {
@@ -84,7 +100,13 @@ std::unique_ptr<const Decoder> Make(const JsonObject& component) {
 
 std::unique_ptr<const Decoder> LoadDecoder(const JsonObject& file, const char* key) {
   if (!file.Has(key)) return std::make_unique<SimpleDecoder>(JoinWithSpaces);
-  return Make(file.Object(key));
+  auto decoder = Make(file.Object(key));
+  if (decoder->Growth() > kMaxDecodedGrowth) file.Refuse(key, "a text may become too much longer");
+  return decoder;
+}
+
+std::unique_ptr<const Decoder> MakePieceDecoder(const PieceSettings& settings) {
+  return std::make_unique<PieceDecoder>(settings);
 }
 
 std::unique_ptr<DecodeStream> StartDecoding(const Decoder& decoder) {

@@ -48,12 +48,18 @@ class Decoder {
  public:
   virtual ~Decoder() = default;
 
+  /// How many times longer a text may become, at most.
+  [[nodiscard]] virtual double Growth() const { return 1; }
+
   /// A stage that feeds `next`.
   [[nodiscard]] virtual std::unique_ptr<DecodeStage> Start(std::unique_ptr<DecodeStage> next) const = 0;
 };
 
 /// When the field `key` is absent or null, tokens are joined by spaces. Throws ConfigError.
 std::unique_ptr<const Decoder> LoadDecoder(const JsonObject& file, const char* key);
+
+struct PieceSettings;
+std::unique_ptr<const Decoder> MakePieceDecoder(const PieceSettings& settings);
 
 std::unique_ptr<DecodeStream> StartDecoding(const Decoder& decoder);
 

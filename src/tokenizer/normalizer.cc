@@ -18,35 +18,54 @@ class SequenceNormalizer final : public Normalizer {
   explicit SequenceNormalizer(const JsonObject& component) {
     for (const JsonObject& part : ObjectArray(component, "normalizers")) parts_.push_back(Make(part));
   }
-  std::string Apply(std::string text) const override {
-    for (const auto& part : parts_) text = part->Apply(std::move(text));
-    return text;
+  double Growth() const override {
+    double growth = 1;
+    for (const auto& part : parts_) growth *= part->Growth();
+    return growth;
   }
 
  private:
+  std::string Rewrite(std::string text, bool at_start) const override {
+    for (const auto& part : parts_) text = part->Apply(std::move(text), at_start);
+    return text;
+  }
+
   std::vector<std::unique_ptr<const Normalizer>> parts_;
 };
 
 class UnicodeNormalizer final : public Normalizer {
  public:
   explicit UnicodeNormalizer(NormalForm form) : form_(form) {}
-  std::string Apply(std::string text) const override { return Normalize(form_, std::move(text)); }
+  double Growth() const override { return 12; }  // NFKD makes 18 characters of one, U+FDFA
 
  private:
+  std::string Rewrite(std::string text, bool /*at_start*/) const override {
+    return Normalize(form_, std::move(text));
+  }
+
   NormalForm form_;
 };
 
 class LowercaseNormalizer final : public Normalizer {
  public:
-  std::string Apply(std::string text) const override { return Lowercase(text); }
+  double Growth() const override { return 2; }
+
+ private:
+  std::string Rewrite(std::string text, bool /*at_start*/) const override { return Lowercase(text); }
 };
 
 class PrependNormalizer final : public Normalizer {
  public:
   explicit PrependNormalizer(const JsonObject& component) : prepend_(component.String("prepend")) {}
-  std::string Apply(std::string text) const override { return text.empty() ? text : prepend_ + text; }
+  double Growth() const override { return static_cast<double>(prepend_.size()) / kFewBytes + 1; }
 
  private:
+  static constexpr double kFewBytes = 16;
+
+  std::string Rewrite(std::string text, bool /*at_start*/) const override {
+    return text.empty() ? text : prepend_ + text;
+  }
+
   std::string prepend_;
 };
 
@@ -54,9 +73,13 @@ class ReplaceNormalizer final : public Normalizer {
  public:
   explicit ReplaceNormalizer(const JsonObject& component)
       : pattern_(component, "pattern"), content_(component.String("content")) {}
-  std::string Apply(std::string text) const override { return pattern_.ReplaceAll(text, content_); }
+  double Growth() const override { return pattern_.Growth(content_); }
 
  private:
+  std::string Rewrite(std::string text, bool /*at_start*/) const override {
+    return pattern_.ReplaceAll(text, content_);
+  }
+
   Pattern pattern_;
   std::string content_;
 };
@@ -65,7 +88,9 @@ class StripNormalizer final : public Normalizer {
  public:
   explicit StripNormalizer(const JsonObject& component)
       : left_(component.Bool("strip_left", true)), right_(component.Bool("strip_right", true)) {}
-  std::string Apply(std::string text) const override {
+
+ private:
+  std::string Rewrite(std::string text, bool /*at_start*/) const override {
     size_t begin = 0;
     size_t end = text.size();
     while (left_ && begin < end && IsSpace(Utf8At(text.data() + begin))) begin += Utf8Length(text[begin]);
@@ -75,7 +100,6 @@ class StripNormalizer final : public Normalizer {
     return text.substr(begin, end - begin);
   }
 
- private:
   bool left_;
   bool right_;
 };
@@ -97,7 +121,10 @@ std::unique_ptr<const Normalizer> Make(const JsonObject& component) {
 }  // namespace
 
 std::unique_ptr<const Normalizer> LoadNormalizer(const JsonObject& file, const char* key) {
-  return file.Has(key) ? Make(file.Object(key)) : nullptr;
+  if (!file.Has(key)) return nullptr;
+  auto normalizer = Make(file.Object(key));
+  if (normalizer->Growth() > kMaxGrowth) file.Refuse(key, "a text may become too much longer");
+  return normalizer;
 }
 
 }  // namespace runahead::tokenizer

@@ -1,5 +1,7 @@
 #include "tokenizer/pattern.h"
 
+#include <algorithm>
+
 namespace runahead::tokenizer {
 namespace {
 
@@ -37,6 +39,13 @@ std::string Pattern::ReplaceAll(std::string_view text, std::string_view content)
   }
   replaced += text.substr(done);
   return replaced;
+}
+
+double Pattern::Growth(std::string_view content) const {
+  const auto length = static_cast<double>(content.size());
+  const auto* wanted = std::get_if<std::string>(&pattern_);
+  if (wanted == nullptr) return 1 + length;  // a regular expression may match nothing between any two bytes
+  return wanted->empty() ? 1 : std::max(1.0, length / static_cast<double>(wanted->size()));
 }
 
 }  // namespace runahead::tokenizer

@@ -23,6 +23,9 @@ class Pattern {
   /// `text` with every match replaced.
   [[nodiscard]] std::string ReplaceAll(std::string_view text, std::string_view content) const;
 
+  /// How many times longer a text may become by ReplaceAll, at most.
+  [[nodiscard]] double Growth(std::string_view content) const;
+
  private:
   std::variant<std::string, Regex> pattern_;
 };

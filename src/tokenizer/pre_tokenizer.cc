@@ -7,6 +7,7 @@
 #include "tokenizer/byte_level.h"
 #include "tokenizer/component.h"
 #include "tokenizer/metaspace.h"
+#include "tokenizer/normalizer.h"
 #include "tokenizer/pattern.h"
 #include "tokenizer/unicode.h"
 #include "tokenizer/utf8.h"
@@ -23,6 +24,11 @@ class SequencePreTokenizer final : public PreTokenizer {
   }
   void Apply(Pieces& pieces) const override {
     for (const auto& part : parts_) part->Apply(pieces);
+  }
+  double Growth() const override {
+    double growth = 1;
+    for (const auto& part : parts_) growth *= part->Growth();
+    return growth;
   }
 
  private:
@@ -137,6 +143,8 @@ class ByteLevelPreTokenizer final : public PreTokenizer {
     pieces.text = std::move(mapped);
   }
 
+  double Growth() const override { return add_prefix_space_ ? 4 : 2; }  // a space for each piece, which may be a byte
+
  private:
   static void PrefixSpaces(Pieces& pieces) {
     std::string prefixed;
@@ -192,6 +200,8 @@ class MetaspacePreTokenizer final : public PreTokenizer {
         });
   }
 
+  double Growth() const override { return 2 * static_cast<double>(metaspace_.replacement.size()); }
+
  private:
   Metaspace metaspace_;
   bool split_;
@@ -219,7 +229,10 @@ std::unique_ptr<const PreTokenizer> Make(const JsonObject& component) {
 }  // namespace
 
 std::unique_ptr<const PreTokenizer> LoadPreTokenizer(const JsonObject& file, const char* key) {
-  return file.Has(key) ? Make(file.Object(key)) : nullptr;
+  if (!file.Has(key)) return nullptr;
+  auto pre_tokenizer = Make(file.Object(key));
+  if (pre_tokenizer->Growth() > kMaxGrowth) file.Refuse(key, "a text may become too much longer");
+  return pre_tokenizer;
 }
 
 }  // namespace runahead::tokenizer

@@ -13,6 +13,9 @@ class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
   virtual void Apply(Pieces& pieces) const = 0;
+
+  /// How many times longer the text may become, at most.
+  [[nodiscard]] virtual double Growth() const { return 1; }
 };
 
 /// Null when the field `key` is absent or null: the text stays one piece. Throws ConfigError.

@@ -44,7 +44,7 @@ class Encoding {
   void Normalized(std::string_view raw, bool at_start) {
     std::string normalized;
     if (parts_.normalizer != nullptr) {
-      normalized = parts_.normalizer->Apply(std::string(raw));
+      normalized = parts_.normalizer->Apply(std::string(raw), at_start);
       raw = normalized;
     }
     if (raw.size() > kMaxText)
@@ -62,6 +62,9 @@ class Encoding {
 
   void Model(std::string_view text, bool at_start) {
     if (parts_.pre_tokenizer == nullptr) return run_->Encode(text, ids_);
+    if (static_cast<double>(text.size()) * parts_.pre_tokenizer->Growth() > UINT32_MAX) {
+      throw ConfigError(fmt::format("the text normalizes to {} bytes: too many", text.size()));
+    }
     Pieces pieces{std::string(text), {{0, static_cast<uint32_t>(text.size())}}, at_start};
     parts_.pre_tokenizer->Apply(pieces);
     for (const tokenizer::Range& range : pieces.ranges) run_->Encode(pieces.View(range), ids_);
@@ -77,14 +80,21 @@ class Encoding {
 void TokenizerParts::IndexTokens() {
   tokens.resize(static_cast<size_t>(std::max(model->vocab().end_id(), added_tokens.end_id())));
   for (int32_t id = 0; id < static_cast<int32_t>(tokens.size()); ++id) {
-    auto text = added_tokens.TokenOf(id);
-    if (!text.has_value()) text = model->vocab().TokenOf(id);
-    tokens[static_cast<size_t>(id)] = {text, text.has_value() && added_tokens.IsSpecial(*text)};
+    if (const auto text = model->vocab().TokenOf(id)) tokens[static_cast<size_t>(id)] = {*text, false};
+  }
+  for (const auto& [id, token] : added_tokens.tokens()) {
+    tokens[static_cast<size_t>(id)] = {token.content, added_tokens.IsSpecial(token.content)};
+  }
+}
+
+void TokenizerParts::CheckSpecial() const {
+  for (const int32_t id : special.items()) {
+    if (id != Template::kText) static_cast<void>(TokenOf(id));
   }
 }
 
 const TokenizerParts::Token& TokenizerParts::TokenOf(int32_t id) const {
-  if (id < 0 || static_cast<size_t>(id) >= tokens.size() || !tokens[static_cast<size_t>(id)].text) {
+  if (id < 0 || static_cast<size_t>(id) >= tokens.size() || tokens[static_cast<size_t>(id)].text.data() == nullptr) {
     throw ConfigError(fmt::format("{}: no token has the id {} (the largest is {})", origin, id,
                                   static_cast<int64_t>(tokens.size()) - 1));
   }
@@ -94,7 +104,10 @@ const TokenizerParts::Token& TokenizerParts::TokenOf(int32_t id) const {
 Tokenizer::Tokenizer(std::shared_ptr<const TokenizerParts> parts) : parts_(std::move(parts)) {}
 
 Tokenizer Tokenizer::Load(const std::filesystem::path& model_dir) {
-  return Tokenizer(tokenizer::LoadTokenizerJson(model_dir));
+  std::error_code ignored;
+  const bool model = !std::filesystem::exists(model_dir / "tokenizer.json", ignored) &&
+                     std::filesystem::exists(model_dir / "tokenizer.model", ignored);
+  return Tokenizer(model ? tokenizer::LoadTokenizerModel(model_dir) : tokenizer::LoadTokenizerJson(model_dir));
 }
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view utf8_text, bool add_special) const {
@@ -133,8 +146,9 @@ StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
 
 std::string StreamDecoder::Feed(int32_t id) {
   const TokenizerParts::Token& token = parts_->TokenOf(id);
-  if (skip_special_ && token.special) return {};
-  stream_->Feed(*token.text);
+  const bool skipped = skip_special_ && token.special;
+  if (skipped && !parts_->skipped_tokens_divide) return {};
+  stream_->Feed(skipped ? std::string_view("") : token.text);
   return stream_->Take();
 }
 

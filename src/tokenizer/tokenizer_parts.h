@@ -34,6 +34,30 @@ class Model {
   [[nodiscard]] virtual const Vocab& vocab() const = 0;
 };
 
+/// A model around an encoder such as Bpe.
+template <typename Encoder>
+class ModelOf final : public Model {
+ public:
+  template <typename... Arguments>
+  explicit ModelOf(const Arguments&... arguments) : encoder_(arguments...) {}
+
+  [[nodiscard]] std::unique_ptr<Run> Start() const override { return std::make_unique<EncoderRun>(encoder_); }
+  [[nodiscard]] const Vocab& vocab() const override { return encoder_.vocab(); }
+
+ private:
+  class EncoderRun final : public Run {
+   public:
+    explicit EncoderRun(const Encoder& encoder) : encoder_(encoder) {}
+    void Encode(std::string_view piece, std::vector<int32_t>& out) override { encoder_.Encode(piece, scratch_, out); }
+
+   private:
+    const Encoder& encoder_;
+    typename Encoder::Scratch scratch_;
+  };
+
+  Encoder encoder_;
+};
+
 /// Immutable once loaded. Text goes through added_tokens, normalizer, added_tokens, pre_tokenizer, model, special.
 struct TokenizerParts {
   std::string origin;                                 // the file, for errors
@@ -45,18 +69,26 @@ struct TokenizerParts {
   Template special;  // what add_special puts around a text
   std::optional<int32_t> bos_id;
   std::optional<int32_t> eos_id;
+  bool skipped_tokens_divide = false;  // special tokens that decoding leaves out still end a run of bytes
+  std::string unknown_surface;         // what a SentencePiece model's unknown token decodes to
 
   struct Token {
-    std::optional<std::string_view> text;  // nothing: no token has this id
+    std::string_view text;  // without data: no token has this id
     bool special = false;
   };
   std::vector<Token> tokens;  // [id]; a view of the model's and the added tokens, made by IndexTokens
 
   void IndexTokens();
 
+  /// Throws ConfigError when `special` has an id that no token has.
+  void CheckSpecial() const;
+
   /// Throws ConfigError naming an id that no token has.
   [[nodiscard]] const Token& TokenOf(int32_t id) const;
 };
+
+/// From `tokenizer.model` (SentencePiece) and the files beside it. Throws IoError and ConfigError.
+std::shared_ptr<const TokenizerParts> LoadTokenizerModel(const std::filesystem::path& model_dir);
 
 /// From `tokenizer.json` and the files beside it. Throws IoError and ConfigError.
 std::shared_ptr<const TokenizerParts> LoadTokenizerJson(const std::filesystem::path& model_dir);

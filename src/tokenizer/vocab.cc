@@ -37,6 +37,18 @@ Vocab Vocab::Load(const JsonObject& model, const char* key) {
   return vocab;
 }
 
+Vocab Vocab::FromPieces(const std::vector<Piece>& pieces, const std::string& origin) {
+  Vocab vocab(pieces.size());
+  for (size_t id = 0; id < pieces.size(); ++id) {
+    if (const int32_t other = vocab.Find(pieces[id].text); other != kNoToken) {
+      throw ConfigError(
+          fmt::format("{}: pieces {} and {} are both \"{}\"", origin, other, id, pieces[id].text.substr(0, 80)));
+    }
+    vocab.Add(pieces[id].text, static_cast<int32_t>(id), origin);
+  }
+  return vocab;
+}
+
 void Vocab::Add(std::string_view token, int32_t id, const std::string& origin) {
   if (text_.size() + token.size() > kMaxText) {
     throw ConfigError(fmt::format("{}: the tokens are longer than {} bytes together", origin, kMaxText));

@@ -8,11 +8,12 @@
 #include <vector>
 
 #include "base/json.h"
+#include "tokenizer/sentencepiece_file.h"
 
 namespace runahead::tokenizer {
 
 /// No real vocabulary comes near; a file that claims a larger id is refused before memory is taken for it.
-inline constexpr int32_t kMaxTokenId = (1 << 22) - 1;
+inline constexpr int32_t kMaxTokenId = (1 << 20) - 1;
 inline constexpr int32_t kNoToken = -1;
 
 /// An id written in a file. Throws ConfigError, opening with `origin`, for anything but an integer in range.
@@ -24,6 +25,9 @@ class Vocab {
   /// Reads the object `key`: token to id. Throws ConfigError for ids that are no integers, out of range or given
   /// twice.
   static Vocab Load(const JsonObject& model, const char* key);
+
+  /// All pieces of a SentencePiece model, each by its index. Throws ConfigError for a text that appears twice.
+  static Vocab FromPieces(const std::vector<Piece>& pieces, const std::string& origin);
 
   /// The id of a token, or kNoToken.
   [[nodiscard]] int32_t Find(std::string_view token) const;

@@ -14,7 +14,7 @@ namespace runahead {
 namespace {
 
 // Far beyond any model that exists, and small enough for products of them to stay in range.
-constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxLayers = 1024;
 constexpr int64_t kMaxVocab = int64_t{1} << 24;
 constexpr int64_t kMaxFeatures = int64_t{1} << 20;  // hidden, and all query heads together
 constexpr int64_t kMaxFfn = int64_t{1} << 22;

@@ -1,0 +1,18 @@
+// Fuzzes what reads config.json: the architecture, its spec, and the list of its weights.
+#include "fuzz_folder.h"
+#include "model/architectures.h"
+#include "model/weight_list.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace runahead;
+  fuzz::MayRefuse([&] {
+    const Json json = ParseJson(fuzz::TextOf(data, size), "config.json");
+    const JsonObject config(json, "config.json");
+    const DecoderSpec spec = FindArchitecture(config).parse(config);
+    const WeightSources sources = ArchitectureOf(spec).sources(spec);
+    int64_t elements = 0;
+    for (const NamedShape& tensor : ListWeights(sources, !spec.tied_head)) elements += tensor.shape.elements();
+    if (elements <= 0) __builtin_trap();
+  });
+  return 0;
+}
