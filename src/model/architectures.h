@@ -12,7 +12,8 @@
 
 namespace runahead {
 
-/// Rows [begin, end) of the matrix `name`.weight, and of the vector `name`.bias where there is one.
+/// Rows [begin, end) of the matrix `name`.weight, and of the vector `name`.bias where there is one; in fused matrices
+/// `blocks` such ranges, each `stride` rows behind the one before.
 struct MatrixSource {
   std::string name;
   int64_t rows = 0;     // of the whole tensor
@@ -20,6 +21,8 @@ struct MatrixSource {
   bool bias = false;
   int64_t begin = 0;
   int64_t end = 0;
+  int64_t blocks = 1;
+  int64_t stride = 0;
 };
 
 /// Matrices stacked by output row.

@@ -117,17 +117,21 @@ class Loader {
 
   std::unique_ptr<Linear> Pack(const std::vector<StackedSource>& parts) {
     std::map<std::string, HostTensor> hosts;  // alive until packed; fused tensors give many parts
-    const auto read = [&](const std::string& name, const Shape& shape, const MatrixSource& rows) {
+    const auto read = [&](const std::string& name, const Shape& shape, const MatrixSource& rows,
+                          std::vector<TensorView>& views) {
       auto host = hosts.find(name);
       if (host == hosts.end()) host = hosts.emplace(name, files_->Read(name, shape)).first;
-      return host->second.view.Rows(rows.begin, rows.end);
+      for (int64_t block = 0; block < rows.blocks; ++block) {
+        const int64_t first = block * rows.stride;
+        views.push_back(host->second.view.Rows(first + rows.begin, first + rows.end));
+      }
     };
     std::vector<LinearPart> prepared;
     for (const StackedSource& part : parts) {
       LinearPart& linear = prepared.emplace_back();
       for (const MatrixSource& matrix : part) {
-        linear.weights.push_back(read(matrix.name + ".weight", {matrix.rows, matrix.columns}, matrix));
-        if (matrix.bias) linear.biases.push_back(read(matrix.name + ".bias", {matrix.rows}, matrix));
+        read(matrix.name + ".weight", {matrix.rows, matrix.columns}, matrix, linear.weights);
+        if (matrix.bias) read(matrix.name + ".bias", {matrix.rows}, matrix, linear.biases);
       }
       CHECK(linear.biases.empty() || linear.biases.size() == linear.weights.size());
     }

@@ -136,7 +136,8 @@ TEST(Session, RecordsATimelineOnRequest) {
     EXPECT_LE(0, event.begin_ms);
     EXPECT_LE(event.begin_ms, event.end_ms);
     EXPECT_LE(event.end_ms, report.ttft_ms);
-    (event.activity == Activity::kSend ? sent : received) += event.bytes;
+    if (event.activity == Activity::kSend) sent += event.bytes;
+    if (event.activity == Activity::kReceive) received += event.bytes;
   }
   EXPECT_EQ(sent, static_cast<size_t>(report.cuts[1]) * row_bytes);
   EXPECT_EQ(received, sent);

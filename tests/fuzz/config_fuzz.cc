@@ -8,8 +8,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   fuzz::MayRefuse([&] {
     const Json json = ParseJson(fuzz::TextOf(data, size), "config.json");
     const JsonObject config(json, "config.json");
-    const DecoderSpec spec = FindArchitecture(config).parse(config);
-    const WeightSources sources = ArchitectureOf(spec).sources(spec);
+    const auto [spec, sources] = FindArchitecture(config).parse(config);
     int64_t elements = 0;
     for (const NamedShape& tensor : ListWeights(sources, !spec.tied_head)) elements += tensor.shape.elements();
     if (elements <= 0) __builtin_trap();

@@ -55,12 +55,15 @@ TEST(FamiliesTest, Falcon40bHasGroupsAndTwoNorms) {
   const LayerSource& layer = model.sources.layers[0];
   EXPECT_EQ(layer.attention_norm.name, "transformer.h.0.ln_attn");
   EXPECT_EQ(layer.mlp_norm->name, "transformer.h.0.ln_mlp");
-  ASSERT_EQ(layer.qkv[0].size(), 8U);   // the queries of each group
-  ASSERT_EQ(layer.qkv[1].size(), 16U);  // all keys, then all values
-  EXPECT_EQ(layer.qkv[0][1].begin, 18 * 64);
+  // Of each group 16 queries, a key and a value; all keys come before all values.
+  ASSERT_EQ(layer.qkv[0].size(), 1U);
+  ASSERT_EQ(layer.qkv[1].size(), 2U);
+  EXPECT_EQ(layer.qkv[0][0].blocks, 8);
+  EXPECT_EQ(layer.qkv[0][0].stride, 18 * 64);
+  EXPECT_EQ(layer.qkv[0][0].end, 16 * 64);
   EXPECT_EQ(layer.qkv[1][0].begin, 16 * 64);
-  EXPECT_EQ(layer.qkv[1][8].begin, 17 * 64);
-  EXPECT_EQ(layer.qkv[1][15].end, 8 * 18 * 64);
+  EXPECT_EQ(layer.qkv[1][1].begin, 17 * 64);
+  EXPECT_EQ(layer.qkv[1][1].rows, 8 * 18 * 64);
 }
 
 TEST(FamiliesTest, FalconRwHasAlibiAndNoRope) {

@@ -68,6 +68,7 @@ void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::stri
       Option{"no_rope_layer_interval", 0},
       Option{"alibi", 0},
       Option{"n_embed", 0},
+      Option{"apply_residual_connection_post_layernorm", 0},
       Option{"new_decoder_architecture", 0},
       Option{"parallel_attn", 0},
       Option{"use_parallel_residual", 0},
@@ -209,21 +210,13 @@ WeightSources LlamaSources(const DecoderSpec& spec, const LlamaBiases& biases) {
 }
 
 std::vector<StackedSource> GroupedQkv(const std::string& name, const DecoderSpec& spec, bool bias) {
-  const int64_t per_group = spec.q_heads / spec.kv_heads;
-  const int64_t rows = spec.q_features() + 2 * spec.kv_features();
-  StackedSource q;
-  StackedSource k;
-  StackedSource v;
-  for (int64_t group = 0; group < spec.kv_heads; ++group) {
-    const int64_t first = group * (per_group + 2) * spec.head_dim;
-    const int64_t keys = first + per_group * spec.head_dim;
-    const int64_t values = keys + spec.head_dim;
-    q.push_back({name, rows, spec.hidden, bias, first, keys});
-    k.push_back({name, rows, spec.hidden, bias, keys, values});
-    v.push_back({name, rows, spec.hidden, bias, values, values + spec.head_dim});
-  }
-  k.insert(k.end(), v.begin(), v.end());
-  return {std::move(q), std::move(k)};
+  const int64_t queries = spec.q_heads / spec.kv_heads * spec.head_dim;  // of a group
+  const int64_t group = queries + 2 * spec.head_dim;
+  const auto rows = [&](int64_t begin, int64_t end) {
+    return MatrixSource{name, spec.kv_heads * group, spec.hidden, bias, begin, end, spec.kv_heads, group};
+  };
+  const int64_t values = queries + spec.head_dim;
+  return {{rows(0, queries)}, {rows(queries, values), rows(values, group)}};
 }
 
 }  // namespace runahead
