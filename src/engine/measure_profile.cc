@@ -12,8 +12,8 @@
 namespace runahead {
 namespace {
 
-constexpr int kLastProbedLayer = 4;       // whose exchange ends a short run
-constexpr int64_t kStartTokens = 16;      // of the prompts that show what a phase costs besides its layers
+constexpr int kLastProbedLayer = 4;   // whose exchange ends a short run
+constexpr int64_t kStartTokens = 16;  // of the prompts that show what a phase costs besides its layers
 
 double SecondsBetween(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
@@ -109,7 +109,8 @@ class Probe {
     const int64_t rows = run.end - run.begin;
     const int layers = decoder.spec().layers;
     std::vector<int32_t> tokens(static_cast<size_t>(rows));
-    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i % static_cast<size_t>(decoder.spec().vocab));
+    for (size_t i = 0; i < tokens.size(); ++i)
+      tokens[i] = static_cast<int32_t>(i % static_cast<size_t>(decoder.spec().vocab));
     Workspace& workspace = rank.WorkspaceFor(decoder, rows);
     auto owned = std::make_unique<ProbeExchange>(run.last_layer);
     const ProbeExchange& probe = *owned;
@@ -129,7 +130,8 @@ class Probe {
       const auto i = static_cast<size_t>(layer);
       seen->layer_s.push_back(SecondsBetween(stamps[i], stamps[i + 1]));
     }
-    if (last == LastLayer::kLastRow) seen->finish_s.push_back(SecondsBetween(stamps[stamps.size() - 2], stamps.back()));
+    if (last == LastLayer::kLastRow)
+      seen->finish_s.push_back(SecondsBetween(stamps[stamps.size() - 2], stamps.back()));
   }
 
   EngineState& engine_;
@@ -161,7 +163,9 @@ struct DeviceSamples {
   Stretches last_row;                // of a long prompt
 };
 
-void Append(const std::vector<double>& from, std::vector<double>& to) { to.insert(to.end(), from.begin(), from.end()); }
+void Append(const std::vector<double>& from, std::vector<double>& to) {
+  to.insert(to.end(), from.begin(), from.end());
+}
 void Append(const Stretches& from, Stretches& to) {
   Append(from.before_s, to.before_s);
   Append(from.layer_s, to.layer_s);
@@ -178,7 +182,7 @@ void Append(const DeviceSamples& from, DeviceSamples& to) {
 
 /// A model of one layer has no stretch between two exchanges; nothing will ask for it.
 double LayerSeconds(const Stretches& seen) {
-  return MedianSeconds(seen.layer_s.empty() ? seen.before_s : seen.layer_s);
+  return TypicalSeconds(seen.layer_s.empty() ? seen.before_s : seen.layer_s);
 }
 
 /// Splits what was seen into parts: attention is what grows with the rows before the chunk.
@@ -186,20 +190,22 @@ DeviceCost Fit(const std::string& name, const WorkShape& shape, const DeviceSamp
   DeviceCost device;
   device.name = name;
   const int64_t window = shape.window(0);
-  double pair_s = 0;  // of the largest chunk so far that was seen at both ends
+  double pair_s = 0;  // of the largest chunk so far
   for (const LayerSamples& layer : seen.layers) {
     const auto pairs = static_cast<double>(CausalPairs(0, layer.rows, window));
     const double at_start = LayerSeconds(layer.at_start);
     if (layer.far > 0) {
       const auto more = static_cast<double>(CausalPairs(layer.far, layer.far + layer.rows, window)) - pairs;
       if (more > 0) pair_s = std::max(0.0, (LayerSeconds(layer.at_end) - at_start) / more);
+    } else if (device.knots.size() > 1) {  // all else grows as it did up to here
+      pair_s = std::max(0.0, (at_start - device.At(layer.rows).layer_s) / pairs);
     }
     device.knots.push_back(
-        {layer.rows, MedianSeconds(layer.at_start.before_s), std::max(0.0, at_start - pair_s * pairs), pair_s});
+        {layer.rows, TypicalSeconds(layer.at_start.before_s), std::max(0.0, at_start - pair_s * pairs), pair_s});
   }
   const auto more = static_cast<double>(CausalPairs(longest - 1, longest, shape.window(shape.layers - 1)) - 1);
-  const double first_s = MedianSeconds(seen.first_row.finish_s);
-  const double last_s = MedianSeconds(seen.last_row.finish_s);
+  const double first_s = TypicalSeconds(seen.first_row.finish_s);
+  const double last_s = TypicalSeconds(seen.last_row.finish_s);
   device.finish_pair_s = more > 0 ? std::max(0.0, (last_s - first_s) / more) : 0;
   device.finish_s = std::max(0.0, first_s - device.finish_pair_s);
   return device;
@@ -275,7 +281,8 @@ class ProfileRun {
         const int64_t far = longest_ - rows[i];
         measure({0, rows[i], probed}, [i](DeviceSamples& device) -> Stretches& { return device.layers[i].at_start; });
         if (far == 0) continue;
-        measure({far, longest_, probed}, [i](DeviceSamples& device) -> Stretches& { return device.layers[i].at_end; });
+        measure({far, longest_, probed},
+                [i](DeviceSamples& device) -> Stretches& { return device.layers[i].at_end; });
       }
       measure({0, 1, beyond}, [](DeviceSamples& device) -> Stretches& { return device.first_row; });
       measure({longest_ - 1, longest_, beyond}, [](DeviceSamples& device) -> Stretches& { return device.last_row; });
@@ -308,8 +315,8 @@ class ProfileRun {
       }
       ends.push_back(std::max(0.0, report.ttft_ms - last) / 1e3);
     }
-    costs.start_s = MedianSeconds(starts);
-    costs.end_s = MedianSeconds(ends);
+    costs.start_s = TypicalSeconds(starts);
+    costs.end_s = TypicalSeconds(ends);
     Report(1);
   }
 
@@ -329,11 +336,13 @@ class ProfileRun {
 
 }  // namespace
 
-double MedianSeconds(std::vector<double> seconds) {
+double TypicalSeconds(std::vector<double> seconds) {
+  constexpr size_t kTenth = 10;
   CHECK(!seconds.empty());
-  const auto middle = seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2);
-  std::nth_element(seconds.begin(), middle, seconds.end());
-  return *middle;
+  std::sort(seconds.begin(), seconds.end());
+  const auto cut = static_cast<std::ptrdiff_t>(seconds.size() / kTenth);
+  const double sum = std::accumulate(seconds.begin() + cut, seconds.end() - cut, 0.0);
+  return sum / static_cast<double>(seconds.size() - 2 * static_cast<size_t>(cut));
 }
 
 CostProfile MeasureProfile(const std::shared_ptr<EngineState>& engine, const ProfileOptions& options) {
