@@ -142,30 +142,39 @@ TEST(PhasePlanner, TakesTheTableBeforeTheProfile) {
   EXPECT_EQ(planner.PlanFor(60, {}).members.size(), 1U);
 }
 
-// A measured profile reads back, and a rank twenty times slower than the others is left out, on the run too.
-TEST(PhasePlanner, LeavesOutASlowRankByItsProfile) {
-  const auto engine = LoadTiny("cpu:3", {1, 20, 1});
+TEST(MeasureProfile, GivesCostsForEveryNumberOfRanksAtWork) {
+  const auto engine = LoadTiny("cpu:3", {1, 2, 1});
   ProfileOptions options;
   options.longest = 256;
-  options.repeats = 3;
-  const CostProfile measured = MeasureProfile(engine, options);
-  const CostProfile profile = ParseCostProfile(ToJson(measured), "profile");
-  EXPECT_NO_THROW(profile.key.CheckFits(engine->planner().key(), "profile"));
-  for (const int active : {1, 2, 3}) {
-    const ClusterCosts& costs = profile.While(active);
+  options.repeats = 2;
+  const CostProfile profile = ParseCostProfile(ToJson(MeasureProfile(engine, options)), "profile");
+  EXPECT_EQ(profile.key, engine->planner().key());
+  EXPECT_EQ(profile.active.size(), 3U);
+  for (const auto& [active, costs] : profile.active) {
+    ASSERT_EQ(costs.ranks(), 3);
     for (const DeviceCost& device : costs.devices) {
-      const auto pairs = static_cast<double>(CausalPairs(0, 256, 0));
-      EXPECT_GT(device.At(256).layer_s + device.At(256).pair_s * pairs, device.At(1).layer_s);
-      EXPECT_GT(device.At(256).before_s, 0);
+      EXPECT_EQ(device.knots.back().rows, 256);
+      for (const RowCost& knot : device.knots) {
+        const auto pairs = static_cast<double>(CausalPairs(0, knot.rows, 0));
+        EXPECT_GT(knot.layer_s + knot.pair_s * pairs, 0);
+        EXPECT_GT(knot.before_s, 0);
+      }
     }
     EXPECT_GT(costs.links.Between(0, 1).bytes_per_s, 0);
+    EXPECT_GT(costs.start_s, 0);
   }
-  EXPECT_GT(profile.While(1).devices[1].At(256).before_s, 5 * profile.While(1).devices[0].At(256).before_s);
+}
+
+// A rank far slower than the others is left out, on the run too.
+TEST(PhasePlanner, LeavesOutASlowRankByTheProfile) {
+  const auto engine = LoadTiny("cpu:3", {1, 2, 1});
+  const std::vector<CpuRankShare> shares{{1, 1}, {1, 1000}, {1, 1}};
   Tuned tuned;
-  tuned.profile = profile;
+  tuned.profile = CostProfile{engine->planner().key(), {{1, AssumedCpuCosts(engine->planner().shape(), shares)}}};
   engine->planner().Use(tuned);
   const PhasePlan plan = engine->planner().PlanFor(512, {});
-  for (const int member : plan.members) EXPECT_NE(member, 1);
+  EXPECT_EQ(plan.members, (std::vector<int>{0, 2}));
+  EXPECT_EQ(plan.reason.find("cost profile: ranks used 2 of 3 (ranks 0,2)"), 0U) << plan.reason;
   SessionState session(engine, 520);
   const std::vector<int32_t> prompt = Prompt(512);
   const PrefillReport report = session.Prefill(prompt, {});
