@@ -43,6 +43,11 @@ class ProbeExchange final : public PrefillExchange {
   std::vector<Clock::time_point> stamps_;
 };
 
+/// Of the FLOPs of a layer's queries, keys and values.
+double QueryShare(const DecoderSpec& spec) {
+  return static_cast<double>(spec.q_features()) / static_cast<double>(spec.q_features() + 2 * spec.kv_features());
+}
+
 }  // namespace
 
 Probe::Probe(EngineState& engine, std::vector<int> members, int64_t longest)
@@ -88,10 +93,11 @@ void Probe::Once(size_t index, const ShortRun& run, Stretches* seen) {
   if (seen == nullptr) return;
   const std::vector<Clock::time_point>& stamps = probe.stamps();
   seen->before_s.push_back(SecondsBetween(stamps[0], stamps[1]));
-  // Before the last exchange no queries are made; a model of two layers has no other.
-  for (int layer = 1; layer <= std::min(run.last_layer, std::max(1, layers - 2)) && layer < layers; ++layer) {
+  for (int layer = 1; layer <= std::min(run.last_layer, layers - 1); ++layer) {
     const auto i = static_cast<size_t>(layer);
-    seen->layer_s.push_back(SecondsBetween(stamps[i], stamps[i + 1]));
+    // Before the last exchange no queries are made: they take their share of what the first layer's took.
+    const double missing = layer == layers - 1 ? seen->before_s.back() * QueryShare(decoder.spec()) : 0;
+    seen->layer_s.push_back(SecondsBetween(stamps[i], stamps[i + 1]) + missing);
   }
   if (last == LastLayer::kLastRow) seen->finish_s.push_back(SecondsBetween(stamps[stamps.size() - 2], stamps.back()));
 }
