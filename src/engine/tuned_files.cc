@@ -11,11 +11,23 @@
 namespace runahead {
 namespace {
 
-/// The file's content where it exists.
-std::optional<std::string> ReadIfThere(const std::filesystem::path& path) {
+constexpr const char* kProfile = "profile-";
+constexpr const char* kTable = "partitions-";
+
+/// The file that was measured for `key`, or one for the same model on other devices, whose refusal tells what is
+/// missing; nothing where there is neither.
+std::optional<std::filesystem::path> FindFile(const std::filesystem::path& folder, const char* kind,
+                                              const ProfileKey& key) {
   std::error_code error;
-  if (!std::filesystem::exists(path, error)) return std::nullopt;
-  return ReadFile(path);
+  std::filesystem::path own = folder / fmt::format("{}{}.json", kind, key.FileStem());
+  if (std::filesystem::exists(own, error)) return own;
+  std::optional<std::filesystem::path> relative;  // the first by name
+  const std::string family = kind + key.FamilyStem();
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::filesystem::path& path = entry.path();
+    if (path.filename().string().starts_with(family) && (!relative || path < *relative)) relative = path;
+  }
+  return relative;
 }
 
 }  // namespace
@@ -32,34 +44,34 @@ std::filesystem::path TunedFolder(const std::string& asked) {
 }
 
 std::filesystem::path ProfilePath(const std::filesystem::path& folder, const ProfileKey& key) {
-  return folder / fmt::format("profile-{}.json", key.FileStem());
+  return folder / fmt::format("{}{}.json", kProfile, key.FileStem());
 }
 
 std::filesystem::path TablePath(const std::filesystem::path& folder, const ProfileKey& key) {
-  return folder / fmt::format("partitions-{}.json", key.FileStem());
+  return folder / fmt::format("{}{}.json", kTable, key.FileStem());
 }
 
 std::optional<CostProfile> LoadProfile(const std::filesystem::path& folder, const ProfileKey& key) {
-  const std::filesystem::path path = ProfilePath(folder, key);
-  const std::optional<std::string> text = ReadIfThere(path);
-  if (!text) return std::nullopt;
-  CostProfile profile = ParseCostProfile(*text, path.string());
-  profile.key.CheckFits(key, path.string());
+  const std::optional<std::filesystem::path> path = FindFile(folder, kProfile, key);
+  if (!path) return std::nullopt;
+  CostProfile profile = ParseCostProfile(ReadFile(*path), path->string());
+  profile.key.CheckFits(key, path->string());
   return profile;
 }
 
 std::optional<PartitionTable> LoadTable(const std::filesystem::path& folder, const ProfileKey& key) {
-  const std::filesystem::path path = TablePath(folder, key);
-  const std::optional<std::string> text = ReadIfThere(path);
-  if (!text) return std::nullopt;
-  PartitionTable table = ParsePartitionTable(*text, path.string());
-  table.key.CheckFits(key, path.string());
+  const std::optional<std::filesystem::path> path = FindFile(folder, kTable, key);
+  if (!path) return std::nullopt;
+  PartitionTable table = ParsePartitionTable(ReadFile(*path), path->string());
+  table.key.CheckFits(key, path->string());
   return table;
 }
 
 Tuned LoadTuned(const std::string& asked, const ProfileKey& key) {
   Tuned tuned;
-  const auto keep = [&](const Error& error) { tuned.refused += (tuned.refused.empty() ? "" : "; ") + std::string(error.what()); };
+  const auto keep = [&](const Error& error) {
+    tuned.refused += (tuned.refused.empty() ? "" : "; ") + std::string(error.what());
+  };
   std::filesystem::path folder;
   try {
     folder = TunedFolder(asked);
@@ -82,7 +94,8 @@ Tuned LoadTuned(const std::string& asked, const ProfileKey& key) {
 void StoreTuned(const std::filesystem::path& path, const std::string& json) {
   std::error_code error;
   std::filesystem::create_directories(path.parent_path(), error);
-  if (error) throw IoError(fmt::format("{}: cannot make the folder: {}", path.parent_path().string(), error.message()));
+  if (error)
+    throw IoError(fmt::format("{}: cannot make the folder: {}", path.parent_path().string(), error.message()));
   WriteFile(path, json);
 }
 

@@ -38,7 +38,7 @@ class Search {
       int64_t divisions = std::min<int64_t>(options_.divisions, tokens_);
       while (divisions > cuts_ + 1 && Choose(divisions - 1, cuts_) > kWholeGrid) --divisions;
       const int64_t step = std::max<int64_t>(1, tokens_ / divisions);
-      if (Choose(divisions - 1, cuts_) <= kWholeGrid) CoarseGrid(Cuts{0}, step);
+      if (options_.coarse_grid && Choose(divisions - 1, cuts_) <= kWholeGrid) CoarseGrid(Cuts{0}, step);
       for (const Cuts& start : BestSoFar(options_.descents)) Descend(start, step);
     }
     const Cuts best = BestSoFar(1).front();
@@ -195,7 +195,9 @@ SearchResult SolvePartition(const WorkShape& shape, const ClusterCosts& costs, S
   options.divisions = 32;  // the start is good already
   options.finest = std::max<int64_t>(1, tokens / kFinestShare);
   options.most_evaluations = static_cast<int>(std::min<int64_t>(kEnough, affordable));
-  options.descents = 3;
+  constexpr int kAffordsWholeGrids = 150;
+  options.coarse_grid = affordable >= kAffordsWholeGrids;
+  options.descents = options.coarse_grid ? 3 : 1;
   options.start = balanced;
   return GridSearch(
       tokens, used.ranks(),
