@@ -13,6 +13,7 @@
 #include "model/model_loader.h"
 #include "model_folder.h"
 #include "output.h"
+#include "report/trace_events.h"
 #include "runahead/error.h"
 #include "tensor/cpu_device.h"
 
@@ -32,6 +33,8 @@ struct Flags {
   BenchPlan plan;
   std::string json;
   std::string svg;
+  std::string timeline;
+  std::string trace;
 };
 
 /// "even,auto" is two partitions; "5,4,3" is one, and so is each further use of the flag.
@@ -99,6 +102,8 @@ void CheckContexts(const std::vector<int64_t>& contexts, int64_t longest) {
 int Run(Flags& flags) {
   const OutputFile json(flags.json);
   const OutputFile svg(flags.svg);
+  const OutputFile timeline(flags.timeline);
+  const OutputFile trace(flags.trace);
   BenchPlan& plan = flags.plan;
   plan.contexts = ParseIntegers("--contexts", flags.contexts, 1, INT32_MAX);
   const DecoderSpec spec = LoadSpec(flags.model);
@@ -133,6 +138,11 @@ int Run(Flags& flags) {
   WriteOut(Table(report));
   if (json) json.Write(ToJson(report));
   if (svg) svg.Write(ToSvg(report));
+  if (timeline || trace) {
+    const PrefillReport fastest = RunFastestAgain(engine, spec, plan, report.measurements);
+    if (timeline) timeline.Write(TimelinePicture(fastest));
+    if (trace) trace.Write(report::TraceEvents(fastest.timeline));
+  }
   for (const Measurement* wrong : report.Wrong()) {
     throw Error(fmt::format("{} at {} tokens: logits differ from one rank's by {:.2e} of the largest, {:.2e} allowed",
                             wrong->combination.ToString(), wrong->context, wrong->logit_difference,
@@ -160,9 +170,10 @@ Action AddBench(CLI::App& command) {
   list("--topologies", flags->topologies, "Of runahead: chain, direct");
   list("--ranks", flags->ranks, "Use the first so many ranks");
   command
-      .add_option("--partitions", flags->partitions,
-                  "Of runahead: even, searched, predicted, auto, and fractions like 5,4,3 for as many ranks; may be repeated "
-                  "[auto]")
+      .add_option(
+          "--partitions", flags->partitions,
+          "Of runahead: even, searched, predicted, auto, and fractions like 5,4,3 for as many ranks; may be repeated "
+          "[auto]")
       ->type_name("A,B,C")
       ->allow_extra_args(false);
   AddInteger(command, "--repeats", flags->plan.repeats, 1, kMostRepeats, "Timed runs of each [5]");
@@ -170,6 +181,11 @@ Action AddBench(CLI::App& command) {
   AddInteger(command, "--seed", flags->plan.seed, 0, INT64_MAX, "Of the prompts' random ids [0]");
   command.add_option("--json", flags->json, "Write all measurements")->type_name("FILE");
   command.add_option("--svg", flags->svg, "Write a chart of TTFT by context")->type_name("FILE");
+  command
+      .add_option("--timeline", flags->timeline,
+                  "Write a picture of one more run: the last context's fastest on several ranks")
+      ->type_name("FILE.svg");
+  command.add_option("--trace", flags->trace, "Write that run as trace events (for Perfetto)")->type_name("FILE");
   return [flags] { return Run(*flags); };
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <random>
 
+#include "base/check.h"
 #include "matmul_ceiling.h"
 #include "model/flops.h"
 
@@ -111,6 +112,25 @@ std::vector<Measurement> RunBench(const Engine& engine, const DecoderSpec& spec,
     all.insert(all.end(), bench.measurements().begin(), bench.measurements().end());
   }
   return all;
+}
+
+PrefillReport RunFastestAgain(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan,
+                              const std::vector<Measurement>& measurements) {
+  const int64_t context = measurements.back().context;
+  const Measurement* fastest = nullptr;
+  for (const Measurement& measurement : measurements) {
+    if (measurement.context != context) continue;
+    const bool first_of_several = fastest != nullptr && fastest->combination.options.ranks == 1;
+    if (fastest == nullptr || first_of_several || measurement.MedianMs() < fastest->MedianMs())
+      fastest = &measurement;
+  }
+  CHECK(fastest != nullptr);
+  PrefillOptions options = fastest->combination.options;
+  Session session = engine.NewSession(context);
+  const std::vector<int32_t> prompt = RandomPrompt(context, spec.vocab, plan.seed);
+  session.Prefill(prompt, options);  // makes room
+  options.record_timeline = true;
+  return session.Prefill(prompt, options);
 }
 
 }  // namespace runahead::cli

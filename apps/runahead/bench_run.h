@@ -50,4 +50,9 @@ double AllowedDifference(const DecoderSpec& spec, DType compute);
 std::vector<Measurement> RunBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan,
                                   const std::function<void(double)>& on_round);
 
+/// Once more, with its timeline: the fastest combination of several ranks at the last context, or of one rank where
+/// there are no others.
+PrefillReport RunFastestAgain(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan,
+                              const std::vector<Measurement>& measurements);
+
 }  // namespace runahead::cli

@@ -14,7 +14,6 @@
 #include "model/model_loader.h"
 #include "model_folder.h"
 #include "output.h"
-#include "report/timeline_svg.h"
 #include "report/trace_events.h"
 #include "report/units.h"
 #include "runahead/error.h"
@@ -119,26 +118,18 @@ std::string ToJson(const Generation& result, const Flags& flags, const Engine& e
 /// One line for people who watch: what was done, and how fast.
 void PrintSummary(const Generation& result, size_t prompt_tokens) {
   if (!SomeoneWatches()) return;
-  std::fputs(fmt::format("[{} prompt tokens on {} rank{}: first token after {}, then {} each; {} new tokens, {}]\n[{}]\n",
-                         report::Grouped(static_cast<int64_t>(prompt_tokens)), result.prefill.ranks(),
-                         result.prefill.ranks() == 1 ? "" : "s", report::Milliseconds(result.prefill.ttft_ms),
-                         report::Milliseconds(result.tpot_ms), result.ids.size(), Name(result.finish), result.prefill.plan)
-                 .c_str(),
-             stderr);
+  std::fputs(
+      fmt::format("[{} prompt tokens on {} rank{}: first token after {}, then {} each; {} new tokens, {}]\n[{}]\n",
+                  report::Grouped(static_cast<int64_t>(prompt_tokens)), result.prefill.ranks(),
+                  result.prefill.ranks() == 1 ? "" : "s", report::Milliseconds(result.prefill.ttft_ms),
+                  report::Milliseconds(result.tpot_ms), result.ids.size(), Name(result.finish), result.prefill.plan)
+          .c_str(),
+      stderr);
 }
 
 void WritePictures(const PrefillReport& prefill, const OutputFile& trace, const OutputFile& timeline) {
   if (trace) trace.Write(report::TraceEvents(prefill.timeline));
-  if (!timeline) return;
-  report::TimelineSvgOptions options;
-  options.title = fmt::format("Prompt phase of {} tokens: {} over {} ranks, {}", report::Grouped(prefill.cuts.back()),
-                              Name(prefill.strategy), prefill.ranks(), report::Milliseconds(prefill.ttft_ms));
-  for (int rank = 0; rank < prefill.ranks(); ++rank) {
-    const auto i = static_cast<size_t>(rank);
-    options.lanes.push_back(
-        fmt::format("rank {}: {} tokens", rank, report::Grouped(prefill.cuts[i + 1] - prefill.cuts[i])));
-  }
-  timeline.Write(report::TimelineSvg(prefill.timeline, options));
+  if (timeline) timeline.Write(TimelinePicture(prefill));
 }
 
 int Run(Flags& flags) {

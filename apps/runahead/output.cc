@@ -8,6 +8,8 @@
 #include <cstring>
 
 #include "base/file.h"
+#include "report/timeline_svg.h"
+#include "report/units.h"
 #include "runahead/error.h"
 
 namespace runahead::cli {
@@ -40,6 +42,17 @@ OutputFile::OutputFile(std::filesystem::path path) : path_(std::move(path)) {
 }
 
 void OutputFile::Write(std::string_view content) const { WriteFile(path_, content); }
+
+std::string TimelinePicture(const PrefillReport& prefill) {
+  report::TimelineSvgOptions options;
+  options.title = fmt::format("Prompt phase of {} tokens: {} over {} ranks, {}", report::Grouped(prefill.cuts.back()),
+                              Name(prefill.strategy), prefill.ranks(), report::Milliseconds(prefill.ttft_ms));
+  for (size_t i = 0; i < prefill.members.size(); ++i) {
+    options.lanes.push_back(fmt::format("rank {}: {} tokens", prefill.members[i],
+                                        report::Grouped(prefill.cuts[i + 1] - prefill.cuts[i])));
+  }
+  return report::TimelineSvg(prefill.timeline, options);
+}
 
 bool SomeoneWatches() { return ::isatty(STDERR_FILENO) == 1; }
 

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "runahead/engine.h"
+
 namespace runahead::cli {
 
 /// Thrown when nobody reads stdout any more: the program then ends quietly.
@@ -47,6 +49,9 @@ class Progress {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   int shown_percent_ = -1;
 };
+
+/// A picture of a prompt phase that recorded its timeline.
+std::string TimelinePicture(const PrefillReport& prefill);
 
 /// Whether stderr is a terminal.
 bool SomeoneWatches();

@@ -94,9 +94,9 @@ LinkCost MeasureLinks(EngineState& engine, std::span<const int> members, int64_t
   const size_t row_bytes = caches.front().Span(0, 0, 1).bytes();
   LinkCost link;
   link.mover = Mover::kThread;
-  link.setup_s = MedianSeconds(one_row);
-  link.latency_s = MedianSeconds(waking);
-  const double seconds = std::max(MedianSeconds(many_rows) - link.setup_s, 1e-9);
+  link.setup_s = TypicalSeconds(one_row);
+  link.latency_s = TypicalSeconds(waking);
+  const double seconds = std::max(TypicalSeconds(many_rows) - link.setup_s, 1e-9);
   link.bytes_per_s = static_cast<double>(row_bytes) * static_cast<double>(many - 1) / seconds;
   return link;
 }

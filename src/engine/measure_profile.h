@@ -12,8 +12,8 @@
 namespace runahead {
 
 struct ProfileOptions {
-  int64_t longest = 4096;  // prompts of up to so many tokens are of interest
-  int repeats = 5;         // of each short run; medians are kept
+  int64_t longest = 4096;                   // prompts of up to so many tokens are of interest
+  int repeats = 5;                          // of each short run
   std::function<void(double)> on_progress;  // told the share of the work done; may be empty
 };
 
@@ -27,6 +27,8 @@ CostProfile MeasureProfile(const std::shared_ptr<EngineState>& engine, const Pro
 /// waiting rank goes on. Of links whose transports do not tell when bytes moved, the time until they arrived.
 LinkCost MeasureLinks(EngineState& engine, std::span<const int> members, int64_t longest);
 
-double MedianSeconds(std::vector<double> seconds);
+/// The mean without the smallest and the largest tenth: a phase is a sum of many stretches, and shares their mean,
+/// not their median, but one hiccup of the machine should not tell.
+double TypicalSeconds(std::vector<double> seconds);
 
 }  // namespace runahead

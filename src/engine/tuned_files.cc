@@ -11,11 +11,23 @@
 namespace runahead {
 namespace {
 
-/// The file's content where it exists.
-std::optional<std::string> ReadIfThere(const std::filesystem::path& path) {
+constexpr const char* kProfile = "profile-";
+constexpr const char* kTable = "partitions-";
+
+/// The file that was measured for `key`, or one for the same model on other devices, whose refusal tells what is
+/// missing; nothing where there is neither.
+std::optional<std::filesystem::path> FindFile(const std::filesystem::path& folder, const char* kind,
+                                              const ProfileKey& key) {
   std::error_code error;
-  if (!std::filesystem::exists(path, error)) return std::nullopt;
-  return ReadFile(path);
+  std::filesystem::path own = folder / fmt::format("{}{}.json", kind, key.FileStem());
+  if (std::filesystem::exists(own, error)) return own;
+  std::optional<std::filesystem::path> relative;  // the first by name
+  const std::string family = kind + key.FamilyStem();
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::filesystem::path& path = entry.path();
+    if (path.filename().string().starts_with(family) && (!relative || path < *relative)) relative = path;
+  }
+  return relative;
 }
 
 }  // namespace
@@ -32,28 +44,26 @@ std::filesystem::path TunedFolder(const std::string& asked) {
 }
 
 std::filesystem::path ProfilePath(const std::filesystem::path& folder, const ProfileKey& key) {
-  return folder / fmt::format("profile-{}.json", key.FileStem());
+  return folder / fmt::format("{}{}.json", kProfile, key.FileStem());
 }
 
 std::filesystem::path TablePath(const std::filesystem::path& folder, const ProfileKey& key) {
-  return folder / fmt::format("partitions-{}.json", key.FileStem());
+  return folder / fmt::format("{}{}.json", kTable, key.FileStem());
 }
 
 std::optional<CostProfile> LoadProfile(const std::filesystem::path& folder, const ProfileKey& key) {
-  const std::filesystem::path path = ProfilePath(folder, key);
-  const std::optional<std::string> text = ReadIfThere(path);
-  if (!text) return std::nullopt;
-  CostProfile profile = ParseCostProfile(*text, path.string());
-  profile.key.CheckFits(key, path.string());
+  const std::optional<std::filesystem::path> path = FindFile(folder, kProfile, key);
+  if (!path) return std::nullopt;
+  CostProfile profile = ParseCostProfile(ReadFile(*path), path->string());
+  profile.key.CheckFits(key, path->string());
   return profile;
 }
 
 std::optional<PartitionTable> LoadTable(const std::filesystem::path& folder, const ProfileKey& key) {
-  const std::filesystem::path path = TablePath(folder, key);
-  const std::optional<std::string> text = ReadIfThere(path);
-  if (!text) return std::nullopt;
-  PartitionTable table = ParsePartitionTable(*text, path.string());
-  table.key.CheckFits(key, path.string());
+  const std::optional<std::filesystem::path> path = FindFile(folder, kTable, key);
+  if (!path) return std::nullopt;
+  PartitionTable table = ParsePartitionTable(ReadFile(*path), path->string());
+  table.key.CheckFits(key, path->string());
   return table;
 }
 

@@ -24,7 +24,8 @@ std::filesystem::path TunedFolder(const std::string& asked);
 std::filesystem::path ProfilePath(const std::filesystem::path& folder, const ProfileKey& key);
 std::filesystem::path TablePath(const std::filesystem::path& folder, const ProfileKey& key);
 
-/// Reads what is there for `key`. Throws IoError or ConfigError for a file that cannot be used.
+/// Reads what is there for `key`; nothing where nothing was measured for its model. Throws IoError or ConfigError for
+/// a file that cannot be used, and ConfigError when all there is was measured on other devices.
 std::optional<CostProfile> LoadProfile(const std::filesystem::path& folder, const ProfileKey& key);
 std::optional<PartitionTable> LoadTable(const std::filesystem::path& folder, const ProfileKey& key);
 

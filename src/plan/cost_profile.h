@@ -18,8 +18,10 @@ struct ProfileKey {
   std::vector<std::string> devices;  // one for each rank, with their threads
 
   [[nodiscard]] int ranks() const { return static_cast<int>(devices.size()); }
-  /// A short name for files, the same for keys of the same model, dtype and rank count: "5f3a...-bf16-2".
+  /// A short name for files: FamilyStem and a number that tells devices apart.
   [[nodiscard]] std::string FileStem() const;
+  /// What the names of all keys of this model and dtype begin with: "5f3a...-bf16-".
+  [[nodiscard]] std::string FamilyStem() const;
   /// Throws ConfigError "<origin>: measured for ..., but ..." where `wanted` differs.
   void CheckFits(const ProfileKey& wanted, const std::string& origin) const;
 

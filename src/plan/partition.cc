@@ -103,8 +103,8 @@ Partition BalancedPartition(int64_t tokens, int ranks, const RankChunkCost& cost
   double too_small = 0;
   double enough = 0;  // whoever gets everything
   for (int rank = 0; rank < used; ++rank) enough = std::max(enough, cost(rank, 0, tokens));
-  constexpr int kHalvings = 60;  // beyond the precision of the budget
-  for (int i = 0; i < kHalvings; ++i) {
+  constexpr double kPrecise = 1e-9;  // of the budget: less than a token
+  while (enough - too_small > kPrecise * enough) {
     const double budget = (too_small + enough) / 2;
     const std::vector<int64_t> cuts = CutsWithin(cost, tokens, used, budget);
     const bool fits = cost(used - 1, cuts[cuts.size() - 2], tokens) <= budget;

@@ -70,13 +70,18 @@ PhasePlan ChoosePlan(const WorkShape& shape, const CostsWhileActive& costs, cons
     const ClusterCosts used = all.Select(members);
     std::optional<PhasePlan> fastest;
     for (const Scheme scheme : SchemesToTry(request, count)) {
-      const SearchResult found = SolvePartition(shape, used, scheme, request.tokens, request.most_events);
+      const SearchResult found = SolvePartition(shape, used, scheme, request.tokens, /*most_events=*/0);
       if (fastest && !(found.cost < fastest->predicted_s * (1 - kPlannerNoise))) continue;
       fastest = PhasePlan{members, scheme, found.partition, found.cost, ""};
     }
     fastest_of_count.push_back(*fastest);
     if (!best || fastest->predicted_s < best->predicted_s * (1 - kPlannerNoise)) best = fastest;
   }
+  const auto events = static_cast<int64_t>(static_cast<double>(request.events_per_second) * best->predicted_s);
+  const ClusterCosts used = costs(static_cast<int>(best->members.size())).Select(best->members);
+  const SearchResult found = SolvePartition(shape, used, best->scheme, request.tokens, events);
+  best->partition = found.partition;
+  best->predicted_s = found.cost;
   best->reason = Describe(*best, fastest_of_count, request.ranks);
   return *best;
 }

@@ -31,7 +31,9 @@ struct PlanRequest {
   int ranks = 0;                 // there are
   bool may_leave_out = true;     // ranks that do not make it faster; otherwise all of `ranks` work
   std::optional<Scheme> scheme;  // of several ranks; empty: the better of chain and direct
-  int64_t most_events = 200'000;  // simulated for each candidate
+  // Simulated events for each second of the phase, to better the winner's cuts: few enough that planning, at some ten
+  // million a second, stays below a hundredth of the phase.
+  int64_t events_per_second = 50'000;
 };
 
 /// A rank more, or another topology, must make a plan faster by this share: what predictions differ by for no reason.
@@ -41,8 +43,8 @@ inline constexpr double kPlannerNoise = 0.02;
 std::vector<int> FastestRanks(const WorkShape& shape, const ClusterCosts& costs, int count, int64_t tokens);
 
 /// The fastest of: one rank, the two fastest, and so on to all of them (in steps of two beyond eight), in chains and
-/// direct, each with its best partition on the simulator. Deterministic. With fewer tokens than ranks, fewer ranks
-/// are used.
+/// direct, each with balanced cuts; the winner's are then searched around. Deterministic. With fewer tokens than
+/// ranks, fewer ranks are used.
 PhasePlan ChoosePlan(const WorkShape& shape, const CostsWhileActive& costs, const PlanRequest& request);
 
 }  // namespace runahead

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "plan/profile_key_json.h"
 #include "runahead/error.h"
@@ -17,12 +18,16 @@ uint64_t HashOf(std::string_view text) {
 
 }  // namespace
 
-std::string ProfileKey::FileStem() const { return fmt::format("{:016x}-{}-{}", HashOf(model), dtype, ranks()); }
+std::string ProfileKey::FileStem() const {
+  return fmt::format("{}{}-{:08x}", FamilyStem(), ranks(), HashOf(fmt::format("{}", fmt::join(devices, "; "))) >> 32);
+}
+
+std::string ProfileKey::FamilyStem() const { return fmt::format("{:016x}-{}-", HashOf(model), dtype); }
 
 void ProfileKey::CheckFits(const ProfileKey& wanted, const std::string& origin) const {
   const auto refuse = [&](const std::string& what, const std::string& measured, const std::string& here) {
-    throw ConfigError(fmt::format("{}: measured for {} '{}', but here it is '{}'; `runahead tune` measures anew", origin,
-                                  what, measured, here));
+    throw ConfigError(fmt::format("{}: measured for {} '{}', but here it is '{}'; `runahead tune` measures anew",
+                                  origin, what, measured, here));
   };
   if (model != wanted.model) refuse("the model", model, wanted.model);
   if (dtype != wanted.dtype) refuse("dtype", dtype, wanted.dtype);

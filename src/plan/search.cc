@@ -35,31 +35,57 @@ class Search {
     Try(EvenPartition(tokens_, cuts_ + 1).cuts());
     if (options_.start) Try(options_.start->cuts());
     if (cuts_ > 0) {
-      int64_t step = std::max<int64_t>(1, tokens_ / options_.divisions);
-      if (Choose(tokens_ / step, cuts_) <= kWholeGrid) CoarseGrid(Cuts{0}, step);
-      while (true) {
-        while (Level(step) && !Spent()) {
-        }
-        if (step <= std::max<int64_t>(1, options_.finest) || Spent()) break;
-        step = std::max<int64_t>(std::max<int64_t>(1, options_.finest), step / 2);
-      }
+      int64_t divisions = std::min<int64_t>(options_.divisions, tokens_);
+      while (divisions > cuts_ + 1 && Choose(divisions - 1, cuts_) > kWholeGrid) --divisions;
+      const int64_t step = std::max<int64_t>(1, tokens_ / divisions);
+      if (options_.coarse_grid && Choose(divisions - 1, cuts_) <= kWholeGrid) CoarseGrid(Cuts{0}, step);
+      for (const Cuts& start : BestSoFar(options_.descents)) Descend(start, step);
     }
-    return {Partition(best_), best_cost_, static_cast<int>(seen_.size())};
+    const Cuts best = BestSoFar(1).front();
+    return {Partition(best), seen_.at(best), static_cast<int>(seen_.size())};
   }
 
  private:
   [[nodiscard]] bool Spent() const { return seen_.size() >= static_cast<size_t>(options_.most_evaluations); }
 
-  /// True when `cuts` are better than all before.
-  bool Try(const Cuts& cuts) {
+  /// What `cuts` cost; infinitely much when they are none, or may not be evaluated any more.
+  double Try(const Cuts& cuts) {
+    if (const auto known = seen_.find(cuts); known != seen_.end()) return known->second;
     const bool increases = std::adjacent_find(cuts.begin(), cuts.end(), std::greater_equal<>()) == cuts.end();
-    if (!increases || (Spent() && !best_.empty()) || seen_.contains(cuts)) return false;
-    const double cost = objective_(Partition(cuts));
-    seen_.emplace(cuts, cost);
-    if (!best_.empty() && !(cost < best_cost_)) return false;
-    best_ = cuts;
-    best_cost_ = cost;
-    return true;
+    if (!increases || (Spent() && !seen_.empty())) return std::numeric_limits<double>::infinity();
+    return seen_.emplace(cuts, objective_(Partition(cuts))).first->second;
+  }
+
+  [[nodiscard]] std::vector<Cuts> BestSoFar(int count) const {
+    std::vector<std::pair<double, const Cuts*>> sorted;
+    for (const auto& [cuts, cost] : seen_) sorted.emplace_back(cost, &cuts);
+    std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::vector<Cuts> best;
+    for (const auto& [cost, cuts] : sorted) {
+      if (best.size() < static_cast<size_t>(count)) best.push_back(*cuts);
+    }
+    return best;
+  }
+
+  /// Finer and finer grids around the best, from `start`.
+  void Descend(const Cuts& start, int64_t step) {
+    const int64_t finest = std::max<int64_t>(1, options_.finest);
+    center_ = start;
+    center_cost_ = Try(start);
+    while (true) {
+      while (Level(step) && !Spent()) {
+      }
+      if (step <= finest || Spent()) return;
+      step = std::max(finest, step / 2);
+    }
+  }
+
+  /// Moves the center to `cuts` where they are better.
+  void TryAsCenter(const Cuts& cuts) {
+    const double cost = Try(cuts);
+    if (!(cost < center_cost_)) return;
+    center_ = cuts;
+    center_cost_ = cost;
   }
 
   /// All cuts on multiples of `step`; `chosen` are the first of them.
@@ -77,10 +103,10 @@ class Search {
     }
   }
 
-  /// One look around the best; true when it got better.
+  /// One look around the center; true when it moved.
   bool Level(int64_t step) {
-    const Cuts center = best_;
-    const double before = best_cost_;
+    const Cuts center = center_;
+    const double before = center_cost_;
     int64_t box = 1;
     for (int i = 0; i < cuts_ && box <= kWholeGrid; ++i) box *= 3;
     if (box <= kWholeGrid) {
@@ -88,12 +114,12 @@ class Search {
     } else {
       Axes(step);
     }
-    return best_cost_ < before;
+    return center_cost_ < before;
   }
 
   void Box(const Cuts& cuts, size_t index, int64_t step) {
     if (index + 1 == cuts.size()) {
-      Try(cuts);
+      TryAsCenter(cuts);
       return;
     }
     for (const int64_t move : {int64_t{0}, -step, step}) {
@@ -103,15 +129,15 @@ class Search {
     }
   }
 
-  /// Along each axis in turn, from wherever the best is by then.
+  /// Along each axis in turn, from wherever the center is by then.
   void Axes(int64_t step) {
     for (size_t index = 1; index <= static_cast<size_t>(cuts_); ++index) {
       for (const bool all_behind : {false, true}) {
         for (const int64_t move : {-step, step}) {
-          Cuts moved = best_;
+          Cuts moved = center_;
           const size_t last = all_behind ? static_cast<size_t>(cuts_) : index;
           for (size_t i = index; i <= last; ++i) moved[i] += move;
-          Try(moved);
+          TryAsCenter(moved);
         }
       }
     }
@@ -122,8 +148,8 @@ class Search {
   const Objective& objective_;
   const GridSearchOptions& options_;
   std::map<Cuts, double> seen_;
-  Cuts best_;
-  double best_cost_ = std::numeric_limits<double>::infinity();
+  Cuts center_;
+  double center_cost_ = std::numeric_limits<double>::infinity();
 };
 
 }  // namespace
@@ -163,12 +189,15 @@ SearchResult SolvePartition(const WorkShape& shape, const ClusterCosts& costs, S
   const Simulation simulation = Simulate(shape, used, scheme, balanced);
   const int64_t affordable = most_events / std::max<int64_t>(1, simulation.events);
   if (!IsRunahead(scheme) || balanced.ranks() == 1 || affordable < 2) return {balanced, simulation.ttft_s, 1};
-  constexpr int kEnough = 400;
+  constexpr int kEnough = 600;
   constexpr int64_t kFinestShare = 1024;  // of the prompt
   GridSearchOptions options;
   options.divisions = 32;  // the start is good already
   options.finest = std::max<int64_t>(1, tokens / kFinestShare);
   options.most_evaluations = static_cast<int>(std::min<int64_t>(kEnough, affordable));
+  constexpr int kAffordsWholeGrids = 150;
+  options.coarse_grid = affordable >= kAffordsWholeGrids;
+  options.descents = options.coarse_grid ? 3 : 1;
   options.start = balanced;
   return GridSearch(
       tokens, used.ranks(),

@@ -16,9 +16,11 @@ namespace runahead {
 using Objective = std::function<double(const Partition&)>;
 
 struct GridSearchOptions {
-  int divisions = 8;           // of the prompt, for the coarsest grid of cut points
-  int64_t finest = 1;          // the last level's step, in tokens
-  int most_evaluations = 400;  // of the objective
+  int divisions = 8;               // of the prompt, for the coarsest grid of cut points
+  bool coarse_grid = true;         // otherwise only its step is used, around the start
+  int64_t finest = 1;              // the last level's step, in tokens
+  int most_evaluations = 400;      // of the objective
+  int descents = 1;                // from so many of the best points of the coarsest grid
   std::optional<Partition> start;  // looked at besides the coarsest grid
 };
 

@@ -1,0 +1,105 @@
+#include "engine/probe.h"
+
+#include <algorithm>
+#include <atomic>
+#include <barrier>
+#include <memory>
+
+#include "prefill/slow_exchange.h"
+
+namespace runahead {
+namespace {
+
+double SecondsBetween(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+/// An arbitrary prompt, the same in every run: attention takes longer over some numbers than over others.
+int32_t TokenAt(int64_t position, int64_t vocab) {
+  const uint64_t scattered = static_cast<uint64_t>(position + 1) * 0x9E3779B97F4A7C15U >> 33;
+  return static_cast<int32_t>(scattered % static_cast<uint64_t>(vocab));
+}
+
+/// Notes when each layer's exchange begins, and ends the pass there once it has seen enough of them.
+class ProbeExchange final : public PrefillExchange {
+ public:
+  explicit ProbeExchange(int last_layer) : last_layer_(last_layer) {}
+
+  void Start() override { stamps_ = {Clock::now()}; }
+  Status LayerReady(int layer, Stream& stream) override {
+    stream.Synchronize();
+    stamps_.push_back(Clock::now());
+    return layer == last_layer_ ? Status::Failed("enough layers were seen") : Status::Ok();
+  }
+  Status Finish() override {
+    stamps_.push_back(Clock::now());
+    return Status::Ok();
+  }
+  /// Of the start and of each exchange, and of the end where the pass came to it.
+  [[nodiscard]] const std::vector<Clock::time_point>& stamps() const { return stamps_; }
+
+ private:
+  int last_layer_;
+  std::vector<Clock::time_point> stamps_;
+};
+
+/// Of the FLOPs of a layer's queries, keys and values.
+double QueryShare(const DecoderSpec& spec) {
+  return static_cast<double>(spec.q_features()) / static_cast<double>(spec.q_features() + 2 * spec.kv_features());
+}
+
+}  // namespace
+
+Probe::Probe(EngineState& engine, std::vector<int> members, int64_t longest)
+    : engine_(engine), members_(std::move(members)), tables_(engine.PositionsFor(longest, longest)) {
+  const KvShape shape = engine.decoder().spec().kv_shape(engine.decoder().compute_dtype());
+  for (const int member : members_) caches_.emplace_back(engine.rank(member).device(), shape, longest);
+}
+
+void Probe::Run(const ShortRun& run, int times, std::vector<Stretches>* seen) {
+  std::barrier together(static_cast<std::ptrdiff_t>(members_.size()));
+  std::atomic<size_t> finished{0};
+  std::vector<std::future<void>> done;
+  for (size_t i = 0; i < members_.size(); ++i) {
+    done.push_back(engine_.rank(members_[i]).Post([&, i] {
+      together.arrive_and_wait();
+      for (int counted = 0; counted < times || finished.load() < members_.size();) {
+        Once(i, run, seen == nullptr ? nullptr : &(*seen)[i]);
+        if (++counted == times) ++finished;
+      }
+    }));
+  }
+  for (std::future<void>& future : done) future.get();
+}
+
+void Probe::Once(size_t index, const ShortRun& run, Stretches* seen) {
+  Rank& rank = engine_.rank(members_[index]);
+  const Decoder& decoder = engine_.decoder();
+  const int64_t rows = run.end - run.begin;
+  const int layers = decoder.spec().layers;
+  std::vector<int32_t> tokens(static_cast<size_t>(rows));
+  for (int64_t i = 0; i < rows; ++i) tokens[static_cast<size_t>(i)] = TokenAt(run.begin + i, decoder.spec().vocab);
+  Workspace& workspace = rank.WorkspaceFor(decoder, rows);
+  auto owned = std::make_unique<ProbeExchange>(run.last_layer);
+  const ProbeExchange& probe = *owned;
+  std::unique_ptr<PrefillExchange> exchange = std::move(owned);
+  if (rank.slowdown() > 1) exchange = MakeSlowExchange(std::move(exchange), rank.slowdown());
+  exchange->Start();
+  const LastLayer last = run.last_layer >= layers ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
+  const Status status = decoder.Forward(tokens, run.begin, last, tables_, caches_[index], *exchange, workspace,
+                                        rank.ops(), rank.stream());
+  rank.stream().Synchronize();
+  if (status.ok()) CHECK(exchange->Finish().ok());
+  if (seen == nullptr) return;
+  const std::vector<Clock::time_point>& stamps = probe.stamps();
+  seen->before_s.push_back(SecondsBetween(stamps[0], stamps[1]));
+  for (int layer = 1; layer <= std::min(run.last_layer, layers - 1); ++layer) {
+    const auto i = static_cast<size_t>(layer);
+    // Before the last exchange no queries are made: they take their share of what the first layer's took.
+    const double missing = layer == layers - 1 ? seen->before_s.back() * QueryShare(decoder.spec()) : 0;
+    seen->layer_s.push_back(SecondsBetween(stamps[i], stamps[i + 1]) + missing);
+  }
+  if (last == LastLayer::kLastRow) seen->finish_s.push_back(SecondsBetween(stamps[stamps.size() - 2], stamps.back()));
+}
+
+}  // namespace runahead

@@ -1,0 +1,47 @@
+// Short runs of a model's first layers on some ranks at once: what a cost profile is measured from.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/engine_state.h"
+#include "kv/kv_cache.h"
+
+namespace runahead {
+
+/// The chunk [begin, end) up to the exchange of `last_layer`; further than the last layer is to the prompt's end.
+struct ShortRun {
+  int64_t begin = 0;
+  int64_t end = 0;
+  int last_layer = 0;
+};
+
+/// What one rank saw of a short run: seconds before the first exchange, between two exchanges that have whole layers
+/// between them, and after the last one.
+struct Stretches {
+  std::vector<double> before_s;
+  std::vector<double> layer_s;
+  std::vector<double> finish_s;
+};
+
+/// Some ranks at work at once, each with a cache for a prompt of `longest` tokens. Needs EngineState::busy from its
+/// making on.
+class Probe {
+ public:
+  Probe(EngineState& engine, std::vector<int> members, int64_t longest);
+
+  /// Every member makes the run at the same time, again and again until all have made it `times` times: whoever is
+  /// fast goes on working beside the others. Adds to `seen`, which has an entry for each member; null: to nothing.
+  /// The tokens at a position are the same in every run, so that a run over all leaves the rows that later ones read.
+  void Run(const ShortRun& run, int times, std::vector<Stretches>* seen);
+
+ private:
+  void Once(size_t index, const ShortRun& run, Stretches* seen);
+
+  EngineState& engine_;
+  std::vector<int> members_;
+  const PositionTables& tables_;
+  std::vector<KvCache> caches_;
+};
+
+}  // namespace runahead

@@ -1,0 +1,120 @@
+// plan and tune: what they print, write and refuse.
+#include "tests/cli/fixture.h"
+#include "tests/report/well_formed.h"
+
+namespace runahead {
+namespace {
+
+class PlanTest : public CliTest {
+ protected:
+  static Json PlanJson(const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {"plan", "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = Runahead(arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return outcome.exit_code == 0 ? Json::parse(outcome.out) : Json();
+  }
+
+  static void ExpectRefused(const std::vector<std::string>& arguments, const std::vector<std::string>& expected) {
+    const Outcome outcome = Runahead(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << Json(arguments);
+    EXPECT_EQ(outcome.out, "");
+    for (const std::string& part : expected) {
+      EXPECT_NE(outcome.err.find(part), std::string::npos) << "'" << part << "' in: " << outcome.err;
+    }
+  }
+};
+
+TEST_F(PlanTest, CountersGiveTheWorkedExample) {
+  const Outcome outcome = Runahead({"plan", "--counters", "--contexts", "9", "--ranks", "3", "--partition", "4,3,2"});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  for (const char* line :
+       {"runahead chain, 9 tokens on 3 ranks: 21 dot products on the busiest rank, 22 entries of K and V moved",
+        "tsp, 9 tokens on 3 ranks: 27 dot products on the busiest rank, 36 entries of K and V moved"}) {
+    EXPECT_NE(outcome.out.find(line), std::string::npos) << outcome.out;
+  }
+}
+
+TEST_F(PlanTest, PlansAPresetAndDrawsIt) {
+  const Json json = PlanJson({"--preset", "4x4090-pcie", "--contexts", "2048,8192", "--svg", InFolder("p.svg"),
+                              "--timeline", InFolder("t.svg"), "--trace", InFolder("t.json")});
+  ASSERT_EQ(json.at("results").size(), 8U);
+  for (const Json& row : json.at("results")) {
+    EXPECT_EQ(row.at("strategies").size(), row.at("ranks") == 1 ? 1U : 5U);
+    EXPECT_GT(row.at("ttft_ms").get<double>(), 0);
+    EXPECT_LE(row.at("speed_up").get<double>(), row.at("ranks").get<double>() * 1.0001);
+    EXPECT_EQ(row.at("busiest_link_bytes").get<int64_t>() > 0, row.at("ranks") != 1);
+  }
+  for (const char* picture : {"p.svg", "t.svg"}) EXPECT_EQ(report::WhatIsWrongWith(ReadFile(InFolder(picture))), "");
+  EXPECT_GT(Json::parse(ReadFile(InFolder("t.json"))).at("traceEvents").size(), 100U);
+}
+
+TEST_F(PlanTest, AShownPresetIsADescription) {
+  const Outcome shown = Runahead({"plan", "--preset", "2x8xh100-100gbe", "--show-preset"});
+  EXPECT_EQ(shown.exit_code, 0);
+  WriteFile(InFolder("own.toml"), shown.out);
+  const Json own = PlanJson({InFolder("own.toml"), "--ranks", "1,16", "--contexts", "8192"});
+  const Json preset = PlanJson({"--preset", "2x8xh100-100gbe", "--ranks", "1,16", "--contexts", "8192"});
+  EXPECT_EQ(own.at("results"), preset.at("results"));
+}
+
+TEST_F(PlanTest, LeavesOutASlowDevice) {
+  WriteFile(InFolder("slow.toml"),
+            "model = \"llama-7b\"\ncontexts = [4096]\n[[devices]]\nname = \"fast\"\ncount = 2\ntflops = 100\n"
+            "[[devices]]\nname = \"old\"\ntflops = 0.01\n[links]\nbandwidth_gbs = 50\n");
+  const Outcome outcome = Runahead({"plan", InFolder("slow.toml")});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("4,096 tokens on 3 ranks: better without device 2 (old)"), std::string::npos)
+      << outcome.out;
+}
+
+TEST_F(PlanTest, RefusesByName) {
+  WriteFile(InFolder("bad.toml"),
+            "model = \"llama-7b\"\ncontexts = [1]\n[[devices]]\nname = \"a\"\ntflops = \"x\"\n");
+  ExpectRefused({"plan", InFolder("bad.toml")}, {InFolder("bad.toml"), "devices[0]", "tflops", "\"x\""});
+  ExpectRefused({"plan", InFolder("none.toml")}, {InFolder("none.toml")});
+  ExpectRefused({"plan", "--preset", "9xh100"}, {"9xh100", "8xh100-nvlink"});
+  ExpectRefused({"plan", "--model", "llama-8t"}, {"llama-8t"});
+  ExpectRefused({"plan", "--ranks", "9"}, {"--ranks", "'9'"});
+  ExpectRefused({"plan", "--ranks", "3", "--partition", "1,2"}, {"3 fractions", "2"});
+  ExpectRefused({"plan", "--partition", "searched"}, {"--partition"});
+}
+
+TEST_F(PlanTest, TuneMeasuresSearchesAndChecks) {
+  const std::vector<std::string> common = {
+      "tune", "--model", Model(),           "--devices",  "cpu:2", "--threads-per-rank", "1", "--dtype",
+      "f32",  "--tuned", InFolder("tuned"), "--contexts", "48,90", "--repeats",          "1"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = common;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Runahead(arguments);
+  };
+  const Outcome unmeasured = with({"--check"});
+  EXPECT_EQ(unmeasured.exit_code, 2);
+  EXPECT_NE(unmeasured.err.find("no cost profile"), std::string::npos) << unmeasured.err;
+  const Outcome outcome = with({"--profile", "--search", "--check", "--json", InFolder("check.json"), "--partitions",
+                                "even,auto,searched,predicted"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("largest difference"), std::string::npos);
+  // Per context: single, two topologies x four partitions, tsp and tsp-causal.
+  EXPECT_EQ(Json::parse(ReadFile(InFolder("check.json"))).at("checked").size(), 2U * (1 + 8 + 2));
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(InFolder("tuned"))) {
+    ++files;
+    EXPECT_TRUE(LoadJson(entry.path()).contains("key")) << entry.path();
+  }
+  EXPECT_EQ(files, 2);
+
+  const std::vector<std::string> prompt = {"--prompt", std::string(60, 'x'), "-n", "1",       "--devices",
+                                           "cpu:2",    "--threads-per-rank", "1",  "--dtype", "f32",
+                                           "--tuned",  InFolder("tuned")};
+  EXPECT_EQ(GenerateJson(prompt).at("plan").get<std::string>().find("partition table: ranks used"), 0U);
+  // The same files for other ranks: refused, and said.
+  std::vector<std::string> other = prompt;
+  other.insert(other.end(), {"--rank-slowdown", "1,2"});
+  const std::string plan = GenerateJson(other).at("plan");
+  EXPECT_NE(plan.find("measured for device 1"), std::string::npos) << plan;
+}
+
+}  // namespace
+}  // namespace runahead

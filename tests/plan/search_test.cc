@@ -1,0 +1,112 @@
+// The searches against trying every partition, on random costs.
+#include "plan/search.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+#include <random>
+
+#include "plan/simulator.h"
+#include "tests/plan/random_cases.h"
+
+namespace runahead {
+namespace {
+
+/// The lowest cost of any partition of two or three ranks.
+double LowestOfAll(int64_t tokens, int ranks, const Objective& objective) {
+  double lowest = std::numeric_limits<double>::infinity();
+  for (int64_t first = 1; first < tokens; ++first) {
+    if (ranks == 2) {
+      lowest = std::min(lowest, objective(Partition({0, first, tokens})));
+      continue;
+    }
+    for (int64_t second = first + 1; second < tokens; ++second) {
+      lowest = std::min(lowest, objective(Partition({0, first, second, tokens})));
+    }
+  }
+  return lowest;
+}
+
+// A convex bowl around a point that is drawn, steeper along some directions than along others.
+TEST(GridSearch, FindsTheBottomOfConvexCosts) {
+  std::mt19937 random(1);
+  std::uniform_real_distribution<double> draw(0, 1);
+  for (int round = 0; round < 100; ++round) {
+    const int ranks = 2 + static_cast<int>(random() % 2);
+    const int64_t tokens = 60;
+    const Partition bottom =
+        FractionPartition(tokens, std::vector{0.1 + draw(random), 0.1 + draw(random), 0.1 + draw(random)});
+    const double a = 0.5 + draw(random);
+    const double b = 0.5 + draw(random);
+    const Objective cost = [&](const Partition& partition) {
+      const auto x = static_cast<double>(partition.end(0) - bottom.end(0));
+      const auto y = ranks == 2 ? 0.0 : static_cast<double>(partition.end(1) - bottom.end(1));
+      return a * x * x + b * y * y + 0.5 * x * y;
+    };
+    EXPECT_EQ(GridSearch(tokens, ranks, cost).cost, LowestOfAll(tokens, ranks, cost)) << round;
+  }
+}
+
+TEST(GridSearch, StopsAtItsBudgetAndAtItsFinestStep) {
+  int evaluations = 0;
+  const Objective count = [&](const Partition& partition) {
+    ++evaluations;
+    return static_cast<double>(partition.rows(0));  // ever better to the left
+  };
+  GridSearchOptions options;
+  options.most_evaluations = 5;
+  EXPECT_EQ(GridSearch(1000, 2, count, options).evaluations, 5);
+  EXPECT_EQ(evaluations, 5);
+  options.most_evaluations = 1000;
+  options.finest = 10;
+  const Partition found = GridSearch(1000, 2, count, options).partition;
+  EXPECT_LE(found.rows(0), 10);
+}
+
+TEST(GridSearch, KeepsATokenForEveryRankAndUsesFewerRanksForFewerTokens) {
+  const Objective any = [](const Partition& partition) { return static_cast<double>(partition.rows(0)); };
+  EXPECT_EQ(GridSearch(3, 5, any).partition.ranks(), 3);
+  EXPECT_EQ(GridSearch(7, 1, any).partition.ToString(), "7");
+}
+
+// Two and three unequal ranks on unequal links, some of them slower than any computation, or
+// with threads that copy.
+TEST(SolvePartition, IsAsGoodAsTryingEverything) {
+  std::mt19937 random(2);
+  for (int round = 0; round < 40; ++round) {
+    const int ranks = 2 + static_cast<int>(random() % 2);
+    const int64_t tokens = 40;
+    const WorkShape shape = RandomShape(random);
+    ClusterCosts costs = RandomCosts(random, ranks, Mover::kEngine);
+    if (round % 2 == 1) costs.links = LinkTable(ranks, {0.1, 1e5, 0.05, Mover::kThread});
+    for (const Scheme scheme : {Scheme::kRunaheadChain, Scheme::kRunaheadDirect}) {
+      const double lowest = LowestOfAll(tokens, ranks, [&](const Partition& partition) {
+        return Simulate(shape, costs, scheme, partition).ttft_s;
+      });
+      EXPECT_LE(SolvePartition(shape, costs, scheme, tokens).cost, 1.03 * lowest) << round << " " << Name(scheme);
+    }
+  }
+}
+
+TEST(BalancedCompute, MakesUnequalRanksFinishTogether) {
+  WorkShape shape = SmallShape();
+  shape.layers = 40;
+  ClusterCosts costs;
+  DeviceCost device;
+  device.knots = {{1, 1e-6, 1e-6, 1e-9}};
+  costs.devices = {device, device.Slowed(3), device.Slowed(1.5)};
+  costs.links = LinkTable(3, {0, 1e12, 0, Mover::kEngine});
+  const Partition partition = BalancedCompute(shape, costs, Scheme::kRunaheadDirect, 30000);
+  std::vector<double> seconds;
+  for (int rank = 0; rank < 3; ++rank) {
+    const RowCost cost = costs.devices[static_cast<size_t>(rank)].At(partition.rows(rank));
+    const auto pairs = static_cast<double>(CausalPairs(partition.begin(rank), partition.end(rank), 0));
+    seconds.push_back(cost.before_s + 39 * (cost.layer_s + cost.pair_s * pairs));
+  }
+  const auto [least, most] = std::minmax_element(seconds.begin(), seconds.end());
+  EXPECT_LE(*most, *least * 1.001);
+}
+
+}  // namespace
+}  // namespace runahead
