@@ -1,6 +1,6 @@
 # What a person does with Runahead. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help deps build test demo bench format lint clean
+.PHONY: help deps build test demo bench fuzz format lint clean
 
 PRESET ?= release
 JOBS ?= $(shell nproc)
@@ -25,6 +25,9 @@ demo: build  ## Answer a question about a long log book on one rank and on sever
 
 bench: build  ## Time strategies, partitions and ranks on a random-weight model
 	@tools/bench.sh build/$(PRESET)/bin/runahead
+
+fuzz: deps  ## Feed broken files to everything that reads files, SECONDS on each kind (600)
+	@tools/fuzz.sh $(or $(SECONDS),600)
 
 format:  ## Format the C++ sources in place
 	@clang-format -i $(SOURCES)

@@ -148,7 +148,11 @@ def compare(model, options, corpus):
         wanted = tokenizer(texts, add_special_tokens=not flags)["input_ids"]
         for line in zip(texts, run_command(options.command, model, texts, flags), wanted):
             report(*line)
-        lists = wanted + random_ids(tokenizer, options.count, options.seed)
+        # Tokens that the normalizer changes: tokenizers decodes them to the changed text since 0.23, as written before.
+        changed = {i for i, t in tokenizer.added_tokens_decoder.items()
+                   if t.normalized and tokenizer.backend_tokenizer.id_to_token(i) != t.content}  # fmt: skip
+        lists = [ids for ids in wanted + random_ids(tokenizer, options.count, options.seed)
+                 if not changed.intersection(ids)]  # fmt: skip
         # The flag that leaves special tokens out when encoding keeps them when decoding.
         texts_back = run_command(options.command, model, lists, ["--decode", *flags])
         for ids, text in zip(lists, texts_back):

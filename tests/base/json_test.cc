@@ -1,5 +1,6 @@
 #include "base/json.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -33,6 +34,25 @@ TEST(ParseJson, RefusesDuplicateKeysAndDeepNesting) {
   const std::string deep = std::string(70, '[') + std::string(70, ']');
   EXPECT_EQ(Refusal([&] { ParseJson(deep, "f"); }), "f: JSON is nested deeper than 64 levels");
   EXPECT_EQ(Refusal([&] { ParseJson(std::string(1 << 20, '['), "f"); }), "f: JSON is nested deeper than 64 levels");
+}
+
+TEST(ParseJson, FindsDuplicatesAmongManyKeysAtAnyDepth) {
+  std::string members;
+  for (int i = 0; i < 1000; ++i) members += fmt::format("\"prefix shared by all {}\": [{}], ", i * 7919 % 1000, i);
+  EXPECT_EQ(ParseJson("{" + members + "\"\": 0}", "f").size(), 1001u);
+  EXPECT_EQ(Refusal([&] { ParseJson("[{\"a\": {" + members + "\"prefix shared by all 17\": 0}}]", "f"); }),
+            "f: key \"prefix shared by all 17\" appears twice in one object");
+}
+
+// Whatever nlohmann's own parser makes of a text is what comes out, in the same order and with the same types.
+TEST(ParseJson, BuildsWhatTheTextSays) {
+  const std::string text =
+      R"({"b": [1, -2, 3.5, true, false, null, "s\u00e9", [], {}], "a": {"z": {"y": 1}, "\u0000": 2, "": [[]]}, "c": 18446744073709551615})";
+  EXPECT_EQ(ParseJson(text, "f"), Json::parse(text));
+  EXPECT_EQ(ParseJson(text, "f").dump(), Json::parse(text).dump());
+  EXPECT_EQ(ParseJson("7", "f"), Json(7));
+  EXPECT_NE(Refusal([] { ParseJson("1e999", "f"); }), "nothing was thrown");
+  EXPECT_NE(Refusal([] { ParseJson("{} {}", "f"); }), "nothing was thrown");
 }
 
 TEST(JsonObject, NamesFieldAndValueOfWhatItRefuses) {

@@ -88,6 +88,11 @@ std::vector<BadFile> BadFiles() {
       {"HeaderIsNoObject", SafetensorsBytes("[1]", ""), {"expected a JSON object", "[1]"}},
       {"HeaderIsTooDeep", SafetensorsBytes("{\"a\":" + std::string(1000, '['), ""), {"nested deeper"}},
       {"HeaderIsNotUtf8", SafetensorsBytes("{\"\xff\":1}", ""), {"not valid JSON"}},
+      {"DeepHeader", SafetensorsBytes(std::string(1000, '['), ""), {"nested deeper than 64 levels"}},
+      {"DeepEntry", OneTensor(std::string(1000, '['), 0), {"nested deeper than 64 levels"}},
+      {"DuplicateField",
+       OneTensor(R"({"dtype":"F32","shape":[1],"shape":[1],"data_offsets":[0,4]})", 4),
+       {"\"shape\" appears twice"}},
       {"DuplicateName", SafetensorsBytes("{\"a\":1,\"a\":2}", ""), {"\"a\" appears twice"}},
       {"EntryIsNoObject", OneTensor("7", 0), {"tensor w", "7"}},
       {"NoDType", OneTensor(R"({"shape":[1],"data_offsets":[0,4]})", 4), {"tensor w", "dtype"}},
@@ -195,6 +200,18 @@ TEST_F(ShardsTest, TensorsComeFromTheirShards) {
   const WeightFiles files(folder_.path());
   EXPECT_EQ(files.files(), 2);
   EXPECT_EQ(Values(files.Read("v", {1})), (std::vector<float>{7}));
+}
+
+// The caches of model hubs are folders of links to files elsewhere.
+TEST_F(ShardsTest, ShardsMayBeLinks) {
+  const std::filesystem::path blobs = folder_.path() / "blobs";
+  const std::filesystem::path snapshot = folder_.path() / "snapshot";
+  std::filesystem::create_directories(blobs);
+  std::filesystem::create_directories(snapshot);
+  std::filesystem::rename(folder_.path() / "one.safetensors", blobs / "3f2a");
+  std::filesystem::create_symlink("../blobs/3f2a", snapshot / "one.safetensors");
+  WriteFile(snapshot / "model.safetensors.index.json", R"({"weight_map":{"w":"one.safetensors"}})");
+  EXPECT_EQ(WeightFiles(snapshot).files(), 1);
 }
 
 TEST_F(ShardsTest, BadIndexesAreRefused) {

@@ -7,6 +7,7 @@
 
 #include "model_folder.h"
 #include "runahead/error.h"
+#include "tokenizer/vocab.h"
 
 namespace runahead::tokenizer {
 namespace {
@@ -86,6 +87,30 @@ TEST(Tokenizer, OtherModelsAreRefusedByName) {
   EXPECT_NE(message.find("tokenizer.json: model: type"), std::string::npos) << message;
   EXPECT_NE(message.find("\"Unigram\""), std::string::npos) << message;
   EXPECT_EQ(ErrorOf(R"({"model": {"vocab": {"a": 0}, "merges": []}})"), "") << "older files leave the type out";
+}
+
+// What could make a short text or a small file take much memory.
+TEST(Tokenizer, FilesThatBlowUpAreRefused) {
+  const auto refused = [](const char* part, const Json& component) {
+    Json file = SmallTokenizer({"a"});
+    file[part] = component;
+    const std::string message = ErrorOf(file.dump());
+    EXPECT_NE(message.find(std::string(part) + ": a text may become too much longer"), std::string::npos) << message;
+  };
+  const Json replace = {{"type", "Replace"}, {"pattern", {{"Regex", "."}}}, {"content", std::string(20, 'x')}};
+  refused("normalizer", {{"type", "Sequence"}, {"normalizers", {replace, replace}}});
+  refused("normalizer", {{"type", "Prepend"}, {"prepend", std::string(100000, 'x')}});
+  refused("decoder", {{"type", "Sequence"}, {"decoders", {{{"type", "Fuse"}}, replace}}});
+  const Json bytes = {{"type", "ByteLevel"}, {"use_regex", false}, {"add_prefix_space", false}};
+  refused("pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", std::vector<Json>(9, bytes)}});
+  Json allowed = SmallTokenizer({"a"});
+  allowed["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "NFKD"}}, replace}}};
+  EXPECT_EQ(ErrorOf(allowed.dump()), "");
+  Json far = SmallTokenizer({});
+  far["model"]["vocab"] = {{"a", kMaxTokenId}};
+  EXPECT_EQ(ErrorOf(far.dump()), "");
+  far["model"]["vocab"] = {{"a", kMaxTokenId + 1}};
+  EXPECT_NE(ErrorOf(far.dump()).find("expected an id from 0 to 1048575"), std::string::npos);
 }
 
 // Every cut and many single-byte changes of a full file: an error or a tokenizer, never a crash.
