@@ -115,29 +115,28 @@ PhasePlan PhasePlanner::FromTable(int64_t tokens, const PrefillOptions& options)
   }
   if (best) return FromEntry(*best, searched ? "searched for this length" : "predicted from the partition table");
   const std::string why = tuned_.refused.empty() ? "" : "; " + tuned_.refused;
-  throw ConfigError(fmt::format("partition: nothing was searched {} {} tokens on {} ranks; `runahead tune --search` does{}",
-                                searched ? "for" : "near", tokens, used, why));
+  throw ConfigError(
+      fmt::format("partition: nothing was searched {} {} tokens on {} ranks; `runahead tune --search` does{}",
+                  searched ? "for" : "near", tokens, used, why));
 }
 
 std::optional<PhasePlan> PhasePlanner::BestOfTable(int64_t tokens, const PrefillOptions& options) const {
   if (!tuned_.table) return std::nullopt;
-  std::optional<TableEntry> best;
-  std::string times;
   const int fewest = options.ranks == 0 ? 1 : options.ranks;
   const int most = options.ranks == 0 ? ranks() : options.ranks;
+  std::optional<TableEntry> best;
+  bool knows_several = most == 1;  // one rank alone says nothing about several
+  std::string times;
   for (int count = fewest; count <= most; ++count) {
     for (const Scheme scheme : count == 1 ? std::vector{Scheme::kSingle} : RunaheadSchemes(options)) {
       const std::optional<TableEntry> entry = tuned_.table->Predict(scheme, count, tokens);
       if (!entry) continue;
+      knows_several = knows_several || count > 1;
       times += fmt::format("{}{}: {:.4g} ms", times.empty() ? "" : ", ", count, entry->ttft_s * 1e3);
       if (!best || entry->ttft_s < best->ttft_s * (1 - kPlannerNoise)) best = entry;
     }
   }
-  // One rank alone says nothing about several.
-  if (!best || (best->partition.ranks() == 1 && most > 1 && !tuned_.table->Predict(RunaheadSchemes(options)[0], most, tokens) &&
-                !tuned_.table->Predict(RunaheadSchemes(options).back(), most, tokens))) {
-    return std::nullopt;
-  }
+  if (!best || !knows_several) return std::nullopt;
   return FromEntry(*best, fmt::format("partition table: ranks used {} of {}, predicted {}", best->partition.ranks(),
                                       ranks(), times));
 }
@@ -150,7 +149,8 @@ PhasePlan PhasePlanner::Auto(int64_t tokens, const PrefillOptions& options) cons
   // Without a measurement there is no telling when ranks stop helping: all that were asked for work.
   request.may_leave_out = options.ranks == 0 && tuned_.profile.has_value();
   if (options.topology) request.scheme = SchemeOf(Strategy::kRunahead, *options.topology);
-  PhasePlan plan = ChoosePlan(shape_, [&](int active) -> const ClusterCosts& { return CostsWhile(active); }, request);
+  PhasePlan plan = ChoosePlan(
+      shape_, [&](int active) -> const ClusterCosts& { return CostsWhile(active); }, request);
   if (tuned_.profile) {
     plan.reason = "cost profile: " + plan.reason;
     return plan;
