@@ -101,6 +101,7 @@ PhasePlan PhasePlanner::Make(int64_t tokens, const PrefillOptions& options) cons
 
 PhasePlan PhasePlanner::FromTable(int64_t tokens, const PrefillOptions& options) const {
   const int used = options.ranks == 0 ? ranks() : options.ranks;
+  if (used == 1) return OnFirstRanks(Scheme::kSingle, EvenPartition(tokens, 1), "one rank has nothing to cut");
   const bool searched = options.partition.kind == PartitionKind::kSearched;
   std::optional<TableEntry> best;
   for (const Scheme scheme : RunaheadSchemes(options)) {
