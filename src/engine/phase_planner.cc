@@ -101,6 +101,7 @@ PhasePlan PhasePlanner::Make(int64_t tokens, const PrefillOptions& options) cons
 
 PhasePlan PhasePlanner::FromTable(int64_t tokens, const PrefillOptions& options) const {
   const int used = options.ranks == 0 ? ranks() : options.ranks;
+  if (used == 1) return OnFirstRanks(Scheme::kSingle, EvenPartition(tokens, 1), "one rank has nothing to cut");
   const bool searched = options.partition.kind == PartitionKind::kSearched;
   std::optional<TableEntry> best;
   for (const Scheme scheme : RunaheadSchemes(options)) {
@@ -122,24 +123,21 @@ PhasePlan PhasePlanner::FromTable(int64_t tokens, const PrefillOptions& options)
 
 std::optional<PhasePlan> PhasePlanner::BestOfTable(int64_t tokens, const PrefillOptions& options) const {
   if (!tuned_.table) return std::nullopt;
-  std::optional<TableEntry> best;
-  std::string times;
   const int fewest = options.ranks == 0 ? 1 : options.ranks;
   const int most = options.ranks == 0 ? ranks() : options.ranks;
+  std::optional<TableEntry> best;
+  bool knows_several = most == 1;  // one rank alone says nothing about several
+  std::string times;
   for (int count = fewest; count <= most; ++count) {
     for (const Scheme scheme : count == 1 ? std::vector{Scheme::kSingle} : RunaheadSchemes(options)) {
       const std::optional<TableEntry> entry = tuned_.table->Predict(scheme, count, tokens);
       if (!entry) continue;
+      knows_several = knows_several || count > 1;
       times += fmt::format("{}{}: {:.4g} ms", times.empty() ? "" : ", ", count, entry->ttft_s * 1e3);
       if (!best || entry->ttft_s < best->ttft_s * (1 - kPlannerNoise)) best = entry;
     }
   }
-  // One rank alone says nothing about several.
-  if (!best || (best->partition.ranks() == 1 && most > 1 &&
-                !tuned_.table->Predict(RunaheadSchemes(options)[0], most, tokens) &&
-                !tuned_.table->Predict(RunaheadSchemes(options).back(), most, tokens))) {
-    return std::nullopt;
-  }
+  if (!best || !knows_several) return std::nullopt;
   return FromEntry(*best, fmt::format("partition table: ranks used {} of {}, predicted {}", best->partition.ranks(),
                                       ranks(), times));
 }

@@ -78,6 +78,7 @@ TEST_F(BadInputTest, Numbers) {
   for (const char* value : {"-1", "x"}) refused("--top-k", value);
   for (const char* value : {"0", "1.01", "nan", "-0.5"}) refused("--top-p", value);
   for (const char* value : {"0", "-2", "100000"}) refused("--threads-per-rank", value);
+  for (const char* value : {"0.5", "nan", "x"}) refused("--rank-slowdown", value);
   for (const char* value : {"0", "-1", "nan"}) refused("--timeout", value);
   for (const char* value : {"f8", "", "F32"}) refused("--dtype", value);
   refused("--seed", "-1");
@@ -95,6 +96,11 @@ TEST_F(BadInputTest, Names) {
   refused("--topology", "ring");
   for (const char* value : {"odd", "1,0", "1,-1", "1,nan", "1,,2", ""}) refused("--partition", value);
   ExpectGenerateRefused({"--prompt", "abcdef", "--devices", "cpu:2", "--partition", "1,1,1"}, {"2 fractions", "3"});
+  ExpectGenerateRefused({"--prompt", "a", "--devices", "cpu:2", "--threads-per-rank", "1,1,1"}, {"2 ranks", "3"});
+  ExpectGenerateRefused({"--prompt", "a", "--devices", "cpu:2", "--rank-slowdown", "2,2,2"}, {"2 ranks", "3"});
+  ExpectGenerateRefused(
+      {"--prompt", "abcd", "--devices", "cpu:2", "--partition", "searched", "--tuned", InFolder("no")},
+      {"tokens on 2 ranks", "tune --search"});
   ExpectGenerateRefused({"--prompt", "a", "--stop", ""}, {"stop"});
   ExpectGenerateRefused({"--prompt", "a", "--frobnicate"}, {"--frobnicate"});
   ExpectRefused({"generate", "--model", Model(), "--prompt", "a", "--logits"}, {"--logits", "--json"});

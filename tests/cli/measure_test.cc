@@ -34,7 +34,11 @@ TEST_F(MeasureTest, BenchChecksTimesAndWritesEverything) {
                                     "--json",
                                     InFolder("bench.json"),
                                     "--svg",
-                                    InFolder("bench.svg")});
+                                    InFolder("bench.svg"),
+                                    "--timeline",
+                                    InFolder("run.svg"),
+                                    "--trace",
+                                    InFolder("run.json")});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("matmul ceiling of 3 ranks"), std::string::npos) << outcome.out;
   EXPECT_NE(outcome.out.find("speed-up"), std::string::npos) << outcome.out;
@@ -51,6 +55,8 @@ TEST_F(MeasureTest, BenchChecksTimesAndWritesEverything) {
   EXPECT_EQ(json.at("matmul_ceilings").size(), 3U);
   EXPECT_FALSE(json.at("machine").at("cpu").get<std::string>().empty());
   EXPECT_EQ(report::WhatIsWrongWith(ReadFile(InFolder("bench.svg"))), "");
+  EXPECT_EQ(report::WhatIsWrongWith(ReadFile(InFolder("run.svg"))), "");
+  EXPECT_GT(Json::parse(ReadFile(InFolder("run.json"))).at("traceEvents").size(), 6U);
 }
 
 TEST_F(MeasureTest, InspectCountsWhatIsThere) {

@@ -40,7 +40,7 @@ TEST(ChoosePlan, UsesMoreRanksForLongerPrompts) {
 }
 
 TEST(ChoosePlan, LeavesOutARankThatIsTooSlow) {
-  const PhasePlan plan = Choose(Costs({1, 1000, 1}, 1e-5), 100'000);
+  const PhasePlan plan = Choose(Costs({1.2, 1000, 1}, 1e-5), 100'000);
   EXPECT_EQ(plan.members, (std::vector<int>{0, 2}));
   EXPECT_NE(plan.reason.find("ranks used 2 of 3 (ranks 0,2)"), std::string::npos) << plan.reason;
   EXPECT_EQ(Choose(Costs({1, 2, 1}, 1e-5), 100'000).members.size(), 3U);
