@@ -1,5 +1,5 @@
-# Everything the project needs beyond the C++ standard library: Debian packages (`make deps` installs them), and the CUDA
-# toolkit when it is asked for.
+# Everything the project needs beyond the C++ standard library: Debian packages (`make deps` installs them); what GPUs
+# need besides is in Cuda.cmake.
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(dnnl REQUIRED CONFIG)
@@ -16,7 +16,4 @@ if(RUNAHEAD_TESTS)
 endif()
 if(RUNAHEAD_BENCH)
   find_package(benchmark REQUIRED CONFIG)
-endif()
-if(RUNAHEAD_CUDA)
-  find_package(CUDAToolkit REQUIRED)
 endif()

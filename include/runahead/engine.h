@@ -16,7 +16,7 @@
 namespace runahead {
 
 struct EngineOptions {
-  std::string devices = "cpu";  // "cpu": one rank; "cpu:4": four ranks of this process
+  std::string devices = "cpu";  // "cpu": one rank; "cpu:4": four ranks of this process; "cuda:0": a GPU
   int threads_per_rank = 0;     // 0: this machine's processors divided by the ranks
   std::string dtype;  // "f32", "bf16", "f16"; empty: the weights' own where the device is good at it, f32 otherwise
   double timeout_s = 600;                        // the longest that a rank waits for rows of another
@@ -86,6 +86,9 @@ class Engine {
   /// Loads a Hugging Face folder. Throws ConfigError or IoError that names the file and the value.
   static Engine Load(const std::filesystem::path& model_dir, const EngineOptions& options = {});
 
+  /// For this library's own tools.
+  explicit Engine(std::shared_ptr<EngineState> state);
+
   [[nodiscard]] int ranks() const;
   [[nodiscard]] int threads_per_rank() const;
   [[nodiscard]] ModelFacts facts() const;
@@ -95,7 +98,6 @@ class Engine {
   [[nodiscard]] Session NewSession(int64_t capacity) const;
 
  private:
-  explicit Engine(std::shared_ptr<EngineState> state);
   std::shared_ptr<EngineState> state_;
 };
 

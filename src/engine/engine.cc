@@ -21,13 +21,13 @@ constexpr double kMaxTimeoutSeconds = 1e9;
 // Matmul FLOP/s over attention FLOP/s on CPUs, as `runahead bench` measures both; partitions are not sensitive to it.
 constexpr double kCpuAttentionSlowdown = 3;
 
-DType ComputeDType(const std::string& asked, DType weights) {
+DType ComputeDType(const std::string& asked, DType weights, const RankDevice& device) {
   if (!asked.empty()) {
     const std::optional<DType> dtype = ParseDType(asked);
     if (!dtype) throw ConfigError(fmt::format("dtype: unknown '{}' (known: f32, bf16, f16)", asked));
     return *dtype;
   }
-  return PreferredDType(weights);
+  return PreferredDType(weights, device);
 }
 
 }  // namespace
@@ -81,7 +81,12 @@ Partition EngineState::PartitionFor(int64_t tokens, const PrefillOptions& option
 }
 
 std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options) {
-  const int ranks = ParseCpuRanks(options.devices);
+  const std::vector<RankDevice> devices = ParseDevices(options.devices);
+  const int ranks = static_cast<int>(devices.size());
+  const bool on_gpu = devices.front().gpu.has_value();
+  if (on_gpu && ranks > 1) {
+    throw ConfigError(fmt::format("devices: '{}': a model runs on one GPU", options.devices));
+  }
   if (options.threads_per_rank < 0 || options.threads_per_rank > kMaxThreadsPerRank) {
     throw ConfigError(
         fmt::format("threads per rank: expected 1 to {}, got {}", kMaxThreadsPerRank, options.threads_per_rank));
@@ -91,14 +96,19 @@ std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_
   }
   const int processors = static_cast<int>(AvailableProcessors().size());
   const int threads = options.threads_per_rank > 0 ? options.threads_per_rank : std::max(1, processors / ranks);
-  const DType compute = ComputeDType(options.dtype, LoadSpec(model_dir).weights);
+  const DType compute = ComputeDType(options.dtype, LoadSpec(model_dir).weights, devices.front());
 
   std::vector<std::unique_ptr<Rank>> workers;
   for (int i = 0; i < ranks; ++i) {
-    workers.push_back(std::make_unique<Rank>(i, threads, ProcessorsOf(i, ranks, threads)));
+    const std::vector<int> bound_to = on_gpu ? std::vector<int>() : ProcessorsOf(i, ranks, threads);
+    workers.push_back(std::make_unique<Rank>(i, devices[static_cast<size_t>(i)], threads, bound_to));
   }
   std::shared_ptr<const Decoder> decoder =
       LoadDecoder(model_dir, compute, workers.front()->ops(), options.on_load_progress);
+  if (on_gpu) {
+    Rank& rank = *workers.front();
+    rank.Post([&] { decoder->WarmUp(rank.ops(), rank.stream()); }).get();
+  }
   return std::make_shared<EngineState>(std::move(workers), threads, std::move(decoder), options.timeout_s);
 }
 

@@ -11,17 +11,19 @@
 #include <thread>
 #include <vector>
 
+#include "engine/devices.h"
 #include "model/decoder.h"
 #include "ops/ops.h"
 #include "tensor/device.h"
 
 namespace runahead {
 
-/// Runs tasks one after the other on a thread of its own, bound to `processors`. Post is thread-safe; the rest
-/// belongs to the tasks.
+/// Runs tasks one after the other on a thread of its own, bound to `processors`, on a GPU or with `threads` of the
+/// CPU. Post is thread-safe; the rest belongs to the tasks.
 class Rank {
  public:
-  Rank(int index, int threads, const std::vector<int>& processors);
+  /// Throws ConfigError where there is no such device.
+  Rank(int index, const RankDevice& device, int threads, const std::vector<int>& processors);
   ~Rank();
   Rank(const Rank&) = delete;
   Rank& operator=(const Rank&) = delete;
@@ -33,6 +35,8 @@ class Rank {
   [[nodiscard]] Device& device() { return *device_; }
   [[nodiscard]] Ops& ops() { return *ops_; }
   [[nodiscard]] Stream& stream() { return *stream_; }
+  /// What WorkspaceFor allocates beyond what it frees.
+  [[nodiscard]] size_t MissingWorkspaceBytes(const Decoder& decoder, int64_t rows) const;
   /// The workspace, which is made anew when it is too small for `rows`.
   Workspace& WorkspaceFor(const Decoder& decoder, int64_t rows);
 

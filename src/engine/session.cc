@@ -182,7 +182,9 @@ void SessionState::ReserveCaches(Strategy strategy, const Partition& partition) 
   const KvShape shape = engine_->decoder().spec().kv_shape(engine_->decoder().compute_dtype());
   std::vector<int64_t> missing(static_cast<size_t>(partition.ranks()), 0);  // rows of each cache to make
   size_t bytes = 0;
+  size_t working = 0;
   for (int rank = 0; rank < partition.ranks(); ++rank) {
+    working += engine_->rank(rank).MissingWorkspaceBytes(engine_->decoder(), partition.rows(rank));
     const auto& cache = caches_[static_cast<size_t>(rank)];
     const bool last = rank + 1 == partition.ranks();
     const int64_t rows = last ? capacity_ : runahead::CacheRows(strategy, partition, rank);
@@ -190,9 +192,10 @@ void SessionState::ReserveCaches(Strategy strategy, const Partition& partition) 
     missing[static_cast<size_t>(rank)] = rows;
     bytes += static_cast<size_t>(rows) * shape.BytesPerToken();
   }
-  if (const size_t room = engine_->rank(0).device().FreeBytes(); bytes > room) {
-    throw ConfigError(fmt::format("KV-cache: {} tokens on {} ranks need {} bytes, {} bytes are free", capacity_,
-                                  partition.ranks(), bytes, room));
+  if (const size_t room = engine_->rank(0).device().FreeBytes(); bytes + working > room) {
+    throw ConfigError(
+        fmt::format("KV-cache: {} tokens on {} ranks need {} bytes and {} of working memory, {} bytes are free",
+                    capacity_, partition.ranks(), bytes, working, room));
   }
   for (int rank = 0; rank < partition.ranks(); ++rank) {
     const int64_t rows = missing[static_cast<size_t>(rank)];

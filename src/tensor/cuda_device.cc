@@ -4,32 +4,37 @@
 #include <fmt/format.h>
 
 #include "runahead/error.h"
+#include "tensor/cuda_check.h"
 #include "tensor/cuda_stream.h"
 
 namespace runahead {
 namespace {
 
-void CheckCuda(cudaError_t error, int ordinal, const char* what) {
-  if (error == cudaSuccess) return;
-  throw DeviceError(fmt::format("cuda:{}: {} failed: {}", ordinal, what, cudaGetErrorString(error)));
-}
+void Free(void* data, size_t /*bytes*/) { (void)cudaFree(data); }
 
-/// Makes a GPU the calling thread's current one while it lives.
-class CurrentDevice {
+/// An event that notes when it passes.
+class CudaMark final : public Mark {
  public:
-  explicit CurrentDevice(int ordinal) {
-    CheckCuda(cudaGetDevice(&before_), ordinal, "cudaGetDevice");
-    CheckCuda(cudaSetDevice(ordinal), ordinal, "cudaSetDevice");
+  CudaMark(int ordinal, cudaStream_t stream) : ordinal_(ordinal) {
+    const CurrentDevice current(ordinal);
+    CheckCuda(cudaEventCreate(&event_), ordinal, "cudaEventCreate");
+    CheckCuda(cudaEventRecord(event_, stream), ordinal, "cudaEventRecord");
   }
-  ~CurrentDevice() { (void)cudaSetDevice(before_); }
-  CurrentDevice(const CurrentDevice&) = delete;
-  CurrentDevice& operator=(const CurrentDevice&) = delete;
+  ~CudaMark() override { (void)cudaEventDestroy(event_); }
+  CudaMark(const CudaMark&) = delete;
+  CudaMark& operator=(const CudaMark&) = delete;
+
+  [[nodiscard]] double MillisecondsSince(const Mark& earlier) const override {
+    float ms = 0;
+    CheckCuda(cudaEventElapsedTime(&ms, static_cast<const CudaMark&>(earlier).event_, event_), ordinal_,
+              "cudaEventElapsedTime");
+    return ms;
+  }
 
  private:
-  int before_ = 0;
+  int ordinal_;
+  cudaEvent_t event_ = nullptr;
 };
-
-void Free(void* data, size_t /*bytes*/) { (void)cudaFree(data); }
 
 class CudaDevice final : public Device {
  public:
@@ -71,15 +76,20 @@ class CudaDevice final : public Device {
   }
 
   void CopyFromHost(void* to, const void* from, size_t bytes, Stream& stream) override {
-    Copy(to, from, bytes, cudaMemcpyHostToDevice, stream);
+    CopyAndWait(to, from, bytes, cudaMemcpyHostToDevice, stream);
+  }
+  void Copy(void* to, const void* from, size_t bytes, Stream& stream) override {
+    const CurrentDevice current(ordinal_);
+    CheckCuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, static_cast<CudaStream&>(stream).handle()),
+              ordinal_, "cudaMemcpyAsync");
   }
   void CopyToHost(void* to, const void* from, size_t bytes, Stream& stream) override {
-    Copy(to, from, bytes, cudaMemcpyDeviceToHost, stream);
+    CopyAndWait(to, from, bytes, cudaMemcpyDeviceToHost, stream);
   }
 
  private:
   /// Copies behind the work of `stream` and waits: host memory may be reused, or read, on return.
-  void Copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, Stream& stream) const {
+  void CopyAndWait(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, Stream& stream) const {
     const CurrentDevice current(ordinal_);
     CheckCuda(cudaMemcpyAsync(to, from, bytes, kind, static_cast<CudaStream&>(stream).handle()), ordinal_,
               "cudaMemcpyAsync");
@@ -93,6 +103,8 @@ class CudaDevice final : public Device {
 }  // namespace
 
 CudaStream::~CudaStream() { (void)cudaStreamDestroy(handle_); }
+
+std::unique_ptr<Mark> CudaStream::NewMark() { return std::make_unique<CudaMark>(ordinal_, handle_); }
 
 void CudaStream::Synchronize() { CheckCuda(cudaStreamSynchronize(handle_), ordinal_, "cudaStreamSynchronize"); }
 

@@ -1,0 +1,328 @@
+// Attention on the plain cores: for one query or a few, with the keys split over blocks (Dao et al. 2023,
+// "Flash-Decoding"), and for what the tensor-core kernels do not have (f32, soft caps, key biases, odd head sizes).
+#include <algorithm>
+
+#include "ops/cuda/launch.cuh"
+#include "ops/cuda/vector.cuh"
+
+namespace runahead::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / 32;
+constexpr int kPerLane = 8;  // elements of a head that a lane holds
+constexpr int kMaxHeadDim = SplitScratch::kMaxHeadDim;
+constexpr float kLog2E = 1.4426950408889634f;
+
+/// A query of one head is an item. The items of one kv head are numbered query by query: item = query * group + head
+/// of the group. A block serves neighbouring items.
+template <typename T>
+struct Job {
+  const T* q;  // [n, q_heads, head_dim]
+  int64_t q_stride;
+  T* out;  // [n, q_heads, head_dim]
+  int64_t out_stride;
+  const T* k;  // [rows, kv_heads, head_dim]
+  const T* v;
+  int64_t kv_stride;
+  int64_t n;
+  int64_t position;  // of query 0
+  int group;         // q heads that share a kv head
+  int head_dim;
+  float scale;
+  int window;             // 0: all
+  float softcap;          // 0: none
+  const float* key_bias;  // [q_heads, >= rows], or null
+  int64_t bias_stride;
+  bool vectors;  // q, k and v can be read 16 bytes at a time
+  float* partial;
+  unsigned* counters;
+};
+
+/// Softmax so far: the largest score (base 2), the sum of the weights and the weighted values.
+struct State {
+  float largest = -INFINITY;
+  float sum = 0;
+  float values[kPerLane] = {};
+};
+
+/// kPerLane elements, of which those from `count` on are zero.
+template <typename T>
+__device__ Vector<T, kPerLane> LoadPart(const T* from, int count, bool vectors) {
+  Vector<T, kPerLane> part;
+  if (vectors && count == kPerLane) return Load<kPerLane>(from);
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j) part.values[j] = j < count ? from[j] : FromFloat<T>(0.0f);
+  return part;
+}
+
+/// The weight factor of what was summed up under `before` when the largest score is `now`.
+__device__ float Rescale(float before, float now) { return before == -INFINITY ? 0.0f : exp2f(before - now); }
+
+/// What a lane knows of its block's items.
+template <typename T, int kItems>
+struct ItemSet {
+  float q[kItems][kPerLane];  // times the scale
+  int first[kItems];          // positions [first, own] are visible; first > own: no such item
+  int own[kItems];
+  int head;   // q head of item 0 within its group
+  int group;  // q heads of the group
+  int base;   // q head where the group begins
+
+  [[nodiscard]] __device__ int Head(int i) const { return base + (head + i) % group; }
+};
+
+/// The score in base 2 of one item at key j, from the dot product; -infinity where the item does not see j.
+template <typename T, int kItems>
+__device__ float Score(const Job<T>& job, const ItemSet<T, kItems>& items, int i, int j, float dot) {
+  if (j < items.first[i] || j > items.own[i]) return -INFINITY;
+  if (job.softcap > 0) dot = job.softcap * tanhf(dot / job.softcap);
+  if (job.key_bias != nullptr) dot += job.key_bias[items.Head(i) * job.bias_stride + j];
+  return dot * kLog2E;
+}
+
+/// Adds the keys begin + slot, + 2 slots, ... below `end` to the items' states. kLanes lanes share a key.
+template <typename T, int kLanes, int kItems>
+__device__ void Accumulate(const Job<T>& job, const ItemSet<T, kItems>& items, int begin, int end, int count,
+                           const T* k, const T* v, State (&states)[kItems]) {
+  constexpr int kUnroll = kItems == 1 ? 4 : 2;  // keys that a lane has in flight
+  constexpr int kSlots = kWarps * (32 / kLanes);
+  const int slot = static_cast<int>(threadIdx.x) / kLanes;
+  for (int base = begin; base < end; base += kSlots * kUnroll) {
+    Vector<T, kPerLane> keys[kUnroll];
+    Vector<T, kPerLane> values[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int j = base + u * kSlots + slot;
+      const int here = j < end ? count : 0;
+      keys[u] = LoadPart(k + int64_t{j} * job.kv_stride, here, job.vectors);
+      values[u] = LoadPart(v + int64_t{j} * job.kv_stride, here, job.vectors);
+    }
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      float scores[kUnroll];
+      float largest = states[i].largest;
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        float dot = 0;
+#pragma unroll
+        for (int d = 0; d < kPerLane; ++d) dot += items.q[i][d] * ToFloat(keys[u].values[d]);
+#pragma unroll
+        for (int offset = kLanes / 2; offset > 0; offset /= 2) dot += __shfl_xor_sync(0xffffffffu, dot, offset);
+        const int j = base + u * kSlots + slot;
+        scores[u] = j < end ? Score(job, items, i, j, dot) : -INFINITY;
+        largest = fmaxf(largest, scores[u]);
+      }
+      if (largest == -INFINITY) continue;
+      const float keep = Rescale(states[i].largest, largest);
+      states[i].largest = largest;
+      states[i].sum *= keep;
+#pragma unroll
+      for (int d = 0; d < kPerLane; ++d) states[i].values[d] *= keep;
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        const float weight = exp2f(scores[u] - largest);
+        states[i].sum += weight;
+#pragma unroll
+        for (int d = 0; d < kPerLane; ++d) states[i].values[d] += weight * ToFloat(values[u].values[d]);
+      }
+    }
+  }
+}
+
+/// Joins the states of the warp's slots; all lanes of a column hold the result.
+template <int kLanes>
+__device__ void JoinSlots(State& state) {
+#pragma unroll
+  for (int offset = kLanes; offset < 32; offset *= 2) {
+    const float other = __shfl_xor_sync(0xffffffffu, state.largest, offset);
+    const float largest = fmaxf(state.largest, other);
+    const float mine = Rescale(state.largest, largest);
+    const float theirs = Rescale(other, largest);
+    state.sum = state.sum * mine + __shfl_xor_sync(0xffffffffu, state.sum, offset) * theirs;
+#pragma unroll
+    for (int d = 0; d < kPerLane; ++d) {
+      state.values[d] = state.values[d] * mine + __shfl_xor_sync(0xffffffffu, state.values[d], offset) * theirs;
+    }
+    state.largest = largest;
+  }
+}
+
+/// `count` partial results, each [largest, sum, values of head_dim], `stride` floats apart, joined into element d:
+/// the largest score, and through `sum` and the result the sums under it.
+__device__ float Join(const volatile float* partials, int count, int64_t stride, int d, float& largest, float& sum) {
+  largest = -INFINITY;
+  for (int p = 0; p < count; ++p) largest = fmaxf(largest, partials[p * stride]);
+  sum = 0;
+  float value = 0;
+  for (int p = 0; p < count; ++p) {
+    const float factor = Rescale(partials[p * stride], largest);
+    sum += partials[p * stride + 1] * factor;
+    value += partials[p * stride + 2 + d] * factor;
+  }
+  return value;
+}
+
+template <typename T, int kLanes, int kItems>
+__device__ void LoadItems(const Job<T>& job, int64_t first_item, int kv_head, int column, int count,
+                          ItemSet<T, kItems>& items) {
+  items.head = static_cast<int>(first_item % job.group);
+  items.group = job.group;
+  items.base = kv_head * job.group;
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    const int64_t query = (first_item + i) / job.group;
+    const bool there = query < job.n;
+    items.own[i] = there ? static_cast<int>(job.position + query) : -1;
+    items.first[i] = there && job.window > 0 ? max(items.own[i] - job.window + 1, 0) : 0;
+    const auto q =
+        LoadPart(job.q + query * job.q_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + column,
+                 there ? count : 0, job.vectors);
+#pragma unroll
+    for (int d = 0; d < kPerLane; ++d) items.q[i][d] = job.scale * ToFloat(q.values[d]);
+  }
+}
+
+/// Grid: blocks of kItems items x kv heads x splits of the keys; kThreads threads. Heads of at most kLanes * kPerLane
+/// elements. Each block reads the keys and values that its items see, once; with several splits the last block of
+/// each set of items joins their results.
+template <typename T, int kLanes, int kItems>
+__global__ void __launch_bounds__(kThreads) AttendSplit(const Job<T> job) {
+  __shared__ float joined[kWarps * (kMaxHeadDim + 2)];
+  __shared__ bool last;
+  WaitForPredecessors();
+  ReleaseSuccessors();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int kv_head = static_cast<int>(blockIdx.y);
+  const int column = lane % kLanes * kPerLane;
+  const int count = min(max(job.head_dim - column, 0), kPerLane);
+  const int64_t first_item = static_cast<int64_t>(blockIdx.x) * kItems;
+
+  ItemSet<T, kItems> items;
+  LoadItems<T, kLanes, kItems>(job, first_item, kv_head, column, count, items);
+  int end = 0;
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) end = max(end, items.own[i] + 1);
+  const int begin = items.first[0];
+  const int splits = static_cast<int>(gridDim.z);
+  const int per_split = (end - begin + splits - 1) / splits;
+  const int split_begin = begin + static_cast<int>(blockIdx.z) * per_split;
+  const int split_end = min(split_begin + per_split, end);
+
+  State states[kItems];
+  const int64_t offset = static_cast<int64_t>(kv_head) * job.head_dim + column;
+  Accumulate<T, kLanes, kItems>(job, items, split_begin, split_end, count, job.k + offset, job.v + offset, states);
+
+  const int64_t stride = job.head_dim + 2;  // of one partial result
+  const int64_t set = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
+  float* const partial = job.partial + (set * gridDim.z + blockIdx.z) * kItems * stride;
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    JoinSlots<kLanes>(states[i]);
+    float* const mine = joined + warp * stride;
+    if (lane < kLanes) {
+      if (lane == 0) mine[0] = states[i].largest;
+      if (lane == 0) mine[1] = states[i].sum;
+      for (int d = 0; d < count; ++d) mine[2 + column + d] = states[i].values[d];
+    }
+    __syncthreads();
+    for (int d = static_cast<int>(threadIdx.x); d < job.head_dim; d += kThreads) {
+      float largest = 0;
+      float sum = 0;
+      const float value = Join(joined, kWarps, stride, d, largest, sum);
+      if (gridDim.z > 1) {
+        partial[i * stride + 2 + d] = value;
+        if (d == 0) partial[i * stride] = largest;
+        if (d == 0) partial[i * stride + 1] = sum;
+      } else if ((first_item + i) / job.group < job.n) {
+        const int64_t query = (first_item + i) / job.group;
+        job.out[query * job.out_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + d] =
+            FromFloat<T>(value / sum);
+      }
+    }
+    __syncthreads();
+  }
+  if (gridDim.z == 1) return;
+
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(job.counters + set, 1u) == gridDim.z - 1;
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  const float* const all = job.partial + set * gridDim.z * kItems * stride;
+  for (int i = 0; i < kItems; ++i) {
+    const int64_t query = (first_item + i) / job.group;
+    if (query >= job.n) break;
+    const int64_t head = kv_head * job.group + (first_item + i) % job.group;
+    for (int d = static_cast<int>(threadIdx.x); d < job.head_dim; d += kThreads) {
+      float largest = 0;
+      float sum = 0;
+      const float value = Join(all + i * stride, static_cast<int>(gridDim.z), kItems * stride, d, largest, sum);
+      job.out[query * job.out_stride + head * job.head_dim + d] = FromFloat<T>(value / sum);
+    }
+  }
+  if (threadIdx.x == 0) job.counters[set] = 0;  // as the next launch expects it
+}
+
+/// How many blocks share the keys of one set of items: enough to fill the GPU, each with keys for a few rounds.
+int64_t Splits(int64_t sets, int64_t keys, const SplitScratch& scratch) {
+  constexpr int64_t kKeysWorthABlock = 64;
+  const int64_t wanted = 2 * static_cast<int64_t>(scratch.multiprocessors) / sets;
+  const int64_t worth = (keys + kKeysWorthABlock - 1) / kKeysWorthABlock;
+  return std::clamp<int64_t>(std::min(wanted, worth), 1, std::max<int64_t>(1, scratch.blocks / sets));
+}
+
+template <typename T, int kLanes>
+void LaunchSplit(const LaunchOn& on, const Job<T>& job, int64_t kv_heads, int64_t keys, const SplitScratch& scratch) {
+  const int64_t items = job.n * job.group;
+  const bool several = items > 1;
+  const int64_t per_block = several ? SplitScratch::kItems : 1;
+  const int64_t tiles = (items + per_block - 1) / per_block;
+  const int64_t splits = Splits(tiles * kv_heads, keys, scratch);
+  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(kv_heads), static_cast<unsigned>(splits));
+  const auto kernel = several ? &AttendSplit<T, kLanes, SplitScratch::kItems> : &AttendSplit<T, kLanes, 1>;
+  Launch(on, kernel, grid, dim3(kThreads), 0, job);
+}
+
+}  // namespace
+
+void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
+                    const AttentionOptions& options, TensorView out, const SplitScratch& scratch) {
+  const int64_t head_dim = q.shape()[2];
+  const int64_t kv_heads = keys.k.shape()[1];
+  const int64_t end = position + q.rows();
+  const int64_t visible = options.window > 0 ? std::min(options.window, end) : end;  // to the last query
+  CHECK_LE(head_dim, int64_t{kMaxHeadDim});
+  CHECK_EQ(keys.k.row_stride(), keys.v.row_stride());
+  DispatchDevice(q.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    Job<T> job{};
+    job.q = Pointer<T>(q);
+    job.q_stride = q.row_stride();
+    job.out = Pointer<T>(out);
+    job.out_stride = out.row_stride();
+    job.k = Pointer<T>(keys.k);
+    job.v = Pointer<T>(keys.v);
+    job.kv_stride = keys.k.row_stride();
+    job.n = q.rows();
+    job.position = position;
+    job.group = static_cast<int>(q.shape()[1] / kv_heads);
+    job.head_dim = static_cast<int>(head_dim);
+    job.scale = options.scale;
+    job.window = static_cast<int>(visible < end ? options.window : 0);
+    job.softcap = options.softcap;
+    job.key_bias = Pointer<float>(options.key_bias);
+    job.bias_stride = options.key_bias.row_stride();
+    job.vectors = head_dim % kPerLane == 0 && Vectorizable(q, q.row_elements()) &&
+                  Vectorizable(keys.k, keys.k.row_elements()) && Vectorizable(keys.v, keys.v.row_elements());
+    job.partial = scratch.partial;
+    job.counters = scratch.counters;
+    if (head_dim <= 64) return LaunchSplit<T, 8>(on, job, kv_heads, visible, scratch);
+    if (head_dim <= 128) return LaunchSplit<T, 16>(on, job, kv_heads, visible, scratch);
+    return LaunchSplit<T, 32>(on, job, kv_heads, visible, scratch);
+  });
+}
+
+}  // namespace runahead::cuda

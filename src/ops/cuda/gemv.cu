@@ -1,0 +1,99 @@
+// One row times a weight matrix: what decoding does most, at the speed the weights can be read.
+#include "ops/cuda/launch.cuh"
+#include "ops/cuda/vector.cuh"
+
+namespace runahead::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+constexpr int kRowsPerWarp = 2;
+constexpr int kUnroll = 4;  // vectors of each row that a lane has in flight
+
+template <typename T, int kPer>
+__device__ float Dot(const Vector<T, kPer>& a, const Vector<T, kPer>& b, float sum) {
+#pragma unroll
+  for (int j = 0; j < kPer; ++j) sum += ToFloat(a.values[j]) * ToFloat(b.values[j]);
+  return sum;
+}
+
+/// A warp computes kRowsPerWarp neighbouring outputs; a block has kWarps warps. Reads the weights once:
+/// out_features * in_features elements. kPer divides in_features; x and the weights' rows are aligned to kPer
+/// elements. The first weights are on their way before the kernel that makes x has ended.
+template <typename T, int kPer, typename Y>
+__global__ void __launch_bounds__(32 * kWarps)
+    RowTimesMatrix(const T* __restrict__ x, const T* __restrict__ weights, const float* __restrict__ bias, Y* y,
+                   int in_features, int out_features) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int first = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32) * kRowsPerWarp;
+  const T* rows[kRowsPerWarp];
+#pragma unroll
+  for (int r = 0; r < kRowsPerWarp; ++r) {  // a row beyond the last reads the last one again
+    rows[r] = weights + static_cast<int64_t>(min(first + r, out_features - 1)) * in_features;
+  }
+
+  constexpr int kStep = 32 * kPer;
+  Vector<T, kPer> ahead[kUnroll][kRowsPerWarp];
+  const auto fetch = [&](int begin) {
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int i = begin + u * kStep + lane * kPer;
+#pragma unroll
+      for (int r = 0; r < kRowsPerWarp; ++r) {
+        if (i < in_features) ahead[u][r] = Load<kPer>(rows[r] + i);
+      }
+    }
+  };
+  fetch(0);
+  WaitForPredecessors();
+  ReleaseSuccessors();
+
+  float sums[kRowsPerWarp] = {};
+  for (int begin = 0; begin < in_features; begin += kUnroll * kStep) {
+    if (begin > 0) fetch(begin);
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int i = begin + u * kStep + lane * kPer;
+      if (i >= in_features) break;
+      const auto operand = Load<kPer>(x + i);
+#pragma unroll
+      for (int r = 0; r < kRowsPerWarp; ++r) sums[r] = Dot(ahead[u][r], operand, sums[r]);
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRowsPerWarp; ++r) {
+    const float sum = WarpSum(sums[r]);
+    const int row = first + r;
+    if (lane == 0 && row < out_features) y[row] = FromFloat<Y>(sum + (bias == nullptr ? 0.0f : bias[row]));
+  }
+}
+
+template <typename T, typename Y>
+void MultiplyRowTyped(const LaunchOn& on, const T* x, const T* weights, const float* bias, Y* y, int64_t in_features,
+                      int64_t out_features) {
+  const bool vectors = in_features % kPerVector<T> == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0 &&
+                       reinterpret_cast<uintptr_t>(weights) % 16 == 0;
+  const auto kernel = vectors ? &RowTimesMatrix<T, kPerVector<T>, Y> : &RowTimesMatrix<T, 1, Y>;
+  constexpr int64_t kRowsPerBlock = static_cast<int64_t>(kWarps) * kRowsPerWarp;
+  const auto blocks = static_cast<unsigned>((out_features + kRowsPerBlock - 1) / kRowsPerBlock);
+  Launch(on, kernel, dim3(blocks), dim3(32 * kWarps), 0, x, weights, bias, y, static_cast<int>(in_features),
+         static_cast<int>(out_features));
+}
+
+}  // namespace
+
+void MultiplyRow(const LaunchOn& on, const void* x, DType dtype, const void* weights, const float* bias, void* y,
+                 DType y_dtype, int64_t in_features, int64_t out_features) {
+  DispatchDevice(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto* const row = static_cast<const T*>(x);
+    const auto* const matrix = static_cast<const T*>(weights);
+    if (y_dtype == dtype) {
+      MultiplyRowTyped(on, row, matrix, bias, static_cast<T*>(y), in_features, out_features);
+    } else {
+      CHECK(y_dtype == DType::kF32);
+      MultiplyRowTyped(on, row, matrix, bias, static_cast<float*>(y), in_features, out_features);
+    }
+  });
+}
+
+}  // namespace runahead::cuda
