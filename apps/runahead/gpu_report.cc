@@ -8,6 +8,7 @@
 #include "base/deadline.h"
 #include "base/json.h"
 #include "bench_run.h"
+#include "engine/sampler.h"
 #include "matmul_ceiling.h"
 #include "model/flops.h"
 #include "ops/timed_ops.h"
@@ -80,12 +81,12 @@ DecodeMeasurement MeasureDecoding(const Engine& engine, const DecoderSpec& spec,
                                   int tokens) {
   Session session = engine.NewSession(context + tokens + 1);
   session.Prefill(RandomPrompt(context, spec.vocab, 0));
+  Sampler greedy({});
   DecodeMeasurement measurement;
   measurement.context = context;
   for (int i = 0; i <= tokens; ++i) {
     const auto begin = Clock::now();
-    const std::span<const float> logits = session.logits();
-    session.Append(static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+    session.Append(greedy.Draw(session.logits()));
     const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
     if (i > 0) measurement.ms.push_back(ms);
   }

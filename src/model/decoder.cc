@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 namespace runahead {
@@ -219,7 +220,29 @@ void Decoder::WarmUp(Ops& ops, Stream& stream) const {
   CHECK(Forward(prompt, 0, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream).ok());
   CHECK(Forward(std::span(prompt).first(1), tokens, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream)
             .ok());
+  if (tables.key_bias.view.data() == nullptr) WarmUpAttention(workspace, ops, stream);
   stream.Synchronize();
+}
+
+void Decoder::WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stream) const {
+  constexpr int64_t kFarthest = 1 << 16;
+  const int64_t farthest = std::min(kFarthest, spec_.max_positions);
+  const std::set<int64_t> windows(spec_.windows.begin(), spec_.windows.end());
+  const TensorView queries =
+      workspace.Qkv(workspace.rows()).Columns(0, spec_.q_features()).SplitRows(spec_.q_heads, spec_.head_dim);
+  const TensorView attended = workspace.Attended(workspace.rows()).SplitRows(spec_.q_heads, spec_.head_dim);
+  for (int64_t rows = workspace.rows(); rows < 2 * farthest; rows *= 2) {
+    const int64_t reach = std::min(rows, farthest);
+    const KvCache cache(ops.device(), {1, spec_.kv_heads, spec_.head_dim, compute_}, reach);
+    for (const int64_t window : windows.empty() ? std::set<int64_t>{0} : windows) {
+      const AttentionOptions options{.scale = spec_.attention_scale,
+                                     .window = window,
+                                     .softcap = spec_.attention_softcap,
+                                     .key_bias = {},
+                                     .causal = CausalWork::kSkip};
+      ops.Attention(queries, reach - queries.rows(), cache.Span(0, 0, reach), options, attended, stream);
+    }
+  }
 }
 
 Status Decoder::Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer,

@@ -75,6 +75,9 @@ class Decoder {
                  KvCache& cache, Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const;
 
  private:
+  /// Attention once at each length that libraries may plan for, as far as the context reaches.
+  void WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stream) const;
+
   DecoderSpec spec_;
   DType compute_;
   DecoderWeights weights_;

@@ -3,6 +3,8 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include <cstring>
+
 #include "runahead/error.h"
 #include "tensor/cuda_check.h"
 #include "tensor/cuda_stream.h"
@@ -42,7 +44,12 @@ class CudaDevice final : public Device {
     cudaDeviceProp properties{};
     CheckCuda(cudaGetDeviceProperties(&properties, ordinal), ordinal, "cudaGetDeviceProperties");
     name_ = fmt::format("cuda:{} ({})", ordinal, properties.name);
+    const CurrentDevice current(ordinal);
+    CheckCuda(cudaHostAlloc(&staging_, kStagingBytes, cudaHostAllocDefault), ordinal, "cudaHostAlloc");
   }
+  ~CudaDevice() override { (void)cudaFreeHost(staging_); }
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
 
   [[nodiscard]] std::string name() const override { return name_; }
 
@@ -84,7 +91,9 @@ class CudaDevice final : public Device {
               ordinal_, "cudaMemcpyAsync");
   }
   void CopyToHost(void* to, const void* from, size_t bytes, Stream& stream) override {
-    CopyAndWait(to, from, bytes, cudaMemcpyDeviceToHost, stream);
+    if (bytes > kStagingBytes) return CopyAndWait(to, from, bytes, cudaMemcpyDeviceToHost, stream);
+    CopyAndWait(staging_, from, bytes, cudaMemcpyDeviceToHost, stream);  // several times faster than to other memory
+    std::memcpy(to, staging_, bytes);
   }
 
  private:
@@ -96,8 +105,11 @@ class CudaDevice final : public Device {
     stream.Synchronize();
   }
 
+  static constexpr size_t kStagingBytes = size_t{1} << 20;  // logits fit
+
   int ordinal_;
   std::string name_;
+  void* staging_ = nullptr;  // page-locked
 };
 
 }  // namespace

@@ -12,6 +12,7 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr int kPerLane = 8;  // elements of a head that a lane holds
 constexpr int kMaxHeadDim = SplitScratch::kMaxHeadDim;
+constexpr int kMaxSplits = kWarps * kMaxHeadDim;  // whose factors fit where the warps' results were
 constexpr float kLog2E = 1.4426950408889634f;
 
 /// A query of one head is an item. The items of one kv head are numbered query by query: item = query * group + head
@@ -148,19 +149,44 @@ __device__ void JoinSlots(State& state) {
   }
 }
 
-/// `count` partial results, each [largest, sum, values of head_dim], `stride` floats apart, joined into element d:
-/// the largest score, and through `sum` and the result the sums under it.
-__device__ float Join(const volatile float* partials, int count, int64_t stride, int d, float& largest, float& sum) {
-  largest = -INFINITY;
-  for (int p = 0; p < count; ++p) largest = fmaxf(largest, partials[p * stride]);
-  sum = 0;
+/// The joined value of element d: of `count` partial results, each [largest, sum, values of head_dim], `stride` floats
+/// apart. `factors`: what each weighs in the result.
+__device__ float JoinValues(const float* partials, const float* factors, int count, int64_t stride, int d) {
+  constexpr int kAtOnce = 8;
   float value = 0;
-  for (int p = 0; p < count; ++p) {
-    const float factor = Rescale(partials[p * stride], largest);
-    sum += partials[p * stride + 1] * factor;
-    value += partials[p * stride + 2 + d] * factor;
+  for (int first = 0; first < count; first += kAtOnce) {
+    float loaded[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int p = first + i;
+      loaded[i] = p < count ? __ldcg(partials + p * stride + 2 + d) * factors[p] : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) value += loaded[i];
   }
   return value;
+}
+
+/// One item's results of all splits, joined and written. All threads of the block; `factors`: kMaxSplits floats of
+/// shared memory.
+template <typename T>
+__device__ void JoinSplits(const float* partials, int splits, int64_t stride, int head_dim, float* factors, T* out) {
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int p = thread; p < splits; p += kThreads) factors[p] = __ldcg(partials + p * stride);
+  __syncthreads();
+  float largest = -INFINITY;
+  for (int p = 0; p < splits; ++p) largest = fmaxf(largest, factors[p]);
+  __syncthreads();
+  for (int p = thread; p < splits; p += kThreads) factors[p] = Rescale(factors[p], largest);
+  __syncthreads();
+  float sum = 0;
+  for (int p = thread; p < splits; p += kThreads) sum += factors[p] * __ldcg(partials + p * stride + 1);
+  __shared__ float scratch[33];
+  sum = BlockSum(sum, scratch);
+  for (int d = thread; d < head_dim; d += kThreads) {
+    out[d] = FromFloat<T>(JoinValues(partials, factors, splits, stride, d) / sum);
+  }
+  __syncthreads();
 }
 
 template <typename T, int kLanes, int kItems>
@@ -187,7 +213,7 @@ __device__ void LoadItems(const Job<T>& job, int64_t first_item, int kv_head, in
 /// elements. Each block reads the keys and values that its items see, once; with several splits the last block of
 /// each set of items joins their results.
 template <typename T, int kLanes, int kItems>
-__global__ void __launch_bounds__(kThreads) AttendSplit(const Job<T> job) {
+__global__ void __launch_bounds__(kThreads, kItems == 1 ? 4 : 2) AttendSplit(const Job<T> job) {
   __shared__ float joined[kWarps * (kMaxHeadDim + 2)];
   __shared__ bool last;
   WaitForPredecessors();
@@ -227,16 +253,26 @@ __global__ void __launch_bounds__(kThreads) AttendSplit(const Job<T> job) {
       for (int d = 0; d < count; ++d) mine[2 + column + d] = states[i].values[d];
     }
     __syncthreads();
+    float largest = -INFINITY;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) largest = fmaxf(largest, joined[w * stride]);
+    float factors[kWarps];
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      factors[w] = Rescale(joined[w * stride], largest);
+      sum += factors[w] * joined[w * stride + 1];
+    }
+    const int64_t query = (first_item + i) / job.group;
     for (int d = static_cast<int>(threadIdx.x); d < job.head_dim; d += kThreads) {
-      float largest = 0;
-      float sum = 0;
-      const float value = Join(joined, kWarps, stride, d, largest, sum);
+      float value = 0;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) value += factors[w] * joined[w * stride + 2 + d];
       if (gridDim.z > 1) {
         partial[i * stride + 2 + d] = value;
         if (d == 0) partial[i * stride] = largest;
         if (d == 0) partial[i * stride + 1] = sum;
-      } else if ((first_item + i) / job.group < job.n) {
-        const int64_t query = (first_item + i) / job.group;
+      } else if (query < job.n) {
         job.out[query * job.out_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + d] =
             FromFloat<T>(value / sum);
       }
@@ -256,12 +292,8 @@ __global__ void __launch_bounds__(kThreads) AttendSplit(const Job<T> job) {
     const int64_t query = (first_item + i) / job.group;
     if (query >= job.n) break;
     const int64_t head = kv_head * job.group + (first_item + i) % job.group;
-    for (int d = static_cast<int>(threadIdx.x); d < job.head_dim; d += kThreads) {
-      float largest = 0;
-      float sum = 0;
-      const float value = Join(all + i * stride, static_cast<int>(gridDim.z), kItems * stride, d, largest, sum);
-      job.out[query * job.out_stride + head * job.head_dim + d] = FromFloat<T>(value / sum);
-    }
+    JoinSplits(all + i * stride, static_cast<int>(gridDim.z), kItems * stride, job.head_dim, joined,
+               job.out + query * job.out_stride + head * job.head_dim);
   }
   if (threadIdx.x == 0) job.counters[set] = 0;  // as the next launch expects it
 }
@@ -269,9 +301,11 @@ __global__ void __launch_bounds__(kThreads) AttendSplit(const Job<T> job) {
 /// How many blocks share the keys of one set of items: enough to fill the GPU, each with keys for a few rounds.
 int64_t Splits(int64_t sets, int64_t keys, const SplitScratch& scratch) {
   constexpr int64_t kKeysWorthABlock = 64;
-  const int64_t wanted = 2 * static_cast<int64_t>(scratch.multiprocessors) / sets;
+  constexpr int64_t kBlocksPerMultiprocessor = 4;
+  const int64_t wanted = kBlocksPerMultiprocessor * scratch.multiprocessors / sets;
   const int64_t worth = (keys + kKeysWorthABlock - 1) / kKeysWorthABlock;
-  return std::clamp<int64_t>(std::min(wanted, worth), 1, std::max<int64_t>(1, scratch.blocks / sets));
+  const int64_t most = std::min<int64_t>(kMaxSplits, scratch.blocks / sets);
+  return std::clamp<int64_t>(std::min(wanted, worth), 1, std::max<int64_t>(1, most));
 }
 
 template <typename T, int kLanes>

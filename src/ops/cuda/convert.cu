@@ -1,4 +1,4 @@
-// Changes of dtype, and random numbers to measure with.
+// Changes of dtype, integers from the host, and random numbers to measure with.
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/vector.cuh"
 
@@ -30,7 +30,26 @@ __global__ void __launch_bounds__(kThreads) RandomElements(T* to, int64_t elemen
   to[i] = FromFloat<T>(static_cast<float>(static_cast<int32_t>(bits)) * 0x1p-31f);
 }
 
+constexpr int kMostIntegers = 16;
+struct Integers {
+  int32_t values[kMostIntegers];
+};
+
+/// One block, a thread per integer.
+__global__ void __launch_bounds__(kMostIntegers) StoreIntegers(const Integers integers, int count, int32_t* to) {
+  WaitForPredecessors();
+  const int i = static_cast<int>(threadIdx.x);
+  if (i < count) to[i] = integers.values[i];
+}
+
 }  // namespace
+
+void WriteIntegers(const LaunchOn& on, const int32_t* values, int count, int32_t* to) {
+  CHECK_LE(count, kMostIntegers);
+  Integers integers{};
+  for (int i = 0; i < count; ++i) integers.values[i] = values[i];
+  Launch(on, &StoreIntegers, dim3(1), dim3(kMostIntegers), 0, integers, count, to);
+}
 
 void Convert(const LaunchOn& on, const void* from, DType from_dtype, void* to, DType to_dtype, int64_t elements) {
   if (elements == 0) return;

@@ -28,7 +28,7 @@ class CudaOps final : public Ops {
         tokens_(ordinal),
         multiplier_(device, ordinal),
         cudnn_(device, ordinal) {
-    const int blocks = 4 * properties_.multiProcessorCount;
+    const int blocks = 8 * properties_.multiProcessorCount;
     partial_ = device.Allocate(cuda::SplitScratch::PartialBytes(blocks));
     counters_ = device.Allocate(static_cast<size_t>(blocks) * sizeof(unsigned));
     const CurrentDevice current(ordinal);
@@ -149,7 +149,7 @@ class CudaOps final : public Ops {
     constexpr int64_t kFewQueries = 16;  // that the split kernel serves sooner than a tile of the tensor cores
     CheckAttention(q, position, keys, options, out);
     const LaunchOn on = Enter(stream);
-    if (q.rows() > kFewQueries && cudnn_.Attend(q, position, keys, options, out, on.stream)) return;
+    if (q.rows() > kFewQueries && cudnn_.Attend(q, position, keys, options, out, on)) return;
     cuda::SplitAttention(on, q, position, keys, options, out, scratch_);
   }
 

@@ -1,18 +1,17 @@
 // Attention on the tensor cores through cuDNN.
 #pragma once
 
-#include <driver_types.h>
-
 #include <cstdint>
 #include <memory>
 
+#include "ops/cuda/kernels.h"
 #include "ops/ops.h"
 
 namespace runahead::cuda {
 
-/// Runs attention on one GPU through cuDNN's graph API (flash attention, bottom-right causal). A plan is made when a
-/// shape is first seen: the first of a kind (heads, sizes, dtype) compiles a kernel for about a second, later ones
-/// find it in a cache. Used by one thread at a time.
+/// Runs attention on one GPU through cuDNN's graph API (flash attention, bottom-right causal). A plan is made, in about
+/// a second, when heads, strides or options of a kind are first seen, and when a prompt is the first beyond 1024, 4096,
+/// 16384, ... positions; no other length costs one. Used by one thread at a time.
 class CudnnAttention {
  public:
   /// Throws ConfigError when the cuDNN library cannot be loaded.
@@ -24,7 +23,7 @@ class CudnnAttention {
   /// Enqueues Ops::Attention and returns true; or returns false, having done nothing, when cuDNN does not do this
   /// shape, dtype or option.
   bool Attend(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
-              cudaStream_t stream);
+              const LaunchOn& on);
 
  private:
   struct State;

@@ -6,8 +6,24 @@ namespace runahead::cuda {
 namespace {
 
 constexpr int kWarps = 8;
-constexpr int kRowsPerWarp = 2;
-constexpr int kUnroll = 4;  // vectors of each row that a lane has in flight
+constexpr int kInFlight = 8;  // vectors of the weights that a lane waits for at a time
+
+/// Elements that are read once: they take no room in the first cache, and their neighbours come along to the second.
+template <int N, typename T>
+__device__ Vector<T, N> LoadOnce(const T* from) {
+  if constexpr (sizeof(T) * N == 16) {
+    union {
+      uint4 bits;
+      Vector<T, N> elements;
+    } loaded{};
+    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(loaded.bits.x), "=r"(loaded.bits.y), "=r"(loaded.bits.z), "=r"(loaded.bits.w)
+                 : "l"(from));
+    return loaded.elements;
+  } else {
+    return Load<N>(from);
+  }
+}
 
 template <typename T, int kPer>
 __device__ float Dot(const Vector<T, kPer>& a, const Vector<T, kPer>& b, float sum) {
@@ -16,30 +32,31 @@ __device__ float Dot(const Vector<T, kPer>& a, const Vector<T, kPer>& b, float s
   return sum;
 }
 
-/// A warp computes kRowsPerWarp neighbouring outputs; a block has kWarps warps. Reads the weights once:
+/// A warp computes kRows neighbouring outputs; a block has kWarps warps. Reads the weights once:
 /// out_features * in_features elements. kPer divides in_features; x and the weights' rows are aligned to kPer
 /// elements. The first weights are on their way before the kernel that makes x has ended.
-template <typename T, int kPer, typename Y>
+template <typename T, int kPer, int kRows, typename Y>
 __global__ void __launch_bounds__(32 * kWarps)
     RowTimesMatrix(const T* __restrict__ x, const T* __restrict__ weights, const float* __restrict__ bias, Y* y,
                    int in_features, int out_features) {
+  constexpr int kUnroll = kInFlight / kRows;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int first = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32) * kRowsPerWarp;
-  const T* rows[kRowsPerWarp];
+  const int first = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32) * kRows;
+  const T* rows[kRows];
 #pragma unroll
-  for (int r = 0; r < kRowsPerWarp; ++r) {  // a row beyond the last reads the last one again
+  for (int r = 0; r < kRows; ++r) {  // a row beyond the last reads the last one again
     rows[r] = weights + static_cast<int64_t>(min(first + r, out_features - 1)) * in_features;
   }
 
   constexpr int kStep = 32 * kPer;
-  Vector<T, kPer> ahead[kUnroll][kRowsPerWarp];
+  Vector<T, kPer> ahead[kUnroll][kRows];
   const auto fetch = [&](int begin) {
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int i = begin + u * kStep + lane * kPer;
 #pragma unroll
-      for (int r = 0; r < kRowsPerWarp; ++r) {
-        if (i < in_features) ahead[u][r] = Load<kPer>(rows[r] + i);
+      for (int r = 0; r < kRows; ++r) {
+        if (i < in_features) ahead[u][r] = LoadOnce<kPer>(rows[r] + i);
       }
     }
   };
@@ -47,7 +64,7 @@ __global__ void __launch_bounds__(32 * kWarps)
   WaitForPredecessors();
   ReleaseSuccessors();
 
-  float sums[kRowsPerWarp] = {};
+  float sums[kRows] = {};
   for (int begin = 0; begin < in_features; begin += kUnroll * kStep) {
     if (begin > 0) fetch(begin);
 #pragma unroll
@@ -56,27 +73,37 @@ __global__ void __launch_bounds__(32 * kWarps)
       if (i >= in_features) break;
       const auto operand = Load<kPer>(x + i);
 #pragma unroll
-      for (int r = 0; r < kRowsPerWarp; ++r) sums[r] = Dot(ahead[u][r], operand, sums[r]);
+      for (int r = 0; r < kRows; ++r) sums[r] = Dot(ahead[u][r], operand, sums[r]);
     }
   }
 #pragma unroll
-  for (int r = 0; r < kRowsPerWarp; ++r) {
+  for (int r = 0; r < kRows; ++r) {
     const float sum = WarpSum(sums[r]);
     const int row = first + r;
     if (lane == 0 && row < out_features) y[row] = FromFloat<Y>(sum + (bias == nullptr ? 0.0f : bias[row]));
   }
 }
 
+template <typename T, int kPer, int kRows, typename Y>
+void LaunchRows(const LaunchOn& on, const T* x, const T* weights, const float* bias, Y* y, int64_t in_features,
+                int64_t out_features) {
+  constexpr int64_t kRowsPerBlock = static_cast<int64_t>(kWarps) * kRows;
+  const auto blocks = static_cast<unsigned>((out_features + kRowsPerBlock - 1) / kRowsPerBlock);
+  Launch(on, &RowTimesMatrix<T, kPer, kRows, Y>, dim3(blocks), dim3(32 * kWarps), 0, x, weights, bias, y,
+         static_cast<int>(in_features), static_cast<int>(out_features));
+}
+
 template <typename T, typename Y>
 void MultiplyRowTyped(const LaunchOn& on, const T* x, const T* weights, const float* bias, Y* y, int64_t in_features,
                       int64_t out_features) {
+  constexpr int64_t kFewRows = 8192;  // that need all the warps they can get
   const bool vectors = in_features % kPerVector<T> == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0 &&
                        reinterpret_cast<uintptr_t>(weights) % 16 == 0;
-  const auto kernel = vectors ? &RowTimesMatrix<T, kPerVector<T>, Y> : &RowTimesMatrix<T, 1, Y>;
-  constexpr int64_t kRowsPerBlock = static_cast<int64_t>(kWarps) * kRowsPerWarp;
-  const auto blocks = static_cast<unsigned>((out_features + kRowsPerBlock - 1) / kRowsPerBlock);
-  Launch(on, kernel, dim3(blocks), dim3(32 * kWarps), 0, x, weights, bias, y, static_cast<int>(in_features),
-         static_cast<int>(out_features));
+  if (!vectors) return LaunchRows<T, 1, 1>(on, x, weights, bias, y, in_features, out_features);
+  if (out_features <= kFewRows) {
+    return LaunchRows<T, kPerVector<T>, 1>(on, x, weights, bias, y, in_features, out_features);
+  }
+  LaunchRows<T, kPerVector<T>, 2>(on, x, weights, bias, y, in_features, out_features);
 }
 
 }  // namespace

@@ -71,6 +71,8 @@ void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const Kv
 
 /// to[i] = from[i] for `elements` contiguous elements of any two dtypes.
 void Convert(const LaunchOn& on, const void* from, DType from_dtype, void* to, DType to_dtype, int64_t elements);
+/// to[i] = values[i] for at most 16 integers, which travel with the launch. to: device memory.
+void WriteIntegers(const LaunchOn& on, const int32_t* values, int count, int32_t* to);
 /// Uniform random numbers in [-1, 1).
 void FillRandom(const LaunchOn& on, void* to, DType dtype, int64_t elements, uint32_t seed);
 

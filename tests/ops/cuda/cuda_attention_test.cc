@@ -1,4 +1,6 @@
 // Attention on a GPU against the oracle: through cuDNN and through the split kernel, over the heads of all families.
+#include "ops/cuda/cudnn_attention.h"
+#include "tensor/cuda_stream.h"
 #include "tests/ops/cuda/cuda_testing.h"
 
 namespace runahead::testing {
@@ -77,6 +79,25 @@ class CudaAttentionTest : public CudaOpsTest {
     }
   }
 };
+
+TEST_F(CudaAttentionTest, CudnnTakesWhatPromptsAreMadeOf) {
+  cuda::CudnnAttention cudnn(*gpu_device, 0);
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    for (const int64_t head_dim : {64, 80, 96, 128, 256}) {
+      for (const int64_t queries : {64, 77}) {
+        HostTensor q(dtype, {queries, 8, head_dim});
+        HostTensor k(dtype, {200, 2, head_dim});
+        Mirror gpu_q = Put(q);
+        Mirror gpu_k = Put(k);
+        Mirror gpu_out = Put(q);
+        EXPECT_TRUE(cudnn.Attend(gpu_q.view(), 200 - queries, {0, 0, 200, gpu_k.view(), gpu_k.view()}, {},
+                                 gpu_out.view(), {static_cast<CudaStream&>(*gpu_stream).handle(), false}))
+            << Name(dtype) << ", heads of " << head_dim << ", " << queries << " queries";
+      }
+    }
+  }
+  gpu_stream->Synchronize();
+}
 
 TEST_F(CudaAttentionTest, HeadSizesAndDTypes) {
   for (const DType dtype : kAllDTypes) {
