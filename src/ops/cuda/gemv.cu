@@ -84,26 +84,90 @@ __global__ void __launch_bounds__(32 * kWarps)
   }
 }
 
+/// A block computes kRows neighbouring outputs, its warps side by side along the rows: for matrices of few rows, whose
+/// reads would otherwise be too few at a time. Otherwise as RowTimesMatrix.
 template <typename T, int kPer, int kRows, typename Y>
-void LaunchRows(const LaunchOn& on, const T* x, const T* weights, const float* bias, Y* y, int64_t in_features,
-                int64_t out_features) {
-  constexpr int64_t kRowsPerBlock = static_cast<int64_t>(kWarps) * kRows;
-  const auto blocks = static_cast<unsigned>((out_features + kRowsPerBlock - 1) / kRowsPerBlock);
-  Launch(on, &RowTimesMatrix<T, kPer, kRows, Y>, dim3(blocks), dim3(32 * kWarps), 0, x, weights, bias, y,
-         static_cast<int>(in_features), static_cast<int>(out_features));
+__global__ void __launch_bounds__(32 * kWarps, 2)
+    RowTimesFewRows(const T* __restrict__ x, const T* __restrict__ weights, const float* __restrict__ bias, Y* y,
+                    int in_features, int out_features) {
+  constexpr int kUnroll = kInFlight / kRows;
+  constexpr int kStep = 32 * kWarps * kPer;
+  __shared__ float partial[kWarps][kRows];
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int first = static_cast<int>(blockIdx.x) * kRows;
+  const int own = static_cast<int>(threadIdx.x) * kPer;
+  const T* rows[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    rows[r] = weights + static_cast<int64_t>(min(first + r, out_features - 1)) * in_features;
+  }
+
+  Vector<T, kPer> now[kUnroll][kRows];
+  Vector<T, kPer> next[kUnroll][kRows];
+  const auto fetch = [&](int begin, Vector<T, kPer>(&into)[kUnroll][kRows]) {
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int i = begin + u * kStep + own;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        if (i < in_features) into[u][r] = LoadOnce<kPer>(rows[r] + i);
+      }
+    }
+  };
+  fetch(0, now);
+  fetch(kUnroll * kStep, next);
+  WaitForPredecessors();
+  ReleaseSuccessors();
+
+  float sums[kRows] = {};
+  for (int begin = 0; begin < in_features; begin += kUnroll * kStep) {
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int i = begin + u * kStep + own;
+      if (i >= in_features) break;
+      const auto operand = Load<kPer>(x + i);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) sums[r] = Dot(now[u][r], operand, sums[r]);
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) now[u][r] = next[u][r];
+    }
+    fetch(begin + 2 * kUnroll * kStep, next);
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    sums[r] = WarpSum(sums[r]);
+    if (lane == 0) partial[warp][r] = sums[r];
+  }
+  __syncthreads();
+  const int r = static_cast<int>(threadIdx.x);
+  if (r >= kRows || first + r >= out_features) return;
+  float sum = bias == nullptr ? 0.0f : bias[first + r];
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) sum += partial[w][r];
+  y[first + r] = FromFloat<Y>(sum);
 }
 
 template <typename T, typename Y>
 void MultiplyRowTyped(const LaunchOn& on, const T* x, const T* weights, const float* bias, Y* y, int64_t in_features,
                       int64_t out_features) {
-  constexpr int64_t kFewRows = 8192;  // that need all the warps they can get
-  const bool vectors = in_features % kPerVector<T> == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0 &&
+  constexpr int64_t kFew = 8192;  // outputs of a matrix of few rows
+  constexpr int kRows = 2;        // of a warp
+  constexpr int kBlockRows = 4;   // of a block where there are few
+  constexpr int kPer = kPerVector<T>;
+  const bool vectors = in_features % kPer == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0 &&
                        reinterpret_cast<uintptr_t>(weights) % 16 == 0;
-  if (!vectors) return LaunchRows<T, 1, 1>(on, x, weights, bias, y, in_features, out_features);
-  if (out_features <= kFewRows) {
-    return LaunchRows<T, kPerVector<T>, 1>(on, x, weights, bias, y, in_features, out_features);
-  }
-  LaunchRows<T, kPerVector<T>, 2>(on, x, weights, bias, y, in_features, out_features);
+  const bool few = vectors && out_features <= kFew;
+  const auto kernel = few       ? &RowTimesFewRows<T, kPer, kBlockRows, Y>
+                      : vectors ? &RowTimesMatrix<T, kPer, kRows, Y>
+                                : &RowTimesMatrix<T, 1, kRows, Y>;
+  const int64_t per_block = few ? kBlockRows : static_cast<int64_t>(kWarps) * kRows;
+  const auto blocks = static_cast<unsigned>((out_features + per_block - 1) / per_block);
+  Launch(on, kernel, dim3(blocks), dim3(32 * kWarps), 0, x, weights, bias, y, static_cast<int>(in_features),
+         static_cast<int>(out_features));
 }
 
 }  // namespace

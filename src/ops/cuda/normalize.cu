@@ -102,7 +102,8 @@ void NormalizeAny(const LaunchOn& on, TensorView x, const TensorView* delta, con
     const bool vectors = Vectorizable(x, features) && Vectorizable(out, features) &&
                          (delta == nullptr || Vectorizable(*delta, features));
     const int64_t per = vectors ? kPerVector<T> : 1;
-    const int64_t warps = std::clamp<int64_t>((features / per + 31) / 32, 1, kMaxThreads / 32);
+    constexpr int64_t kPerThread = 2;  // vectors: enough at a time, and several rows on a multiprocessor
+    const int64_t warps = std::clamp<int64_t>((features / per / kPerThread + 31) / 32, 1, kMaxThreads / 32);
     const auto kernel = vectors ? &NormalizeRows<T, kPerVector<T>> : &NormalizeRows<T, 1>;
     Launch(on, kernel, dim3(static_cast<unsigned>(x.rows())), dim3(static_cast<unsigned>(32 * warps)),
            static_cast<size_t>(features) * sizeof(float), rows);
