@@ -12,7 +12,7 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr int kPerLane = 8;  // elements of a head that a lane holds
 constexpr int kMaxHeadDim = SplitScratch::kMaxHeadDim;
-constexpr int kMaxSplits = kWarps * kMaxHeadDim;  // whose factors fit where the warps' results were
+constexpr int kMaxSplits = kWarps * kMaxHeadDim / 2;  // two floats of each fit where the warps' results were
 constexpr float kLog2E = 1.4426950408889634f;
 
 /// A query of one head is an item. The items of one kv head are numbered query by query: item = query * group + head
@@ -26,8 +26,8 @@ struct Job {
   const T* k;  // [rows, kv_heads, head_dim]
   const T* v;
   int64_t kv_stride;
-  int64_t n;
-  int64_t position;  // of query 0
+  int n;
+  int position;  // of query 0
   int group;         // q heads that share a kv head
   int head_dim;
   float scale;
@@ -86,7 +86,7 @@ __device__ float Score(const Job<T>& job, const ItemSet<T, kItems>& items, int i
 template <typename T, int kLanes, int kItems>
 __device__ void Accumulate(const Job<T>& job, const ItemSet<T, kItems>& items, int begin, int end, int count,
                            const T* k, const T* v, State (&states)[kItems]) {
-  constexpr int kUnroll = kItems == 1 ? 4 : 2;  // keys that a lane has in flight
+  constexpr int kUnroll = kItems == 1 ? 8 : 2;  // keys that a lane has in flight
   constexpr int kSlots = kWarps * (32 / kLanes);
   const int slot = static_cast<int>(threadIdx.x) / kLanes;
   for (int base = begin; base < end; base += kSlots * kUnroll) {
@@ -167,42 +167,44 @@ __device__ float JoinValues(const float* partials, const float* factors, int cou
   return value;
 }
 
-/// One item's results of all splits, joined and written. All threads of the block; `factors`: kMaxSplits floats of
+/// One item's results of all splits, joined and written. All threads of the block; `memory`: 2 * kMaxSplits floats of
 /// shared memory.
 template <typename T>
-__device__ void JoinSplits(const float* partials, int splits, int64_t stride, int head_dim, float* factors, T* out) {
-  const int thread = static_cast<int>(threadIdx.x);
-  for (int p = thread; p < splits; p += kThreads) factors[p] = __ldcg(partials + p * stride);
+__device__ void JoinSplits(const float* partials, int splits, int64_t stride, int head_dim, float* memory, T* out) {
+  float* const factors = memory;
+  float* const sums = memory + kMaxSplits;
+  for (int p = static_cast<int>(threadIdx.x); p < splits; p += kThreads) {
+    factors[p] = __ldcg(partials + p * stride);
+    sums[p] = __ldcg(partials + p * stride + 1);
+  }
   __syncthreads();
   float largest = -INFINITY;
   for (int p = 0; p < splits; ++p) largest = fmaxf(largest, factors[p]);
   __syncthreads();
-  for (int p = thread; p < splits; p += kThreads) factors[p] = Rescale(factors[p], largest);
+  for (int p = static_cast<int>(threadIdx.x); p < splits; p += kThreads) factors[p] = Rescale(factors[p], largest);
   __syncthreads();
   float sum = 0;
-  for (int p = thread; p < splits; p += kThreads) sum += factors[p] * __ldcg(partials + p * stride + 1);
-  __shared__ float scratch[33];
-  sum = BlockSum(sum, scratch);
-  for (int d = thread; d < head_dim; d += kThreads) {
+  for (int p = 0; p < splits; ++p) sum += factors[p] * sums[p];
+  for (int d = static_cast<int>(threadIdx.x); d < head_dim; d += kThreads) {
     out[d] = FromFloat<T>(JoinValues(partials, factors, splits, stride, d) / sum);
   }
   __syncthreads();
 }
 
 template <typename T, int kLanes, int kItems>
-__device__ void LoadItems(const Job<T>& job, int64_t first_item, int kv_head, int column, int count,
+__device__ void LoadItems(const Job<T>& job, int first_item, int kv_head, int column, int count,
                           ItemSet<T, kItems>& items) {
-  items.head = static_cast<int>(first_item % job.group);
+  items.head = first_item % job.group;
   items.group = job.group;
   items.base = kv_head * job.group;
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
-    const int64_t query = (first_item + i) / job.group;
+    const int query = (first_item + i) / job.group;
     const bool there = query < job.n;
-    items.own[i] = there ? static_cast<int>(job.position + query) : -1;
+    items.own[i] = there ? job.position + query : -1;
     items.first[i] = there && job.window > 0 ? max(items.own[i] - job.window + 1, 0) : 0;
     const auto q =
-        LoadPart(job.q + query * job.q_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + column,
+        LoadPart(job.q + int64_t{query} * job.q_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + column,
                  there ? count : 0, job.vectors);
 #pragma unroll
     for (int d = 0; d < kPerLane; ++d) items.q[i][d] = job.scale * ToFloat(q.values[d]);
@@ -223,7 +225,7 @@ __global__ void __launch_bounds__(kThreads, kItems == 1 ? 4 : 2) AttendSplit(con
   const int kv_head = static_cast<int>(blockIdx.y);
   const int column = lane % kLanes * kPerLane;
   const int count = min(max(job.head_dim - column, 0), kPerLane);
-  const int64_t first_item = static_cast<int64_t>(blockIdx.x) * kItems;
+  const int first_item = static_cast<int>(blockIdx.x) * kItems;
 
   ItemSet<T, kItems> items;
   LoadItems<T, kLanes, kItems>(job, first_item, kv_head, column, count, items);
@@ -310,7 +312,7 @@ int64_t Splits(int64_t sets, int64_t keys, const SplitScratch& scratch) {
 
 template <typename T, int kLanes>
 void LaunchSplit(const LaunchOn& on, const Job<T>& job, int64_t kv_heads, int64_t keys, const SplitScratch& scratch) {
-  const int64_t items = job.n * job.group;
+  const int64_t items = static_cast<int64_t>(job.n) * job.group;
   const bool several = items > 1;
   const int64_t per_block = several ? SplitScratch::kItems : 1;
   const int64_t tiles = (items + per_block - 1) / per_block;
@@ -340,8 +342,8 @@ void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const Kv
     job.k = Pointer<T>(keys.k);
     job.v = Pointer<T>(keys.v);
     job.kv_stride = keys.k.row_stride();
-    job.n = q.rows();
-    job.position = position;
+    job.n = static_cast<int>(q.rows());
+    job.position = static_cast<int>(position);
     job.group = static_cast<int>(q.shape()[1] / kv_heads);
     job.head_dim = static_cast<int>(head_dim);
     job.scale = options.scale;
