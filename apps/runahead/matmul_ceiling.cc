@@ -13,7 +13,8 @@
 namespace runahead::cli {
 namespace {
 
-constexpr double kRoundSeconds = 0.2;
+constexpr double kCpuRoundSeconds = 0.2;
+constexpr double kGpuRoundSeconds = 0.015;  // before a GPU lowers its clocks for the power it draws
 
 /// A multiplication of [rows, in] by [in, out].
 struct Size {
@@ -123,7 +124,8 @@ MatmulCeiling MeasureMatmulCeiling(const std::vector<RankDevice>& devices, int t
   Bench bench(devices, threads, compute);
   bench.Round(1);
   const double first = bench.Round(1);
-  const int times = std::max(1, static_cast<int>(std::ceil(kRoundSeconds / first)));
+  const double seconds = devices.front().gpu ? kGpuRoundSeconds : kCpuRoundSeconds;
+  const int times = std::max(1, static_cast<int>(std::ceil(seconds / first)));
   if (times > 1) bench.Round(times);
   MatmulCeiling ceiling{static_cast<int>(devices.size()), {}};
   for (int round = 0; round < rounds; ++round) {

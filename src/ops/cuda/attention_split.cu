@@ -35,7 +35,6 @@ struct Job {
   float softcap;          // 0: none
   const float* key_bias;  // [q_heads, >= rows], or null
   int64_t bias_stride;
-  bool vectors;  // q, k and v can be read 16 bytes at a time
   float* partial;
   unsigned* counters;
 };
@@ -47,13 +46,31 @@ struct State {
   float values[kPerLane] = {};
 };
 
-/// kPerLane elements, of which those from `count` on are zero.
+/// kPerLane elements of a head as they lie in memory.
 template <typename T>
-__device__ Vector<T, kPerLane> LoadPart(const T* from, int count, bool vectors) {
-  Vector<T, kPerLane> part;
-  if (vectors && count == kPerLane) return Load<kPerLane>(from);
+struct Part {
+  uint4 bytes[sizeof(T) * kPerLane / 16];
+
+  [[nodiscard]] __device__ float operator[](int d) const {
+    return ElementOf<T>(bytes[d / kPerVector<T>], d % kPerVector<T>);
+  }
+};
+
+/// The part at `from`, of which elements from `count` on are zero. Without kVectors element by element.
+template <bool kVectors, typename T>
+__device__ Part<T> LoadPart(const T* from, int count) {
+  Part<T> part;
+  if constexpr (kVectors) {  // then count is 0 or kPerLane
 #pragma unroll
-  for (int j = 0; j < kPerLane; ++j) part.values[j] = j < count ? from[j] : FromFloat<T>(0.0f);
+    for (int i = 0; i < static_cast<int>(sizeof(T)) * kPerLane / 16; ++i) {
+      part.bytes[i] = make_uint4(0, 0, 0, 0);
+      if (count > 0) part.bytes[i] = reinterpret_cast<const uint4*>(from)[i];
+    }
+  } else {
+    Vector<T, kPerLane> elements;
+    for (int d = 0; d < kPerLane; ++d) elements.values[d] = d < count ? from[d] : FromFloat<T>(0.0f);
+    memcpy(&part, &elements, sizeof(part));
+  }
   return part;
 }
 
@@ -83,21 +100,21 @@ __device__ float Score(const Job<T>& job, const ItemSet<T, kItems>& items, int i
 }
 
 /// Adds the keys begin + slot, + 2 slots, ... below `end` to the items' states. kLanes lanes share a key.
-template <typename T, int kLanes, int kItems>
+template <typename T, int kLanes, int kItems, bool kVectors>
 __device__ void Accumulate(const Job<T>& job, const ItemSet<T, kItems>& items, int begin, int end, int count,
                            const T* k, const T* v, State (&states)[kItems]) {
-  constexpr int kUnroll = kItems == 1 ? 8 : 2;  // keys that a lane has in flight
+  constexpr int kUnroll = kItems == 1 ? 8 : 4;  // keys that a lane has in flight
   constexpr int kSlots = kWarps * (32 / kLanes);
   const int slot = static_cast<int>(threadIdx.x) / kLanes;
   for (int base = begin; base < end; base += kSlots * kUnroll) {
-    Vector<T, kPerLane> keys[kUnroll];
-    Vector<T, kPerLane> values[kUnroll];
+    Part<T> keys[kUnroll];
+    Part<T> values[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int j = base + u * kSlots + slot;
       const int here = j < end ? count : 0;
-      keys[u] = LoadPart(k + int64_t{j} * job.kv_stride, here, job.vectors);
-      values[u] = LoadPart(v + int64_t{j} * job.kv_stride, here, job.vectors);
+      keys[u] = LoadPart<kVectors>(k + int64_t{j} * job.kv_stride, here);
+      values[u] = LoadPart<kVectors>(v + int64_t{j} * job.kv_stride, here);
     }
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
@@ -107,7 +124,7 @@ __device__ void Accumulate(const Job<T>& job, const ItemSet<T, kItems>& items, i
       for (int u = 0; u < kUnroll; ++u) {
         float dot = 0;
 #pragma unroll
-        for (int d = 0; d < kPerLane; ++d) dot += items.q[i][d] * ToFloat(keys[u].values[d]);
+        for (int d = 0; d < kPerLane; ++d) dot += items.q[i][d] * keys[u][d];
 #pragma unroll
         for (int offset = kLanes / 2; offset > 0; offset /= 2) dot += __shfl_xor_sync(0xffffffffu, dot, offset);
         const int j = base + u * kSlots + slot;
@@ -125,7 +142,7 @@ __device__ void Accumulate(const Job<T>& job, const ItemSet<T, kItems>& items, i
         const float weight = exp2f(scores[u] - largest);
         states[i].sum += weight;
 #pragma unroll
-        for (int d = 0; d < kPerLane; ++d) states[i].values[d] += weight * ToFloat(values[u].values[d]);
+        for (int d = 0; d < kPerLane; ++d) states[i].values[d] += weight * values[u][d];
       }
     }
   }
@@ -191,7 +208,7 @@ __device__ void JoinSplits(const float* partials, int splits, int64_t stride, in
   __syncthreads();
 }
 
-template <typename T, int kLanes, int kItems>
+template <typename T, int kItems, bool kVectors>
 __device__ void LoadItems(const Job<T>& job, int first_item, int kv_head, int column, int count,
                           ItemSet<T, kItems>& items) {
   items.head = first_item % job.group;
@@ -204,17 +221,18 @@ __device__ void LoadItems(const Job<T>& job, int first_item, int kv_head, int co
     items.own[i] = there ? job.position + query : -1;
     items.first[i] = there && job.window > 0 ? max(items.own[i] - job.window + 1, 0) : 0;
     const auto q =
-        LoadPart(job.q + int64_t{query} * job.q_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + column,
-                 there ? count : 0, job.vectors);
+        LoadPart<kVectors>(
+            job.q + int64_t{query} * job.q_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + column,
+            there ? count : 0);
 #pragma unroll
-    for (int d = 0; d < kPerLane; ++d) items.q[i][d] = job.scale * ToFloat(q.values[d]);
+    for (int d = 0; d < kPerLane; ++d) items.q[i][d] = job.scale * q[d];
   }
 }
 
 /// Grid: blocks of kItems items x kv heads x splits of the keys; kThreads threads. Heads of at most kLanes * kPerLane
 /// elements. Each block reads the keys and values that its items see, once; with several splits the last block of
 /// each set of items joins their results.
-template <typename T, int kLanes, int kItems>
+template <typename T, int kLanes, int kItems, bool kVectors>
 __global__ void __launch_bounds__(kThreads, kItems == 1 ? 4 : 2) AttendSplit(const Job<T> job) {
   __shared__ float joined[kWarps * (kMaxHeadDim + 2)];
   __shared__ bool last;
@@ -228,7 +246,7 @@ __global__ void __launch_bounds__(kThreads, kItems == 1 ? 4 : 2) AttendSplit(con
   const int first_item = static_cast<int>(blockIdx.x) * kItems;
 
   ItemSet<T, kItems> items;
-  LoadItems<T, kLanes, kItems>(job, first_item, kv_head, column, count, items);
+  LoadItems<T, kItems, kVectors>(job, first_item, kv_head, column, count, items);
   int end = 0;
 #pragma unroll
   for (int i = 0; i < kItems; ++i) end = max(end, items.own[i] + 1);
@@ -240,7 +258,7 @@ __global__ void __launch_bounds__(kThreads, kItems == 1 ? 4 : 2) AttendSplit(con
 
   State states[kItems];
   const int64_t offset = static_cast<int64_t>(kv_head) * job.head_dim + column;
-  Accumulate<T, kLanes, kItems>(job, items, split_begin, split_end, count, job.k + offset, job.v + offset, states);
+  Accumulate<T, kLanes, kItems, kVectors>(job, items, split_begin, split_end, count, job.k + offset, job.v + offset, states);
 
   const int64_t stride = job.head_dim + 2;  // of one partial result
   const int64_t set = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
@@ -310,7 +328,7 @@ int64_t Splits(int64_t sets, int64_t keys, const SplitScratch& scratch) {
   return std::clamp<int64_t>(std::min(wanted, worth), 1, std::max<int64_t>(1, most));
 }
 
-template <typename T, int kLanes>
+template <typename T, int kLanes, bool kVectors>
 void LaunchSplit(const LaunchOn& on, const Job<T>& job, int64_t kv_heads, int64_t keys, const SplitScratch& scratch) {
   const int64_t items = static_cast<int64_t>(job.n) * job.group;
   const bool several = items > 1;
@@ -318,7 +336,8 @@ void LaunchSplit(const LaunchOn& on, const Job<T>& job, int64_t kv_heads, int64_
   const int64_t tiles = (items + per_block - 1) / per_block;
   const int64_t splits = Splits(tiles * kv_heads, keys, scratch);
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(kv_heads), static_cast<unsigned>(splits));
-  const auto kernel = several ? &AttendSplit<T, kLanes, SplitScratch::kItems> : &AttendSplit<T, kLanes, 1>;
+  const auto kernel =
+      several ? &AttendSplit<T, kLanes, SplitScratch::kItems, kVectors> : &AttendSplit<T, kLanes, 1, kVectors>;
   Launch(on, kernel, grid, dim3(kThreads), 0, job);
 }
 
@@ -351,13 +370,14 @@ void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const Kv
     job.softcap = options.softcap;
     job.key_bias = Pointer<float>(options.key_bias);
     job.bias_stride = options.key_bias.row_stride();
-    job.vectors = head_dim % kPerLane == 0 && Vectorizable(q, q.row_elements()) &&
+    const bool vectors = head_dim % kPerLane == 0 && Vectorizable(q, q.row_elements()) &&
                   Vectorizable(keys.k, keys.k.row_elements()) && Vectorizable(keys.v, keys.v.row_elements());
     job.partial = scratch.partial;
     job.counters = scratch.counters;
-    if (head_dim <= 64) return LaunchSplit<T, 8>(on, job, kv_heads, visible, scratch);
-    if (head_dim <= 128) return LaunchSplit<T, 16>(on, job, kv_heads, visible, scratch);
-    return LaunchSplit<T, 32>(on, job, kv_heads, visible, scratch);
+    if (!vectors) return LaunchSplit<T, 32, false>(on, job, kv_heads, visible, scratch);
+    if (head_dim <= 64) return LaunchSplit<T, 8, true>(on, job, kv_heads, visible, scratch);
+    if (head_dim <= 128) return LaunchSplit<T, 16, true>(on, job, kv_heads, visible, scratch);
+    return LaunchSplit<T, 32, true>(on, job, kv_heads, visible, scratch);
   });
 }
 

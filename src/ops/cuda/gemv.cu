@@ -6,129 +6,54 @@ namespace runahead::cuda {
 namespace {
 
 constexpr int kWarps = 8;
-constexpr int kInFlight = 8;  // vectors of the weights that a lane waits for at a time
+constexpr int kThreads = 32 * kWarps;
+constexpr int kInFlight = 8;  // 16-byte reads of the weights that a lane waits for at a time
 
-/// Elements that are read once: they take no room in the first cache, and their neighbours come along to the second.
-template <int N, typename T>
-__device__ Vector<T, N> LoadOnce(const T* from) {
-  if constexpr (sizeof(T) * N == 16) {
-    union {
-      uint4 bits;
-      Vector<T, N> elements;
-    } loaded{};
-    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(loaded.bits.x), "=r"(loaded.bits.y), "=r"(loaded.bits.z), "=r"(loaded.bits.w)
-                 : "l"(from));
-    return loaded.elements;
-  } else {
-    return Load<N>(from);
-  }
+/// 16 bytes that are read once: they take no room in the first cache, and their neighbours come along to the second.
+__device__ uint4 LoadOnce(const void* from) {
+  uint4 bytes;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(bytes.x), "=r"(bytes.y), "=r"(bytes.z), "=r"(bytes.w)
+               : "l"(from));
+  return bytes;
 }
 
-template <typename T, int kPer>
-__device__ float Dot(const Vector<T, kPer>& a, const Vector<T, kPer>& b, float sum) {
+/// sum + a . b over the elements of 16 bytes.
+template <typename T>
+__device__ float Dot(const uint4& a, const uint4& b, float sum) {
 #pragma unroll
-  for (int j = 0; j < kPer; ++j) sum += ToFloat(a.values[j]) * ToFloat(b.values[j]);
+  for (int j = 0; j < kPerVector<T>; ++j) sum += ElementOf<T>(a, j) * ElementOf<T>(b, j);
   return sum;
 }
 
-/// A warp computes kRows neighbouring outputs; a block has kWarps warps. Reads the weights once:
-/// out_features * in_features elements. kPer divides in_features; x and the weights' rows are aligned to kPer
-/// elements. The first weights are on their way before the kernel that makes x has ended.
-template <typename T, int kPer, int kRows, typename Y>
-__global__ void __launch_bounds__(32 * kWarps)
-    RowTimesMatrix(const T* __restrict__ x, const T* __restrict__ weights, const float* __restrict__ bias, Y* y,
-                   int in_features, int out_features) {
+/// Sums up a thread's share of kRows rows of weights times x: the elements from `own` on, every `kStep`. The weights of
+/// the first two rounds are on their way before the kernel that makes x has ended.
+template <typename T, int kRows, int kStep>
+__device__ void Accumulate(const T* x, const T* const (&rows)[kRows], int own, int in_features,
+                           float (&sums)[kRows]) {
   constexpr int kUnroll = kInFlight / kRows;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int first = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32) * kRows;
-  const T* rows[kRows];
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {  // a row beyond the last reads the last one again
-    rows[r] = weights + static_cast<int64_t>(min(first + r, out_features - 1)) * in_features;
-  }
-
-  constexpr int kStep = 32 * kPer;
-  Vector<T, kPer> ahead[kUnroll][kRows];
-  const auto fetch = [&](int begin) {
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const int i = begin + u * kStep + lane * kPer;
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        if (i < in_features) ahead[u][r] = LoadOnce<kPer>(rows[r] + i);
-      }
-    }
-  };
-  fetch(0);
-  WaitForPredecessors();
-  ReleaseSuccessors();
-
-  float sums[kRows] = {};
-  for (int begin = 0; begin < in_features; begin += kUnroll * kStep) {
-    if (begin > 0) fetch(begin);
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const int i = begin + u * kStep + lane * kPer;
-      if (i >= in_features) break;
-      const auto operand = Load<kPer>(x + i);
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) sums[r] = Dot(ahead[u][r], operand, sums[r]);
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const float sum = WarpSum(sums[r]);
-    const int row = first + r;
-    if (lane == 0 && row < out_features) y[row] = FromFloat<Y>(sum + (bias == nullptr ? 0.0f : bias[row]));
-  }
-}
-
-/// A block computes kRows neighbouring outputs, its warps side by side along the rows: for matrices of few rows, whose
-/// reads would otherwise be too few at a time. Otherwise as RowTimesMatrix.
-template <typename T, int kPer, int kRows, typename Y>
-__global__ void __launch_bounds__(32 * kWarps, 2)
-    RowTimesFewRows(const T* __restrict__ x, const T* __restrict__ weights, const float* __restrict__ bias, Y* y,
-                    int in_features, int out_features) {
-  constexpr int kUnroll = kInFlight / kRows;
-  constexpr int kStep = 32 * kWarps * kPer;
-  __shared__ float partial[kWarps][kRows];
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int first = static_cast<int>(blockIdx.x) * kRows;
-  const int own = static_cast<int>(threadIdx.x) * kPer;
-  const T* rows[kRows];
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    rows[r] = weights + static_cast<int64_t>(min(first + r, out_features - 1)) * in_features;
-  }
-
-  Vector<T, kPer> now[kUnroll][kRows];
-  Vector<T, kPer> next[kUnroll][kRows];
-  const auto fetch = [&](int begin, Vector<T, kPer>(&into)[kUnroll][kRows]) {
+  uint4 now[kUnroll][kRows];
+  uint4 next[kUnroll][kRows];
+  const auto fetch = [&](int begin, uint4(&into)[kUnroll][kRows]) {
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int i = begin + u * kStep + own;
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        if (i < in_features) into[u][r] = LoadOnce<kPer>(rows[r] + i);
-      }
+      for (int r = 0; r < kRows; ++r) into[u][r] = i < in_features ? LoadOnce(rows[r] + i) : make_uint4(0, 0, 0, 0);
     }
   };
   fetch(0, now);
   fetch(kUnroll * kStep, next);
   WaitForPredecessors();
   ReleaseSuccessors();
-
-  float sums[kRows] = {};
   for (int begin = 0; begin < in_features; begin += kUnroll * kStep) {
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int i = begin + u * kStep + own;
       if (i >= in_features) break;
-      const auto operand = Load<kPer>(x + i);
+      const uint4 operand = *reinterpret_cast<const uint4*>(x + i);
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) sums[r] = Dot(now[u][r], operand, sums[r]);
+      for (int r = 0; r < kRows; ++r) sums[r] = Dot<T>(now[u][r], operand, sums[r]);
     }
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
@@ -137,10 +62,55 @@ __global__ void __launch_bounds__(32 * kWarps, 2)
     }
     fetch(begin + 2 * kUnroll * kStep, next);
   }
+}
+
+/// Rows first, ... of the weights; a row beyond the last reads the last one again.
+template <typename T, int kRows>
+__device__ void PointAtRows(const T* weights, int first, int in_features, int out_features,
+                            const T* (&rows)[kRows]) {
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    sums[r] = WarpSum(sums[r]);
-    if (lane == 0) partial[warp][r] = sums[r];
+    rows[r] = weights + static_cast<int64_t>(min(first + r, out_features - 1)) * in_features;
+  }
+}
+
+/// A warp computes kRows neighbouring outputs. Reads the weights once: out_features * in_features elements. Rows of the
+/// weights and x are aligned to 16 bytes.
+template <typename T, int kRows, typename Y>
+__global__ void __launch_bounds__(kThreads, 2)
+    RowTimesMatrix(const T* x, const T* weights, const float* bias, Y* y, int in_features, int out_features) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int first = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32) * kRows;
+  const T* rows[kRows];
+  PointAtRows(weights, first, in_features, out_features, rows);
+  float sums[kRows] = {};
+  Accumulate<T, kRows, 32 * kPerVector<T>>(x, rows, lane * kPerVector<T>, in_features, sums);
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const float sum = WarpSum(sums[r]);
+    const int row = first + r;
+    if (lane == 0 && row < out_features) y[row] = FromFloat<Y>(sum + (bias == nullptr ? 0.0f : bias[row]));
+  }
+}
+
+/// A block computes kRows neighbouring outputs, its warps side by side along the rows: for matrices of few rows, which
+/// would otherwise keep few warps busy. Otherwise as RowTimesMatrix.
+template <typename T, int kRows, typename Y>
+__global__ void __launch_bounds__(kThreads, 2)
+    RowTimesFewRows(const T* x, const T* weights, const float* bias, Y* y, int in_features, int out_features) {
+  __shared__ float partial[kWarps][kRows];
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int first = static_cast<int>(blockIdx.x) * kRows;
+  const T* rows[kRows];
+  PointAtRows(weights, first, in_features, out_features, rows);
+  float sums[kRows] = {};
+  Accumulate<T, kRows, kThreads * kPerVector<T>>(x, rows, static_cast<int>(threadIdx.x) * kPerVector<T>, in_features,
+                                                 sums);
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const float sum = WarpSum(sums[r]);
+    if (lane == 0) partial[warp][r] = sum;
   }
   __syncthreads();
   const int r = static_cast<int>(threadIdx.x);
@@ -151,22 +121,37 @@ __global__ void __launch_bounds__(32 * kWarps, 2)
   y[first + r] = FromFloat<Y>(sum);
 }
 
+/// A warp per output, for any size and alignment.
+template <typename T, typename Y>
+__global__ void __launch_bounds__(kThreads)
+    RowTimesAny(const T* x, const T* weights, const float* bias, Y* y, int in_features, int out_features) {
+  WaitForPredecessors();
+  ReleaseSuccessors();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32);
+  if (row >= out_features) return;
+  const T* const own = weights + static_cast<int64_t>(row) * in_features;
+  float sum = 0;
+  for (int i = lane; i < in_features; i += 32) sum += ToFloat(own[i]) * ToFloat(x[i]);
+  sum = WarpSum(sum);
+  if (lane == 0) y[row] = FromFloat<Y>(sum + (bias == nullptr ? 0.0f : bias[row]));
+}
+
 template <typename T, typename Y>
 void MultiplyRowTyped(const LaunchOn& on, const T* x, const T* weights, const float* bias, Y* y, int64_t in_features,
                       int64_t out_features) {
   constexpr int64_t kFew = 8192;  // outputs of a matrix of few rows
   constexpr int kRows = 2;        // of a warp
   constexpr int kBlockRows = 4;   // of a block where there are few
-  constexpr int kPer = kPerVector<T>;
-  const bool vectors = in_features % kPer == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0 &&
+  const bool vectors = in_features % kPerVector<T> == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0 &&
                        reinterpret_cast<uintptr_t>(weights) % 16 == 0;
-  const bool few = vectors && out_features <= kFew;
-  const auto kernel = few       ? &RowTimesFewRows<T, kPer, kBlockRows, Y>
-                      : vectors ? &RowTimesMatrix<T, kPer, kRows, Y>
-                                : &RowTimesMatrix<T, 1, kRows, Y>;
-  const int64_t per_block = few ? kBlockRows : static_cast<int64_t>(kWarps) * kRows;
+  const bool few = out_features <= kFew;
+  const auto kernel = !vectors ? &RowTimesAny<T, Y>
+                      : few    ? &RowTimesFewRows<T, kBlockRows, Y>
+                               : &RowTimesMatrix<T, kRows, Y>;
+  const int64_t per_block = !vectors ? kWarps : few ? kBlockRows : static_cast<int64_t>(kWarps) * kRows;
   const auto blocks = static_cast<unsigned>((out_features + per_block - 1) / per_block);
-  Launch(on, kernel, dim3(blocks), dim3(32 * kWarps), 0, x, weights, bias, y, static_cast<int>(in_features),
+  Launch(on, kernel, dim3(blocks), dim3(kThreads), 0, x, weights, bias, y, static_cast<int>(in_features),
          static_cast<int>(out_features));
 }
 

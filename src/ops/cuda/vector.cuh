@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "tensor/tensor_view.h"
 
@@ -71,6 +72,21 @@ __device__ Vector<T, N> Load(const T* from) {
 template <int N, typename T>
 __device__ void Store(T* to, const Vector<T, N>& vector) {
   *reinterpret_cast<Vector<T, N>*>(to) = vector;
+}
+
+/// Element j of 16 bytes as they were loaded. Bytes that stay packed until they are used let many loads be under way:
+/// unpacking would wait for each of them.
+template <typename T>
+__device__ float ElementOf(const uint4& bytes, int j) {
+  const int word_index = j * static_cast<int>(sizeof(T)) / 4;
+  const unsigned word = word_index == 0 ? bytes.x : word_index == 1 ? bytes.y : word_index == 2 ? bytes.z : bytes.w;
+  if constexpr (sizeof(T) == 4) {
+    return __uint_as_float(word);
+  } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    return __uint_as_float(j % 2 == 0 ? word << 16 : word & 0xffff0000u);
+  } else {
+    return __half2float(__ushort_as_half(static_cast<unsigned short>(j % 2 == 0 ? word : word >> 16)));
+  }
 }
 
 /// Whether rows of `view` can be moved by 16-byte accesses: `features` elements of each, from its beginning.
