@@ -61,7 +61,7 @@ std::string Introduction(const std::string& model, const ModelInfo& info, const 
       "prompt      {} tokens of log and question\n"
       "question    {}\n"
       "the answer  {}, stated in tokens {} to {}\n\n",
-      model, info.spec.architecture, static_cast<double>(info.parameters) / 1e6, facts.dtype,
+      model, info.spec.architecture, static_cast<double>(info.weights.parameters) / 1e6, facts.dtype,
       report::Grouped(static_cast<int64_t>(prompt.ids.size())), prompt.question.text, prompt.question.answer,
       report::Grouped(prompt.fact_begin), report::Grouped(prompt.fact_end - 1));
 }

@@ -2,18 +2,21 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <memory>
 
 #include "base/json.h"
 #include "command.h"
 #include "engine/devices.h"
 #include "machine.h"
-#include "model/architectures.h"
 #include "model/model_info.h"
 #include "model/workspace.h"
 #include "output.h"
 #include "report/table.h"
 #include "report/units.h"
+#include "runahead/error.h"
+#include "runahead/tokenizer.h"
 
 namespace runahead::cli {
 namespace {
@@ -40,7 +43,38 @@ std::vector<Needs> NeedsByRanks(const DecoderSpec& spec, DType compute) {
   return all;
 }
 
-std::string ToJson(const ModelInfo& info, const MachineFacts& machine) {
+std::string Dump(const Json& json, int indent = 2) {
+  const std::string text = json.dump(indent, ' ', false, Json::error_handler_t::replace);
+  return indent < 0 ? text : text + "\n";
+}
+
+/// The model's tokenizer, or why there is none.
+struct TokenizerFacts {
+  int32_t vocab = 0;
+  std::string refusal;  // empty: it works
+};
+
+TokenizerFacts DescribeTokenizer(const std::string& folder) {
+  try {
+    return {Tokenizer::Load(folder).vocab_size(), ""};
+  } catch (const Error& error) {
+    return {0, error.what()};
+  }
+}
+
+/// "4,096 positions in 16 of 32 layers", or "none".
+std::string WindowText(const DecoderSpec& spec) {
+  int64_t window = 0;
+  int layers = 0;
+  for (int layer = 0; layer < spec.layers; ++layer) {
+    window = std::max(window, spec.window(layer));
+    layers += spec.window(layer) != 0 ? 1 : 0;
+  }
+  if (layers == 0) return "none";
+  return fmt::format("{} positions in {} of {} layers", report::Grouped(window), layers, spec.layers);
+}
+
+Json ToJson(const ModelInfo& info, const TokenizerFacts& tokenizer, const MachineFacts& machine) {
   const DecoderSpec& spec = info.spec;
   const DType compute = PreferredDType(spec.weights);
   Json memory = Json::array();
@@ -48,53 +82,73 @@ std::string ToJson(const ModelInfo& info, const MachineFacts& machine) {
     memory.push_back(
         {{"ranks", needs.ranks}, {"kv_cache_bytes", needs.cache_bytes}, {"workspace_bytes", needs.workspace_bytes}});
   }
-  const Json json = {{"family", spec.family},
-                     {"architecture", spec.architecture},
-                     {"parameters", info.parameters},
-                     {"weight_bytes", info.weight_bytes},
-                     {"dtypes", info.dtypes},
-                     {"files", info.files},
-                     {"context", spec.max_positions},
-                     {"layers", spec.layers},
-                     {"hidden", spec.hidden},
-                     {"q_heads", spec.q_heads},
-                     {"kv_heads", spec.kv_heads},
-                     {"head_dim", spec.head_dim},
-                     {"ffn", spec.ffn},
-                     {"vocab", spec.vocab},
-                     {"tied_head", spec.tied_head},
-                     {"compute_dtype", Name(compute)},
-                     {"kv_bytes_per_token", spec.kv_shape(compute).BytesPerToken()},
-                     {"full_context", memory},
-                     {"devices", {fmt::format("cpu:{}", machine.processors)}},
-                     {"cpu", machine.cpu},
-                     {"cpu_features", machine.features},
-                     {"processors", machine.processors},
-                     {"memory_bytes", machine.memory_bytes},
-                     {"onednn", machine.onednn}};
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  Json windows = Json::array();
+  for (int layer = 0; layer < spec.layers; ++layer) windows.push_back(spec.window(layer));
+  return {{"supported", true},
+          {"family", spec.family},
+          {"architecture", spec.architecture},
+          {"parameters", info.weights.parameters},
+          {"weight_bytes", info.weights.bytes},
+          {"dtypes", info.weights.dtypes},
+          {"files", info.weights.files},
+          {"ignored_tensors", info.ignored},
+          {"context", spec.max_positions},
+          {"layers", spec.layers},
+          {"hidden", spec.hidden},
+          {"q_heads", spec.q_heads},
+          {"kv_heads", spec.kv_heads},
+          {"head_dim", spec.head_dim},
+          {"ffn", spec.ffn},
+          {"vocab", spec.vocab},
+          {"windows", windows},
+          {"tied_head", spec.tied_head},
+          {"tokenizer_vocab", tokenizer.vocab},
+          {"tokenizer_refusal", tokenizer.refusal},
+          {"compute_dtype", Name(compute)},
+          {"kv_bytes_per_token", spec.kv_shape(compute).BytesPerToken()},
+          {"full_context", memory},
+          {"devices", {fmt::format("cpu:{}", machine.processors)}},
+          {"cpu", machine.cpu},
+          {"cpu_features", machine.features},
+          {"processors", machine.processors},
+          {"memory_bytes", machine.memory_bytes},
+          {"onednn", machine.onednn}};
 }
 
-std::string ToText(const ModelInfo& info, const MachineFacts& machine) {
+std::string FilesText(const TensorFacts& facts) {
+  return fmt::format(
+      "parameters    {}\n"
+      "weights       {} of {} in {} file{}\n",
+      report::Grouped(facts.parameters), report::Bytes(facts.bytes), fmt::join(facts.dtypes, ", "), facts.files,
+      facts.files == 1 ? "" : "s");
+}
+
+std::string ToText(const ModelInfo& info, const TokenizerFacts& tokenizer, const MachineFacts& machine) {
   using report::Bytes;
   using report::Grouped;
   const DecoderSpec& spec = info.spec;
   const DType compute = PreferredDType(spec.weights);
-  std::string text = fmt::format(
-      "family        {} ({})\n"
-      "parameters    {}\n"
-      "weights       {} of {} in {} file{}\n"
+  std::string text = fmt::format("family        {} ({})\n", spec.family, spec.architecture);
+  text += FilesText(info.weights);
+  text += fmt::format(
       "context       {} tokens\n"
       "shape         {} layers of {} features, MLP {}, vocabulary {}{}\n"
       "heads         {} for queries, {} for keys and values, of {} features\n"
+      "window        {}\n"
       "KV-cache      {} per token in {}\n"
       "processor     {}, {} to use ({})\n"
-      "computes in   {}\n\n",
-      spec.family, spec.architecture, Grouped(info.parameters), Bytes(info.weight_bytes),
-      fmt::join(info.dtypes, ", "), info.files, info.files == 1 ? "" : "s", Grouped(spec.max_positions), spec.layers,
-      Grouped(spec.hidden), Grouped(spec.ffn), Grouped(spec.vocab), spec.tied_head ? ", tied head" : "", spec.q_heads,
-      spec.kv_heads, spec.head_dim, Bytes(spec.kv_shape(compute).BytesPerToken()), Name(compute), machine.cpu,
-      machine.processors, fmt::join(machine.features, " "), Name(compute));
+      "computes in   {}\n",
+      Grouped(spec.max_positions), spec.layers, Grouped(spec.hidden), Grouped(spec.ffn), Grouped(spec.vocab),
+      spec.tied_head ? ", tied head" : "", spec.q_heads, spec.kv_heads, spec.head_dim, WindowText(spec),
+      Bytes(spec.kv_shape(compute).BytesPerToken()), Name(compute), machine.cpu, machine.processors,
+      fmt::join(machine.features, " "), Name(compute));
+  text += tokenizer.refusal.empty() ? fmt::format("tokenizer     {} ids\n", Grouped(tokenizer.vocab))
+                                    : fmt::format("tokenizer     not usable: {}\n", tokenizer.refusal);
+  if (!info.ignored.empty()) {
+    text += fmt::format("ignored       {} tensors that this family does not use, the first is {}\n",
+                        Grouped(std::ssize(info.ignored)), info.ignored.front());
+  }
+  text += "supported     yes\n\n";
   std::vector<std::vector<std::string>> rows;
   for (const Needs& needs : NeedsByRanks(spec, compute)) {
     rows.push_back({std::to_string(needs.ranks), Bytes(needs.cache_bytes), Bytes(needs.workspace_bytes),
@@ -104,11 +158,39 @@ std::string ToText(const ModelInfo& info, const MachineFacts& machine) {
          report::FormatTable({{"ranks"}, {"KV-cache"}, {"workspace"}, {"together"}}, rows);
 }
 
+/// What can be said of a model that does not run, before the error itself: its name, its tensors, the reason.
+void PrintUnsupported(const Flags& flags, const std::string& reason) {
+  const std::filesystem::path path = std::filesystem::path(flags.model) / "config.json";
+  const Json config = LoadJson(path);
+  const Json name = config.is_object() ? config.value("architectures", Json(nullptr)) : Json(nullptr);
+  const TensorFacts facts = DescribeTensors(flags.model);
+  if (flags.json) {
+    WriteOut(Dump({{"supported", false},
+                   {"refusal", reason},
+                   {"architectures", name},
+                   {"parameters", facts.parameters},
+                   {"weight_bytes", facts.bytes},
+                   {"dtypes", facts.dtypes},
+                   {"files", facts.files}}));
+  } else {
+    WriteOut(fmt::format("architecture  {}\n{}supported     no: {}\n", Dump(name, -1), FilesText(facts), reason));
+  }
+}
+
 int Run(const Flags& flags) {
-  const ModelInfo info = DescribeModel(flags.model);
-  const MachineFacts machine = DescribeMachine();
-  WriteOut(flags.json ? ToJson(info, machine) : ToText(info, machine));
-  return 0;
+  try {
+    const ModelInfo info = DescribeModel(flags.model);
+    const TokenizerFacts tokenizer = DescribeTokenizer(flags.model);
+    const MachineFacts machine = DescribeMachine();
+    WriteOut(flags.json ? Dump(ToJson(info, tokenizer, machine)) : ToText(info, tokenizer, machine));
+    return 0;
+  } catch (const ConfigError& refusal) {
+    try {
+      PrintUnsupported(flags, refusal.what());
+    } catch (const Error&) {  // the files are too broken to say more than the first error does
+    }
+    throw;
+  }
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "model/model_info.h"
 
+#include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "model/architectures.h"
@@ -8,24 +10,40 @@
 #include "model/weight_list.h"
 
 namespace runahead {
+namespace {
+
+void Count(const StoredTensor& tensor, TensorFacts& facts) {
+  facts.parameters += std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
+  facts.bytes += tensor.bytes();
+  const auto at = std::lower_bound(facts.dtypes.begin(), facts.dtypes.end(), tensor.dtype);
+  if (at == facts.dtypes.end() || *at != tensor.dtype) facts.dtypes.insert(at, tensor.dtype);
+}
+
+}  // namespace
 
 ModelInfo DescribeModel(const std::filesystem::path& dir) {
   ModelInfo info;
   ParsedModel model = LoadConfig(dir);
-  const WeightSources& sources = model.sources;
   info.spec = std::move(model.spec);
   const WeightFiles files(dir);
-  std::set<std::string> dtypes;
-  for (const auto& [name, shape] : ListWeights(sources, HasSeparateHead(info.spec, sources, files))) {
-    const StoredTensor& tensor = *files.Find(name, shape).tensor;
-    info.parameters += shape.elements();
-    info.weight_bytes += tensor.bytes();
-    dtypes.insert(tensor.dtype);
+  info.weights.files = files.files();
+  std::set<std::string> used;
+  for (const auto& [name, shape] : ListWeights(model.sources, HasSeparateHead(info.spec, model.sources, files))) {
+    Count(*files.Find(name, shape).tensor, info.weights);
+    used.insert(name);
   }
-  info.dtypes.assign(dtypes.begin(), dtypes.end());
-  info.files = files.files();
-  info.kv_bytes_per_token = info.spec.kv_shape(info.spec.weights).BytesPerToken();
+  for (const auto& [name, place] : files.tensors()) {
+    if (!used.contains(name)) info.ignored.push_back(name);
+  }
   return info;
+}
+
+TensorFacts DescribeTensors(const std::filesystem::path& dir) {
+  const WeightFiles files(dir);
+  TensorFacts facts;
+  facts.files = files.files();
+  for (const auto& [name, place] : files.tensors()) Count(*place.tensor, facts);
+  return facts;
 }
 
 }  // namespace runahead

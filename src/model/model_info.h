@@ -10,17 +10,25 @@
 
 namespace runahead {
 
+/// Facts about tensors on disk.
+struct TensorFacts {
+  int64_t parameters = 0;           // elements
+  size_t bytes = 0;                 // as stored
+  std::vector<std::string> dtypes;  // as the files name them: "BF16"
+  int files = 0;                    // safetensors files
+};
+
 /// Facts about a model on disk.
 struct ModelInfo {
   DecoderSpec spec;
-  int64_t parameters = 0;           // elements of the tensors that the model uses; a tied head counts once
-  size_t weight_bytes = 0;          // of these tensors, as stored
-  std::vector<std::string> dtypes;  // of these tensors, as the files name them: "BF16"
-  int files = 0;                    // safetensors files
-  size_t kv_bytes_per_token = 0;    // over all layers, in the dtype of the weights
+  TensorFacts weights;               // of the tensors that the model uses; a tied head counts once
+  std::vector<std::string> ignored;  // tensors of the files that it does not use
 };
 
 /// Reads config.json and the headers of the weights; touches no weight. Throws what LoadDecoder would throw for them.
 ModelInfo DescribeModel(const std::filesystem::path& dir);
+
+/// All tensors of a folder, of whatever model.
+TensorFacts DescribeTensors(const std::filesystem::path& dir);
 
 }  // namespace runahead

@@ -68,6 +68,8 @@ class WeightFiles {
   };
 
   [[nodiscard]] int files() const { return static_cast<int>(files_.size()); }
+  /// Every tensor by name.
+  [[nodiscard]] const std::map<std::string, Place>& tensors() const { return places_; }
   [[nodiscard]] bool Has(const std::string& name) const { return places_.contains(name); }
   /// A tensor that must be there with this shape, in a dtype that Runahead computes with. Throws ConfigError naming
   /// file, tensor, expected and got.

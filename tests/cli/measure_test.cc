@@ -69,6 +69,28 @@ TEST_F(MeasureTest, InspectCountsWhatIsThere) {
   EXPECT_NE(text.out.find("LlamaForCausalLM"), std::string::npos);
 }
 
+TEST_F(MeasureTest, InspectSaysWhatIsNotSupported) {
+  std::filesystem::copy(Model(), InFolder("odd"));
+  Json config = LoadJson(Model() + "/config.json");
+  config["num_experts"] = 8;
+  WriteFile(InFolder("odd") + "/config.json", config.dump());
+  const Outcome text = Runahead({"inspect", InFolder("odd")});
+  EXPECT_EQ(text.exit_code, 2);
+  EXPECT_NE(text.out.find("parameters"), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find("supported     no"), std::string::npos) << text.out;
+  EXPECT_NE(text.err.find("num_experts"), std::string::npos) << text.err;
+  const Json json = Json::parse(Runahead({"inspect", InFolder("odd"), "--json"}).out);
+  EXPECT_EQ(json.at("supported"), false);
+  EXPECT_NE(json.at("refusal").get<std::string>().find("num_experts"), std::string::npos);
+
+  config.erase("num_experts");
+  WriteFile(InFolder("odd") + "/config.json", config.dump());
+  WriteFile(InFolder("odd") + "/tokenizer.json", "{}");
+  const Outcome without = Runahead({"inspect", InFolder("odd")});
+  EXPECT_EQ(without.exit_code, 0) << without.err;
+  EXPECT_NE(without.out.find("tokenizer     not usable"), std::string::npos) << without.out;
+}
+
 TEST_F(MeasureTest, MakeModelRepeatsItselfBySeed) {
   const auto weights = [](const std::string& name, const std::string& seed) {
     const Outcome outcome = Runahead({"make-model", "tiny-llama", InFolder(name), "--seed", seed});

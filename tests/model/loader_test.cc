@@ -190,19 +190,19 @@ TEST(ModelInfoTest, DescribesAModel) {
   // vocab 53, hidden 32, ffn 24, 2 layers; 4 heads of 8.
   const int64_t layer = 4 * 32 * 32 + 3 * 32 * 24 + 2 * 32;
   const ModelInfo info = DescribeModel(GoldenFolder() / "llama-mha-f32");
-  EXPECT_EQ(info.parameters, 2 * 53 * 32 + 2 * layer + 32);
-  EXPECT_EQ(info.weight_bytes, static_cast<size_t>(info.parameters) * 4);
-  EXPECT_EQ(info.dtypes, std::vector<std::string>{"F32"});
-  EXPECT_EQ(info.files, 1);
-  EXPECT_EQ(info.kv_bytes_per_token, 2U * 2 * 32 * 4);
+  EXPECT_EQ(info.weights.parameters, 2 * 53 * 32 + 2 * layer + 32);
+  EXPECT_EQ(info.weights.bytes, static_cast<size_t>(info.weights.parameters) * 4);
+  EXPECT_EQ(info.weights.dtypes, std::vector<std::string>{"F32"});
+  EXPECT_EQ(info.weights.files, 1);
+  EXPECT_EQ(info.spec.kv_shape(info.spec.weights).BytesPerToken(), 2U * 2 * 32 * 4);
   EXPECT_EQ(info.spec.max_positions, 512);
 }
 
 TEST(ModelInfoTest, CountsATiedHeadOnceAndShards) {
   const ModelInfo tied = DescribeModel(GoldenFolder() / "llama-gqa-tied-bf16");
-  EXPECT_EQ(tied.parameters, 64 * 32 + 2 * (3 * 32 * 32 + 3 * 32 * 24 + 2 * 32) + 32);
-  EXPECT_EQ(tied.weight_bytes, static_cast<size_t>(tied.parameters) * 2);
-  EXPECT_EQ(DescribeModel(GoldenFolder() / "llama-linear-rope-shards-bf16").files, 3);
+  EXPECT_EQ(tied.weights.parameters, 64 * 32 + 2 * (3 * 32 * 32 + 3 * 32 * 24 + 2 * 32) + 32);
+  EXPECT_EQ(tied.weights.bytes, static_cast<size_t>(tied.weights.parameters) * 2);
+  EXPECT_EQ(DescribeModel(GoldenFolder() / "llama-linear-rope-shards-bf16").weights.files, 3);
 }
 
 }  // namespace

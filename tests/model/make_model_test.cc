@@ -27,7 +27,7 @@ TEST_P(TinyPresetTest, LoadsAndRuns) {
   const ScratchFolder folder;
   MakeModel(GetParam(), folder.path(), 3);
   const ModelInfo info = DescribeModel(folder.path());
-  EXPECT_EQ(info.dtypes, std::vector<std::string>{"BF16"});
+  EXPECT_EQ(info.weights.dtypes, std::vector<std::string>{"BF16"});
   Runner runner(folder.path(), Backend::kScalar, 40);
   std::vector<int32_t> tokens(40);
   std::iota(tokens.begin(), tokens.end(), 60);
@@ -71,7 +71,7 @@ TEST(MakeModelTest, ShardsHoldTheSameWeights) {
   const ScratchFolder folder;
   MakeModel("tiny-llama", folder / "whole", 1);
   MakeModel("tiny-llama", folder / "shards", 1, {}, 100'000);
-  EXPECT_GE(DescribeModel(folder / "shards").files, 4);
+  EXPECT_GE(DescribeModel(folder / "shards").weights.files, 4);
   const std::vector<int32_t> tokens = {5, 6, 7, 256, 300};
   EXPECT_EQ(Runner(folder / "whole", Backend::kScalar, 5).Logits(tokens),
             Runner(folder / "shards", Backend::kScalar, 5).Logits(tokens));

@@ -10,7 +10,7 @@
 namespace runahead {
 namespace {
 
-constexpr KvShape kShape{.layers = 1, .kv_heads = 1, .head_dim = 1, .dtype = DType::kF32};
+constexpr KvShape kShape{.layers = 2, .kv_heads = 1, .head_dim = 1, .dtype = DType::kF32};
 
 /// Counts the rows that are sent, and lets nobody wait: every transfer is done when it is posted.
 class CountingFabric final : public Fabric {
@@ -45,8 +45,8 @@ class CountingFabric final : public Fabric {
   std::map<std::pair<int, int>, CountingLink> links_;
 };
 
-/// Rows sent in one layer by all ranks together.
-int64_t RowsSent(Strategy strategy, Topology topology, const Partition& partition) {
+/// Rows sent in layer `layer` of two by all ranks together.
+int64_t RowsSent(Strategy strategy, Topology topology, const Partition& partition, int layer = 0) {
   const auto device = MakeCpuDevice();
   const auto stream = device->NewStream();
   CountingFabric fabric(partition.ranks());
@@ -55,7 +55,7 @@ int64_t RowsSent(Strategy strategy, Topology topology, const Partition& partitio
     const auto exchange = MakeExchange(
         strategy, topology, {rank, &partition, {}, &cache, &fabric, std::chrono::duration<double>(1), nullptr});
     exchange->Start();
-    EXPECT_TRUE(exchange->LayerReady(0, *stream).ok());
+    EXPECT_TRUE(exchange->LayerReady(layer, *stream).ok());
     EXPECT_TRUE(exchange->Finish().ok());
   }
   return fabric.rows();
@@ -69,6 +69,11 @@ TEST(WorkedExample, RunaheadMovesElevenRowsWhereTheAllGatherMovesEighteen) {
   // Straight to every later rank: 4 rows twice and 3 rows once.
   EXPECT_EQ(2 * RowsSent(Strategy::kRunahead, Topology::kDirect, Partition({0, 4, 7, 9})), 22);
   EXPECT_EQ(RowsSent(Strategy::kSingle, Topology::kChain, EvenPartition(9, 1)), 0);
+}
+
+TEST(WorkedExample, InTheLastLayerOnlyTheLastRankNeedsRows) {
+  EXPECT_EQ(RowsSent(Strategy::kRunahead, Topology::kChain, Partition({0, 4, 7, 9}), 1), 11);
+  EXPECT_EQ(RowsSent(Strategy::kRunahead, Topology::kDirect, Partition({0, 4, 7, 9}), 1), 7);
 }
 
 TEST(WorkedExample, OnlyTheDenseBaselineReadsKeysBehindItsChunk) {

@@ -118,8 +118,9 @@ int64_t RotaryDim(const JsonObject& config, const JsonObject* rope, int64_t head
   const double factor = holder.Number(key, fields.default_partial_factor);
   if (!fields.partial && factor != 1) holder.Refuse(key, "expected 1 for this architecture");
   const auto rotary_dim = static_cast<int64_t>(static_cast<double>(head_dim) * factor);
-  if (!(factor > 0 && factor <= 1) || rotary_dim < 2 || rotary_dim % 2 != 0) {
-    throw ConfigError(fmt::format("{}: {}: expected an even part of the {} features of a head, got {}",
+  // An odd number turns one feature more, as in HF transformers.
+  if (!(factor > 0 && factor <= 1) || rotary_dim < 1 || rotary_dim + rotary_dim % 2 > head_dim) {
+    throw ConfigError(fmt::format("{}: {}: expected a part above 0 of the {} features of a head, got {}",
                                   holder.origin(), key, head_dim, factor));
   }
   return rotary_dim;

@@ -1,0 +1,162 @@
+// What the families beyond Llama read from config.json: variants, defaults, where fused weights lie, what is refused.
+#include <gtest/gtest.h>
+
+#include "model/architectures.h"
+#include "model/presets.h"
+#include "tests/model/model_testing.h"
+
+namespace runahead {
+namespace {
+
+/// The config of a preset with the fields of `patch`; the text "remove" takes a field away.
+Json Patched(const char* preset, const std::string& patch) {
+  Json config = PresetConfig(FindPreset(preset));
+  const Json fields = Json::parse(patch);
+  for (const auto& [key, value] : fields.items()) {
+    if (value == "remove") {
+      config.erase(key);
+    } else {
+      config[key] = value;
+    }
+  }
+  return config;
+}
+
+ParsedModel Parse(const char* preset, const std::string& patch = "{}") {
+  const Json config = Patched(preset, patch);
+  const JsonObject object(config, "config.json");
+  return FindArchitecture(object).parse(object);
+}
+
+TEST(FamiliesTest, Falcon7bIsMultiQueryAndParallelBehindOneNorm) {
+  const ParsedModel model = Parse("falcon-7b");
+  const DecoderSpec& spec = model.spec;
+  EXPECT_EQ(spec.q_heads, 71);
+  EXPECT_EQ(spec.kv_heads, 1);
+  EXPECT_EQ(spec.head_dim, 64);
+  EXPECT_EQ(spec.ffn, 4 * 4544);
+  EXPECT_EQ(spec.order, BlockOrder::kParallel);
+  EXPECT_EQ(spec.norm, NormKind::kLayer);
+  EXPECT_FALSE(spec.gated_mlp);
+  EXPECT_TRUE(spec.tied_head);
+  const LayerSource& layer = model.sources.layers[31];
+  EXPECT_FALSE(layer.mlp_norm.has_value());
+  EXPECT_TRUE(layer.attention_norm.bias);
+  ASSERT_EQ(layer.qkv[0].size(), 1U);
+  EXPECT_EQ(layer.qkv[0][0].begin, 0);
+  EXPECT_EQ(layer.qkv[0][0].end, 71 * 64);
+  EXPECT_EQ(layer.qkv[1][1].end, 73 * 64);
+  EXPECT_FALSE(layer.qkv[0][0].bias);
+}
+
+TEST(FamiliesTest, Falcon40bHasGroupsAndTwoNorms) {
+  const ParsedModel model = Parse("falcon-40b");
+  EXPECT_EQ(model.spec.kv_heads, 8);
+  const LayerSource& layer = model.sources.layers[0];
+  EXPECT_EQ(layer.attention_norm.name, "transformer.h.0.ln_attn");
+  EXPECT_EQ(layer.mlp_norm->name, "transformer.h.0.ln_mlp");
+  ASSERT_EQ(layer.qkv[0].size(), 8U);   // the queries of each group
+  ASSERT_EQ(layer.qkv[1].size(), 16U);  // all keys, then all values
+  EXPECT_EQ(layer.qkv[0][1].begin, 18 * 64);
+  EXPECT_EQ(layer.qkv[1][0].begin, 16 * 64);
+  EXPECT_EQ(layer.qkv[1][8].begin, 17 * 64);
+  EXPECT_EQ(layer.qkv[1][15].end, 8 * 18 * 64);
+}
+
+TEST(FamiliesTest, FalconRwHasAlibiAndNoRope) {
+  const ParsedModel model = Parse("tiny-falcon-rw", R"({"num_attention_heads": 12, "num_kv_heads": "remove",
+                                                       "hidden_size": 72})");
+  EXPECT_TRUE(model.spec.rope.inverse_frequencies.empty());
+  EXPECT_EQ(model.spec.order, BlockOrder::kSequential);
+  EXPECT_EQ(model.spec.kv_heads, 12);
+  // Eight heads fall by powers of 1/2; four more take every second power of 1/sqrt(2).
+  ASSERT_EQ(model.spec.alibi_slopes.size(), 12U);
+  EXPECT_FLOAT_EQ(model.spec.alibi_slopes[0], 0.5F);
+  EXPECT_FLOAT_EQ(model.spec.alibi_slopes[7], 1.0F / 256);
+  EXPECT_FLOAT_EQ(model.spec.alibi_slopes[8], std::sqrt(0.5F));
+  EXPECT_FLOAT_EQ(model.spec.alibi_slopes[11], std::pow(0.5F, 3.5F));
+}
+
+TEST(FamiliesTest, GptNeoXTurnsAQuarterOfEachHeadUnlessToldOtherwise) {
+  EXPECT_EQ(Parse("gpt-neox-20b", R"({"rotary_pct": "remove"})").spec.rope.inverse_frequencies.size(), 12U);
+  EXPECT_EQ(Parse("gpt-neox-20b", R"({"rotary_pct": 1.0})").spec.rope.inverse_frequencies.size(), 48U);
+  EXPECT_EQ(Parse("gpt-neox-20b", R"({"use_parallel_residual": false})").spec.order, BlockOrder::kSequential);
+  EXPECT_TRUE(Parse("gpt-neox-20b").sources.layers[0].out[0].bias);
+  EXPECT_FALSE(Parse("gpt-neox-20b", R"({"attention_bias": false})").sources.layers[0].out[0].bias);
+}
+
+TEST(FamiliesTest, Phi3HasOtherAnglesForLongSequences) {
+  const RopeSpec rope = Parse("tiny-phi3").spec.rope;
+  EXPECT_FALSE(rope.IsLong(256));
+  EXPECT_TRUE(rope.IsLong(257));
+  EXPECT_FLOAT_EQ(rope.inverse_frequencies[1] / rope.long_inverse_frequencies[1], 2.0F / 1.1F);
+  // Stretched 512 times from 256 positions: sqrt(1 + 9/8).
+  EXPECT_FLOAT_EQ(rope.magnitude, std::sqrt(2.125F));
+  EXPECT_TRUE(Parse("tiny-phi3", R"({"rope_scaling": null})").spec.rope.long_inverse_frequencies.empty());
+}
+
+TEST(FamiliesTest, Gemma2AlternatesWindowsAndCaps) {
+  const DecoderSpec spec = Parse("gemma-2-2b").spec;
+  EXPECT_EQ(spec.window(0), 4096);
+  EXPECT_EQ(spec.window(1), 0);
+  EXPECT_FLOAT_EQ(spec.attention_scale, 1.0F / 16);
+  EXPECT_FLOAT_EQ(spec.embedding_scale, 48);
+  EXPECT_EQ(spec.attention_softcap, 50);
+  EXPECT_EQ(spec.logit_softcap, 30);
+  EXPECT_EQ(spec.norm_offset, 1);
+  EXPECT_EQ(Parse("gemma-2-2b", R"({"final_logit_softcapping": null})").spec.logit_softcap, 0);
+}
+
+TEST(FamiliesTest, Qwen3HasHeadsOf128AndTheirNorms) {
+  const ParsedModel model = Parse("qwen3-8b", R"({"head_dim": "remove", "hidden_size": 5120})");
+  EXPECT_EQ(model.spec.head_dim, 128);
+  EXPECT_EQ(model.sources.layers[5].q_norm->name, "model.layers.5.self_attn.q_norm");
+  EXPECT_EQ(model.sources.layers[5].k_norm->features, 128);
+}
+
+struct Refused {
+  const char* preset;
+  std::string patch;
+  std::vector<std::string> says;
+};
+
+class RefusedFamilyTest : public testing::TestWithParam<Refused> {};
+
+TEST_P(RefusedFamilyTest, NamesFieldAndValue) {
+  const std::optional<std::string> error = Refusal([] { (void)Parse(GetParam().preset, GetParam().patch); });
+  ASSERT_TRUE(error.has_value()) << GetParam().patch;
+  EXPECT_TRUE(error->starts_with("config.json: ")) << *error;
+  for (const std::string& part : GetParam().says) EXPECT_NE(error->find(part), std::string::npos) << *error;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Fields, RefusedFamilyTest,
+    testing::Values(
+        Refused{"falcon-40b", R"({"parallel_attn": false})", {"parallel_attn", "false"}},
+        Refused{"falcon-40b", R"({"num_ln_in_parallel_attn": 3})", {"num_ln_in_parallel_attn", "3"}},
+        Refused{"falcon-7b", R"({"num_ln_in_parallel_attn": 2})", {"num_ln_in_parallel_attn", "2"}},
+        Refused{"falcon-7b", R"({"n_embed": 128})", {"n_embed", "128"}},
+        Refused{"falcon-7b", R"({"head_dim": 32})", {"head_dim", "32"}},
+        Refused{"falcon-7b", R"({"activation": "relu"})", {"activation", "relu"}},
+        Refused{"falcon-7b", R"({"layer_norm_epsilon": -1})", {"layer_norm_epsilon", "-1"}},
+        Refused{"tiny-falcon-rw", R"({"num_kv_heads": 2})", {"num_kv_heads", "2"}},
+        Refused{"tiny-gpt-neox", R"({"num_key_value_heads": 2})", {"num_key_value_heads", "2"}},
+        Refused{"tiny-gpt-neox", R"({"rotary_pct": 0})", {"rotary_pct", "0"}},
+        Refused{"tiny-gpt-neox", R"({"rotary_pct": 1.5})", {"rotary_pct", "1.5"}},
+        Refused{"tiny-gpt-neox", R"({"sliding_window": 12})", {"sliding_window", "12"}},
+        Refused{"tiny-phi3",
+                R"({"rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [1]}})",
+                {"rope_scaling", "short_factor", "8"}},
+        Refused{"tiny-phi3",
+                R"({"rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1, 1, 1, 1, 0],
+                                                  "long_factor": [1]}})",
+                {"short_factor"}},
+        Refused{"tiny-phi3", R"({"original_max_position_embeddings": 0})", {"original_max_position_embeddings", "0"}},
+        Refused{"tiny-phi3", R"({"rope_scaling": {"type": "dynamic", "factor": 2}})", {"type", "dynamic"}},
+        Refused{"tiny-gemma2", R"({"attn_logit_softcapping": -1})", {"attn_logit_softcapping", "-1"}},
+        Refused{"tiny-gemma2", R"({"query_pre_attn_scalar": 0})", {"query_pre_attn_scalar", "0"}},
+        Refused{"tiny-gemma2", R"({"use_bidirectional_attention": true})", {"use_bidirectional_attention"}},
+        Refused{"tiny-qwen3", R"({"rope_scaling": {"type": "yarn", "factor": 4}})", {"yarn"}}));
+
+}  // namespace
+}  // namespace runahead
