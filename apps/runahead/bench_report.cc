@@ -83,9 +83,10 @@ std::string Heading(const BenchReport& report) {
   }
   text += fmt::format("loaded and ready after {:.1f} s\n", report.load_s);
   for (const MatmulCeiling& ceiling : report.ceilings) {
-    text += fmt::format("matmul ceiling of {} rank{}: {:.1f} GFLOP/s at best, {:.1f} median of {}\n", ceiling.ranks,
-                        ceiling.ranks == 1 ? "" : "s", ceiling.Best() / kGiga, ceiling.Median() / kGiga,
-                        ceiling.rates.size());
+    text +=
+        fmt::format("matmul ceiling of {} rank{}: {:.1f} GFLOP/s at best, {:.1f} median of {}, {:.1f} sustained\n",
+                    ceiling.ranks, ceiling.ranks == 1 ? "" : "s", ceiling.Best() / kGiga, ceiling.Median() / kGiga,
+                    ceiling.rates.size(), ceiling.sustained / kGiga);
   }
   return text;
 }
@@ -129,6 +130,7 @@ std::string ToJson(const BenchReport& report) {
     ceilings.push_back({{"ranks", ceiling.ranks},
                         {"flop_rates", ceiling.rates},
                         {"best", ceiling.Best()},
+                        {"sustained", ceiling.sustained},
                         {"median", ceiling.Median()}});
   }
   Json results = Json::array();

@@ -127,10 +127,13 @@ MatmulCeiling MeasureMatmulCeiling(const std::vector<RankDevice>& devices, int t
   const double seconds = devices.front().gpu ? kGpuRoundSeconds : kCpuRoundSeconds;
   const int times = std::max(1, static_cast<int>(std::ceil(seconds / first)));
   if (times > 1) bench.Round(times);
-  MatmulCeiling ceiling{static_cast<int>(devices.size()), {}};
+  MatmulCeiling ceiling{static_cast<int>(devices.size()), {}, 0};
   for (int round = 0; round < rounds; ++round) {
     ceiling.rates.push_back(bench.Flops() * times / bench.Round(times));
   }
+  constexpr double kSustainedSeconds = 0.5;
+  const int many = devices.front().gpu ? std::max(1, static_cast<int>(kSustainedSeconds / first)) : times;
+  ceiling.sustained = bench.Flops() * many / bench.Round(many);
   return ceiling;
 }
 

@@ -53,11 +53,14 @@ import glob, json, sys
 for path in sorted(glob.glob(sys.argv[1] + "/*-*.json")):
     run = json.load(open(path))
     name = path.rsplit("/", 1)[1][:-5]
-    print(f"{name}: ready after {run['load_s']:.1f} s, ceiling {run['matmul_ceilings'][0]['best'] / 1e12:.0f} TFLOP/s, "
+    ceiling = run["matmul_ceilings"][0]
+    print(f"{name}: ready after {run['load_s']:.1f} s, ceiling {ceiling['best'] / 1e12:.0f} TFLOP/s "
+          f"({ceiling['sustained'] / 1e12:.0f} sustained), "
           f"copy {run['gpu']['copy_rate'] / 1e12:.2f} TB/s")
     for result in run["results"]:
         print(f"  {result['context']:>6} tokens: TTFT {result['ttft_ms_median']:8.2f} ms (first {result['ttft_ms_first']:.2f}), "
-              f"{result['flop_rate'] / 1e12:.0f} TFLOP/s, {100 * result['share_of_ceiling']:.1f} % of the ceiling")
+              f"{result['flop_rate'] / 1e12:.0f} TFLOP/s, {100 * result['share_of_ceiling']:.1f} % of the ceiling "
+              f"({100 * result['flop_rate'] / ceiling['sustained']:.1f} % of the sustained)")
     for decoding in run["gpu"]["decoding"]:
         print(f"  {decoding['context']:>6} tokens: TPOT {decoding['ms_median']:8.3f} ms, "
               f"{100 * decoding['share_of_copy_rate']:.1f} % of the copy rate")

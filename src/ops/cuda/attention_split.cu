@@ -28,7 +28,7 @@ struct Job {
   int64_t kv_stride;
   int n;
   int position;  // of query 0
-  int group;         // q heads that share a kv head
+  int group;     // q heads that share a kv head
   int head_dim;
   float scale;
   int window;             // 0: all
@@ -166,8 +166,8 @@ __device__ void JoinSlots(State& state) {
   }
 }
 
-/// The joined value of element d: of `count` partial results, each [largest, sum, values of head_dim], `stride` floats
-/// apart. `factors`: what each weighs in the result.
+/// The joined value of element d: of `count` partial results, each [largest, sum, values of head_dim], `stride`
+/// floats apart. `factors`: what each weighs in the result.
 __device__ float JoinValues(const float* partials, const float* factors, int count, int64_t stride, int d) {
   constexpr int kAtOnce = 8;
   float value = 0;
@@ -220,10 +220,9 @@ __device__ void LoadItems(const Job<T>& job, int first_item, int kv_head, int co
     const bool there = query < job.n;
     items.own[i] = there ? job.position + query : -1;
     items.first[i] = there && job.window > 0 ? max(items.own[i] - job.window + 1, 0) : 0;
-    const auto q =
-        LoadPart<kVectors>(
-            job.q + int64_t{query} * job.q_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + column,
-            there ? count : 0);
+    const auto q = LoadPart<kVectors>(
+        job.q + int64_t{query} * job.q_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + column,
+        there ? count : 0);
 #pragma unroll
     for (int d = 0; d < kPerLane; ++d) items.q[i][d] = job.scale * q[d];
   }
@@ -233,7 +232,9 @@ __device__ void LoadItems(const Job<T>& job, int first_item, int kv_head, int co
 /// elements. Each block reads the keys and values that its items see, once; with several splits the last block of
 /// each set of items joins their results.
 template <typename T, int kLanes, int kItems, bool kVectors>
-__global__ void __launch_bounds__(kThreads, kItems == 1 ? 4 : 2) AttendSplit(const Job<T> job) {
+__global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
+                                            : kItems == 4 ? 3
+                                                          : 2) AttendSplit(const Job<T> job) {
   __shared__ float joined[kWarps * (kMaxHeadDim + 2)];
   __shared__ bool last;
   WaitForPredecessors();
@@ -258,7 +259,8 @@ __global__ void __launch_bounds__(kThreads, kItems == 1 ? 4 : 2) AttendSplit(con
 
   State states[kItems];
   const int64_t offset = static_cast<int64_t>(kv_head) * job.head_dim + column;
-  Accumulate<T, kLanes, kItems, kVectors>(job, items, split_begin, split_end, count, job.k + offset, job.v + offset, states);
+  Accumulate<T, kLanes, kItems, kVectors>(job, items, split_begin, split_end, count, job.k + offset, job.v + offset,
+                                          states);
 
   const int64_t stride = job.head_dim + 2;  // of one partial result
   const int64_t set = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
@@ -331,13 +333,14 @@ int64_t Splits(int64_t sets, int64_t keys, const SplitScratch& scratch) {
 template <typename T, int kLanes, bool kVectors>
 void LaunchSplit(const LaunchOn& on, const Job<T>& job, int64_t kv_heads, int64_t keys, const SplitScratch& scratch) {
   const int64_t items = static_cast<int64_t>(job.n) * job.group;
-  const bool several = items > 1;
-  const int64_t per_block = several ? SplitScratch::kItems : 1;
+  constexpr int kSome = 4;  // the groups of many models
+  const int per_block = items == 1 ? 1 : items <= kSome ? kSome : SplitScratch::kItems;
   const int64_t tiles = (items + per_block - 1) / per_block;
   const int64_t splits = Splits(tiles * kv_heads, keys, scratch);
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(kv_heads), static_cast<unsigned>(splits));
-  const auto kernel =
-      several ? &AttendSplit<T, kLanes, SplitScratch::kItems, kVectors> : &AttendSplit<T, kLanes, 1, kVectors>;
+  const auto kernel = per_block == 1       ? &AttendSplit<T, kLanes, 1, kVectors>
+                      : per_block == kSome ? &AttendSplit<T, kLanes, kSome, kVectors>
+                                           : &AttendSplit<T, kLanes, SplitScratch::kItems, kVectors>;
   Launch(on, kernel, grid, dim3(kThreads), 0, job);
 }
 
@@ -371,7 +374,7 @@ void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const Kv
     job.key_bias = Pointer<float>(options.key_bias);
     job.bias_stride = options.key_bias.row_stride();
     const bool vectors = head_dim % kPerLane == 0 && Vectorizable(q, q.row_elements()) &&
-                  Vectorizable(keys.k, keys.k.row_elements()) && Vectorizable(keys.v, keys.v.row_elements());
+                         Vectorizable(keys.k, keys.k.row_elements()) && Vectorizable(keys.v, keys.v.row_elements());
     job.partial = scratch.partial;
     job.counters = scratch.counters;
     if (!vectors) return LaunchSplit<T, 32, false>(on, job, kv_heads, visible, scratch);

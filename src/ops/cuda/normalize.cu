@@ -25,11 +25,24 @@ struct Rows {
   bool centred;  // layer norm
 };
 
-/// A block per row, at most kMaxThreads threads; the row waits in shared memory, features floats of it. Reads x (and
-/// delta), writes out (and x). kPer divides the features, and rows are aligned to kPer elements.
+/// N weights from element i on.
+template <int N>
+__device__ void LoadFloats(const float* from, int i, float (&values)[N]) {
+  constexpr int kStep = N < 4 ? 1 : 4;
+#pragma unroll
+  for (int j = 0; j < N; j += kStep) {
+    const auto loaded = Load<kStep>(from + i + j);
+#pragma unroll
+    for (int k = 0; k < kStep; ++k) values[j + k] = loaded.values[k];
+  }
+}
+
+/// A block per row, at most kMaxThreads threads. Reads x (and delta), writes out (and x); of rows with more than
+/// kHeld vectors for each thread the rest of x is read twice. kPer divides the features, and rows are aligned to kPer
+/// elements.
 template <typename T, int kPer>
 __global__ void __launch_bounds__(kMaxThreads) NormalizeRows(const Rows<T> rows) {
-  extern __shared__ float row[];
+  constexpr int kHeld = 4;
   __shared__ float scratch[33];
   WaitForPredecessors();
   ReleaseSuccessors();
@@ -38,47 +51,70 @@ __global__ void __launch_bounds__(kMaxThreads) NormalizeRows(const Rows<T> rows)
   T* const x = rows.x + blockIdx.x * rows.x_stride;
   const T* const delta = rows.delta == nullptr ? nullptr : rows.delta + blockIdx.x * rows.delta_stride;
 
-  float sum = 0;
-  for (int i = begin; i < rows.features; i += step) {
-    Vector<T, kPer> values = Load<kPer>(x + i);
-    if (delta != nullptr) {
+  Vector<T, kPer> held[kHeld];
+  /// Calls function(i, vector) for each of the thread's vectors.
+  const auto visit = [&](const auto& function) {
+#pragma unroll
+    for (int h = 0; h < kHeld; ++h) {
+      const int i = begin + h * step;
+      if (i < rows.features) function(i, held[h]);
+    }
+    for (int i = begin + kHeld * step; i < rows.features; i += step) {
+      Vector<T, kPer> vector = Load<kPer>(x + i);
+      function(i, vector);
+    }
+  };
+#pragma unroll
+  for (int h = 0; h < kHeld; ++h) {
+    if (begin + h * step < rows.features) held[h] = Load<kPer>(x + begin + h * step);
+  }
+  if (delta != nullptr) {
+    visit([&](int i, Vector<T, kPer>& vector) {
       const auto added = Load<kPer>(delta + i);
 #pragma unroll
       for (int j = 0; j < kPer; ++j) {
-        values.values[j] = FromFloat<T>(ToFloat(values.values[j]) + ToFloat(added.values[j]));
+        vector.values[j] = FromFloat<T>(ToFloat(vector.values[j]) + ToFloat(added.values[j]));
       }
-      Store(x + i, values);
-    }
+      Store(x + i, vector);
+    });
+  }
+
+  float sum = 0;
+  visit([&](int /*i*/, const Vector<T, kPer>& vector) {
 #pragma unroll
     for (int j = 0; j < kPer; ++j) {
-      const float value = ToFloat(values.values[j]);
-      row[i + j] = value;
+      const float value = ToFloat(vector.values[j]);
       sum += rows.centred ? value : value * value;
     }
-  }
+  });
   sum = BlockSum(sum, scratch);
   const auto count = static_cast<float>(rows.features);
   float mean = 0;
   if (rows.centred) {
     mean = sum / count;
     float squares = 0;
-    for (int i = begin; i < rows.features; i += step) {
+    visit([&](int /*i*/, const Vector<T, kPer>& vector) {
 #pragma unroll
-      for (int j = 0; j < kPer; ++j) squares += (row[i + j] - mean) * (row[i + j] - mean);
-    }
+      for (int j = 0; j < kPer; ++j) {
+        squares += (ToFloat(vector.values[j]) - mean) * (ToFloat(vector.values[j]) - mean);
+      }
+    });
     sum = BlockSum(squares, scratch);
   }
   const float scale = 1.0f / sqrtf(sum / count + rows.epsilon);
   T* const out = rows.out + blockIdx.x * rows.out_stride;
-  for (int i = begin; i < rows.features; i += step) {
+  visit([&](int i, const Vector<T, kPer>& vector) {
+    float weight[kPer];
+    float bias[kPer] = {};
+    LoadFloats(rows.weight, i, weight);
+    if (rows.bias != nullptr) LoadFloats(rows.bias, i, bias);
     Vector<T, kPer> result;
 #pragma unroll
     for (int j = 0; j < kPer; ++j) {
-      const float shift = rows.bias == nullptr ? 0.0f : rows.bias[i + j];
-      result.values[j] = FromFloat<T>((row[i + j] - mean) * scale * rows.weight[i + j] + shift);
+      result.values[j] = FromFloat<T>((ToFloat(vector.values[j]) - mean) * scale * weight[j] + bias[j]);
     }
     Store(out + i, result);
-  }
+  });
 }
 
 void NormalizeAny(const LaunchOn& on, TensorView x, const TensorView* delta, const Norm& norm, TensorView out) {
@@ -99,14 +135,14 @@ void NormalizeAny(const LaunchOn& on, TensorView x, const TensorView* delta, con
     rows.features = static_cast<int>(features);
     rows.epsilon = norm.epsilon;
     rows.centred = norm.kind == NormKind::kLayer;
-    const bool vectors = Vectorizable(x, features) && Vectorizable(out, features) &&
-                         (delta == nullptr || Vectorizable(*delta, features));
+    const auto aligned = [](const float* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+    const bool vectors = Vectorizable(x, features) && Vectorizable(out, features) && aligned(rows.weight) &&
+                         aligned(rows.bias) && (delta == nullptr || Vectorizable(*delta, features));
     const int64_t per = vectors ? kPerVector<T> : 1;
     constexpr int64_t kPerThread = 2;  // vectors: enough at a time, and several rows on a multiprocessor
     const int64_t warps = std::clamp<int64_t>((features / per / kPerThread + 31) / 32, 1, kMaxThreads / 32);
     const auto kernel = vectors ? &NormalizeRows<T, kPerVector<T>> : &NormalizeRows<T, 1>;
-    Launch(on, kernel, dim3(static_cast<unsigned>(x.rows())), dim3(static_cast<unsigned>(32 * warps)),
-           static_cast<size_t>(features) * sizeof(float), rows);
+    Launch(on, kernel, dim3(static_cast<unsigned>(x.rows())), dim3(static_cast<unsigned>(32 * warps)), 0, rows);
   });
 }
 
