@@ -1,5 +1,5 @@
-# Everything the project needs beyond the C++ standard library: Debian packages (`make deps` installs them), and the CUDA
-# toolkit when it is asked for.
+# Everything the project needs beyond the C++ standard library: Debian packages (`make deps` installs them); what GPUs
+# need besides is in Cuda.cmake.
 find_package(Threads REQUIRED)
 find_package(fmt REQUIRED CONFIG)
 find_package(nlohmann_json REQUIRED CONFIG)
@@ -19,7 +19,4 @@ if(RUNAHEAD_TESTS AND NOT RUNAHEAD_FUZZ)
 endif()
 if(RUNAHEAD_BENCH)
   find_package(benchmark REQUIRED CONFIG)
-endif()
-if(RUNAHEAD_CUDA)
-  find_package(CUDAToolkit REQUIRED)
 endif()

@@ -10,7 +10,8 @@ endfunction()
 
 # How all of our own code is compiled.
 add_library(runahead_flags INTERFACE)
-target_compile_options(runahead_flags INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Werror=return-type)
+target_compile_options(runahead_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Wnon-virtual-dtor;-Werror=return-type>)
 if(RUNAHEAD_SANITIZE)
   add_compile_options(-fsanitize=${RUNAHEAD_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${RUNAHEAD_SANITIZE})

@@ -6,10 +6,12 @@
 #include <memory>
 #include <set>
 
+#include "base/deadline.h"
 #include "bench_report.h"
 #include "bench_run.h"
 #include "command.h"
 #include "flags.h"
+#include "gpu_report.h"
 #include "model/model_loader.h"
 #include "model_folder.h"
 #include "output.h"
@@ -81,12 +83,34 @@ std::vector<Combination> Combine(const Flags& flags, const std::vector<int64_t>&
   return all;
 }
 
-std::vector<MatmulCeiling> MeasureCeilings(const BenchPlan& plan, int threads, DType compute) {
+std::vector<MatmulCeiling> MeasureCeilings(const BenchPlan& plan, const std::vector<RankDevice>& devices, int threads,
+                                           DType compute) {
   std::set<int> counts;
   for (const Combination& combination : plan.combinations) counts.insert(combination.options.ranks);
   std::vector<MatmulCeiling> ceilings;
-  for (const int ranks : counts) ceilings.push_back(MeasureMatmulCeiling(ranks, threads, compute, plan.repeats));
+  for (const int ranks : counts) {
+    ceilings.push_back(
+        MeasureMatmulCeiling({devices.begin(), devices.begin() + ranks}, threads, compute, plan.repeats));
+  }
   return ceilings;
+}
+
+/// The longest prompt's operations, and decoding behind each context.
+GpuReport MeasureGpu(const std::shared_ptr<EngineState>& state, const BenchReport& report, const BenchPlan& plan,
+                     const RankDevice& device) {
+  constexpr int kDecodedTokens = 64;
+  const DecoderSpec& spec = state->decoder().spec();
+  GpuReport gpu;
+  gpu.matmul_rate = report.ceilings.front().Best();
+  gpu.copy_rate = MeasureCopyRate(device);
+  gpu.breakdown_context = *std::max_element(plan.contexts.begin(), plan.contexts.end());
+  gpu.breakdown = MeasureOps(*state, gpu.breakdown_context);
+  const Engine engine(state);
+  for (const int64_t context : plan.contexts) {
+    if (context + kDecodedTokens >= spec.max_positions) continue;
+    gpu.decoding.push_back(MeasureDecoding(engine, spec, state->decoder().compute_dtype(), context, kDecodedTokens));
+  }
+  return gpu;
 }
 
 /// Throws ConfigError for a context beyond the model's.
@@ -112,7 +136,11 @@ int Run(Flags& flags) {
   if (!flags.ranks.empty()) ranks = ParseIntegers("--ranks", flags.ranks, 1, kMostRanks);
   Combine(flags, {});  // refuses bad names before the weights are loaded
 
-  const Engine engine = LoadEngine(flags.model, flags.engine);
+  const std::vector<RankDevice> devices = ParseDevices(flags.engine.devices);
+  const auto load_begin = Clock::now();
+  const std::shared_ptr<EngineState> state = LoadEngineStateWithProgress(flags.model, flags.engine);
+  const double load_s = std::chrono::duration<double>(Clock::now() - load_begin).count();
+  const Engine engine(state);
   if (ranks.empty()) ranks.push_back(engine.ranks());
   for (const int64_t count : ranks) {
     if (count > engine.ranks()) {
@@ -127,15 +155,22 @@ int Run(Flags& flags) {
                      engine.threads_per_rank(),
                      AllowedDifference(spec, compute),
                      DescribeMachine(),
+                     state->rank(0).device().name(),
+                     load_s,
+                     {},
                      {},
                      {}};
-  report.ceilings = MeasureCeilings(plan, engine.threads_per_rank(), compute);
+  report.ceilings = MeasureCeilings(plan, devices, engine.threads_per_rank(), compute);
   WriteOut(Heading(report) + "\n");
   {
     Progress progress("timing");
     report.measurements = RunBench(engine, spec, plan, [&](double share) { progress.Show(share); });
   }
   WriteOut(Table(report));
+  if (devices.front().gpu) {
+    report.gpu = MeasureGpu(state, report, plan, devices.front());
+    WriteOut(ToText(*report.gpu));
+  }
   if (json) json.Write(ToJson(report));
   if (svg) svg.Write(ToSvg(report));
   if (timeline || trace) {

@@ -32,6 +32,7 @@ Json ToJson(const Measurement& measurement, const BenchReport& report) {
                {"ranks", options.ranks},
                {"context", measurement.context},
                {"cuts", measurement.cuts},
+               {"ttft_ms_first", measurement.first_ms},
                {"ttft_ms", measurement.ttft_ms},
                {"ttft_ms_median", measurement.MedianMs()},
                {"speed_up", report.SpeedUp(measurement)},
@@ -72,13 +73,20 @@ std::vector<const Measurement*> BenchReport::Wrong() const {
 }
 
 std::string Heading(const BenchReport& report) {
-  std::string text = fmt::format("{} in {}, {} thread{} per rank, on {} ({} processors, oneDNN {})\n", report.model,
-                                 report.dtype, report.threads_per_rank, report.threads_per_rank == 1 ? "" : "s",
-                                 report.machine.cpu, report.machine.processors, report.machine.onednn);
+  std::string text;
+  if (report.device == "cpu") {
+    text = fmt::format("{} in {}, {} thread{} per rank, on {} ({} processors, oneDNN {})\n", report.model,
+                       report.dtype, report.threads_per_rank, report.threads_per_rank == 1 ? "" : "s",
+                       report.machine.cpu, report.machine.processors, report.machine.onednn);
+  } else {
+    text = fmt::format("{} in {} on {}\n", report.model, report.dtype, report.device);
+  }
+  text += fmt::format("loaded and ready after {:.1f} s\n", report.load_s);
   for (const MatmulCeiling& ceiling : report.ceilings) {
-    text += fmt::format("matmul ceiling of {} rank{}: {:.1f} GFLOP/s at best, {:.1f} median of {}\n", ceiling.ranks,
-                        ceiling.ranks == 1 ? "" : "s", ceiling.Best() / kGiga, ceiling.Median() / kGiga,
-                        ceiling.rates.size());
+    text +=
+        fmt::format("matmul ceiling of {} rank{}: {:.1f} GFLOP/s at best, {:.1f} median of {}, {:.1f} sustained\n",
+                    ceiling.ranks, ceiling.ranks == 1 ? "" : "s", ceiling.Best() / kGiga, ceiling.Median() / kGiga,
+                    ceiling.rates.size(), ceiling.sustained / kGiga);
   }
   return text;
 }
@@ -90,6 +98,7 @@ std::string Table(const BenchReport& report) {
                                                {"topology", Align::kLeft},
                                                {"partition", Align::kLeft},
                                                {"ranks"},
+                                               {"first"},
                                                {"TTFT ms"},
                                                {"min"},
                                                {"max"},
@@ -102,14 +111,14 @@ std::string Table(const BenchReport& report) {
     const PrefillOptions& options = measurement.combination.options;
     const auto [min, max] = std::minmax_element(measurement.ttft_ms.begin(), measurement.ttft_ms.end());
     const bool topology = UsesTopology(measurement);
-    rows.push_back({report::Grouped(measurement.context), std::string(Name(options.strategy)),
-                    topology ? std::string(Name(options.topology.value_or(Topology::kChain))) : "",
-                    topology ? measurement.combination.partition_name : "", std::to_string(options.ranks),
-                    fmt::format("{:.2f}", measurement.MedianMs()), fmt::format("{:.2f}", *min),
-                    fmt::format("{:.2f}", *max), fmt::format("{:.2f}x", report.SpeedUp(measurement)),
-                    fmt::format("{:.1f}", FlopRate(measurement) / kGiga),
-                    fmt::format("{:.1f} %", 100 * FlopRate(measurement) / report.CeilingOf(measurement)),
-                    fmt::format("{:.1e}{}", measurement.logit_difference, measurement.same_token ? "" : " (token)")});
+    rows.push_back(
+        {report::Grouped(measurement.context), std::string(Name(options.strategy)),
+         topology ? std::string(Name(options.topology.value_or(Topology::kChain))) : "", topology ? measurement.combination.partition_name : "",
+         std::to_string(options.ranks), fmt::format("{:.2f}", measurement.first_ms),
+         fmt::format("{:.2f}", measurement.MedianMs()), fmt::format("{:.2f}", *min), fmt::format("{:.2f}", *max),
+         fmt::format("{:.2f}x", report.SpeedUp(measurement)), fmt::format("{:.1f}", FlopRate(measurement) / kGiga),
+         fmt::format("{:.1f} %", 100 * FlopRate(measurement) / report.CeilingOf(measurement)),
+         fmt::format("{:.1e}{}", measurement.logit_difference, measurement.same_token ? "" : " (token)")});
   }
   return report::FormatTable(columns, rows);
 }
@@ -121,22 +130,26 @@ std::string ToJson(const BenchReport& report) {
     ceilings.push_back({{"ranks", ceiling.ranks},
                         {"flop_rates", ceiling.rates},
                         {"best", ceiling.Best()},
+                        {"sustained", ceiling.sustained},
                         {"median", ceiling.Median()}});
   }
   Json results = Json::array();
   for (const Measurement& measurement : report.measurements) results.push_back(ToJson(measurement, report));
-  const Json json = {{"model", report.model},
-                     {"dtype", report.dtype},
-                     {"threads_per_rank", report.threads_per_rank},
-                     {"allowed_logit_difference", report.allowed_difference},
-                     {"machine",
-                      {{"cpu", machine.cpu},
-                       {"processors", machine.processors},
-                       {"memory_bytes", machine.memory_bytes},
-                       {"features", machine.features},
-                       {"onednn", machine.onednn}}},
-                     {"matmul_ceilings", std::move(ceilings)},
-                     {"results", std::move(results)}};
+  Json json = {{"model", report.model},
+               {"dtype", report.dtype},
+               {"device", report.device},
+               {"load_s", report.load_s},
+               {"threads_per_rank", report.threads_per_rank},
+               {"allowed_logit_difference", report.allowed_difference},
+               {"machine",
+                {{"cpu", machine.cpu},
+                 {"processors", machine.processors},
+                 {"memory_bytes", machine.memory_bytes},
+                 {"features", machine.features},
+                 {"onednn", machine.onednn}}},
+               {"matmul_ceilings", std::move(ceilings)},
+               {"results", std::move(results)}};
+  if (report.gpu) json["gpu"] = Json::parse(ToJsonText(*report.gpu));
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

@@ -1,10 +1,12 @@
 // What `runahead bench` says about its measurements.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bench_run.h"
+#include "gpu_report.h"
 #include "machine.h"
 #include "matmul_ceiling.h"
 
@@ -16,8 +18,11 @@ struct BenchReport {
   int threads_per_rank = 0;
   double allowed_difference = 0;
   MachineFacts machine;
+  std::string device;                   // of rank 0
+  double load_s = 0;                    // from the files to an engine that is ready
   std::vector<MatmulCeiling> ceilings;  // one for each number of ranks in use
   std::vector<Measurement> measurements;
+  std::optional<GpuReport> gpu;  // on a GPU
 
   /// The best rate of as many ranks as the measurement used.
   [[nodiscard]] double CeilingOf(const Measurement& measurement) const;

@@ -13,13 +13,6 @@
 namespace runahead::cli {
 namespace {
 
-std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::vector<int32_t> prompt(static_cast<size_t>(tokens));
-  for (int32_t& id : prompt) id = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab));
-  return prompt;
-}
-
 size_t Likeliest(std::span<const float> logits) {
   return static_cast<size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
@@ -43,7 +36,7 @@ class ContextBench {
       : session_(engine.NewSession(context)), prompt_(RandomPrompt(context, spec.vocab, plan.seed)) {
     const double flops = ChunkFlops(spec, 0, context, LastLayer::kLastRow).total();
     for (const Combination& combination : plan.combinations) {
-      measurements_.push_back({combination, context, {}, {}, flops, true, 0});
+      measurements_.push_back({combination, context, {}, 0, {}, flops, true, 0});
     }
   }
 
@@ -51,7 +44,9 @@ class ContextBench {
   void Check() {
     std::vector<float> expected;
     for (Measurement& measurement : measurements_) {
-      measurement.cuts = session_.Prefill(prompt_, measurement.combination.options).cuts;
+      const PrefillReport prefill = session_.Prefill(prompt_, measurement.combination.options);
+      measurement.cuts = prefill.cuts;
+      measurement.first_ms = prefill.ttft_ms;
       const std::span<const float> logits = session_.logits();
       if (expected.empty()) expected.assign(logits.begin(), logits.end());
       measurement.same_token = Likeliest(logits) == Likeliest(expected);
@@ -83,6 +78,13 @@ std::string Combination::ToString() const {
     text += fmt::format(" {} {}", Name(options.topology.value_or(Topology::kChain)), partition_name);
   }
   return text + fmt::format(", {} rank{}", options.ranks, options.ranks == 1 ? "" : "s");
+}
+
+std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<int32_t> prompt(static_cast<size_t>(tokens));
+  for (int32_t& id : prompt) id = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab));
+  return prompt;
 }
 
 double Measurement::MedianMs() const { return MedianOf(ttft_ms); }

@@ -33,6 +33,7 @@ struct Measurement {
   Combination combination;
   int64_t context = 0;
   std::vector<int64_t> cuts;
+  double first_ms = 0;          // TTFT of the first prompt of this length, the one that is checked
   std::vector<double> ttft_ms;  // one for each repeat
   double flops = 0;             // of the model, causal
   bool same_token = true;       // the greedy first token is that of a single rank
@@ -40,6 +41,9 @@ struct Measurement {
 
   [[nodiscard]] double MedianMs() const;
 };
+
+/// Random ids below `vocab`.
+std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, uint64_t seed);
 
 /// The largest logit_difference that rounding explains: errors of about eight roundings to `compute` in each layer,
 /// and of f32 sums over the hidden features, added up as a random walk; four times that is allowed.

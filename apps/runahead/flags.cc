@@ -82,7 +82,8 @@ void AddEngineFlags(CLI::App& command, EngineOptions& options) {
   constexpr double kMinTimeout = 1e-3;
   constexpr double kMaxTimeout = 1e9;
   command
-      .add_option("--devices", options.devices, fmt::format("cpu, or cpu:4 for four CPU ranks [{}]", options.devices))
+      .add_option("--devices", options.devices,
+                  fmt::format("cpu, cpu:4 for four CPU ranks, or cuda:0 for a GPU [{}]", options.devices))
       ->type_name("DEVICES");
   const auto read_threads = [&options](const std::string& text) {
     options.threads_of_rank.clear();
@@ -120,7 +121,8 @@ void AddEngineFlags(CLI::App& command, EngineOptions& options) {
   };
   command
       .add_option_function<std::string>(
-          "--dtype", read_dtype, "Compute and cache in f32, bf16 or f16 [the weights' own where this CPU has it]")
+          "--dtype", read_dtype,
+          "Compute and cache in f32, bf16 or f16 [the weights' own where the device is good at it]")
       ->type_name("DTYPE");
   AddNumber(command, "--timeout", options.timeout_s, kMinTimeout, kMaxTimeout,
             fmt::format("Seconds that a rank waits for rows of another [{}]", options.timeout_s))

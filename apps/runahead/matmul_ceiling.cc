@@ -7,21 +7,32 @@
 
 #include "base/check.h"
 #include "base/deadline.h"
-#include "engine/devices.h"
 #include "engine/rank.h"
+#include "tensor/cpu_device.h"
 
 namespace runahead::cli {
 namespace {
 
-constexpr int64_t kRows = 1024;
-constexpr int64_t kIn = 2048;
-constexpr int64_t kOut = 8192;
-constexpr double kFlops = 2.0 * kRows * kIn * kOut;
-constexpr double kRoundSeconds = 0.2;
+constexpr double kCpuRoundSeconds = 0.2;
+constexpr double kGpuRoundSeconds = 0.015;  // before a GPU lowers its clocks for the power it draws
 
-Tensor RandomMatrix(Device& device, DType dtype, int64_t rows, int64_t columns, unsigned seed) {
+/// A multiplication of [rows, in] by [in, out].
+struct Size {
+  int64_t rows;
+  int64_t in;
+  int64_t out;
+
+  [[nodiscard]] double Flops() const {
+    return 2 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out);
+  }
+};
+constexpr Size kOnCpu{1024, 2048, 8192};
+constexpr Size kOnGpu{8192, 8192, 8192};
+
+/// Uniform numbers in host memory.
+Tensor RandomMatrix(Device& host, DType dtype, int64_t rows, int64_t columns, unsigned seed) {
   Tensor tensor;
-  tensor.memory = device.Allocate(static_cast<size_t>(rows * columns) * SizeOf(dtype));
+  tensor.memory = host.Allocate(static_cast<size_t>(rows * columns) * SizeOf(dtype));
   tensor.view = tensor.memory.View(dtype, {rows, columns});
   Dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -38,19 +49,25 @@ Tensor RandomMatrix(Device& device, DType dtype, int64_t rows, int64_t columns, 
 /// The ranks, the weights they share and each one's activations.
 class Bench {
  public:
-  Bench(int ranks, int threads, DType compute) {
+  Bench(const std::vector<RankDevice>& devices, int threads, DType compute)
+      : size_(devices.front().gpu ? kOnGpu : kOnCpu), host_(MakeCpuDevice()) {
+    const int ranks = static_cast<int>(devices.size());
     for (int i = 0; i < ranks; ++i) {
-      ranks_.push_back(std::make_unique<Rank>(i, threads, ProcessorsOf(i, std::vector<int>(static_cast<size_t>(ranks), threads))));
+      const RankDevice& device = devices[static_cast<size_t>(i)];
+      const std::vector<int> processors = device.gpu ? std::vector<int>() : ProcessorsOf(i, std::vector<int>(static_cast<size_t>(ranks), threads));
+      ranks_.push_back(std::make_unique<Rank>(i, device, threads, processors));
     }
-    ranks_.front()
-        ->Post([&] {
-          const Tensor weights = RandomMatrix(ranks_.front()->device(), compute, kOut, kIn, 1);
-          linear_ = ranks_.front()->ops().Prepare({{{weights.view}, {}}}, compute);
-        })
-        .get();
-    for (int i = 0; i < ranks; ++i) {
-      x_.push_back(RandomMatrix(ranks_[static_cast<size_t>(i)]->device(), compute, kRows, kIn, 2));
-      y_.push_back(RandomMatrix(ranks_[static_cast<size_t>(i)]->device(), compute, kRows, kOut, 3));
+    for (const auto& rank : ranks_) {
+      rank->Post([&] {
+            if (!linear_) {
+              const Tensor weights = RandomMatrix(*host_, compute, size_.out, size_.in, 1);
+              linear_ = rank->ops().Prepare({{{weights.view}, {}}}, compute);
+            }
+            rank->ops().Tune(*linear_, size_.rows, compute, rank->stream());
+            x_.push_back(OnDevice(*rank, RandomMatrix(*host_, compute, size_.rows, size_.in, 2)));
+            y_.push_back(OnDevice(*rank, RandomMatrix(*host_, compute, size_.rows, size_.out, 3)));
+          })
+          .get();
     }
   }
 
@@ -63,6 +80,7 @@ class Bench {
         start.arrive_and_wait();
         for (int n = 0; n < times; ++n)
           ranks_[i]->ops().Matmul(x_[i].view, *linear_, y_[i].view, ranks_[i]->stream());
+        ranks_[i]->stream().Synchronize();
       }));
     }
     start.arrive_and_wait();
@@ -71,7 +89,19 @@ class Bench {
     return std::chrono::duration<double>(Clock::now() - begin).count();
   }
 
+  [[nodiscard]] double Flops() const { return size_.Flops() * static_cast<double>(ranks_.size()); }
+
  private:
+  static Tensor OnDevice(Rank& rank, const Tensor& host) {
+    Tensor tensor;
+    tensor.memory = rank.device().Allocate(host.view.bytes());
+    tensor.view = tensor.memory.View(host.view.dtype(), host.view.shape());
+    rank.device().CopyFromHost(tensor.view.data(), host.view.data(), host.view.bytes(), rank.stream());
+    return tensor;
+  }
+
+  Size size_;
+  std::unique_ptr<Device> host_;
   std::vector<std::unique_ptr<Rank>> ranks_;
   std::unique_ptr<Linear> linear_;
   std::vector<Tensor> x_;
@@ -90,16 +120,41 @@ double MedianOf(std::vector<double> values) {
 double MatmulCeiling::Best() const { return *std::max_element(rates.begin(), rates.end()); }
 double MatmulCeiling::Median() const { return MedianOf(rates); }
 
-MatmulCeiling MeasureMatmulCeiling(int ranks, int threads, DType compute, int rounds) {
-  Bench bench(ranks, threads, compute);
+MatmulCeiling MeasureMatmulCeiling(const std::vector<RankDevice>& devices, int threads, DType compute, int rounds) {
+  Bench bench(devices, threads, compute);
+  bench.Round(1);
   const double first = bench.Round(1);
-  const int times = std::max(1, static_cast<int>(std::ceil(kRoundSeconds / first)));
+  const double seconds = devices.front().gpu ? kGpuRoundSeconds : kCpuRoundSeconds;
+  const int times = std::max(1, static_cast<int>(std::ceil(seconds / first)));
   if (times > 1) bench.Round(times);
-  MatmulCeiling ceiling{ranks, {}};
+  MatmulCeiling ceiling{static_cast<int>(devices.size()), {}, 0};
   for (int round = 0; round < rounds; ++round) {
-    ceiling.rates.push_back(kFlops * ranks * times / bench.Round(times));
+    ceiling.rates.push_back(bench.Flops() * times / bench.Round(times));
   }
+  constexpr double kSustainedSeconds = 0.5;
+  const int many = devices.front().gpu ? std::max(1, static_cast<int>(kSustainedSeconds / first)) : times;
+  ceiling.sustained = bench.Flops() * many / bench.Round(many);
   return ceiling;
+}
+
+double MeasureCopyRate(const RankDevice& device) {
+  constexpr size_t kBytes = size_t{2} << 30;
+  constexpr int kCopies = 5;
+  Rank rank(0, device, 1, {});
+  double best = 0;
+  rank.Post([&] {
+        const Buffer from = rank.device().Allocate(kBytes);
+        const Buffer to = rank.device().Allocate(kBytes);
+        for (int i = 0; i < kCopies; ++i) {
+          const auto begin = rank.stream().NewMark();
+          rank.device().Copy(to.data(), from.data(), kBytes, rank.stream());
+          const auto end = rank.stream().NewMark();
+          rank.stream().Synchronize();
+          best = std::max(best, 2.0 * kBytes / (end->MillisecondsSince(*begin) * 1e-3));
+        }
+      })
+      .get();
+  return best;
 }
 
 }  // namespace runahead::cli

@@ -16,7 +16,7 @@
 namespace runahead {
 
 struct EngineOptions {
-  std::string devices = "cpu";  // "cpu": one rank; "cpu:4": four ranks of this process
+  std::string devices = "cpu";  // "cpu": one rank; "cpu:4": four ranks of this process; "cuda:0": a GPU
   int threads_per_rank = 0;     // 0: this machine's processors divided by the ranks
   std::vector<int> threads_of_rank;      // one for each rank, instead of threads_per_rank; empty: all alike
   std::vector<double> slowdown_of_rank;  // for experiments: compute of the prompt phase takes so many times as long
@@ -92,6 +92,9 @@ class Engine {
   /// Loads a Hugging Face folder. Throws ConfigError or IoError that names the file and the value.
   static Engine Load(const std::filesystem::path& model_dir, const EngineOptions& options = {});
 
+  /// For this library's own tools.
+  explicit Engine(std::shared_ptr<EngineState> state);
+
   [[nodiscard]] int ranks() const;
   [[nodiscard]] int threads_per_rank() const;
   [[nodiscard]] ModelFacts facts() const;
@@ -104,7 +107,6 @@ class Engine {
   [[nodiscard]] const std::shared_ptr<EngineState>& state() const { return state_; }
 
  private:
-  explicit Engine(std::shared_ptr<EngineState> state);
   std::shared_ptr<EngineState> state_;
 };
 

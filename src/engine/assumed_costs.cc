@@ -19,4 +19,13 @@ ClusterCosts AssumedCpuCosts(const WorkShape& shape, std::span<const CpuRankShar
   return costs;
 }
 
+ClusterCosts AssumedGpuCosts(const WorkShape& shape, int ranks) {
+  const DeviceRates rates{"gpu", 7e14, 6e14, 3e12, 5e-5};
+  constexpr LinkCost kPeerCopies{1e-5, 3e11, 2e-5, Mover::kEngine};
+  ClusterCosts costs;
+  costs.links = LinkTable(ranks, kPeerCopies);
+  costs.devices.assign(static_cast<size_t>(ranks), CostFromRates(shape, rates));
+  return costs;
+}
+
 }  // namespace runahead

@@ -1,4 +1,4 @@
-// What CPU ranks cost when nobody measured them: the analytic model.
+// What ranks cost when nobody measured them: the analytic model.
 #pragma once
 
 #include <span>
@@ -13,9 +13,12 @@ struct CpuRankShare {
   double slowdown = 1;  // EngineOptions::slowdown_of_rank
 };
 
-/// Linear (matmuls) and quadratic (attention) costs from the model's sizes, and copies by the ranks' threads, at rates
-/// that a processor with wide vectors reaches. Their ratios, which partitions follow from, hold on others too; their
-/// sums are nobody's.
+/// Linear (matmuls) and quadratic (attention) costs from the model's sizes, and copies by the ranks' threads, at
+/// rates that a processor with wide vectors reaches. Their ratios, which partitions follow from, hold on others too;
+/// their sums are nobody's.
 ClusterCosts AssumedCpuCosts(const WorkShape& shape, std::span<const CpuRankShare> ranks);
+
+/// The same for GPUs that copy engines join, at the rates of a large one.
+ClusterCosts AssumedGpuCosts(const WorkShape& shape, int ranks);
 
 }  // namespace runahead

@@ -13,23 +13,46 @@ namespace runahead {
 namespace {
 
 constexpr int kMaxCpuRanks = 256;
+constexpr int kMaxGpu = 255;
+
+/// The number that `text` is, when it lies within [min, max].
+std::optional<int> ParseNumber(std::string_view text, int min, int max) {
+  int number = 0;
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, number);
+  if (error != std::errc() || rest != end || number < min || number > max) return std::nullopt;
+  return number;
+}
+
+/// Ordinals separated by commas; nothing for anything else.
+std::vector<RankDevice> ParseGpus(std::string_view text) {
+  std::vector<RankDevice> gpus;
+  while (true) {
+    const size_t comma = text.find(',');
+    const std::optional<int> ordinal = ParseNumber(text.substr(0, comma), 0, kMaxGpu);
+    if (!ordinal) return {};
+    gpus.push_back(RankDevice{ordinal});
+    if (comma == std::string_view::npos) return gpus;
+    text.remove_prefix(comma + 1);
+  }
+}
 
 }  // namespace
 
-int ParseCpuRanks(std::string_view text) {
-  if (text == "cpu") return 1;
-  if (text == "cuda" || text.starts_with("cuda:")) {
-    throw ConfigError(fmt::format("devices: '{}': models run on CPU ranks only", text));
+std::vector<RankDevice> ParseDevices(std::string_view text) {
+  constexpr std::string_view kCpus = "cpu:";
+  constexpr std::string_view kGpus = "cuda:";
+  if (text == "cpu") return {RankDevice{}};
+  if (text == "cuda") return {RankDevice{0}};
+  if (text.starts_with(kCpus)) {
+    const std::optional<int> ranks = ParseNumber(text.substr(kCpus.size()), 1, kMaxCpuRanks);
+    if (ranks) return std::vector<RankDevice>(static_cast<size_t>(*ranks));
+  } else if (text.starts_with(kGpus)) {
+    std::vector<RankDevice> gpus = ParseGpus(text.substr(kGpus.size()));
+    if (!gpus.empty()) return gpus;
   }
-  int ranks = 0;
-  const bool prefixed = text.starts_with("cpu:");
-  const char* const end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(prefixed ? text.data() + 4 : end, end, ranks);
-  if (!prefixed || error != std::errc() || rest != end || ranks < 1 || ranks > kMaxCpuRanks) {
-    throw ConfigError(
-        fmt::format("devices: expected cpu or cpu:N with N from 1 to {}, got '{}'", kMaxCpuRanks, text));
-  }
-  return ranks;
+  throw ConfigError(fmt::format("devices: expected cpu, cpu:N with N from 1 to {}, cuda or cuda:A,B,..., got '{}'",
+                                kMaxCpuRanks, text));
 }
 
 std::vector<int> ProcessorsOf(int index, const std::vector<int>& threads) {
@@ -40,7 +63,8 @@ std::vector<int> ProcessorsOf(int index, const std::vector<int>& threads) {
   return {first, first + *rank};
 }
 
-DType PreferredDType(DType weights) {
+DType PreferredDType(DType weights, const RankDevice& device) {
+  if (device.gpu) return weights;
   return weights == DType::kBF16 && CpuHasNativeBf16() ? DType::kBF16 : DType::kF32;
 }
 

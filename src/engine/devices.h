@@ -1,6 +1,7 @@
 // The devices of an engine, as a user names them.
 #pragma once
 
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -8,16 +9,24 @@
 
 namespace runahead {
 
-/// Ranks asked for by "cpu" (one) or "cpu:N". Throws ConfigError naming `text` for anything else, and for N outside 1
-/// to 256.
-int ParseCpuRanks(std::string_view text);
+/// Where one rank works.
+struct RankDevice {
+  std::optional<int> gpu;  // by its ordinal; none: threads of the CPU
 
-/// The processors that rank `index` of as many ranks as `threads` has entries is bound to: as many of its own as it has
-/// threads while there are enough for all, otherwise none in particular.
+  friend bool operator==(const RankDevice&, const RankDevice&) = default;
+};
+
+/// The ranks asked for by "cpu" (one), "cpu:N", "cuda" (the first GPU) or "cuda:A,B,..." (GPUs by their ordinals;
+/// ranks on the same one share it, each with its own weights). Throws ConfigError naming `text` for anything else and
+/// for N outside 1 to 256.
+std::vector<RankDevice> ParseDevices(std::string_view text);
+
+/// The processors that rank `index` of as many ranks as `threads` has entries is bound to: as many of its own as it
+/// has threads while there are enough for all, otherwise none in particular.
 std::vector<int> ProcessorsOf(int index, const std::vector<int>& threads);
 
-/// What a model with such weights computes in unless told otherwise: bf16 where this processor multiplies it
-/// natively, f32 elsewhere.
-DType PreferredDType(DType weights);
+/// What a model with such weights computes in on `device` unless told otherwise: the weights' own dtype on a GPU; on
+/// the CPU bf16 where this processor multiplies it natively, f32 elsewhere.
+DType PreferredDType(DType weights, const RankDevice& device = {});
 
 }  // namespace runahead

@@ -20,13 +20,13 @@ constexpr int kMaxThreadsPerRank = 1024;
 constexpr double kMaxTimeoutSeconds = 1e9;
 constexpr double kMaxSlowdown = 1000;
 
-DType ComputeDType(const std::string& asked, DType weights) {
+DType ComputeDType(const std::string& asked, DType weights, const RankDevice& device) {
   if (!asked.empty()) {
     const std::optional<DType> dtype = ParseDType(asked);
     if (!dtype) throw ConfigError(fmt::format("dtype: unknown '{}' (known: f32, bf16, f16)", asked));
     return *dtype;
   }
-  return PreferredDType(weights);
+  return PreferredDType(weights, device);
 }
 
 /// The threads and the slowdown of each rank. Throws ConfigError for what is out of range or not as many as ranks.
@@ -56,59 +56,103 @@ std::vector<CpuRankShare> SharesOf(const EngineOptions& options, int ranks) {
   return shares;
 }
 
-/// What measurements of these ranks hold for: the processor, how many there are, and each rank's threads.
-std::vector<std::string> DeviceNames(const std::vector<CpuRankShare>& shares) {
+/// What measurements of these ranks hold for: the GPUs, or the processor, how many there are, and each rank's
+/// threads.
+std::vector<std::string> DeviceNames(const std::vector<std::unique_ptr<Rank>>& ranks,
+                                     const std::vector<CpuRankShare>& shares) {
   const std::string cpu = fmt::format("{} x {}", AvailableProcessors().size(), CpuModel());
   std::vector<std::string> names;
-  for (const CpuRankShare& share : shares) {
-    names.push_back(fmt::format("{}, {} thread{}", cpu, share.threads, share.threads == 1 ? "" : "s"));
-    if (share.slowdown > 1) names.back() += fmt::format(", slowed {} times", share.slowdown);
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    const auto& [threads, slowdown] = shares[i];
+    names.push_back(ranks[i]->gpu() ? ranks[i]->device().name()
+                                    : fmt::format("{}, {} thread{}", cpu, threads, threads == 1 ? "" : "s"));
+    if (slowdown > 1) names.back() += fmt::format(", slowed {} times", slowdown);
   }
   return names;
+}
+
+/// Each GPU loads the weights and warms up on its rank's thread; the first one reports the progress.
+void LoadOnEach(const std::filesystem::path& model_dir, DType compute, const std::function<void(double)>& progress,
+                const std::vector<std::unique_ptr<Rank>>& ranks,
+                std::vector<std::shared_ptr<const Decoder>>& decoders) {
+  std::vector<std::future<void>> done;
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    done.push_back(ranks[i]->Post([&, i] {
+      Rank& rank = *ranks[i];
+      decoders[i] = LoadDecoder(model_dir, compute, rank.ops(), i == 0 ? progress : Progress());
+      decoders[i]->WarmUp(rank.ops(), rank.stream());
+    }));
+  }
+  for (const std::future<void>& future : done) future.wait();  // all, before one failure ends the ranks
+  for (std::future<void>& future : done) future.get();
 }
 
 }  // namespace
 
 EngineState::EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
-                         std::shared_ptr<const Decoder> decoder, double timeout_s, PhasePlanner planner)
-    : decoder_(std::move(decoder)),
+                         std::vector<std::shared_ptr<const Decoder>> decoders, double timeout_s, PhasePlanner planner)
+    : decoders_(std::move(decoders)),
       threads_per_rank_(threads_per_rank),
       timeout_(timeout_s),
       ranks_(std::move(ranks)),
-      planner_(std::move(planner)) {
+      planner_(std::move(planner)),
+      tables_(ranks_.size()) {
+  CHECK_EQ(decoders_.size(), ranks_.size());
+  for (const auto& rank : ranks_) {
+    if (rank->gpu()) gpus_.push_back(*rank->gpu());
+  }
+  CHECK(gpus_.empty() || gpus_.size() == ranks_.size());
   RenewFabric();
 }
 
-void EngineState::RenewFabric() { fabric_ = MakeLocalFabric(ranks()); }
+void EngineState::RenewFabric() {
+  fabric_.reset();
+  for (const auto& rank : ranks_) rank->stream().Synchronize();
+  fabric_ = gpus_.empty() ? MakeLocalFabric(ranks()) : MakeCudaFabric(gpus_);
+}
 
-const PositionTables& EngineState::PositionsFor(int64_t positions, int64_t tokens) {
-  const bool long_sequence = decoder_->spec().rope.IsLong(tokens);
-  PositionTables& tables = tables_[long_sequence ? 1 : 0];
-  if (tables.positions < positions) tables = decoder_->MakePositions(rank(0).ops(), positions, long_sequence);
+const PositionTables& EngineState::PositionsFor(int index, int64_t positions, int64_t tokens) {
+  const int memory = MemoryOf(index);
+  const bool long_sequence = decoder().spec().rope.IsLong(tokens);
+  Tables& both = tables_.at(static_cast<size_t>(memory));
+  PositionTables& tables = long_sequence ? both.of_long : both.of_short;
+  if (tables.positions < positions) {
+    tables = decoder(memory).MakePositions(rank(memory).ops(), positions, long_sequence);
+  }
   return tables;
 }
 
 std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options) {
-  const int ranks = ParseCpuRanks(options.devices);
+  const std::vector<RankDevice> devices = ParseDevices(options.devices);
+  const int ranks = static_cast<int>(devices.size());
+  const bool on_gpu = devices.front().gpu.has_value();
   const std::vector<CpuRankShare> shares = SharesOf(options, ranks);
   if (!(options.timeout_s > 0) || options.timeout_s > kMaxTimeoutSeconds) {
     throw ConfigError(fmt::format("timeout: expected a number of seconds above 0, got {}", options.timeout_s));
   }
-  const DType compute = ComputeDType(options.dtype, LoadSpec(model_dir).weights);
+  const DType compute = ComputeDType(options.dtype, LoadSpec(model_dir).weights, devices.front());
 
   std::vector<std::unique_ptr<Rank>> workers;
   std::vector<int> threads;
   for (const CpuRankShare& share : shares) threads.push_back(share.threads);
   for (int i = 0; i < ranks; ++i) {
     const CpuRankShare& share = shares[static_cast<size_t>(i)];
-    workers.push_back(std::make_unique<Rank>(i, share.threads, ProcessorsOf(i, threads), share.slowdown));
+    const std::vector<int> bound_to = on_gpu ? std::vector<int>() : ProcessorsOf(i, threads);
+    workers.push_back(
+        std::make_unique<Rank>(i, devices[static_cast<size_t>(i)], share.threads, bound_to, share.slowdown));
   }
-  std::shared_ptr<const Decoder> decoder =
-      LoadDecoder(model_dir, compute, workers.front()->ops(), options.on_load_progress);
-  const WorkShape shape = WorkShapeOf(decoder->spec(), compute);
-  const ProfileKey key{shape.ToString(), std::string(Name(compute)), DeviceNames(shares)};
-  PhasePlanner planner(shape, key, shares, LoadTuned(options.tuned_folder, key));
-  return std::make_shared<EngineState>(std::move(workers), threads.front(), std::move(decoder), options.timeout_s,
+  std::vector<std::shared_ptr<const Decoder>> decoders(workers.size());
+  if (on_gpu) {
+    LoadOnEach(model_dir, compute, options.on_load_progress, workers, decoders);
+  } else {
+    const auto decoder = LoadDecoder(model_dir, compute, workers.front()->ops(), options.on_load_progress);
+    std::fill(decoders.begin(), decoders.end(), decoder);
+  }
+  const WorkShape shape = WorkShapeOf(decoders.front()->spec(), compute);
+  const ProfileKey key{shape.ToString(), std::string(Name(compute)), DeviceNames(workers, shares)};
+  ClusterCosts assumed = on_gpu ? AssumedGpuCosts(shape, ranks) : AssumedCpuCosts(shape, shares);
+  PhasePlanner planner(shape, key, std::move(assumed), LoadTuned(options.tuned_folder, key));
+  return std::make_shared<EngineState>(std::move(workers), threads.front(), std::move(decoders), options.timeout_s,
                                        std::move(planner));
 }
 

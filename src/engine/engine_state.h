@@ -18,12 +18,14 @@ namespace runahead {
 /// The ranks, the weights that they share and the links between them. One session works at a time (`busy`).
 class EngineState {
  public:
-  EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank, std::shared_ptr<const Decoder> decoder,
-              double timeout_s, PhasePlanner planner);
+  /// `decoders`: one for each rank; ranks of one memory share theirs.
+  EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
+              std::vector<std::shared_ptr<const Decoder>> decoders, double timeout_s, PhasePlanner planner);
 
   [[nodiscard]] int ranks() const { return static_cast<int>(ranks_.size()); }
   [[nodiscard]] int threads_per_rank() const { return threads_per_rank_; }
-  [[nodiscard]] const Decoder& decoder() const { return *decoder_; }
+  /// The model as rank `index` has it; its shape is the same on all.
+  [[nodiscard]] const Decoder& decoder(int index = 0) const { return *decoders_.at(static_cast<size_t>(index)); }
   [[nodiscard]] std::chrono::duration<double> timeout() const { return timeout_; }
   Rank& rank(int index) { return *ranks_.at(static_cast<size_t>(index)); }
   Fabric& fabric() { return *fabric_; }
@@ -34,20 +36,30 @@ class EngineState {
   /// Uses `fabric` from now on, for tests.
   void SetFabric(std::unique_ptr<Fabric> fabric) { fabric_ = std::move(fabric); }
 
-  /// Tables for at least `positions` positions that a sequence of `tokens` needs. Grow; need `busy`.
-  const PositionTables& PositionsFor(int64_t positions, int64_t tokens);
+  /// The first rank whose memory rank `index` uses: itself on a GPU.
+  [[nodiscard]] int MemoryOf(int index) const { return gpus_.empty() ? 0 : index; }
+  /// Tables in the memory of rank `index` for at least `positions` positions that a sequence of `tokens` needs. Grow;
+  /// need `busy`.
+  const PositionTables& PositionsFor(int index, int64_t positions, int64_t tokens);
 
   /// Where prompts are cut, and over which ranks. Needs `busy`.
   PhasePlanner& planner() { return planner_; }
 
  private:
-  std::shared_ptr<const Decoder> decoder_;
+  /// The tables of one memory.
+  struct Tables {
+    PositionTables of_short;
+    PositionTables of_long;
+  };
+
+  std::vector<std::shared_ptr<const Decoder>> decoders_;  // [ranks]
   int threads_per_rank_;
   std::chrono::duration<double> timeout_;
   std::vector<std::unique_ptr<Rank>> ranks_;
+  std::vector<int> gpus_;  // [ranks] by their ordinals; empty: CPU ranks
   std::unique_ptr<Fabric> fabric_;
   PhasePlanner planner_;
-  PositionTables tables_[2];  // of short and of long sequences
+  std::vector<Tables> tables_;  // [ranks], used as MemoryOf says
   std::mutex busy_;
 };
 

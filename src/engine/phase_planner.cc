@@ -38,12 +38,9 @@ std::vector<Scheme> RunaheadSchemes(const PrefillOptions& options) {
 
 }  // namespace
 
-PhasePlanner::PhasePlanner(WorkShape shape, ProfileKey key, std::vector<CpuRankShare> ranks, Tuned tuned)
-    : shape_(std::move(shape)),
-      key_(std::move(key)),
-      tuned_(std::move(tuned)),
-      assumed_(AssumedCpuCosts(shape_, ranks)) {
-  CHECK_EQ(ranks.size(), key_.devices.size());
+PhasePlanner::PhasePlanner(WorkShape shape, ProfileKey key, ClusterCosts assumed, Tuned tuned)
+    : shape_(std::move(shape)), key_(std::move(key)), tuned_(std::move(tuned)), assumed_(std::move(assumed)) {
+  CHECK_EQ(assumed_.devices.size(), key_.devices.size());
 }
 
 void PhasePlanner::Use(Tuned tuned) {

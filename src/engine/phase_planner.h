@@ -16,7 +16,8 @@ namespace runahead {
 /// its plans. Not thread-safe.
 class PhasePlanner {
  public:
-  PhasePlanner(WorkShape shape, ProfileKey key, std::vector<CpuRankShare> ranks, Tuned tuned);
+  /// `assumed`: what the ranks cost while nothing is measured.
+  PhasePlanner(WorkShape shape, ProfileKey key, ClusterCosts assumed, Tuned tuned);
 
   [[nodiscard]] const WorkShape& shape() const { return shape_; }
   [[nodiscard]] const ProfileKey& key() const { return key_; }

@@ -51,9 +51,12 @@ double QueryShare(const DecoderSpec& spec) {
 }  // namespace
 
 Probe::Probe(EngineState& engine, std::vector<int> members, int64_t longest)
-    : engine_(engine), members_(std::move(members)), tables_(engine.PositionsFor(longest, longest)) {
+    : engine_(engine), members_(std::move(members)) {
   const KvShape shape = engine.decoder().spec().kv_shape(engine.decoder().compute_dtype());
-  for (const int member : members_) caches_.emplace_back(engine.rank(member).device(), shape, longest);
+  for (const int member : members_) {
+    caches_.emplace_back(engine.rank(member).device(), shape, longest);
+    tables_.push_back(&engine.PositionsFor(member, longest, longest));
+  }
 }
 
 void Probe::Run(const ShortRun& run, int times, std::vector<Stretches>* seen) {
@@ -74,7 +77,7 @@ void Probe::Run(const ShortRun& run, int times, std::vector<Stretches>* seen) {
 
 void Probe::Once(size_t index, const ShortRun& run, Stretches* seen) {
   Rank& rank = engine_.rank(members_[index]);
-  const Decoder& decoder = engine_.decoder();
+  const Decoder& decoder = engine_.decoder(members_[index]);
   const int64_t rows = run.end - run.begin;
   const int layers = decoder.spec().layers;
   std::vector<int32_t> tokens(static_cast<size_t>(rows));
@@ -86,8 +89,8 @@ void Probe::Once(size_t index, const ShortRun& run, Stretches* seen) {
   if (rank.slowdown() > 1) exchange = MakeSlowExchange(std::move(exchange), rank.slowdown());
   exchange->Start();
   const LastLayer last = run.last_layer >= layers ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
-  const Status status = decoder.Forward(tokens, run.begin, last, tables_, caches_[index], *exchange, workspace,
-                                        rank.ops(), rank.stream());
+  const Status status = decoder.Forward(tokens, run.begin, last, *tables_[index], caches_[index], *exchange,
+                                        workspace, rank.ops(), rank.stream());
   rank.stream().Synchronize();
   if (status.ok()) CHECK(exchange->Finish().ok());
   if (seen == nullptr) return;

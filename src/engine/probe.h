@@ -40,8 +40,8 @@ class Probe {
 
   EngineState& engine_;
   std::vector<int> members_;
-  const PositionTables& tables_;
-  std::vector<KvCache> caches_;
+  std::vector<const PositionTables*> tables_;  // [members]
+  std::vector<KvCache> caches_;                // [members]
 };
 
 }  // namespace runahead

@@ -1,14 +1,17 @@
 #include "engine/rank.h"
 
+#include "ops/cuda/cuda_ops.h"
 #include "tensor/cpu_device.h"
+#include "tensor/cuda_device.h"
 
 namespace runahead {
 
-Rank::Rank(int index, int threads, const std::vector<int>& processors, double slowdown)
+Rank::Rank(int index, const RankDevice& device, int threads, const std::vector<int>& processors, double slowdown)
     : index_(index),
+      gpu_(device.gpu),
       slowdown_(slowdown),
-      device_(MakeCpuDevice()),
-      ops_(MakeCpuOps(*device_, threads)),
+      device_(device.gpu ? MakeCudaDevice(*device.gpu) : MakeCpuDevice()),
+      ops_(device.gpu ? MakeCudaOps(*device_, *device.gpu) : MakeCpuOps(*device_, threads)),
       stream_(device_->NewStream()),
       thread_([this, processors] {
         BindThread(processors);
@@ -35,10 +38,18 @@ std::future<void> Rank::Post(std::function<void()> task) {
   return done;
 }
 
+size_t Rank::MissingWorkspaceBytes(const Decoder& decoder, int64_t rows) const {
+  const auto bytes = [&](int64_t n) {
+    return Workspace::Bytes(decoder.spec(), decoder.compute_dtype(), n, ops_->PreferredRows());
+  };
+  if (!workspace_) return bytes(rows);
+  return workspace_->rows() < rows ? bytes(rows) - bytes(workspace_->rows()) : 0;
+}
+
 Workspace& Rank::WorkspaceFor(const Decoder& decoder, int64_t rows) {
   if (!workspace_ || workspace_->rows() < rows) {
     workspace_.reset();  // first, so that both never exist at once
-    workspace_.emplace(*device_, decoder.spec(), decoder.compute_dtype(), rows);
+    workspace_.emplace(*device_, decoder.spec(), decoder.compute_dtype(), rows, ops_->PreferredRows());
   }
   return *workspace_;
 }

@@ -11,18 +11,20 @@
 #include <thread>
 #include <vector>
 
+#include "engine/devices.h"
 #include "model/decoder.h"
 #include "ops/ops.h"
 #include "tensor/device.h"
 
 namespace runahead {
 
-/// Runs tasks one after the other on a thread of its own, bound to `processors`. Post is thread-safe; the rest
-/// belongs to the tasks.
+/// Runs tasks one after the other on a thread of its own, bound to `processors`, on a GPU or with `threads` of the
+/// CPU. Post is thread-safe; the rest belongs to the tasks.
 class Rank {
  public:
-  /// Compute of prompt phases takes `slowdown` times as long (MakeSlowExchange).
-  Rank(int index, int threads, const std::vector<int>& processors, double slowdown = 1);
+  /// Compute of prompt phases takes `slowdown` times as long (MakeSlowExchange). Throws ConfigError where there is no
+  /// such device.
+  Rank(int index, const RankDevice& device, int threads, const std::vector<int>& processors, double slowdown = 1);
   ~Rank();
   Rank(const Rank&) = delete;
   Rank& operator=(const Rank&) = delete;
@@ -31,10 +33,13 @@ class Rank {
   std::future<void> Post(std::function<void()> task);
 
   [[nodiscard]] int index() const { return index_; }
+  [[nodiscard]] std::optional<int> gpu() const { return gpu_; }  // by its ordinal; none: the CPU
   [[nodiscard]] double slowdown() const { return slowdown_; }
   [[nodiscard]] Device& device() { return *device_; }
   [[nodiscard]] Ops& ops() { return *ops_; }
   [[nodiscard]] Stream& stream() { return *stream_; }
+  /// What WorkspaceFor allocates beyond what it frees.
+  [[nodiscard]] size_t MissingWorkspaceBytes(const Decoder& decoder, int64_t rows) const;
   /// The workspace, which is made anew when it is too small for `rows`.
   Workspace& WorkspaceFor(const Decoder& decoder, int64_t rows);
 
@@ -42,6 +47,7 @@ class Rank {
   void Run();
 
   int index_;
+  std::optional<int> gpu_;
   double slowdown_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Ops> ops_;

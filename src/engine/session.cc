@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <map>
 
 #include "engine/session_state.h"
 #include "prefill/prefill.h"
@@ -71,7 +72,7 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
   const PhasePlan& plan = engine_->planner().PlanFor(static_cast<int64_t>(tokens.size()), options);
   size_ = 0;  // nothing, should this fail
   ReserveCaches(options.strategy, plan);
-  engine_->PositionsFor(capacity_, plan.partition.tokens());
+  for (const int member : plan.members) engine_->PositionsFor(member, capacity_, plan.partition.tokens());
 
   std::vector<RankTimeline> timelines;
   for (int rank = 0; rank < plan.partition.ranks(); ++rank) timelines.emplace_back(rank, begin);
@@ -100,8 +101,11 @@ void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOption
                             std::vector<RankTimeline>& timelines) {
   FirstFailure failure;
   const Partition& partition = plan.partition;
-  const PositionTables& tables = engine_->PositionsFor(capacity_, partition.tokens());
   MemberFabric fabric(engine_->fabric(), plan.members);
+  std::vector<const PositionTables*> tables;
+  for (const int member : plan.members) {
+    tables.push_back(&engine_->PositionsFor(member, capacity_, partition.tokens()));
+  }
   std::vector<std::future<void>> done;
   for (int index = 0; index < partition.ranks(); ++index) {
     Rank& rank = engine_->rank(plan.members[static_cast<size_t>(index)]);
@@ -118,8 +122,8 @@ void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOption
                         &fabric,
                         engine_->timeout(),
                         options.record_timeline ? &timelines[static_cast<size_t>(index)] : nullptr};
-        job.decoder = &engine_->decoder();
-        job.tables = &tables;
+        job.decoder = &engine_->decoder(rank.index());
+        job.tables = tables[static_cast<size_t>(index)];
         job.workspace = &rank.WorkspaceFor(engine_->decoder(), partition.rows(index));
         job.ops = &rank.ops();
         job.stream = &rank.stream();
@@ -157,13 +161,14 @@ void SessionState::Append(int32_t token) {
     return;
   }
   const std::lock_guard lock(engine_->busy());
-  const PositionTables& tables = engine_->PositionsFor(capacity_, size_ + 1);
+  const PositionTables& tables = engine_->PositionsFor(last_rank_, capacity_, size_ + 1);
   Rank& rank = engine_->rank(last_rank_);
   rank.Post([&] {
         NoExchange none;
-        const Status status = engine_->decoder().Forward(
-            std::span(&token, 1), size_, LastLayer::kLastRow, tables, *caches_[static_cast<size_t>(last_rank_)], none,
-            rank.WorkspaceFor(engine_->decoder(), 1), rank.ops(), rank.stream());
+        const Status status = engine_->decoder(last_rank_)
+                                  .Forward(std::span(&token, 1), size_, LastLayer::kLastRow, tables,
+                                           *caches_[static_cast<size_t>(last_rank_)], none,
+                                           rank.WorkspaceFor(engine_->decoder(), 1), rank.ops(), rank.stream());
         CHECK(status.ok());  // only an exchange can fail
         FetchLogits(rank);
       })
@@ -208,18 +213,29 @@ void SessionState::ReserveCaches(Strategy strategy, const PhasePlan& plan) {
   const KvShape shape = engine_->decoder().spec().kv_shape(engine_->decoder().compute_dtype());
   const Partition& partition = plan.partition;
   std::vector<int64_t> missing(static_cast<size_t>(partition.ranks()), 0);  // rows of each cache to make
-  size_t bytes = 0;
+  struct Needs {
+    size_t caches = 0;
+    size_t working = 0;
+  };
+  std::map<int, Needs> needs;  // of each memory
   for (int rank = 0; rank < partition.ranks(); ++rank) {
-    const auto& cache = caches_[static_cast<size_t>(plan.members[static_cast<size_t>(rank)])];
+    const int member = plan.members[static_cast<size_t>(rank)];
+    Needs& here = needs[engine_->MemoryOf(member)];
+    here.working += engine_->rank(member).MissingWorkspaceBytes(engine_->decoder(), partition.rows(rank));
+    const auto& cache = caches_[static_cast<size_t>(member)];
     const bool last = rank + 1 == partition.ranks();
     const int64_t rows = last ? capacity_ : runahead::CacheRows(strategy, partition, rank);
     if (cache && cache->capacity() >= rows) continue;
     missing[static_cast<size_t>(rank)] = rows;
-    bytes += static_cast<size_t>(rows) * shape.BytesPerToken();
+    here.caches += static_cast<size_t>(rows) * shape.BytesPerToken();
   }
-  if (const size_t room = engine_->rank(0).device().FreeBytes(); bytes > room) {
-    throw ConfigError(fmt::format("KV-cache: {} tokens on {} ranks need {} bytes, {} bytes are free", capacity_,
-                                  partition.ranks(), bytes, room));
+  for (const auto& [memory, here] : needs) {
+    Device& device = engine_->rank(memory).device();
+    if (const size_t room = device.FreeBytes(); here.caches + here.working > room) {
+      throw ConfigError(fmt::format(
+          "KV-cache: {} tokens on {} ranks need {} bytes and {} of working memory on {}, {} bytes are free",
+          capacity_, partition.ranks(), here.caches, here.working, device.name(), room));
+    }
   }
   for (int rank = 0; rank < partition.ranks(); ++rank) {
     const int64_t rows = missing[static_cast<size_t>(rank)];

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 namespace runahead {
@@ -81,7 +82,7 @@ void Attend(const Pass& pass, const LayerWeights& weights, int layer, TensorView
 /// delta = mlp(normalized), by blocks of rows. normalized, delta: [m, hidden]; delta may be normalized.
 void Mlp(const Pass& pass, const LayerWeights& weights, TensorView normalized, TensorView delta) {
   const int64_t m = normalized.rows();
-  const int64_t block = MlpBlockRows(m);
+  const int64_t block = MlpBlockRows(m, pass.workspace.block_rows());
   for (int64_t first = 0; first < m; first += block) {
     const int64_t last = std::min(first + block, m);
     const TensorView gate_up = pass.workspace.GateUp(last - first);
@@ -199,6 +200,49 @@ PositionTables Decoder::MakePositions(Ops& ops, int64_t positions, bool long_seq
     tables.key_bias = CopyToDevice(ops.device(), *stream, biases, {spec_.q_heads, positions});
   }
   return tables;
+}
+
+void Decoder::WarmUp(Ops& ops, Stream& stream) const {
+  constexpr int64_t kFewestRows = 256;  // fewer are bound by memory, whatever the algorithm
+  const LayerWeights& layer = weights_.layers.front();
+  for (int64_t rows = kFewestRows; rows <= 2 * ops.PreferredRows() && rows < 2 * spec_.max_positions; rows *= 2) {
+    for (const Linear* linear : {layer.qkv.get(), layer.out.get(), layer.gate_up.get(), layer.down.get()}) {
+      ops.Tune(*linear, rows, compute_, stream);
+    }
+  }
+  const int64_t tokens = std::min(kFewestRows, spec_.max_positions - 1);
+  if (tokens < 1) return;
+  const std::vector<int32_t> prompt(static_cast<size_t>(tokens), 0);
+  const PositionTables tables = MakePositions(ops, tokens + 1, false);
+  KvCache cache(ops.device(), spec_.kv_shape(compute_), tokens + 1);
+  Workspace workspace(ops.device(), spec_, compute_, tokens);
+  NoExchange none;
+  CHECK(Forward(prompt, 0, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream).ok());
+  CHECK(Forward(std::span(prompt).first(1), tokens, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream)
+            .ok());
+  if (tables.key_bias.view.data() == nullptr) WarmUpAttention(workspace, ops, stream);
+  stream.Synchronize();
+}
+
+void Decoder::WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stream) const {
+  constexpr int64_t kFarthest = 1 << 16;
+  const int64_t farthest = std::min(kFarthest, spec_.max_positions);
+  const std::set<int64_t> windows(spec_.windows.begin(), spec_.windows.end());
+  const TensorView queries =
+      workspace.Qkv(workspace.rows()).Columns(0, spec_.q_features()).SplitRows(spec_.q_heads, spec_.head_dim);
+  const TensorView attended = workspace.Attended(workspace.rows()).SplitRows(spec_.q_heads, spec_.head_dim);
+  for (int64_t rows = workspace.rows(); rows < 2 * farthest; rows *= 2) {
+    const int64_t reach = std::min(rows, farthest);
+    const KvCache cache(ops.device(), {1, spec_.kv_heads, spec_.head_dim, compute_}, reach);
+    for (const int64_t window : windows.empty() ? std::set<int64_t>{0} : windows) {
+      const AttentionOptions options{.scale = spec_.attention_scale,
+                                     .window = window,
+                                     .softcap = spec_.attention_softcap,
+                                     .key_bias = {},
+                                     .causal = CausalWork::kSkip};
+      ops.Attention(queries, reach - queries.rows(), cache.Span(0, 0, reach), options, attended, stream);
+    }
+  }
 }
 
 Status Decoder::Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer,

@@ -61,6 +61,11 @@ class Decoder {
   /// RopeSpec::IsLong sequences need.
   [[nodiscard]] PositionTables MakePositions(Ops& ops, int64_t positions, bool long_sequence) const;
 
+  /// Lets `ops` find its fastest ways for this model's matmuls, and runs a short prompt and one more token through
+  /// all layers, so that no later pass meets what only a first one does (libraries that load, kernels that are
+  /// compiled). Waits for the device.
+  void WarmUp(Ops& ops, Stream& stream) const;
+
   /// Runs tokens, which sit at positions [begin, begin + n) of the sequence, through all layers: appends their rows
   /// to `cache`, calls `exchange` once per layer, and with LastLayer::kLastRow leaves the logits of the last token in
   /// workspace.Logits(). Everything is enqueued on `stream`. Needs 0 < n <= workspace.rows(),
@@ -70,6 +75,9 @@ class Decoder {
                  KvCache& cache, Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const;
 
  private:
+  /// Attention once at each length that libraries may plan for, as far as the context reaches.
+  void WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stream) const;
+
   DecoderSpec spec_;
   DType compute_;
   DecoderWeights weights_;

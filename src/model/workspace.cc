@@ -20,14 +20,14 @@ struct Layout {
   size_t end = 0;
 };
 
-Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows) {
+Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows) {
   const auto place = [](size_t& end, int64_t elements, DType dtype) {
     const size_t begin = end;
     const size_t bytes = static_cast<size_t>(elements) * SizeOf(dtype);
     end = (begin + bytes + kAlignment - 1) / kAlignment * kAlignment;
     return begin;
   };
-  const int64_t block = std::min(rows, kMlpBlockRows);
+  const int64_t block = std::min(rows, block_rows);
   Layout layout;
   size_t end = 0;
   layout.logits = place(end, spec.vocab, DType::kF32);
@@ -46,23 +46,24 @@ Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows) {
 
 }  // namespace
 
-int64_t MlpBlockRows(int64_t n) {
-  constexpr int64_t kRowMultiple = 16;  // of a matmul's tiles; divides kMlpBlockRows
-  const int64_t blocks = (n + kMlpBlockRows - 1) / kMlpBlockRows;
+int64_t MlpBlockRows(int64_t n, int64_t most) {
+  constexpr int64_t kRowMultiple = 16;  // of a matmul's tiles
+  CHECK_EQ(most % kRowMultiple, 0);
+  const int64_t blocks = (n + most - 1) / most;
   if (blocks <= 1) return n;
   const int64_t rows = (n + blocks - 1) / blocks;
   return (rows + kRowMultiple - 1) / kRowMultiple * kRowMultiple;
 }
 
-size_t Workspace::Bytes(const DecoderSpec& spec, DType compute, int64_t rows) {
-  return Arrange(spec, compute, rows).end;
+size_t Workspace::Bytes(const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows) {
+  return Arrange(spec, compute, rows, block_rows).end;
 }
 
-Workspace::Workspace(Device& device, const DecoderSpec& spec, DType compute, int64_t rows)
-    : rows_(rows), memory_(device.Allocate(Bytes(spec, compute, rows))) {
+Workspace::Workspace(Device& device, const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows)
+    : rows_(rows), block_rows_(block_rows), memory_(device.Allocate(Bytes(spec, compute, rows, block_rows))) {
   CHECK_GT(rows, 0);
-  const Layout layout = Arrange(spec, compute, rows);
-  const int64_t block = std::min(rows, kMlpBlockRows);
+  const Layout layout = Arrange(spec, compute, rows, block_rows);
+  const int64_t block = std::min(rows, block_rows);
   const auto view = [&](size_t begin, DType dtype, const Shape& shape) {
     return TensorView(memory_.data() + begin, dtype, shape);
   };

@@ -10,25 +10,27 @@
 
 namespace runahead {
 
-/// Rows of one step of an MLP. Its intermediate tensors are the widest of a layer, so they exist for one block of
-/// rows at a time; 2048 rows keep a matmul at its full rate.
+/// Rows of one step of an MLP unless told otherwise. Its intermediate tensors are the widest of a layer, so they
+/// exist for one block of rows at a time; 2048 rows keep a processor's matmul at its full rate (Ops::PreferredRows).
 inline constexpr int64_t kMlpBlockRows = 2048;
 
-/// Rows of each block when n rows go through the MLP: at most kMlpBlockRows, and equal up to the last block.
-int64_t MlpBlockRows(int64_t n);
+/// Rows of each block when n rows go through the MLP: at most `most`, and equal up to the last block.
+int64_t MlpBlockRows(int64_t n, int64_t most = kMlpBlockRows);
 
 /// Memory of one rank for forward passes of at most `rows` tokens: one allocation. Tensors that are never needed at
 /// the same time share it: GateUp and Activated lie where Qkv and Attended were. Not thread-safe.
 class Workspace {
  public:
   /// Throws ConfigError naming the size when the device has no room.
-  Workspace(Device& device, const DecoderSpec& spec, DType compute, int64_t rows);
+  Workspace(Device& device, const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows = kMlpBlockRows);
 
   [[nodiscard]] int64_t rows() const { return rows_; }
+  [[nodiscard]] int64_t block_rows() const { return block_rows_; }  // most rows of a step of an MLP
   /// What the constructor allocates.
-  [[nodiscard]] static size_t Bytes(const DecoderSpec& spec, DType compute, int64_t rows);
+  [[nodiscard]] static size_t Bytes(const DecoderSpec& spec, DType compute, int64_t rows,
+                                    int64_t block_rows = kMlpBlockRows);
 
-  // The first n rows of each tensor; n is at most rows(), for the MLP's two also at most kMlpBlockRows.
+  // The first n rows of each tensor; n is at most rows(), for the MLP's two also at most block_rows().
   [[nodiscard]] TensorView Hidden(int64_t n) const { return hidden_.Rows(0, n); }  // [n, hidden]: the residual stream
   [[nodiscard]] TensorView Normalized(int64_t n) const { return normalized_.Rows(0, n); }  // [n, hidden]
   [[nodiscard]] TensorView Qkv(int64_t n) const { return qkv_.Rows(0, n); }  // [n, q_features + 2 * kv_features]
@@ -42,6 +44,7 @@ class Workspace {
 
  private:
   int64_t rows_;
+  int64_t block_rows_;
   Buffer memory_;
   TensorView hidden_;
   TensorView normalized_;

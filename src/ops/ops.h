@@ -96,6 +96,14 @@ class Ops {
   virtual Tensor Upload(TensorView host) = 0;
   /// Packs parts for matmuls whose activations have dtype `compute`. Throws ConfigError when memory is short.
   virtual std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) = 0;
+  /// Rows from which on a larger Matmul is no faster per row: the size of blocks worth cutting work into.
+  [[nodiscard]] virtual int64_t PreferredRows() const {
+    constexpr int64_t kRows = 2048;
+    return kRows;
+  }
+  /// Finds, by trying, the fastest way to multiply about `rows` rows by all parts of weights of this shape. Slow;
+  /// without it Matmul guesses. Backends without a choice do nothing.
+  virtual void Tune(const Linear& /*linear*/, int64_t /*rows*/, DType /*result*/, Stream& /*stream*/) {}
 
   // ---- The decoder's steps
   // ------------------------------------------------------------------------------------------------

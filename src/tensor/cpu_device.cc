@@ -11,6 +11,7 @@
 #include <fstream>
 #include <string>
 
+#include "base/deadline.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -27,8 +28,20 @@ size_t AvailableBytes() {
   return static_cast<size_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(::sysconf(_SC_PAGE_SIZE));
 }
 
+class CpuMark final : public Mark {
+ public:
+  [[nodiscard]] double MillisecondsSince(const Mark& earlier) const override {
+    const auto passed = time_ - static_cast<const CpuMark&>(earlier).time_;
+    return std::chrono::duration<double, std::milli>(passed).count();
+  }
+
+ private:
+  Clock::time_point time_ = Clock::now();
+};
+
 class DrainedStream final : public Stream {
  public:
+  std::unique_ptr<Mark> NewMark() override { return std::make_unique<CpuMark>(); }
   void Synchronize() override {}
 };
 
@@ -54,6 +67,7 @@ class CpuDevice final : public Device {
   void CopyFromHost(void* to, const void* from, size_t bytes, Stream& /*stream*/) override {
     std::memcpy(to, from, bytes);
   }
+  void Copy(void* to, const void* from, size_t bytes, Stream& /*stream*/) override { std::memcpy(to, from, bytes); }
   void CopyToHost(void* to, const void* from, size_t bytes, Stream& /*stream*/) override {
     std::memcpy(to, from, bytes);
   }

@@ -3,6 +3,8 @@
 
 #include <driver_types.h>
 
+#include <memory>
+
 #include "tensor/device.h"
 
 namespace runahead {
@@ -15,6 +17,7 @@ class CudaStream final : public Stream {
   CudaStream(const CudaStream&) = delete;
   CudaStream& operator=(const CudaStream&) = delete;
 
+  std::unique_ptr<Mark> NewMark() override;
   void Synchronize() override;
   [[nodiscard]] cudaStream_t handle() const { return handle_; }
 

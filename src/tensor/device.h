@@ -55,10 +55,20 @@ class Buffer {
   Deleter deleter_ = nullptr;
 };
 
+/// A point in a stream's work, for measurements.
+class Mark {
+ public:
+  virtual ~Mark() = default;
+  /// From `earlier`, of the same stream, to this one; the stream must have passed both.
+  [[nodiscard]] virtual double MillisecondsSince(const Mark& earlier) const = 0;
+};
+
 /// A queue of work on one device, run in order. On the CPU work is done before the enqueuing call returns.
 class Stream {
  public:
   virtual ~Stream() = default;
+  /// The point behind all work enqueued so far.
+  virtual std::unique_ptr<Mark> NewMark() = 0;
   /// Blocks the host until all work enqueued so far is done. Throws DeviceError when the device failed.
   virtual void Synchronize() = 0;
 };
@@ -77,6 +87,8 @@ class Device {
   virtual std::unique_ptr<Stream> NewStream() = 0;
   /// Copies `bytes` from host memory, ordered on `stream`; the source may be reused on return.
   virtual void CopyFromHost(void* to, const void* from, size_t bytes, Stream& stream) = 0;
+  /// Copies `bytes` within the device's memory, ordered on `stream`. The two ranges do not overlap.
+  virtual void Copy(void* to, const void* from, size_t bytes, Stream& stream) = 0;
   /// Copies `bytes` to host memory; they are there on return.
   virtual void CopyToHost(void* to, const void* from, size_t bytes, Stream& stream) = 0;
 };

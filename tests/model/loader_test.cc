@@ -21,6 +21,9 @@ class FullDevice final : public Device {
   void CopyFromHost(void* to, const void* from, size_t bytes, Stream& stream) override {
     device_->CopyFromHost(to, from, bytes, stream);
   }
+  void Copy(void* to, const void* from, size_t bytes, Stream& stream) override {
+    device_->Copy(to, from, bytes, stream);
+  }
   void CopyToHost(void* to, const void* from, size_t bytes, Stream& stream) override {
     device_->CopyToHost(to, from, bytes, stream);
   }

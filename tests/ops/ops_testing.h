@@ -29,6 +29,8 @@ class HostTensor {
   }
 
   [[nodiscard]] TensorView view() { return {memory_.data(), dtype_, shape_, stride_}; }
+  /// Everything, gaps included.
+  [[nodiscard]] std::vector<std::byte>& memory() { return memory_; }
   [[nodiscard]] float At(int64_t row, int64_t column) const {
     return GetFlat(static_cast<size_t>(row * stride_ + column));
   }

@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 
 #include <condition_variable>
-#include <cstring>
 #include <deque>
 #include <mutex>
 #include <vector>
+
+#include "link/local/passage.h"
 
 namespace runahead {
 namespace {
@@ -19,12 +20,15 @@ struct Shared {
   Status failure;  // of the whole fabric
 };
 
-/// One end of a span's journey: what was posted, and whether its copy is done.
+/// One end of a span's journey.
 struct Post {
   KvSpan span;
-  bool done = false;  // guarded by Shared::mutex
-  MovedAt moved;      // guarded by Shared::mutex
-  Status refused;     // guarded by Shared::mutex: the two ends did not fit
+  std::shared_ptr<Departure> departure;  // of the sender's end
+  // Guarded by Shared::mutex:
+  bool moved = false;                // the copy was started; `arrival` tells when it is done
+  std::shared_ptr<Arrival> arrival;  // nothing: it is done
+  MovedAt when;                      // of a copy that is done when it was started
+  Status refused;                    // the two ends did not fit
 };
 
 class LocalTransfer final : public Transfer {
@@ -33,24 +37,39 @@ class LocalTransfer final : public Transfer {
       : shared_(shared), post_(std::move(post)), name_(std::move(name)) {}
 
   Status Wait(Deadline deadline) override {
-    std::unique_lock lock(shared_.mutex);
-    const bool woken = shared_.changed.wait_until(
-        lock, deadline, [&] { return post_->done || !post_->refused.ok() || !shared_.failure.ok(); });
-    if (post_->done) return Status::Ok();
-    if (!post_->refused.ok()) return post_->refused;
-    if (woken) return shared_.failure;
-    return Status::Failed(fmt::format("{}: layer {} rows [{}, {}) did not arrive before the deadline", name_,
-                                      post_->span.layer, post_->span.begin, post_->span.end));
+    if (Status met = AwaitMove(deadline); !met.ok()) return met;
+    if (post_->arrival == nullptr) return Status::Ok();
+    const Status status = post_->arrival->Wait(deadline);
+    return status.ok() ? status : Status::Failed(fmt::format("{}: {}: {}", name_, Rows(), status.message()));
   }
 
-  Status OrderBefore(Stream& /*stream*/, Deadline deadline) override { return Wait(deadline); }
+  Status OrderBefore(Stream& stream, Deadline deadline) override {
+    if (Status met = AwaitMove(deadline); !met.ok()) return met;
+    if (post_->arrival != nullptr) post_->arrival->OrderBefore(stream);
+    return Status::Ok();
+  }
 
   [[nodiscard]] std::optional<MovedAt> Moved() const override {
     const std::lock_guard lock(shared_.mutex);
-    return post_->done ? std::optional(post_->moved) : std::nullopt;
+    return post_->moved && post_->arrival == nullptr ? std::optional(post_->when) : std::nullopt;
   }
 
  private:
+  /// Waits until both ends have posted.
+  Status AwaitMove(Deadline deadline) {
+    std::unique_lock lock(shared_.mutex);
+    const bool woken = shared_.changed.wait_until(
+        lock, deadline, [&] { return post_->moved || !post_->refused.ok() || !shared_.failure.ok(); });
+    if (post_->moved) return Status::Ok();
+    if (!post_->refused.ok()) return post_->refused;
+    if (woken) return shared_.failure;
+    return Status::Failed(fmt::format("{}: {} did not arrive before the deadline", name_, Rows()));
+  }
+
+  [[nodiscard]] std::string Rows() const {
+    return fmt::format("layer {} rows [{}, {})", post_->span.layer, post_->span.begin, post_->span.end);
+  }
+
   Shared& shared_;
   std::shared_ptr<const Post> post_;
   std::string name_;
@@ -58,30 +77,30 @@ class LocalTransfer final : public Transfer {
 
 class LocalLink final : public Link {
  public:
-  LocalLink(Shared& shared, int from, int to) : shared_(shared), name_(fmt::format("link {} -> {}", from, to)) {}
+  LocalLink(Shared& shared, int from, int to, std::unique_ptr<Passage> passage)
+      : shared_(shared), name_(fmt::format("link {} -> {}", from, to)), passage_(std::move(passage)) {}
 
   std::unique_ptr<Transfer> Send(const KvSpan& span, Stream& after) override {
-    after.Synchronize();
-    return Meet(span, sends_, receives_, [](const KvSpan& own, const KvSpan& other) { Copy(own, other); });
+    auto post = std::make_shared<Post>();
+    post->span = span;
+    post->departure = passage_->Depart(after);
+    return Meet(post, sends_, receives_,
+                [&](const Post& other) { return passage_->Move(span, other.span, post->departure); });
   }
 
   std::unique_ptr<Transfer> Receive(const KvSpan& span) override {
-    return Meet(span, receives_, sends_, [](const KvSpan& own, const KvSpan& other) { Copy(other, own); });
+    auto post = std::make_shared<Post>();
+    post->span = span;
+    return Meet(post, receives_, sends_,
+                [&](const Post& other) { return passage_->Move(other.span, span, other.departure); });
   }
 
  private:
   using Queue = std::deque<std::shared_ptr<Post>>;
 
-  static void Copy(const KvSpan& from, const KvSpan& to) {
-    std::memcpy(to.k.data(), from.k.data(), from.k.bytes());
-    std::memcpy(to.v.data(), from.v.data(), from.v.bytes());
-  }
-
-  /// Queues a post, or, when the other side has already posted, copies at once.
-  template <typename CopyWith>
-  std::unique_ptr<Transfer> Meet(const KvSpan& span, Queue& own, Queue& others, const CopyWith& copy) {
-    auto post = std::make_shared<Post>();
-    post->span = span;
+  /// Queues a post, or, when the other side has already posted, starts the copy at once.
+  template <typename Move>
+  std::unique_ptr<Transfer> Meet(const std::shared_ptr<Post>& post, Queue& own, Queue& others, const Move& move) {
     auto transfer = std::make_unique<LocalTransfer>(shared_, post, name_);
     std::shared_ptr<Post> other;
     {
@@ -93,18 +112,19 @@ class LocalLink final : public Link {
       }
       other = others.front();
       others.pop_front();
-      if (const Status fit = Fit(span, other->span); !fit.ok()) {
+      if (const Status fit = Fit(post->span, other->span); !fit.ok()) {
         post->refused = other->refused = fit;
         shared_.changed.notify_all();
         return transfer;
       }
     }
     const auto begin = Clock::now();
-    copy(span, other->span);
+    std::shared_ptr<Arrival> arrival = move(*other);
     {
       const std::lock_guard lock(shared_.mutex);
-      post->moved = other->moved = {begin, Clock::now()};
-      post->done = other->done = true;
+      post->arrival = other->arrival = std::move(arrival);
+      post->when = other->when = {begin, Clock::now()};
+      post->moved = other->moved = true;
     }
     shared_.changed.notify_all();
     return transfer;
@@ -120,15 +140,21 @@ class LocalLink final : public Link {
 
   Shared& shared_;
   std::string name_;
+  std::unique_ptr<Passage> passage_;
   Queue sends_;     // guarded by Shared::mutex
   Queue receives_;  // guarded by Shared::mutex
 };
 
 class LocalFabric final : public Fabric {
  public:
-  explicit LocalFabric(int ranks) : ranks_(ranks) {
+  /// `make_passage(from, to)` makes the passage of each link.
+  template <typename MakePassage>
+  LocalFabric(int ranks, const MakePassage& make_passage) : ranks_(ranks) {
     for (int from = 0; from < ranks; ++from) {
-      for (int to = 0; to < ranks; ++to) links_.push_back(std::make_unique<LocalLink>(shared_, from, to));
+      for (int to = 0; to < ranks; ++to) {
+        links_.push_back(from == to ? nullptr
+                                    : std::make_unique<LocalLink>(shared_, from, to, make_passage(from, to)));
+      }
     }
   }
 
@@ -155,6 +181,14 @@ class LocalFabric final : public Fabric {
 
 }  // namespace
 
-std::unique_ptr<Fabric> MakeLocalFabric(int ranks) { return std::make_unique<LocalFabric>(ranks); }
+std::unique_ptr<Fabric> MakeLocalFabric(int ranks) {
+  return std::make_unique<LocalFabric>(ranks, [](int, int) { return MakeHostPassage(); });
+}
+
+std::unique_ptr<Fabric> MakeCudaFabric(const std::vector<int>& gpus) {
+  return std::make_unique<LocalFabric>(static_cast<int>(gpus.size()), [&](int from, int to) {
+    return MakeCudaPassage(gpus.at(static_cast<size_t>(from)), gpus.at(static_cast<size_t>(to)));
+  });
+}
 
 }  // namespace runahead

@@ -1,0 +1,48 @@
+// What `runahead bench` adds on a GPU: where the time of a layer goes, and how fast decoding is.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/engine_state.h"
+
+namespace runahead::cli {
+
+/// One operation of a layer, the mean over all layers.
+struct OpShare {
+  std::string op;
+  double ms = 0;
+  double share = 0;  // of the pass
+  double flops = 0;  // 0: bound by memory
+  double bytes = 0;
+};
+
+/// Decoding behind one context.
+struct DecodeMeasurement {
+  int64_t context = 0;
+  std::vector<double> ms;  // of each token
+  double bytes = 0;        // of weights and cache that a token reads
+
+  [[nodiscard]] double MedianMs() const;
+};
+
+struct GpuReport {
+  double matmul_rate = 0;  // FLOP/s, the ceiling
+  double copy_rate = 0;    // bytes/s read and written
+  int64_t breakdown_context = 0;
+  std::vector<OpShare> breakdown;
+  std::vector<DecodeMeasurement> decoding;
+};
+
+/// A prompt of `tokens` random ids through rank 0 of `engine`, each operation timed on the device.
+std::vector<OpShare> MeasureOps(EngineState& engine, int64_t tokens);
+
+/// `tokens` greedy tokens behind `context` random ones.
+DecodeMeasurement MeasureDecoding(const Engine& engine, const DecoderSpec& spec, DType compute, int64_t context,
+                                  int tokens);
+
+std::string ToText(const GpuReport& report);
+std::string ToJsonText(const GpuReport& report);
+
+}  // namespace runahead::cli

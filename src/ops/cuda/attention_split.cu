@@ -1,0 +1,387 @@
+// Attention on the plain cores: for one query or a few, with the keys split over blocks (Dao et al. 2023,
+// "Flash-Decoding"), and for what the tensor-core kernels do not have (f32, soft caps, key biases, odd head sizes).
+#include <algorithm>
+
+#include "ops/cuda/launch.cuh"
+#include "ops/cuda/vector.cuh"
+
+namespace runahead::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / 32;
+constexpr int kPerLane = 8;  // elements of a head that a lane holds
+constexpr int kMaxHeadDim = SplitScratch::kMaxHeadDim;
+constexpr int kMaxSplits = kWarps * kMaxHeadDim / 2;  // two floats of each fit where the warps' results were
+constexpr float kLog2E = 1.4426950408889634f;
+
+/// A query of one head is an item. The items of one kv head are numbered query by query: item = query * group + head
+/// of the group. A block serves neighbouring items.
+template <typename T>
+struct Job {
+  const T* q;  // [n, q_heads, head_dim]
+  int64_t q_stride;
+  T* out;  // [n, q_heads, head_dim]
+  int64_t out_stride;
+  const T* k;  // [rows, kv_heads, head_dim]
+  const T* v;
+  int64_t kv_stride;
+  int n;
+  int position;  // of query 0
+  int group;     // q heads that share a kv head
+  int head_dim;
+  float scale;
+  int window;             // 0: all
+  float softcap;          // 0: none
+  const float* key_bias;  // [q_heads, >= rows], or null
+  int64_t bias_stride;
+  float* partial;
+  unsigned* counters;
+};
+
+/// Softmax so far: the largest score (base 2), the sum of the weights and the weighted values.
+struct State {
+  float largest = -INFINITY;
+  float sum = 0;
+  float values[kPerLane] = {};
+};
+
+/// kPerLane elements of a head as they lie in memory.
+template <typename T>
+struct Part {
+  uint4 bytes[sizeof(T) * kPerLane / 16];
+
+  [[nodiscard]] __device__ float operator[](int d) const {
+    return ElementOf<T>(bytes[d / kPerVector<T>], d % kPerVector<T>);
+  }
+};
+
+/// The part at `from`, of which elements from `count` on are zero. Without kVectors element by element.
+template <bool kVectors, typename T>
+__device__ Part<T> LoadPart(const T* from, int count) {
+  Part<T> part;
+  if constexpr (kVectors) {  // then count is 0 or kPerLane
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(sizeof(T)) * kPerLane / 16; ++i) {
+      part.bytes[i] = make_uint4(0, 0, 0, 0);
+      if (count > 0) part.bytes[i] = reinterpret_cast<const uint4*>(from)[i];
+    }
+  } else {
+    Vector<T, kPerLane> elements;
+    for (int d = 0; d < kPerLane; ++d) elements.values[d] = d < count ? from[d] : FromFloat<T>(0.0f);
+    memcpy(&part, &elements, sizeof(part));
+  }
+  return part;
+}
+
+/// The weight factor of what was summed up under `before` when the largest score is `now`.
+__device__ float Rescale(float before, float now) { return before == -INFINITY ? 0.0f : exp2f(before - now); }
+
+/// What a lane knows of its block's items.
+template <typename T, int kItems>
+struct ItemSet {
+  float q[kItems][kPerLane];  // times the scale
+  int first[kItems];          // positions [first, own] are visible; first > own: no such item
+  int own[kItems];
+  int head;   // q head of item 0 within its group
+  int group;  // q heads of the group
+  int base;   // q head where the group begins
+
+  [[nodiscard]] __device__ int Head(int i) const { return base + (head + i) % group; }
+};
+
+/// The score in base 2 of one item at key j, from the dot product; -infinity where the item does not see j.
+template <typename T, int kItems>
+__device__ float Score(const Job<T>& job, const ItemSet<T, kItems>& items, int i, int j, float dot) {
+  if (j < items.first[i] || j > items.own[i]) return -INFINITY;
+  if (job.softcap > 0) dot = job.softcap * tanhf(dot / job.softcap);
+  if (job.key_bias != nullptr) dot += job.key_bias[items.Head(i) * job.bias_stride + j];
+  return dot * kLog2E;
+}
+
+/// Adds the keys begin + slot, + 2 slots, ... below `end` to the items' states. kLanes lanes share a key.
+template <typename T, int kLanes, int kItems, bool kVectors>
+__device__ void Accumulate(const Job<T>& job, const ItemSet<T, kItems>& items, int begin, int end, int count,
+                           const T* k, const T* v, State (&states)[kItems]) {
+  constexpr int kUnroll = kItems == 1 ? 8 : 4;  // keys that a lane has in flight
+  constexpr int kSlots = kWarps * (32 / kLanes);
+  const int slot = static_cast<int>(threadIdx.x) / kLanes;
+  for (int base = begin; base < end; base += kSlots * kUnroll) {
+    Part<T> keys[kUnroll];
+    Part<T> values[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int j = base + u * kSlots + slot;
+      const int here = j < end ? count : 0;
+      keys[u] = LoadPart<kVectors>(k + int64_t{j} * job.kv_stride, here);
+      values[u] = LoadPart<kVectors>(v + int64_t{j} * job.kv_stride, here);
+    }
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      float scores[kUnroll];
+      float largest = states[i].largest;
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        float dot = 0;
+#pragma unroll
+        for (int d = 0; d < kPerLane; ++d) dot += items.q[i][d] * keys[u][d];
+#pragma unroll
+        for (int offset = kLanes / 2; offset > 0; offset /= 2) dot += __shfl_xor_sync(0xffffffffu, dot, offset);
+        const int j = base + u * kSlots + slot;
+        scores[u] = j < end ? Score(job, items, i, j, dot) : -INFINITY;
+        largest = fmaxf(largest, scores[u]);
+      }
+      if (largest == -INFINITY) continue;
+      const float keep = Rescale(states[i].largest, largest);
+      states[i].largest = largest;
+      states[i].sum *= keep;
+#pragma unroll
+      for (int d = 0; d < kPerLane; ++d) states[i].values[d] *= keep;
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        const float weight = exp2f(scores[u] - largest);
+        states[i].sum += weight;
+#pragma unroll
+        for (int d = 0; d < kPerLane; ++d) states[i].values[d] += weight * values[u][d];
+      }
+    }
+  }
+}
+
+/// Joins the states of the warp's slots; all lanes of a column hold the result.
+template <int kLanes>
+__device__ void JoinSlots(State& state) {
+#pragma unroll
+  for (int offset = kLanes; offset < 32; offset *= 2) {
+    const float other = __shfl_xor_sync(0xffffffffu, state.largest, offset);
+    const float largest = fmaxf(state.largest, other);
+    const float mine = Rescale(state.largest, largest);
+    const float theirs = Rescale(other, largest);
+    state.sum = state.sum * mine + __shfl_xor_sync(0xffffffffu, state.sum, offset) * theirs;
+#pragma unroll
+    for (int d = 0; d < kPerLane; ++d) {
+      state.values[d] = state.values[d] * mine + __shfl_xor_sync(0xffffffffu, state.values[d], offset) * theirs;
+    }
+    state.largest = largest;
+  }
+}
+
+/// The joined value of element d: of `count` partial results, each [largest, sum, values of head_dim], `stride`
+/// floats apart. `factors`: what each weighs in the result.
+__device__ float JoinValues(const float* partials, const float* factors, int count, int64_t stride, int d) {
+  constexpr int kAtOnce = 8;
+  float value = 0;
+  for (int first = 0; first < count; first += kAtOnce) {
+    float loaded[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int p = first + i;
+      loaded[i] = p < count ? __ldcg(partials + p * stride + 2 + d) * factors[p] : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) value += loaded[i];
+  }
+  return value;
+}
+
+/// One item's results of all splits, joined and written. All threads of the block; `memory`: 2 * kMaxSplits floats of
+/// shared memory.
+template <typename T>
+__device__ void JoinSplits(const float* partials, int splits, int64_t stride, int head_dim, float* memory, T* out) {
+  float* const factors = memory;
+  float* const sums = memory + kMaxSplits;
+  for (int p = static_cast<int>(threadIdx.x); p < splits; p += kThreads) {
+    factors[p] = __ldcg(partials + p * stride);
+    sums[p] = __ldcg(partials + p * stride + 1);
+  }
+  __syncthreads();
+  float largest = -INFINITY;
+  for (int p = 0; p < splits; ++p) largest = fmaxf(largest, factors[p]);
+  __syncthreads();
+  for (int p = static_cast<int>(threadIdx.x); p < splits; p += kThreads) factors[p] = Rescale(factors[p], largest);
+  __syncthreads();
+  float sum = 0;
+  for (int p = 0; p < splits; ++p) sum += factors[p] * sums[p];
+  for (int d = static_cast<int>(threadIdx.x); d < head_dim; d += kThreads) {
+    out[d] = FromFloat<T>(JoinValues(partials, factors, splits, stride, d) / sum);
+  }
+  __syncthreads();
+}
+
+template <typename T, int kItems, bool kVectors>
+__device__ void LoadItems(const Job<T>& job, int first_item, int kv_head, int column, int count,
+                          ItemSet<T, kItems>& items) {
+  items.head = first_item % job.group;
+  items.group = job.group;
+  items.base = kv_head * job.group;
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    const int query = (first_item + i) / job.group;
+    const bool there = query < job.n;
+    items.own[i] = there ? job.position + query : -1;
+    items.first[i] = there && job.window > 0 ? max(items.own[i] - job.window + 1, 0) : 0;
+    const auto q = LoadPart<kVectors>(
+        job.q + int64_t{query} * job.q_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + column,
+        there ? count : 0);
+#pragma unroll
+    for (int d = 0; d < kPerLane; ++d) items.q[i][d] = job.scale * q[d];
+  }
+}
+
+/// Grid: blocks of kItems items x kv heads x splits of the keys; kThreads threads. Heads of at most kLanes * kPerLane
+/// elements. Each block reads the keys and values that its items see, once; with several splits the last block of
+/// each set of items joins their results.
+template <typename T, int kLanes, int kItems, bool kVectors>
+__global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
+                                            : kItems == 4 ? 3
+                                                          : 2) AttendSplit(const Job<T> job) {
+  __shared__ float joined[kWarps * (kMaxHeadDim + 2)];
+  __shared__ bool last;
+  WaitForPredecessors();
+  ReleaseSuccessors();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int kv_head = static_cast<int>(blockIdx.y);
+  const int column = lane % kLanes * kPerLane;
+  const int count = min(max(job.head_dim - column, 0), kPerLane);
+  const int first_item = static_cast<int>(blockIdx.x) * kItems;
+
+  ItemSet<T, kItems> items;
+  LoadItems<T, kItems, kVectors>(job, first_item, kv_head, column, count, items);
+  int end = 0;
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) end = max(end, items.own[i] + 1);
+  const int begin = items.first[0];
+  const int splits = static_cast<int>(gridDim.z);
+  const int per_split = (end - begin + splits - 1) / splits;
+  const int split_begin = begin + static_cast<int>(blockIdx.z) * per_split;
+  const int split_end = min(split_begin + per_split, end);
+
+  State states[kItems];
+  const int64_t offset = static_cast<int64_t>(kv_head) * job.head_dim + column;
+  Accumulate<T, kLanes, kItems, kVectors>(job, items, split_begin, split_end, count, job.k + offset, job.v + offset,
+                                          states);
+
+  const int64_t stride = job.head_dim + 2;  // of one partial result
+  const int64_t set = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
+  float* const partial = job.partial + (set * gridDim.z + blockIdx.z) * kItems * stride;
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    JoinSlots<kLanes>(states[i]);
+    float* const mine = joined + warp * stride;
+    if (lane < kLanes) {
+      if (lane == 0) mine[0] = states[i].largest;
+      if (lane == 0) mine[1] = states[i].sum;
+      for (int d = 0; d < count; ++d) mine[2 + column + d] = states[i].values[d];
+    }
+    __syncthreads();
+    float largest = -INFINITY;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) largest = fmaxf(largest, joined[w * stride]);
+    float factors[kWarps];
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      factors[w] = Rescale(joined[w * stride], largest);
+      sum += factors[w] * joined[w * stride + 1];
+    }
+    const int64_t query = (first_item + i) / job.group;
+    for (int d = static_cast<int>(threadIdx.x); d < job.head_dim; d += kThreads) {
+      float value = 0;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) value += factors[w] * joined[w * stride + 2 + d];
+      if (gridDim.z > 1) {
+        partial[i * stride + 2 + d] = value;
+        if (d == 0) partial[i * stride] = largest;
+        if (d == 0) partial[i * stride + 1] = sum;
+      } else if (query < job.n) {
+        job.out[query * job.out_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + d] =
+            FromFloat<T>(value / sum);
+      }
+    }
+    __syncthreads();
+  }
+  if (gridDim.z == 1) return;
+
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(job.counters + set, 1u) == gridDim.z - 1;
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  const float* const all = job.partial + set * gridDim.z * kItems * stride;
+  for (int i = 0; i < kItems; ++i) {
+    const int64_t query = (first_item + i) / job.group;
+    if (query >= job.n) break;
+    const int64_t head = kv_head * job.group + (first_item + i) % job.group;
+    JoinSplits(all + i * stride, static_cast<int>(gridDim.z), kItems * stride, job.head_dim, joined,
+               job.out + query * job.out_stride + head * job.head_dim);
+  }
+  if (threadIdx.x == 0) job.counters[set] = 0;  // as the next launch expects it
+}
+
+/// How many blocks share the keys of one set of items: enough to fill the GPU, each with keys for a few rounds.
+int64_t Splits(int64_t sets, int64_t keys, const SplitScratch& scratch) {
+  constexpr int64_t kKeysWorthABlock = 64;
+  constexpr int64_t kBlocksPerMultiprocessor = 4;
+  const int64_t wanted = kBlocksPerMultiprocessor * scratch.multiprocessors / sets;
+  const int64_t worth = (keys + kKeysWorthABlock - 1) / kKeysWorthABlock;
+  const int64_t most = std::min<int64_t>(kMaxSplits, scratch.blocks / sets);
+  return std::clamp<int64_t>(std::min(wanted, worth), 1, std::max<int64_t>(1, most));
+}
+
+template <typename T, int kLanes, bool kVectors>
+void LaunchSplit(const LaunchOn& on, const Job<T>& job, int64_t kv_heads, int64_t keys, const SplitScratch& scratch) {
+  const int64_t items = static_cast<int64_t>(job.n) * job.group;
+  constexpr int kSome = 4;  // the groups of many models
+  const int per_block = items == 1 ? 1 : items <= kSome ? kSome : SplitScratch::kItems;
+  const int64_t tiles = (items + per_block - 1) / per_block;
+  const int64_t splits = Splits(tiles * kv_heads, keys, scratch);
+  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(kv_heads), static_cast<unsigned>(splits));
+  const auto kernel = per_block == 1       ? &AttendSplit<T, kLanes, 1, kVectors>
+                      : per_block == kSome ? &AttendSplit<T, kLanes, kSome, kVectors>
+                                           : &AttendSplit<T, kLanes, SplitScratch::kItems, kVectors>;
+  Launch(on, kernel, grid, dim3(kThreads), 0, job);
+}
+
+}  // namespace
+
+void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
+                    const AttentionOptions& options, TensorView out, const SplitScratch& scratch) {
+  const int64_t head_dim = q.shape()[2];
+  const int64_t kv_heads = keys.k.shape()[1];
+  const int64_t end = position + q.rows();
+  const int64_t visible = options.window > 0 ? std::min(options.window, end) : end;  // to the last query
+  CHECK_LE(head_dim, int64_t{kMaxHeadDim});
+  CHECK_EQ(keys.k.row_stride(), keys.v.row_stride());
+  DispatchDevice(q.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    Job<T> job{};
+    job.q = Pointer<T>(q);
+    job.q_stride = q.row_stride();
+    job.out = Pointer<T>(out);
+    job.out_stride = out.row_stride();
+    job.k = Pointer<T>(keys.k);
+    job.v = Pointer<T>(keys.v);
+    job.kv_stride = keys.k.row_stride();
+    job.n = static_cast<int>(q.rows());
+    job.position = static_cast<int>(position);
+    job.group = static_cast<int>(q.shape()[1] / kv_heads);
+    job.head_dim = static_cast<int>(head_dim);
+    job.scale = options.scale;
+    job.window = static_cast<int>(visible < end ? options.window : 0);
+    job.softcap = options.softcap;
+    job.key_bias = Pointer<float>(options.key_bias);
+    job.bias_stride = options.key_bias.row_stride();
+    const bool vectors = head_dim % kPerLane == 0 && Vectorizable(q, q.row_elements()) &&
+                         Vectorizable(keys.k, keys.k.row_elements()) && Vectorizable(keys.v, keys.v.row_elements());
+    job.partial = scratch.partial;
+    job.counters = scratch.counters;
+    if (!vectors) return LaunchSplit<T, 32, false>(on, job, kv_heads, visible, scratch);
+    if (head_dim <= 64) return LaunchSplit<T, 8, true>(on, job, kv_heads, visible, scratch);
+    if (head_dim <= 128) return LaunchSplit<T, 16, true>(on, job, kv_heads, visible, scratch);
+    return LaunchSplit<T, 32, true>(on, job, kv_heads, visible, scratch);
+  });
+}
+
+}  // namespace runahead::cuda

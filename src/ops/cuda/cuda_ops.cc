@@ -1,0 +1,227 @@
+#include "ops/cuda/cuda_ops.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "ops/cpu/checks.h"
+#include "ops/cuda/cudnn_attention.h"
+#include "ops/cuda/kernels.h"
+#include "ops/cuda/matmul.h"
+#include "ops/cuda/staging.h"
+#include "tensor/cuda_check.h"
+#include "tensor/cuda_stream.h"
+
+namespace runahead {
+namespace {
+
+using cuda::LaunchOn;
+
+class CudaOps final : public Ops {
+ public:
+  CudaOps(Device& device, int ordinal)
+      : device_(device),
+        ordinal_(ordinal),
+        properties_(PropertiesOf(ordinal)),
+        uploader_(ordinal, overlap()),
+        tokens_(ordinal),
+        multiplier_(device, ordinal),
+        cudnn_(device, ordinal) {
+    const int blocks = 8 * properties_.multiProcessorCount;
+    partial_ = device.Allocate(cuda::SplitScratch::PartialBytes(blocks));
+    counters_ = device.Allocate(static_cast<size_t>(blocks) * sizeof(unsigned));
+    const CurrentDevice current(ordinal);
+    CheckCuda(cudaMemset(counters_.data(), 0, counters_.bytes()), ordinal, "cudaMemset");
+    CheckCuda(cudaDeviceSynchronize(), ordinal, "cudaMemset");
+    scratch_ = {.blocks = blocks,
+                .partial = reinterpret_cast<float*>(partial_.data()),
+                .counters = reinterpret_cast<unsigned*>(counters_.data()),
+                .multiprocessors = properties_.multiProcessorCount};
+  }
+
+  [[nodiscard]] Device& device() override { return device_; }
+
+  Tensor Upload(TensorView host) override {
+    Tensor tensor;
+    tensor.memory = device_.Allocate(host.bytes());
+    tensor.view = tensor.memory.View(host.dtype(), host.shape());
+    uploader_.Copy(host, tensor.view.data(), host.dtype());
+    uploader_.Finish();
+    return tensor;
+  }
+
+  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) override {
+    CheckParts(parts);
+    const int64_t in_features = parts.front().weights.front().row_elements();
+    cuda::CudaLinear::Memory memory;
+    memory.first_rows.push_back(0);
+    bool biased = false;
+    for (const LinearPart& part : parts) {
+      int64_t rows = memory.first_rows.back();
+      for (const TensorView& matrix : part.weights) rows += matrix.rows();
+      memory.first_rows.push_back(rows);
+      biased = biased || !part.biases.empty();
+    }
+    const int64_t rows = memory.first_rows.back();
+    memory.weights = device_.Allocate(static_cast<size_t>(rows * in_features) * SizeOf(compute));
+    std::byte* target = memory.weights.data();
+    for (const LinearPart& part : parts) {
+      for (const TensorView& matrix : part.weights) {
+        uploader_.Copy(matrix, target, compute);
+        target += static_cast<size_t>(matrix.shape().elements()) * SizeOf(compute);
+      }
+    }
+    if (biased) {
+      memory.wide_bias = PrepareBias(parts, rows, DType::kF32);
+      memory.narrow_bias = PrepareBias(parts, rows, compute);
+    }
+    uploader_.Finish();
+    return std::make_unique<cuda::CudaLinear>(std::move(memory), in_features, compute);
+  }
+
+  [[nodiscard]] int64_t PreferredRows() const override {
+    constexpr int64_t kRows = 8192;  // cuBLASLt's rates still rise from 2048 to here
+    return kRows;
+  }
+
+  void Tune(const Linear& linear, int64_t rows, DType result, Stream& stream) override {
+    const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
+    const CurrentDevice current(ordinal_);
+    multiplier_.Tune(weights, 0, weights.parts(), rows, result, On(stream));
+  }
+
+  void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out,
+             Stream& stream) override {
+    CheckEmbed(tokens, table, out);
+    const LaunchOn on = Enter(stream);
+    if (tokens.size() <= static_cast<size_t>(cuda::InlineTokens::kMost)) {
+      cuda::InlineTokens ids;
+      std::memcpy(ids.ids, tokens.data(), tokens.size_bytes());
+      return cuda::Embed(on, ids, table, scale, out);
+    }
+    for (size_t first = 0; first < tokens.size(); first += cuda::TokenBuffer::kMost) {
+      const size_t count = std::min(cuda::TokenBuffer::kMost, tokens.size() - first);
+      const int32_t* const sent = tokens_.Send(tokens.subspan(first, count), on.stream);
+      const auto begin = static_cast<int64_t>(first);
+      cuda::Embed(on, sent, table, scale, out.Rows(begin, begin + static_cast<int64_t>(count)));
+    }
+  }
+
+  void Normalize(TensorView x, const Norm& norm, TensorView out, Stream& stream) override {
+    CheckNormalize(x, norm, out);
+    cuda::Normalize(Enter(stream), x, norm, out);
+  }
+
+  void AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& stream) override {
+    CheckNormalize(x, norm, delta);
+    CheckNormalize(x, norm, out);
+    cuda::AddNormalize(Enter(stream), x, delta, norm, out);
+  }
+
+  void Add(TensorView x, TensorView delta, Stream& stream) override {
+    CheckAdd(x, delta);
+    cuda::Add(Enter(stream), x, delta);
+  }
+
+  void Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& stream) override {
+    const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
+    CheckMatmul(x, linear, weights.compute(), first, count, y);
+    const LaunchOn on = Enter(stream);
+    if (x.rows() > 1) return multiplier_.Multiply(x, weights, first, count, y, on);
+    cuda::MultiplyRow(on, x.data(), x.dtype(), weights.Weights(first),
+                      static_cast<const float*>(weights.Bias(first, DType::kF32)), y.data(), y.dtype(),
+                      weights.in_features(), y.row_elements());
+  }
+
+  void PrepareQueries(TensorView q, const HeadSteps& steps, int64_t position, Stream& stream) override {
+    CheckHeads(q, steps, position);
+    cuda::PrepareHeads(Enter(stream), q, steps, position);
+  }
+
+  void AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& stream) override {
+    CheckAppendKv(k, v, steps, rows);
+    cuda::AppendKv(Enter(stream), k, v, steps, rows);
+  }
+
+  void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
+                 Stream& stream) override {
+    constexpr int64_t kFewQueries = 16;  // that the split kernel serves sooner than a tile of the tensor cores
+    CheckAttention(q, position, keys, options, out);
+    const LaunchOn on = Enter(stream);
+    if (q.rows() > kFewQueries && cudnn_.Attend(q, position, keys, options, out, on)) return;
+    cuda::SplitAttention(on, q, position, keys, options, out, scratch_);
+  }
+
+  void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) override {
+    CheckGatedActivation(gate_up, out);
+    cuda::GatedActivation(Enter(stream), activation, gate_up, out);
+  }
+
+  void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) override {
+    CheckActivate(x, out);
+    cuda::Activate(Enter(stream), activation, x, out);
+  }
+
+  void Softcap(TensorView x, float cap, Stream& stream) override {
+    CheckSoftcap(x, cap);
+    cuda::Softcap(Enter(stream), x, cap);
+  }
+
+ private:
+  static cudaDeviceProp PropertiesOf(int ordinal) {
+    cudaDeviceProp properties{};
+    CheckCuda(cudaGetDeviceProperties(&properties, ordinal), ordinal, "cudaGetDeviceProperties");
+    return properties;
+  }
+
+  [[nodiscard]] bool overlap() const {
+    constexpr int kHopper = 9;  // the first with programmatic dependent launch
+    return properties_.major >= kHopper;
+  }
+
+  [[nodiscard]] LaunchOn On(Stream& stream) const { return {static_cast<CudaStream&>(stream).handle(), overlap()}; }
+
+  /// On, after making the GPU the thread's current one, for good: a rank's thread has one GPU.
+  LaunchOn Enter(Stream& stream) const {
+    CheckCuda(cudaSetDevice(ordinal_), ordinal_, "cudaSetDevice");
+    return On(stream);
+  }
+
+  /// The biases of all parts; zeros where a part has none.
+  Buffer PrepareBias(const std::vector<LinearPart>& parts, int64_t rows, DType dtype) {
+    Buffer buffer = device_.Allocate(static_cast<size_t>(rows) * SizeOf(dtype));
+    const CurrentDevice current(ordinal_);
+    CheckCuda(cudaMemset(buffer.data(), 0, buffer.bytes()), ordinal_, "cudaMemset");
+    CheckCuda(cudaDeviceSynchronize(), ordinal_, "cudaMemset");
+    std::byte* target = buffer.data();
+    for (const LinearPart& part : parts) {
+      for (size_t i = 0; i < part.weights.size(); ++i) {
+        if (!part.biases.empty()) {
+          // A vector may be one element per row: its memory is contiguous all the same.
+          const TensorView bias(part.biases[i].data(), part.biases[i].dtype(), {part.weights[i].rows()});
+          uploader_.Copy(bias, target, dtype);
+        }
+        target += static_cast<size_t>(part.weights[i].rows()) * SizeOf(dtype);
+      }
+    }
+    return buffer;
+  }
+
+  Device& device_;
+  int ordinal_;
+  cudaDeviceProp properties_;
+  cuda::Uploader uploader_;
+  cuda::TokenBuffer tokens_;
+  cuda::Multiplier multiplier_;
+  cuda::CudnnAttention cudnn_;
+  Buffer partial_;
+  Buffer counters_;
+  cuda::SplitScratch scratch_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> MakeCudaOps(Device& device, int ordinal) { return std::make_unique<CudaOps>(device, ordinal); }
+
+}  // namespace runahead

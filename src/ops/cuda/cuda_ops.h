@@ -1,0 +1,14 @@
+// The operations on an NVIDIA GPU: cuBLASLt, cuDNN and our own kernels. A build without CUDA has none.
+#pragma once
+
+#include <memory>
+
+#include "ops/ops.h"
+
+namespace runahead {
+
+/// Operations on GPU `ordinal`, whose `device` must outlive them. Nothing but the first sight of a shape allocates,
+/// and nothing waits for the GPU but the preparation. Throws ConfigError where the GPU's libraries are missing.
+std::unique_ptr<Ops> MakeCudaOps(Device& device, int ordinal);
+
+}  // namespace runahead

@@ -1,0 +1,79 @@
+// The launchers of our own kernels. Each enqueues and returns; shapes are checked by the caller (cuda_ops.cc).
+#pragma once
+
+#include <driver_types.h>
+
+#include <cstdint>
+
+#include "ops/ops.h"
+
+namespace runahead::cuda {
+
+/// Where a kernel is enqueued.
+struct LaunchOn {
+  cudaStream_t stream = nullptr;
+  bool overlap = false;  // the GPU can start a kernel while the one before ends (compute capability 9.0 and newer)
+};
+
+/// Throws DeviceError when a launch or a call of the runtime was refused.
+void CheckLaunch(cudaError_t error);
+
+/// Few token ids, passed by value so that no copy precedes the kernel.
+struct InlineTokens {
+  static constexpr int kMost = 512;
+  int32_t ids[kMost];
+};
+
+/// Ops::Embed; `tokens` in device memory.
+void Embed(const LaunchOn& on, const int32_t* tokens, TensorView table, float scale, TensorView out);
+void Embed(const LaunchOn& on, const InlineTokens& tokens, TensorView table, float scale, TensorView out);
+
+/// Ops::Normalize, and with `delta` Ops::AddNormalize.
+void Normalize(const LaunchOn& on, TensorView x, const Norm& norm, TensorView out);
+void AddNormalize(const LaunchOn& on, TensorView x, TensorView delta, const Norm& norm, TensorView out);
+
+/// x += delta.
+void Add(const LaunchOn& on, TensorView x, TensorView delta);
+/// out = activation(gate) * up.
+void GatedActivation(const LaunchOn& on, Activation activation, TensorView gate_up, TensorView out);
+/// out = activation(x).
+void Activate(const LaunchOn& on, Activation activation, TensorView x, TensorView out);
+/// x = cap * tanh(x / cap), f32.
+void Softcap(const LaunchOn& on, TensorView x, float cap);
+
+/// Ops::PrepareQueries: every head of q after `steps`, in place.
+void PrepareHeads(const LaunchOn& on, TensorView q, const HeadSteps& steps, int64_t position);
+/// Ops::AppendKv.
+void AppendKv(const LaunchOn& on, TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows);
+
+/// y = x W^T + b for one row. x: [in]; weights: [out, in] of the same dtype; bias: [out], f32, or null; y: [out] of
+/// the same dtype or f32.
+void MultiplyRow(const LaunchOn& on, const void* x, DType dtype, const void* weights, const float* bias, void* y,
+                 DType y_dtype, int64_t in_features, int64_t out_features);
+
+/// Memory of the split attention kernel: partial results and counters that are zero between calls.
+struct SplitScratch {
+  static constexpr int kItems = 8;         // queries that share a block, at most
+  static constexpr int kMaxHeadDim = 256;  // of a head
+  int blocks = 0;                          // that a launch with splits may have
+  float* partial = nullptr;                // [blocks, kItems, kMaxHeadDim + 2]
+  unsigned* counters = nullptr;            // [blocks]
+  int multiprocessors = 0;
+  [[nodiscard]] static size_t PartialBytes(int blocks) {
+    return static_cast<size_t>(blocks) * kItems * (kMaxHeadDim + 2) * sizeof(float);
+  }
+};
+
+/// Ops::Attention for any shape and option with heads of at most SplitScratch::kMaxHeadDim: on the plain cores, keys
+/// split over blocks when there are few queries.
+void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
+                    const AttentionOptions& options, TensorView out, const SplitScratch& scratch);
+
+/// to[i] = from[i] for `elements` contiguous elements of any two dtypes.
+void Convert(const LaunchOn& on, const void* from, DType from_dtype, void* to, DType to_dtype, int64_t elements);
+/// to[i] = values[i] for at most 16 integers, which travel with the launch. to: device memory.
+void WriteIntegers(const LaunchOn& on, const int32_t* values, int count, int32_t* to);
+/// Uniform random numbers in [-1, 1).
+void FillRandom(const LaunchOn& on, void* to, DType dtype, int64_t elements, uint32_t seed);
+
+}  // namespace runahead::cuda

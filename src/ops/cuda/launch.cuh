@@ -1,0 +1,47 @@
+// How kernels start: overlapping the end of the one before where the GPU can (programmatic dependent launch).
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "ops/cuda/kernels.h"
+
+namespace runahead::cuda {
+
+/// Waits for the kernels launched before this one; nothing they wrote may be read, and nothing they read written,
+/// before. Every kernel of ours calls it once in each thread.
+__device__ inline void WaitForPredecessors() {
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+
+/// Lets the next kernel's blocks become resident as soon as all of this one's are. They wait in WaitForPredecessors.
+__device__ inline void ReleaseSuccessors() {
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+/// Enqueues `kernel`. Throws DeviceError when the launch is refused.
+template <typename... Parameters, typename... Arguments>
+void Launch(const LaunchOn& on, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+            Arguments... arguments) {
+  constexpr size_t kSharedBytesWithoutAsking = 48 * 1024;
+  if (shared_bytes > kSharedBytesWithoutAsking) {
+    CheckLaunch(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
+  }
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = on.stream;
+  config.attrs = &overlap;
+  config.numAttrs = on.overlap ? 1 : 0;
+  CheckLaunch(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+}
+
+}  // namespace runahead::cuda

@@ -1,0 +1,258 @@
+#include "ops/cuda/matmul.h"
+
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "runahead/error.h"
+#include "tensor/cuda_check.h"
+
+namespace runahead::cuda {
+namespace {
+
+constexpr size_t kWorkspaceBytes = size_t{64} << 20;  // what cuBLASLt may use; Hopper's kernels ask for 32 MB
+constexpr int kCandidates = 16;
+
+void CheckBlas(cublasStatus_t status, const char* what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw DeviceError(fmt::format("cuBLASLt: {} failed: {}", what, cublasLtGetStatusString(status)));
+}
+
+cudaDataType_t BlasType(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return CUDA_R_32F;
+    case DType::kBF16:
+      return CUDA_R_16BF;
+    case DType::kF16:
+      return CUDA_R_16F;
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "unknown dtype");
+}
+
+/// The largest power of two up to 16 that divides the address of every row.
+uint8_t Alignment(const void* data, int64_t stride, DType dtype) {
+  const uintptr_t bits = reinterpret_cast<uintptr_t>(data) | (static_cast<uintptr_t>(stride) * SizeOf(dtype)) | 16U;
+  return static_cast<uint8_t>(bits & (~bits + 1));
+}
+
+/// A matrix [rows, columns], rows `stride` elements apart, for a library that stores columns: its transpose.
+cublasLtMatrixLayout_t MakeLayout(DType dtype, int64_t rows, int64_t columns, int64_t stride) {
+  cublasLtMatrixLayout_t layout = nullptr;
+  CheckBlas(cublasLtMatrixLayoutCreate(&layout, BlasType(dtype), static_cast<uint64_t>(columns),
+                                       static_cast<uint64_t>(rows), std::max(stride, columns)),
+            "cublasLtMatrixLayoutCreate");
+  return layout;
+}
+
+template <typename T>
+void Set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute, const T& value) {
+  CheckBlas(cublasLtMatmulDescSetAttribute(operation, attribute, &value, sizeof(value)),
+            "cublasLtMatmulDescSetAttribute");
+}
+
+template <typename T>
+void Prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t attribute, const T& value) {
+  CheckBlas(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)),
+            "cublasLtMatmulPreferenceSetAttribute");
+}
+
+Product Describe(TensorView x, const CudaLinear& linear, int first, int count, TensorView y) {
+  Product product;
+  product.rows = x.rows();
+  product.in_features = linear.in_features();
+  product.out_features = linear.out_features(first, count);
+  product.x_stride = x.row_stride();
+  product.y_stride = y.row_stride();
+  product.compute = linear.compute();
+  product.result = y.dtype();
+  product.biased = linear.Bias(first, y.dtype()) != nullptr;
+  product.x_alignment = Alignment(x.data(), x.row_stride(), x.dtype());
+  product.y_alignment = Alignment(y.data(), y.row_stride(), y.dtype());
+  product.weight_alignment = Alignment(linear.Weights(first), linear.in_features(), linear.compute());
+  return product;
+}
+
+/// What a tuned algorithm is kept under: everything but the rows' number and distances.
+Product ClassOf(Product product) {
+  product.x_stride = 0;
+  product.y_stride = 0;
+  return product;
+}
+
+}  // namespace
+
+/// The descriptors of a product and the algorithm chosen for it.
+struct Multiplier::Plan {
+  explicit Plan(const Product& product) {
+    CheckBlas(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    Set(operation, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+    if (product.biased) {
+      Set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+      Set(operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, BlasType(product.result));
+    }
+    weights = MakeLayout(product.compute, product.out_features, product.in_features, product.in_features);
+    x = MakeLayout(product.compute, product.rows, product.in_features, product.x_stride);
+    y = MakeLayout(product.result, product.rows, product.out_features, product.y_stride);
+  }
+  ~Plan() {
+    (void)cublasLtMatrixLayoutDestroy(y);
+    (void)cublasLtMatrixLayoutDestroy(x);
+    (void)cublasLtMatrixLayoutDestroy(weights);
+    (void)cublasLtMatmulDescDestroy(operation);
+  }
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
+  /// cuBLASLt's guesses, the most promising first.
+  [[nodiscard]] std::vector<cublasLtMatmulAlgo_t> Candidates(cublasLtHandle_t handle, const Product& product,
+                                                             int most) const {
+    cublasLtMatmulPreference_t preference = nullptr;
+    CheckBlas(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+    Prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
+    Prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, uint32_t{product.weight_alignment});
+    Prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, uint32_t{product.x_alignment});
+    Prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, uint32_t{product.y_alignment});
+    Prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, uint32_t{product.y_alignment});
+    std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found{};
+    int count = 0;
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoGetHeuristic(handle, operation, weights, x, y, y, preference, most, found.data(), &count);
+    (void)cublasLtMatmulPreferenceDestroy(preference);
+    CheckBlas(status, "cublasLtMatmulAlgoGetHeuristic");
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
+    for (int i = 0; i < count; ++i) {
+      if (found[static_cast<size_t>(i)].state == CUBLAS_STATUS_SUCCESS) {
+        algorithms.push_back(found[static_cast<size_t>(i)].algo);
+      }
+    }
+    return algorithms;
+  }
+
+  /// Whether `algorithm`, found for another product, can do this one.
+  [[nodiscard]] bool Accepts(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& candidate) const {
+    cublasLtMatmulHeuristicResult_t result{};
+    return cublasLtMatmulAlgoCheck(handle, operation, weights, x, y, y, &candidate, &result) ==
+               CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= kWorkspaceBytes;
+  }
+
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t weights = nullptr;
+  cublasLtMatrixLayout_t x = nullptr;
+  cublasLtMatrixLayout_t y = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+};
+
+Multiplier::Multiplier(Device& device, int ordinal) : device_(device), ordinal_(ordinal) {
+  const CurrentDevice current(ordinal);
+  CheckBlas(cublasLtCreate(&handle_), "cublasLtCreate");
+  workspace_ = device.Allocate(kWorkspaceBytes);
+}
+
+Multiplier::~Multiplier() { (void)cublasLtDestroy(handle_); }
+
+std::unique_ptr<Multiplier::Plan> Multiplier::MakePlan(const Product& product) const {
+  auto plan = std::make_unique<Plan>(product);
+  // An algorithm timed on the same matrix with about as many rows is better than a guess.
+  constexpr double kFarthest = 1.5;
+  double nearest = kFarthest;
+  bool chosen = false;
+  for (const auto& [timed, algorithm] : tuned_) {
+    Product same = ClassOf(product);
+    same.rows = timed.rows;
+    if (same != timed) continue;
+    const auto [fewer, more] = std::minmax(timed.rows, product.rows);
+    const double ratio = static_cast<double>(more) / static_cast<double>(fewer);
+    if (ratio > nearest || !plan->Accepts(handle_, algorithm)) continue;
+    nearest = ratio;
+    plan->algorithm = algorithm;
+    chosen = true;
+  }
+  if (chosen) return plan;
+  const std::vector<cublasLtMatmulAlgo_t> candidates = plan->Candidates(handle_, product, 1);
+  if (candidates.empty()) {
+    throw DeviceError(fmt::format("cuBLASLt: no algorithm for [{}, {}] x [{}, {}]", product.rows, product.in_features,
+                                  product.in_features, product.out_features));
+  }
+  plan->algorithm = candidates.front();
+  return plan;
+}
+
+Multiplier::Plan& Multiplier::PlanOf(const Product& product) {
+  constexpr size_t kMostPlans = 4096;
+  const auto found = plans_.find(product);
+  if (found != plans_.end()) return *found->second;
+  if (plans_.size() >= kMostPlans) plans_.clear();
+  return *plans_.emplace(product, MakePlan(product)).first->second;
+}
+
+void Multiplier::Run(const Plan& plan, const void* x, const void* weights, const void* bias, void* y,
+                     cudaStream_t stream) {
+  if (bias != nullptr) Set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+  const float one = 1;
+  const float zero = 0;
+  CheckBlas(cublasLtMatmul(handle_, plan.operation, &one, weights, plan.weights, x, plan.x, &zero, y, plan.y, y,
+                           plan.y, &plan.algorithm, workspace_.data(), kWorkspaceBytes, stream),
+            "cublasLtMatmul");
+}
+
+void Multiplier::Multiply(TensorView x, const CudaLinear& linear, int first, int count, TensorView y,
+                          const LaunchOn& on) {
+  const Product product = Describe(x, linear, first, count, y);
+  Run(PlanOf(product), x.data(), linear.Weights(first), linear.Bias(first, y.dtype()), y.data(), on.stream);
+}
+
+float Multiplier::Time(const Plan& plan, const void* x, const void* weights, const void* bias, void* y,
+                       cudaStream_t stream) {
+  constexpr int kRuns = 3;
+  std::array<cudaEvent_t, kRuns + 1> events{};
+  for (cudaEvent_t& event : events) CheckCuda(cudaEventCreate(&event), ordinal_, "cudaEventCreate");
+  Run(plan, x, weights, bias, y, stream);
+  CheckCuda(cudaEventRecord(events[0], stream), ordinal_, "cudaEventRecord");
+  for (size_t i = 1; i < events.size(); ++i) {
+    Run(plan, x, weights, bias, y, stream);
+    CheckCuda(cudaEventRecord(events[i], stream), ordinal_, "cudaEventRecord");
+  }
+  CheckCuda(cudaStreamSynchronize(stream), ordinal_, "timing a matmul");
+  float fastest = INFINITY;
+  for (size_t i = 1; i < events.size(); ++i) {
+    float ms = 0;
+    CheckCuda(cudaEventElapsedTime(&ms, events[i - 1], events[i]), ordinal_, "cudaEventElapsedTime");
+    fastest = std::min(fastest, ms);
+  }
+  for (const cudaEvent_t event : events) (void)cudaEventDestroy(event);
+  return fastest;
+}
+
+void Multiplier::Tune(const CudaLinear& linear, int first, int count, int64_t rows, DType result,
+                      const LaunchOn& on) {
+  const int64_t out_features = linear.out_features(first, count);
+  const auto bytes = [&](int64_t columns, DType dtype) {
+    return static_cast<size_t>(rows * columns) * SizeOf(dtype);
+  };
+  const Buffer x_memory = device_.Allocate(bytes(linear.in_features(), linear.compute()));
+  const Buffer y_memory = device_.Allocate(bytes(out_features, result));
+  const TensorView x = x_memory.View(linear.compute(), {rows, linear.in_features()});
+  const TensorView y = y_memory.View(result, {rows, out_features});
+  const Product product = Describe(x, linear, first, count, y);
+  const Product kept_as = ClassOf(product);
+  if (tuned_.contains(kept_as)) return;
+  FillRandom(on, x.data(), x.dtype(), x.shape().elements(), 1);
+
+  Plan plan(product);
+  float fastest = INFINITY;
+  for (const cublasLtMatmulAlgo_t& candidate : plan.Candidates(handle_, product, kCandidates)) {
+    plan.algorithm = candidate;
+    const float ms = Time(plan, x.data(), linear.Weights(first), linear.Bias(first, result), y.data(), on.stream);
+    if (ms >= fastest) continue;
+    fastest = ms;
+    tuned_[kept_as] = candidate;
+  }
+  plans_.clear();  // some may do better now
+}
+
+}  // namespace runahead::cuda

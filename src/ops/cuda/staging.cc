@@ -1,0 +1,116 @@
+#include "ops/cuda/staging.h"
+
+#include <cuda_runtime_api.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "tensor/cuda_check.h"
+
+namespace runahead::cuda {
+namespace {
+
+constexpr size_t kSlotBytes = size_t{32} << 20;
+constexpr int kSlots = 3;
+constexpr int kMostThreads = 8;  // that fill a slot: enough for the bus
+
+/// memcpy by several threads, each of which also takes the page faults of a mapped source.
+void CopyInParallel(std::byte* to, const std::byte* from, size_t bytes) {
+  constexpr size_t kPiece = size_t{1} << 20;
+  const auto pieces = static_cast<int64_t>((bytes + kPiece - 1) / kPiece);
+  const int threads = std::clamp(static_cast<int>(std::min<int64_t>(pieces, omp_get_num_procs())), 1, kMostThreads);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    const size_t begin = static_cast<size_t>(piece) * kPiece;
+    std::memcpy(to + begin, from + begin, std::min(kPiece, bytes - begin));
+  }
+}
+
+}  // namespace
+
+PinnedBuffer::PinnedBuffer(int ordinal, size_t bytes) {
+  const CurrentDevice current(ordinal);
+  CheckCuda(cudaHostAlloc(&data_, bytes, cudaHostAllocDefault), ordinal, "cudaHostAlloc");
+}
+
+PinnedBuffer::~PinnedBuffer() { (void)cudaFreeHost(data_); }
+
+Event::Event(int ordinal) : ordinal_(ordinal) {
+  const CurrentDevice current(ordinal);
+  CheckCuda(cudaEventCreateWithFlags(&handle_, cudaEventDisableTiming), ordinal, "cudaEventCreate");
+}
+
+Event::~Event() { (void)cudaEventDestroy(handle_); }
+
+void Event::Record(cudaStream_t stream) { CheckCuda(cudaEventRecord(handle_, stream), ordinal_, "cudaEventRecord"); }
+
+void Event::Synchronize() const { CheckCuda(cudaEventSynchronize(handle_), ordinal_, "cudaEventSynchronize"); }
+
+/// A page-locked buffer, and on the GPU the place of elements that change their dtype.
+struct Uploader::Slot {
+  explicit Slot(int ordinal)
+      : host(std::make_unique<PinnedBuffer>(ordinal, kSlotBytes)), free(std::make_unique<Event>(ordinal)) {}
+  std::unique_ptr<PinnedBuffer> host;
+  std::unique_ptr<Event> free;
+  void* device = nullptr;
+};
+
+Uploader::Uploader(int ordinal, bool overlap) : ordinal_(ordinal) {
+  const CurrentDevice current(ordinal);
+  on_.overlap = overlap;
+  CheckCuda(cudaStreamCreateWithFlags(&on_.stream, cudaStreamNonBlocking), ordinal, "cudaStreamCreate");
+  for (int i = 0; i < kSlots; ++i) slots_.emplace_back(ordinal);
+}
+
+Uploader::~Uploader() {
+  (void)cudaStreamSynchronize(on_.stream);
+  for (const Slot& slot : slots_) (void)cudaFree(slot.device);
+  (void)cudaStreamDestroy(on_.stream);
+}
+
+void Uploader::Copy(TensorView from, void* to, DType to_dtype) {
+  CHECK(from.contiguous());
+  const CurrentDevice current(ordinal_);
+  const size_t from_size = SizeOf(from.dtype());
+  const size_t elements = from.bytes() / from_size;
+  const size_t per_slot = kSlotBytes / from_size;
+  for (size_t first = 0; first < elements; first += per_slot) {
+    const size_t count = std::min(per_slot, elements - first);
+    Slot& slot = slots_[next_];
+    next_ = (next_ + 1) % slots_.size();
+    slot.free->Synchronize();
+    CopyInParallel(slot.host->data(), static_cast<const std::byte*>(from.data()) + first * from_size,
+                   count * from_size);
+    std::byte* const target = static_cast<std::byte*>(to) + first * SizeOf(to_dtype);
+    const bool same = from.dtype() == to_dtype;
+    if (!same && slot.device == nullptr) CheckCuda(cudaMalloc(&slot.device, kSlotBytes), ordinal_, "cudaMalloc");
+    CheckCuda(cudaMemcpyAsync(same ? target : slot.device, slot.host->data(), count * from_size,
+                              cudaMemcpyHostToDevice, on_.stream),
+              ordinal_, "cudaMemcpyAsync");
+    if (!same) Convert(on_, slot.device, from.dtype(), target, to_dtype, static_cast<int64_t>(count));
+    slot.free->Record(on_.stream);
+  }
+}
+
+void Uploader::Finish() { CheckCuda(cudaStreamSynchronize(on_.stream), ordinal_, "copying weights"); }
+
+TokenBuffer::TokenBuffer(int ordinal) : ordinal_(ordinal), host_(ordinal, kMost * sizeof(int32_t)), copied_(ordinal) {
+  const CurrentDevice current(ordinal);
+  CheckCuda(cudaMalloc(&device_, kMost * sizeof(int32_t)), ordinal, "cudaMalloc");
+}
+
+TokenBuffer::~TokenBuffer() { (void)cudaFree(device_); }
+
+const int32_t* TokenBuffer::Send(std::span<const int32_t> tokens, cudaStream_t stream) {
+  CHECK_LE(tokens.size(), kMost);
+  copied_.Synchronize();  // of the call before, long past
+  std::memcpy(host_.data(), tokens.data(), tokens.size_bytes());
+  CheckCuda(cudaMemcpyAsync(device_, host_.data(), tokens.size_bytes(), cudaMemcpyHostToDevice, stream), ordinal_,
+            "cudaMemcpyAsync");
+  copied_.Record(stream);
+  return static_cast<const int32_t*>(device_);
+}
+
+}  // namespace runahead::cuda

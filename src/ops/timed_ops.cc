@@ -1,0 +1,93 @@
+#include "ops/timed_ops.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace runahead {
+namespace {
+
+/// Bytes of several tensors.
+template <typename... Views>
+double BytesOf(const Views&... views) {
+  return (static_cast<double>(views.bytes()) + ...);
+}
+
+/// Pairs of a query and a position that it sees.
+double VisiblePairsOf(int64_t position, int64_t queries, int64_t window) {
+  double pairs = 0;
+  for (int64_t own = position; own < position + queries; ++own) {
+    pairs += static_cast<double>(window > 0 ? std::min(own + 1, window) : own + 1);
+  }
+  return pairs;
+}
+
+}  // namespace
+
+std::vector<OpTime> TimedOps::Take(Stream& stream) {
+  stream.Synchronize();
+  std::vector<OpTime> times;
+  for (Call& call : calls_) {
+    call.time.ms = call.end->MillisecondsSince(*call.begin);
+    times.push_back(std::move(call.time));
+  }
+  calls_.clear();
+  return times;
+}
+
+void TimedOps::Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out, Stream& stream) {
+  Measure({"embed", 0, 0, 2 * BytesOf(out)}, stream, [&] { inner_.Embed(tokens, table, scale, out, stream); });
+}
+
+void TimedOps::Normalize(TensorView x, const Norm& norm, TensorView out, Stream& stream) {
+  Measure({"norm", 0, 0, BytesOf(x, out)}, stream, [&] { inner_.Normalize(x, norm, out, stream); });
+}
+
+void TimedOps::AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& stream) {
+  Measure({"add + norm", 0, 0, BytesOf(x, x, delta, out)}, stream,
+          [&] { inner_.AddNormalize(x, delta, norm, out, stream); });
+}
+
+void TimedOps::Add(TensorView x, TensorView delta, Stream& stream) {
+  Measure({"add", 0, 0, BytesOf(x, x, delta)}, stream, [&] { inner_.Add(x, delta, stream); });
+}
+
+void TimedOps::Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& stream) {
+  const auto weights = static_cast<double>(x.row_elements()) * static_cast<double>(y.row_elements());
+  Measure(
+      {fmt::format("matmul {} -> {}", x.row_elements(), y.row_elements()), 0,
+       2 * weights * static_cast<double>(x.rows()), BytesOf(x, y) + weights * static_cast<double>(SizeOf(x.dtype()))},
+      stream, [&] { inner_.Matmul(x, linear, first, count, y, stream); });
+}
+
+void TimedOps::PrepareQueries(TensorView q, const HeadSteps& steps, int64_t position, Stream& stream) {
+  Measure({"rope of queries", 0, 0, BytesOf(q, q)}, stream,
+          [&] { inner_.PrepareQueries(q, steps, position, stream); });
+}
+
+void TimedOps::AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& stream) {
+  Measure({"rope + append", 0, 0, 2 * BytesOf(k, v)}, stream, [&] { inner_.AppendKv(k, v, steps, rows, stream); });
+}
+
+void TimedOps::Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
+                         TensorView out, Stream& stream) {
+  const double flops = 4 * static_cast<double>(q.row_elements()) * VisiblePairsOf(position, q.rows(), options.window);
+  Measure({"attention", 0, flops, BytesOf(q, out, keys.k, keys.v)}, stream,
+          [&] { inner_.Attention(q, position, keys, options, out, stream); });
+}
+
+void TimedOps::GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) {
+  Measure({"gated activation", 0, 0, BytesOf(gate_up, out)}, stream,
+          [&] { inner_.GatedActivation(activation, gate_up, out, stream); });
+}
+
+void TimedOps::Activate(Activation activation, TensorView x, TensorView out, Stream& stream) {
+  Measure({"activation", 0, 0, BytesOf(x, out)}, stream, [&] { inner_.Activate(activation, x, out, stream); });
+}
+
+void TimedOps::Softcap(TensorView x, float cap, Stream& stream) {
+  Measure({"softcap", 0, 0, 2 * BytesOf(x)}, stream, [&] { inner_.Softcap(x, cap, stream); });
+}
+
+}  // namespace runahead

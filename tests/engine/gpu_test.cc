@@ -1,0 +1,135 @@
+// Whole models on a GPU compute what they compute in f32 on the CPU: logits, cache and greedy tokens, for every family.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "engine/engine_state.h"
+#include "engine/session_state.h"
+#include "tensor/cuda_device.h"
+
+namespace runahead {
+namespace {
+
+constexpr int kGreedyTokens = 4;
+
+std::vector<std::string> Goldens() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(RUNAHEAD_SOURCE_DIR "/tests/model/goldens")) {
+    names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::shared_ptr<EngineState> Load(const std::string& model, const std::string& devices, DType dtype) {
+  EngineOptions options;
+  options.devices = devices;
+  options.dtype = std::string(Name(dtype));
+  return LoadEngineState(std::filesystem::path(RUNAHEAD_SOURCE_DIR "/tests/model/goldens") / model, options);
+}
+
+/// What a prompt and a continuation with given tokens leave behind.
+struct Outcome {
+  std::vector<std::vector<float>> logits;  // of the prompt's last position, then of each token
+  std::vector<std::vector<float>> cache;   // K and V of each layer
+};
+
+/// `tokens`: the continuation; drawn greedily while it is empty.
+Outcome RunOnce(const std::shared_ptr<EngineState>& engine, std::span<const int32_t> prompt,
+                std::vector<int32_t>& tokens) {
+  SessionState session(engine, static_cast<int64_t>(prompt.size()) + kGreedyTokens);
+  session.Prefill(prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
+  Outcome outcome;
+  const bool draw = tokens.empty();
+  for (int i = 0; i <= kGreedyTokens; ++i) {
+    const std::span<const float> logits = session.logits();
+    outcome.logits.emplace_back(logits.begin(), logits.end());
+    if (i == kGreedyTokens) break;
+    if (draw) {
+      tokens.push_back(static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+    }
+    session.Append(tokens[static_cast<size_t>(i)]);
+  }
+  for (int layer = 0; layer < engine->decoder().spec().layers; ++layer) {
+    outcome.cache.push_back(session.CacheRows(layer, false));
+    outcome.cache.push_back(session.CacheRows(layer, true));
+  }
+  return outcome;
+}
+
+/// The root of the mean square of a - b over that of b; infinite where a is not a number.
+double Distance(std::span<const float> a, std::span<const float> b) {
+  double difference = 0;
+  double magnitude = 0;
+  for (size_t i = 0; i < b.size(); ++i) {
+    difference += (static_cast<double>(a[i]) - b[i]) * (static_cast<double>(a[i]) - b[i]);
+    magnitude += static_cast<double>(b[i]) * b[i];
+  }
+  return std::isnan(difference) ? INFINITY : std::sqrt(difference / std::max(magnitude, 1e-30));
+}
+
+class GpuModel : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (CudaDeviceCount() == 0) GTEST_SKIP() << "no NVIDIA GPU to test on";
+  }
+
+  /// About ten roundings in each layer add up as a random walk, weights and activations alike, and grow by what softmax
+  /// and activations make of them; ten times that is allowed.
+  static double Tolerance(DType dtype, int layers, int64_t hidden) {
+    constexpr double kMargin = 10;
+    const double roundings = std::sqrt(10.0 * layers);
+    const double sums = UnitRoundoff(DType::kF32) * std::sqrt(static_cast<double>(hidden));
+    return kMargin * roundings * (UnitRoundoff(dtype) + sums);
+  }
+};
+
+TEST_P(GpuModel, ComputesWhatTheCpuComputesInF32) {
+  const auto cpu = Load(GetParam(), "cpu", DType::kF32);
+  const DecoderSpec& spec = cpu->decoder().spec();
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    const auto gpu = Load(GetParam(), "cuda:0", dtype);
+    const double tolerance = Tolerance(dtype, spec.layers, spec.hidden);
+    for (const int64_t length : {1, 2, 17, 61, 200}) {
+      if (length + kGreedyTokens > spec.max_positions) continue;
+      SCOPED_TRACE(testing::Message() << Name(dtype) << ", " << length << " tokens");
+      std::mt19937 random(static_cast<unsigned>(length));
+      std::vector<int32_t> prompt(static_cast<size_t>(length));
+      for (int32_t& id : prompt) id = static_cast<int32_t>(random() % static_cast<uint64_t>(spec.vocab));
+      std::vector<int32_t> tokens;
+      const Outcome expected = RunOnce(cpu, prompt, tokens);
+      const Outcome actual = RunOnce(gpu, prompt, tokens);
+      for (size_t i = 0; i < expected.logits.size(); ++i) {
+        EXPECT_LE(Distance(actual.logits[i], expected.logits[i]), tolerance) << "logits after " << i << " tokens";
+      }
+      for (size_t i = 0; i < expected.cache.size(); ++i) {
+        EXPECT_LE(Distance(actual.cache[i], expected.cache[i]), tolerance)
+            << (i % 2 == 0 ? "keys" : "values") << " of layer " << i / 2;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, GpuModel, testing::ValuesIn(Goldens()), [](const auto& model) {
+  std::string name = model.param;
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
+  return name;
+});
+
+TEST(GpuEngine, RefusesWhatDoesNotFitWithTheNumbers) {
+  if (CudaDeviceCount() == 0) GTEST_SKIP() << "no NVIDIA GPU to test on";
+  const std::string absent = fmt::format("cuda:{}", CudaDeviceCount());
+  try {
+    Load(Goldens().front(), absent, DType::kBF16);
+    FAIL() << "a GPU beyond the last was used";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find(absent), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace runahead

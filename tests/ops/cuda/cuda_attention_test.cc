@@ -1,0 +1,189 @@
+// Attention on a GPU against the oracle: through cuDNN and through the split kernel, over the heads of all families.
+#include "ops/cuda/cudnn_attention.h"
+#include "tensor/cuda_stream.h"
+#include "tests/ops/cuda/cuda_testing.h"
+
+namespace runahead::testing {
+namespace {
+
+struct Case {
+  int64_t queries;
+  int64_t keys;
+  int64_t q_heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t window = 0;
+  float softcap = 0;
+  bool biased = false;
+};
+
+class CudaAttentionTest : public CudaOpsTest {
+ protected:
+  /// `beyond`: rows of the cache behind the last query; they hold NaN.
+  void Compare(const Case& c, DType dtype, int64_t gap = 0, int64_t beyond = 0) {
+    HostTensor q(dtype, {c.queries, c.q_heads, c.head_dim}, gap);
+    HostTensor k(dtype, {c.keys + beyond, c.kv_heads, c.head_dim});
+    HostTensor v = k;
+    HostTensor bias(DType::kF32, {c.q_heads, c.keys + beyond + 5});
+    q.Randomise(random);
+    Fill(k, c.keys);
+    Fill(v, c.keys);
+    bias.Randomise(random, 2);
+    Mirror gpu_q = Put(q);
+    Mirror gpu_k = Put(k);
+    Mirror gpu_v = Put(v);
+    Mirror gpu_bias = Put(bias);
+    const KvSpan keys{0, 0, c.keys + beyond, k.view(), v.view()};
+    const KvSpan gpu_keys{0, 0, c.keys + beyond, gpu_k.view(), gpu_v.view()};
+    AttentionOptions options;
+    options.scale = 2.0f / std::sqrt(static_cast<float>(c.head_dim));
+    options.window = c.window;
+    options.softcap = c.softcap;
+    AttentionOptions gpu_options = options;
+    if (c.biased) options.key_bias = bias.view();
+    if (c.biased) gpu_options.key_bias = gpu_bias.view();
+
+    const Shape shape{c.queries, c.q_heads, c.head_dim};
+    HostTensor expected(dtype, shape);
+    oracle->Attention(q.view(), c.keys - c.queries, keys, options, expected.view(), *stream);
+    // A score of unit normal operands times 2 / sqrt(head_dim) has norm 2; its rounding is a relative error of the
+    // weights, as is the rounding of the weights themselves (tests/ops/attention_test.cc).
+    const double score = SumTolerance(DType::kF32, c.head_dim, 4) * (1 + c.softcap);
+    double largest = 0;
+    for (int64_t i = 0; i < c.keys; ++i) {
+      for (int64_t j = 0; j < c.kv_heads * c.head_dim; ++j) largest = std::max(largest, std::abs(double{v.At(i, j)}));
+    }
+    const double weights = (4 * UnitRoundoff(dtype) + score) * largest;
+    for (const CausalWork causal : {CausalWork::kSkip, CausalWork::kDense}) {
+      if (causal == CausalWork::kDense && beyond > 0) continue;  // which reads what lies behind
+      HostTensor actual(dtype, shape, gap);
+      Mirror gpu_actual = Put(actual);
+      gpu_options.causal = causal;
+      gpu->Attention(gpu_q.view(), c.keys - c.queries, gpu_keys, gpu_options, gpu_actual.view(), *gpu_stream);
+      gpu_actual.Fetch();
+      ExpectNear(
+          actual, expected,
+          [&](int64_t i, int64_t j) { return 2 * UnitRoundoff(dtype) * std::abs(expected.At(i, j)) + weights; },
+          fmt::format("attention {} {}/{} heads {}/{} x {}, window {}, softcap {}, bias {}, gap {}, beyond {}{}",
+                      Name(dtype), c.queries, c.keys, c.q_heads, c.kv_heads, c.head_dim, c.window, c.softcap,
+                      c.biased, gap, beyond, causal == CausalWork::kDense ? ", dense" : ""));
+    }
+  }
+
+ private:
+  /// Unit normal numbers in the first `rows` rows; the rest stays NaN.
+  void Fill(HostTensor& tensor, int64_t rows) {
+    std::normal_distribution<float> normal;
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < tensor.columns(); ++j) tensor.Set(i, j, normal(random));
+    }
+  }
+};
+
+TEST_F(CudaAttentionTest, CudnnTakesWhatPromptsAreMadeOf) {
+  cuda::CudnnAttention cudnn(*gpu_device, 0);
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    for (const int64_t head_dim : {64, 80, 96, 128, 256}) {
+      for (const int64_t queries : {64, 77}) {
+        HostTensor q(dtype, {queries, 8, head_dim});
+        HostTensor k(dtype, {200, 2, head_dim});
+        Mirror gpu_q = Put(q);
+        Mirror gpu_k = Put(k);
+        Mirror gpu_out = Put(q);
+        EXPECT_TRUE(cudnn.Attend(gpu_q.view(), 200 - queries, {0, 0, 200, gpu_k.view(), gpu_k.view()}, {},
+                                 gpu_out.view(), {static_cast<CudaStream&>(*gpu_stream).handle(), false}))
+            << Name(dtype) << ", heads of " << head_dim << ", " << queries << " queries";
+      }
+    }
+  }
+  gpu_stream->Synchronize();
+}
+
+TEST_F(CudaAttentionTest, HeadSizesAndDTypes) {
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t head_dim : {8, 20, 32, 64, 72, 80, 96, 128, 256}) {
+      Compare({70, 70, 4, 2, head_dim}, dtype);
+      Compare({3, 131, 2, 2, head_dim}, dtype, 3);
+      Compare({40, 131, 2, 1, head_dim}, dtype, 8);
+      Compare({1, 131, 4, 1, head_dim}, dtype, 8);
+    }
+  }
+}
+
+TEST_F(CudaAttentionTest, Groupings) {
+  for (const DType dtype : kAllDTypes) {
+    for (const auto& [q_heads, kv_heads] : {std::pair<int64_t, int64_t>{1, 1}, {8, 8}, {8, 2}, {71, 1}, {12, 4}}) {
+      Compare({33, 90, q_heads, kv_heads, 64}, dtype);
+      Compare({1, 77, q_heads, kv_heads, 64}, dtype, 8);
+      Compare({5, 77, q_heads, kv_heads, 64}, dtype, 8);
+    }
+  }
+}
+
+TEST_F(CudaAttentionTest, ChunksOfAPrompt) {
+  for (const DType dtype : kAllDTypes) {
+    for (const auto& [queries, keys] : {std::pair<int64_t, int64_t>{1, 1},
+                                        {1, 2},
+                                        {1, 65},
+                                        {1, 400},
+                                        {1, 3000},
+                                        {2, 3},
+                                        {17, 17},
+                                        {63, 127},
+                                        {65, 129},
+                                        {200, 333}}) {
+      Compare({queries, keys, 6, 2, 32}, dtype);
+      Compare({queries, keys, 2, 2, 128}, dtype);
+    }
+  }
+}
+
+TEST_F(CudaAttentionTest, RowsBehindTheQueriesAreNotRead) {
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t queries : {1, 5, 40}) Compare({queries, 110, 4, 2, 64}, dtype, 0, 90);
+  }
+}
+
+TEST_F(CudaAttentionTest, WindowSoftcapAndKeyBias) {
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t window : {1, 5, 64, 100, 1000}) {
+      Compare({150, 280, 4, 2, 64, window}, dtype);
+      Compare({1, 280, 4, 2, 64, window}, dtype);
+      Compare({9, 280, 4, 2, 128, window}, dtype);
+    }
+    Compare({50, 100, 4, 2, 64, 0, 5.0f}, dtype);
+    Compare({2, 300, 4, 2, 80, 30, 5.0f}, dtype);
+    Compare({50, 100, 4, 2, 64, 0, 0, true}, dtype);
+    Compare({1, 700, 5, 1, 64, 0, 0, true}, dtype);
+  }
+}
+
+TEST_F(CudaAttentionTest, LargeScoresDoNotOverflow) {
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t queries : {1, 5, 40}) {
+      HostTensor q(dtype, {queries, 2, 64});
+      HostTensor k(dtype, {200, 1, 64});
+      HostTensor v(dtype, {200, 1, 64});
+      q.Randomise(random, 40);
+      k.Randomise(random);
+      v.Randomise(random);
+      Mirror gpu_q = Put(q);
+      Mirror gpu_k = Put(k);
+      Mirror gpu_v = Put(v);
+      HostTensor expected(dtype, {queries, 2, 64});
+      HostTensor actual = expected;
+      Mirror gpu_actual = Put(actual);
+      oracle->Attention(q.view(), 200 - queries, {0, 0, 200, k.view(), v.view()}, {}, expected.view(), *stream);
+      gpu->Attention(gpu_q.view(), 200 - queries, {0, 0, 200, gpu_k.view(), gpu_v.view()}, {}, gpu_actual.view(),
+                     *gpu_stream);
+      gpu_actual.Fetch();
+      // Scores of norm 320 put a rounding of 320 u sqrt(64) into the exponent.
+      const double allowed = (SumTolerance(DType::kF32, 64, 2 * 320) + 4 * UnitRoundoff(dtype)) * v.Largest();
+      ExpectNear(
+          actual, expected, [&](int64_t, int64_t) { return allowed; }, "large scores");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace runahead::testing

@@ -1,0 +1,96 @@
+// Matrix products on a GPU against the oracle: stacked parts, biases, mixed dtypes, odd sizes, one row.
+#include "tests/ops/cuda/cuda_testing.h"
+
+namespace runahead::testing {
+namespace {
+
+/// Unit normal operands: a product's norm is sqrt(terms).
+double Tolerance(DType compute, DType result, int64_t in_features, double expected) {
+  const double norm = std::sqrt(static_cast<double>(in_features) + 1);
+  // A bias joins in the result's dtype.
+  return SumTolerance(DType::kF32, in_features, norm) + UnitRoundoff(result) * (2 * std::abs(expected) + 8) +
+         (compute == DType::kF16 ? 0x1p-24 : 0.0);
+}
+
+class CudaMatmulTest : public CudaOpsTest {
+ protected:
+  /// `parts`: the rows of each part's matrices.
+  void Compare(DType compute, DType stored, DType result, int64_t rows, int64_t in_features,
+               const std::vector<std::vector<int64_t>>& parts, bool biased, int64_t gap, bool tuned = false) {
+    std::vector<HostTensor> hosts;
+    hosts.reserve(64);
+    std::vector<LinearPart> prepared;
+    for (const std::vector<int64_t>& part : parts) {
+      LinearPart& linear = prepared.emplace_back();
+      for (const int64_t n : part) {
+        linear.weights.push_back(hosts.emplace_back(stored, Shape{n, in_features}).Randomise(random).view());
+        if (biased) linear.biases.push_back(hosts.emplace_back(stored, Shape{n}).Randomise(random).view());
+      }
+    }
+    const auto fast = gpu->Prepare(prepared, compute);
+    const auto slow = oracle->Prepare(prepared, compute);
+    if (tuned) gpu->Tune(*fast, rows, result, *gpu_stream);
+    HostTensor x(compute, {rows, in_features}, gap);
+    x.Randomise(random);
+    Mirror gpu_x = Put(x);
+    for (int first = 0; first < fast->parts(); ++first) {
+      for (int count = 1; first + count <= fast->parts(); ++count) {
+        const int64_t out_features = fast->out_features(first, count);
+        HostTensor expected(result, {rows, out_features});
+        HostTensor actual(result, {rows, out_features}, gap);
+        Mirror gpu_actual = Put(actual);
+        oracle->Matmul(x.view(), *slow, first, count, expected.view(), *stream);
+        gpu->Matmul(gpu_x.view(), *fast, first, count, gpu_actual.view(), *gpu_stream);
+        gpu_actual.Fetch();
+        ExpectNear(
+            actual, expected,
+            [&](int64_t i, int64_t j) { return Tolerance(compute, result, in_features, expected.At(i, j)); },
+            fmt::format("matmul {} from {} to {}, {}x{}, parts {}+{}, gap {}", Name(compute), Name(stored),
+                        Name(result), rows, in_features, first, count, gap));
+      }
+    }
+  }
+};
+
+TEST_F(CudaMatmulTest, DTypesPartsAndBiases) {
+  for (const DType compute : kAllDTypes) {
+    for (const DType stored : kAllDTypes) {
+      for (const bool biased : {false, true}) {
+        for (const int64_t rows : {1, 2, 37}) {
+          Compare(compute, stored, compute, rows, 192, {{96}, {32, 32}}, biased, 8);
+          Compare(compute, stored, DType::kF32, rows, 192, {{40}}, biased, 0);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(CudaMatmulTest, OddSizes) {
+  for (const DType compute : kAllDTypes) {
+    for (const int64_t rows : {1, 3, 130}) {
+      Compare(compute, compute, compute, rows, 5, {{7}}, true, 3);
+      Compare(compute, compute, compute, rows, 77, {{51}, {13, 1}}, false, 1);
+      Compare(compute, compute, DType::kF32, rows, 130, {{1}, {2}}, false, 3);
+    }
+  }
+}
+
+TEST_F(CudaMatmulTest, WidthsOfRealModels) {
+  for (const DType compute : {DType::kBF16, DType::kF16}) {
+    for (const int64_t rows : {1, 5}) {
+      Compare(compute, compute, compute, rows, 4096, {{256}, {64, 64}}, false, 0);
+      Compare(compute, compute, compute, rows, 11008, {{128}}, false, 0);
+      Compare(compute, compute, DType::kF32, rows, 4544, {{333}}, false, 0);
+    }
+  }
+}
+
+TEST_F(CudaMatmulTest, TunedAlgorithmsComputeTheSame) {
+  for (const DType compute : kAllDTypes) {
+    Compare(compute, compute, compute, 256, 256, {{320}}, false, 0, true);
+    Compare(compute, compute, compute, 200, 256, {{320}}, true, 0, true);
+  }
+}
+
+}  // namespace
+}  // namespace runahead::testing
