@@ -40,7 +40,8 @@ class Bench {
  public:
   Bench(int ranks, int threads, DType compute) {
     for (int i = 0; i < ranks; ++i) {
-      ranks_.push_back(std::make_unique<Rank>(i, threads, ProcessorsOf(i, std::vector<int>(static_cast<size_t>(ranks), threads))));
+      ranks_.push_back(
+          std::make_unique<Rank>(i, threads, ProcessorsOf(i, std::vector<int>(static_cast<size_t>(ranks), threads))));
     }
     ranks_.front()
         ->Post([&] {

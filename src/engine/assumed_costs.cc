@@ -4,7 +4,8 @@ namespace runahead {
 
 ClusterCosts AssumedCpuCosts(const WorkShape& shape, std::span<const CpuRankShare> ranks) {
   constexpr double kFlopsOfThread = 1.5e11;
-  // Matmul FLOP/s over attention FLOP/s on CPUs, as `runahead bench` measures both; partitions are not sensitive to it.
+  // Matmul FLOP/s over attention FLOP/s on CPUs, as `runahead bench` measures both; partitions are not sensitive to
+  // it.
   constexpr double kAttentionSlowdown = 3;
   constexpr double kMemoryBytes = 1e10;
   constexpr LinkCost kCopies{3e-5, 5e9, 2e-6, Mover::kThread};

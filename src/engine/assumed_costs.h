@@ -13,9 +13,9 @@ struct CpuRankShare {
   double slowdown = 1;  // EngineOptions::slowdown_of_rank
 };
 
-/// Linear (matmuls) and quadratic (attention) costs from the model's sizes, and copies by the ranks' threads, at rates
-/// that a processor with wide vectors reaches. Their ratios, which partitions follow from, hold on others too; their
-/// sums are nobody's.
+/// Linear (matmuls) and quadratic (attention) costs from the model's sizes, and copies by the ranks' threads, at
+/// rates that a processor with wide vectors reaches. Their ratios, which partitions follow from, hold on others too;
+/// their sums are nobody's.
 ClusterCosts AssumedCpuCosts(const WorkShape& shape, std::span<const CpuRankShare> ranks);
 
 }  // namespace runahead

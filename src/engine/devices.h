@@ -12,8 +12,8 @@ namespace runahead {
 /// to 256.
 int ParseCpuRanks(std::string_view text);
 
-/// The processors that rank `index` of as many ranks as `threads` has entries is bound to: as many of its own as it has
-/// threads while there are enough for all, otherwise none in particular.
+/// The processors that rank `index` of as many ranks as `threads` has entries is bound to: as many of its own as it
+/// has threads while there are enough for all, otherwise none in particular.
 std::vector<int> ProcessorsOf(int index, const std::vector<int>& threads);
 
 /// What a model with such weights computes in unless told otherwise: bf16 where this processor multiplies it

@@ -47,8 +47,8 @@ double ParseFraction(std::string_view text, std::string_view whole) {
   double fraction = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), fraction);
   if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(fraction) || fraction <= 0) {
-    throw ConfigError(
-        fmt::format("partition: expected even, searched, predicted, auto or positive fractions like 5,4,3, got '{}'", whole));
+    throw ConfigError(fmt::format(
+        "partition: expected even, searched, predicted, auto or positive fractions like 5,4,3, got '{}'", whole));
   }
   return fraction;
 }

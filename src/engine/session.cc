@@ -109,12 +109,9 @@ void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOption
         job.prompt = tokens;
         job.strategy = options.strategy;
         job.topology = TopologyOf(plan);
-        job.exchange = {index,
-                        &partition,
-                        &*caches_[static_cast<size_t>(rank.index())],
-                        &fabric,
-                        engine_->timeout(),
-                        options.record_timeline ? &timelines[static_cast<size_t>(index)] : nullptr};
+        job.exchange = {
+            index,   &partition,         &*caches_[static_cast<size_t>(rank.index())],
+            &fabric, engine_->timeout(), options.record_timeline ? &timelines[static_cast<size_t>(index)] : nullptr};
         job.decoder = &engine_->decoder();
         job.rope = &rope;
         job.workspace = &rank.WorkspaceFor(engine_->decoder(), partition.rows(index));

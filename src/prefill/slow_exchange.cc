@@ -32,7 +32,8 @@ class SlowExchange final : public PrefillExchange {
  private:
   void Spin() {
     const auto computed = Clock::now();
-    const auto end = stretch_begin_ + std::chrono::duration_cast<Clock::duration>((computed - stretch_begin_) * slowdown_);
+    const auto end =
+        stretch_begin_ + std::chrono::duration_cast<Clock::duration>((computed - stretch_begin_) * slowdown_);
     while (Clock::now() < end) {
     }
   }
