@@ -34,7 +34,11 @@ RankCounters CountCompute(const WorkShape& shape, Scheme scheme, const Partition
 
 /// Rows that travel from one rank to another in all layers.
 int64_t RowsInAllLayers(const WorkShape& shape, Scheme scheme, const Partition& partition, int from, int to) {
-  if (shape.windows.empty()) return shape.layers * HandOver(shape, scheme, partition, 0, from, to).rows();
+  const int last = shape.layers - 1;
+  if (shape.windows.empty()) {  // all layers but the last are alike
+    return last * HandOver(shape, scheme, partition, 0, from, to).rows() +
+           HandOver(shape, scheme, partition, last, from, to).rows();
+  }
   int64_t rows = 0;
   for (int layer = 0; layer < shape.layers; ++layer) {
     rows += HandOver(shape, scheme, partition, layer, from, to).rows();
