@@ -54,7 +54,8 @@ class Bench {
     const int ranks = static_cast<int>(devices.size());
     for (int i = 0; i < ranks; ++i) {
       const RankDevice& device = devices[static_cast<size_t>(i)];
-      const std::vector<int> processors = device.gpu ? std::vector<int>() : ProcessorsOf(i, std::vector<int>(static_cast<size_t>(ranks), threads));
+      const std::vector<int> processors =
+          device.gpu ? std::vector<int>() : ProcessorsOf(i, std::vector<int>(static_cast<size_t>(ranks), threads));
       ranks_.push_back(std::make_unique<Rank>(i, device, threads, processors));
     }
     for (const auto& rank : ranks_) {

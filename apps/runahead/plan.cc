@@ -76,7 +76,8 @@ int Run(const Flags& flags) {
   if (!flags.model.empty()) cluster.model = flags.model;
   if (!flags.contexts.empty()) cluster.contexts = ParseIntegers("--contexts", flags.contexts, 1, int64_t{1} << 32);
   const std::optional<DType> dtype = ParseDType(cluster.dtype);
-  if (!dtype) throw ConfigError(fmt::format("{}: dtype: expected f32, bf16 or f16, got '{}'", cluster.origin, cluster.dtype));
+  if (!dtype)
+    throw ConfigError(fmt::format("{}: dtype: expected f32, bf16 or f16, got '{}'", cluster.origin, cluster.dtype));
   const WorkShape shape = ShapeOfModel(cluster.model, *dtype);
   const ClusterCosts costs = cluster.CostsFor(shape, std::filesystem::path(flags.file).parent_path());
 
@@ -109,7 +110,8 @@ int Run(const Flags& flags) {
 
 Action AddPlan(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
-  auto* file = command.add_option("CLUSTER", flags->file, "A description of a cluster (TOML)")->type_name("FILE.toml");
+  auto* file =
+      command.add_option("CLUSTER", flags->file, "A description of a cluster (TOML)")->type_name("FILE.toml");
   auto* preset = command.add_option("--preset", flags->preset, "A cluster that is known by name [8xh100-nvlink]")
                      ->type_name("NAME")
                      ->excludes(file);

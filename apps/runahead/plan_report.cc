@@ -43,13 +43,11 @@ std::string MainTable(const PlanTable& table) {
   std::vector<std::vector<std::string>> cells;
   for (const PlanRow& row : table.rows) {
     const PlannedScheme& best = row.schemes[row.best];
-    std::vector<std::string> line = {report::Grouped(row.context),
-                                     std::to_string(row.members.size()),
-                                     std::string(Name(best.scheme)),
-                                     report::Milliseconds(best.ttft_s * kMsPerSecond),
-                                     fmt::format("{:.2f}x", row.SpeedUp()),
-                                     fmt::format("{:.0f} %", 100 * row.Efficiency()),
-                                     report::Bytes(best.busiest_bytes)};
+    std::vector<std::string> line = {
+        report::Grouped(row.context),          std::to_string(row.members.size()),
+        std::string(Name(best.scheme)),        report::Milliseconds(best.ttft_s * kMsPerSecond),
+        fmt::format("{:.2f}x", row.SpeedUp()), fmt::format("{:.0f} %", 100 * row.Efficiency()),
+        report::Bytes(best.busiest_bytes)};
     for (const Scheme scheme : kSchemes) {
       if (scheme != Scheme::kSingle) line.push_back(TimeOf(row, scheme));
     }
@@ -76,10 +74,10 @@ std::string CounterTables(const PlanTable& table) {
                        fmt::format("{:.4g}", counters.linear_flops), fmt::format("{:.4g}", counters.attention_flops),
                        report::Bytes(counters.sent_bytes), report::Bytes(counters.received_bytes)});
     }
-    text += fmt::format(
-        "\n{}, {} tokens on {} ranks: {} dot products on the busiest rank, {} entries of K and V moved\n",
-        Name(counted.scheme), report::Grouped(counted.context), counted.ranks.size(), report::Grouped(busiest),
-        report::Grouped(entries));
+    text +=
+        fmt::format("\n{}, {} tokens on {} ranks: {} dot products on the busiest rank, {} entries of K and V moved\n",
+                    Name(counted.scheme), report::Grouped(counted.context), counted.ranks.size(),
+                    report::Grouped(busiest), report::Grouped(entries));
     text += report::FormatTable({{"rank"},
                                  {"tokens"},
                                  {"dot products"},
@@ -90,7 +88,8 @@ std::string CounterTables(const PlanTable& table) {
                                  {"received"}},
                                 cells);
   }
-  if (!text.empty()) text += "Dot products and entries are those of one head in one layer; the rest is the whole phase.\n";
+  if (!text.empty())
+    text += "Dot products and entries are those of one head in one layer; the rest is the whole phase.\n";
   return text;
 }
 
@@ -168,8 +167,8 @@ std::string TimelineOf(const PlanTable& table, const Simulation& played) {
 }
 
 std::string ToSvg(const PlanTable& table, const Simulation& played) {
-  report::LineChart chart{fmt::format("{} on {}: speed-up of the best strategy", table.model, table.cluster), "ranks",
-                          "speed-up", {}};
+  report::LineChart chart{
+      fmt::format("{} on {}: speed-up of the best strategy", table.model, table.cluster), "ranks", "speed-up", {}};
   for (const PlanRow& row : table.rows) {
     const std::string name = report::Grouped(row.context) + " tokens";
     if (chart.series.empty() || chart.series.back().name != name) chart.series.push_back({name, {}});

@@ -43,7 +43,8 @@ PlanRow MakeRow(const WorkShape& shape, const ClusterCosts& costs, int64_t conte
   const ClusterCosts used = costs.Select(row.members);
   for (const Scheme scheme : kSchemes) {
     if ((scheme == Scheme::kSingle) != (count == 1)) continue;
-    const Partition cuts = count == 1 ? EvenPartition(context, 1) : PartitionOf(partition, shape, used, scheme, context);
+    const Partition cuts =
+        count == 1 ? EvenPartition(context, 1) : PartitionOf(partition, shape, used, scheme, context);
     const Simulation simulation = Simulate(shape, used, scheme, cuts);
     row.schemes.push_back({scheme, cuts, simulation.ttft_s, simulation.busiest_bytes});
     if (simulation.ttft_s < row.schemes[row.best].ttft_s) row.best = row.schemes.size() - 1;
@@ -58,7 +59,7 @@ void NameLeftOut(const ClusterCosts& costs, const std::vector<PlanRow>& rows, Pl
   const PlanRow* faster = nullptr;
   for (const PlanRow& other : rows) {
     const bool smaller = other.context == row.context && other.members.size() < row.members.size();
-    if (smaller && other.BestSeconds() * (1 - kPlannerNoise) <= row.BestSeconds() &&
+    if (smaller && other.BestSeconds() <= row.BestSeconds() &&
         (faster == nullptr || other.BestSeconds() < faster->BestSeconds())) {
       faster = &other;
     }

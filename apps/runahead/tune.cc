@@ -49,8 +49,8 @@ std::string Describe(const CostProfile& profile) {
       const RowCost& most = costs.devices[rank].knots.back();
       rows.push_back({std::to_string(active), std::to_string(rank), report::Grouped(most.rows),
                       fmt::format("{:.2f} us", 1e6 * most.layer_s / static_cast<double>(most.rows)),
-                      fmt::format("{:.2f} ns", 1e9 * most.pair_s),
-                      fmt::format("{:.1f} us", 1e6 * costs.start_s), costs.devices[rank].name});
+                      fmt::format("{:.2f} ns", 1e9 * most.pair_s), fmt::format("{:.1f} us", 1e6 * costs.start_s),
+                      costs.devices[rank].name});
     }
   }
   std::string text = report::FormatTable({{"ranks at work"},
@@ -93,8 +93,10 @@ void SearchAndStore(const Engine& engine, const DecoderSpec& spec, const Flags& 
   {
     Progress progress("searching partitions");
     double steps = 0;
-    const double about = 30.0 * static_cast<double>(plan.contexts.size() * plan.ranks.size() * plan.topologies.size());
-    reports = SearchPartitions(engine, spec, plan, [&](int64_t, int) { progress.Show(std::min(1.0, ++steps / about)); });
+    const double about =
+        30.0 * static_cast<double>(plan.contexts.size() * plan.ranks.size() * plan.topologies.size());
+    reports =
+        SearchPartitions(engine, spec, plan, [&](int64_t, int) { progress.Show(std::min(1.0, ++steps / about)); });
   }
   Tuned tuned = engine.state()->planner().tuned();
   const ProfileKey& key = engine.state()->planner().key();
@@ -161,7 +163,8 @@ Action AddTune(CLI::App& command) {
   AddEngineFlags(command, flags->engine);
   command.add_flag("--profile", flags->profile, "Measure the cost profile and store it");
   command.add_flag("--search", flags->search, "Search for the best partitions on the ranks and store their table");
-  command.add_flag("--check", flags->check, "Print predicted against measured TTFT [without any: --profile --search]");
+  command.add_flag("--check", flags->check,
+                   "Print predicted against measured TTFT [without any: --profile --search]");
   const auto list = [&](const char* flag, std::string& value, const char* help) {
     command.add_option(flag, value, fmt::format("{} [{}]", help, value.empty() ? "2 to all" : value))
         ->type_name("A,B,C");

@@ -16,10 +16,10 @@ struct SearchPlan {
   std::vector<int64_t> contexts;
   std::vector<int64_t> ranks;
   std::vector<Topology> topologies;
-  int repeats = 3;        // timed runs of a candidate; the median counts
-  int finalists = 4;      // of each search, timed once more in turn
-  int64_t finest = 128;   // the last level's step is the prompt divided by this
-  uint64_t seed = 0;      // of the prompts' random ids
+  int repeats = 3;       // timed runs of a candidate; the median counts
+  int finalists = 4;     // of each search, timed once more in turn
+  int64_t finest = 128;  // the last level's step is the prompt divided by this
+  uint64_t seed = 0;     // of the prompts' random ids
 };
 
 /// One finished search.
@@ -29,9 +29,9 @@ struct SearchReport {
   int evaluations = 0;
 };
 
-/// KVR-S with measured TTFT, for each context, number of ranks and topology; one rank is timed too. The finalists of a
-/// search, and the direct solve, are timed once more in turn, so that a lucky moment wins nothing. `on_step` is told
-/// the context and the candidates timed so far.
+/// KVR-S with measured TTFT, for each context, number of ranks and topology; one rank is timed too. The finalists of
+/// a search, and the direct solve, are timed once more in turn, so that a lucky moment wins nothing. `on_step` is
+/// told the context and the candidates timed so far.
 std::vector<SearchReport> SearchPartitions(const Engine& engine, const DecoderSpec& spec, const SearchPlan& plan,
                                            const std::function<void(int64_t, int)>& on_step);
 

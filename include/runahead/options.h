@@ -17,8 +17,8 @@ enum class Strategy : unsigned char { kSingle, kRunahead, kTspDense, kTspCausal 
 enum class Topology : unsigned char { kChain, kDirect };
 
 /// Where the prompt is cut: kEven (KVR-E); kSearched (KVR-S) and kPredicted (KVR-P), from the table that `runahead
-/// tune --search` measured; kAuto, by what is known best: the table, the cost profile of `runahead tune --profile`, or
-/// a cost model of the model's sizes alone; kManual (given fractions).
+/// tune --search` measured; kAuto, by what is known best: the table, the cost profile of `runahead tune --profile`,
+/// or a cost model of the model's sizes alone; kManual (given fractions).
 enum class PartitionKind : unsigned char { kEven, kSearched, kPredicted, kAuto, kManual };
 
 std::string_view Name(Strategy strategy);   // "single", "runahead", "tsp", "tsp-causal"

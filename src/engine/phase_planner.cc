@@ -131,7 +131,8 @@ std::optional<PhasePlan> PhasePlanner::BestOfTable(int64_t tokens, const Prefill
       if (!entry) continue;
       knows_several = knows_several || count > 1;
       times += fmt::format("{}{}: {:.4g} ms", times.empty() ? "" : ", ", count, entry->ttft_s * 1e3);
-      if (!best || entry->ttft_s < best->ttft_s * (1 - kPlannerNoise)) best = entry;
+      const bool more_ranks = best && best->partition.ranks() < count;
+      if (!best || entry->ttft_s < best->ttft_s * (more_ranks ? 1 - kPlannerNoise : 1)) best = entry;
     }
   }
   if (!best || !knows_several) return std::nullopt;

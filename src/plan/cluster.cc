@@ -43,8 +43,8 @@ double Share(const JsonObject& object, const char* key, double otherwise) {
 
 ClusterDevice DeviceFrom(const JsonObject& object) {
   constexpr double kUsualEfficiency = 0.7;
-  RefuseOthers(object, {"name", "count", "host", "own_hosts", "tflops", "efficiency", "attention_efficiency", "memory_gbs",
-                        "layer_overhead_us", "profile", "profile_rank", "slowdown"});
+  RefuseOthers(object, {"name", "count", "host", "own_hosts", "tflops", "efficiency", "attention_efficiency",
+                        "memory_gbs", "layer_overhead_us", "profile", "profile_rank", "slowdown"});
   ClusterDevice device;
   device.rates.name = object.String("name");
   device.slowdown = NumberOr(object, "slowdown", 1, 1);

@@ -29,13 +29,13 @@ struct Cluster {
   std::vector<ClusterDevice> devices;
   LinkTable links;
 
-  /// What `shape` costs on it. Reads the profiles, from paths relative to `folder`. Throws IoError for one that cannot
-  /// be read and ConfigError for one that was measured for another model, dtype, or fewer ranks.
+  /// What `shape` costs on it. Reads the profiles, from paths relative to `folder`. Throws IoError for one that
+  /// cannot be read and ConfigError for one that was measured for another model, dtype, or fewer ranks.
   [[nodiscard]] ClusterCosts CostsFor(const WorkShape& shape, const std::filesystem::path& folder) const;
 };
 
-/// Reads a description; README.md and the presets show the format. Throws ConfigError naming `origin`, the key and the
-/// value for what is missing, misspelt, of another type or out of range.
+/// Reads a description; README.md and the presets show the format. Throws ConfigError naming `origin`, the key and
+/// the value for what is missing, misspelt, of another type or out of range.
 Cluster ParseCluster(std::string_view text, const std::string& origin);
 
 /// A described machine that many people have.

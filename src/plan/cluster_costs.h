@@ -35,10 +35,10 @@ struct DeviceCost {
 /// What a device is said to reach.
 struct DeviceRates {
   std::string name;
-  double flops = 0;                  // FLOP/s that its matmuls reach
-  double attention_flops = 0;        // FLOP/s that its attention reaches
-  double memory_bytes_per_s = 0;     // weights are read at least once a layer; 0: as fast as they are needed
-  double layer_overhead_s = 0;       // of each layer, whatever its size
+  double flops = 0;               // FLOP/s that its matmuls reach
+  double attention_flops = 0;     // FLOP/s that its attention reaches
+  double memory_bytes_per_s = 0;  // weights are read at least once a layer; 0: as fast as they are needed
+  double layer_overhead_s = 0;    // of each layer, whatever its size
 };
 
 /// Costs that follow from rates: each step takes its arithmetic or its weights' reading, whichever is longer.
@@ -96,9 +96,9 @@ class LinkTable {
 
   int ranks_ = 0;
   Sharing sharing_ = Sharing::kPairs;
-  std::vector<LinkCost> costs_;     // the distinct ones
-  std::vector<uint32_t> index_;     // [from][to] into costs_; empty: all are costs_[0]
-  std::vector<int> host_of_rank_;   // empty: one host
+  std::vector<LinkCost> costs_;    // the distinct ones
+  std::vector<uint32_t> index_;    // [from][to] into costs_; empty: all are costs_[0]
+  std::vector<int> host_of_rank_;  // empty: one host
 };
 
 /// A group of ranks as the simulator sees it.

@@ -101,7 +101,8 @@ std::string ToJson(const CostProfile& profile) {
                         {"devices", std::move(devices)},
                         {"links", ToJson(costs.links)}});
   }
-  return Json{{"version", kVersion}, {"key", KeyToJson(profile.key)}, {"measured", std::move(measured)}}.dump(1) + "\n";
+  return Json{{"version", kVersion}, {"key", KeyToJson(profile.key)}, {"measured", std::move(measured)}}.dump(1) +
+         "\n";
 }
 
 CostProfile ParseCostProfile(std::string_view text, const std::string& origin) {

@@ -75,7 +75,8 @@ std::string ToJson(const PartitionTable& table) {
                        {"cuts", entry.partition.cuts()},
                        {"ttft_ms", entry.ttft_s * kMsPerSecond}});
   }
-  return Json{{"version", kVersion}, {"key", KeyToJson(table.key)}, {"partitions", std::move(entries)}}.dump(1) + "\n";
+  return Json{{"version", kVersion}, {"key", KeyToJson(table.key)}, {"partitions", std::move(entries)}}.dump(1) +
+         "\n";
 }
 
 PartitionTable ParsePartitionTable(std::string_view text, const std::string& origin) {
@@ -88,15 +89,15 @@ PartitionTable ParsePartitionTable(std::string_view text, const std::string& ori
     const std::optional<Scheme> scheme = ParseScheme(object.String("scheme"));
     if (!scheme) object.Refuse("scheme", "expected single, runahead chain or runahead direct");
     const Json& cuts = object.At("cuts");
-    const bool integers =
-        cuts.is_array() && std::all_of(cuts.begin(), cuts.end(), [](const Json& cut) { return cut.is_number_integer(); });
+    const bool integers = cuts.is_array() && std::all_of(cuts.begin(), cuts.end(),
+                                                         [](const Json& cut) { return cut.is_number_integer(); });
     if (!integers) object.Refuse("cuts", "expected a list of integers");
     const auto values = cuts.get<std::vector<int64_t>>();
     const bool increases = std::adjacent_find(values.begin(), values.end(), std::greater_equal<>()) == values.end();
     if (values.size() < 2 || values.size() > static_cast<size_t>(table.key.ranks()) + 1 || values.front() != 0 ||
         !increases) {
-      object.Refuse("cuts", fmt::format("expected cut points that increase from 0, for at most {} ranks",
-                                        table.key.ranks()));
+      object.Refuse("cuts",
+                    fmt::format("expected cut points that increase from 0, for at most {} ranks", table.key.ranks()));
     }
     table.Put({*scheme, Partition(values), NumberAtLeast(object, "ttft_ms", 0) / kMsPerSecond});
   }

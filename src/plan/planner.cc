@@ -71,7 +71,7 @@ PhasePlan ChoosePlan(const WorkShape& shape, const CostsWhileActive& costs, cons
     std::optional<PhasePlan> fastest;
     for (const Scheme scheme : SchemesToTry(request, count)) {
       const SearchResult found = SolvePartition(shape, used, scheme, request.tokens, /*most_events=*/0);
-      if (fastest && !(found.cost < fastest->predicted_s * (1 - kPlannerNoise))) continue;
+      if (fastest && !(found.cost < fastest->predicted_s)) continue;
       fastest = PhasePlan{members, scheme, found.partition, found.cost, ""};
     }
     fastest_of_count.push_back(*fastest);

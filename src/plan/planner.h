@@ -36,8 +36,8 @@ struct PlanRequest {
   int64_t events_per_second = 50'000;
 };
 
-/// A rank more, or another topology, must make a plan faster by this share: what predictions differ by for no reason.
-inline constexpr double kPlannerNoise = 0.02;
+/// Ranks more must make a plan faster by this share: what predictions differ by for no reason.
+inline constexpr double kPlannerNoise = 0.05;
 
 /// The `count` ranks that take the least time over an equal share of `tokens`, in their own order.
 std::vector<int> FastestRanks(const WorkShape& shape, const ClusterCosts& costs, int count, int64_t tokens);

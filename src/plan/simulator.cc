@@ -127,9 +127,13 @@ class Phase {
   void CountMissing() {
     for (int rank = 0; rank < ranks_; ++rank) {
       for (int i = 0; i < SourceCount(rank); ++i) {
+        const int from = Source(rank, i);
+        const int last = shape_.layers - 1;
+        const bool alike = shape_.windows.empty();  // all layers but the last
+        const bool first_moves = BytesBetween(from, rank, 0) > 0;
         for (int layer = 0; layer < shape_.layers; ++layer) {
-          const bool usual = shape_.windows.empty() && layer + 1 < shape_.layers;  // then every source sends
-          if (usual || BytesBetween(Source(rank, i), rank, layer) > 0) ++missing_[Slot(rank, layer)];
+          const bool known = alike && layer < last;
+          if (known ? first_moves : BytesBetween(from, rank, layer) > 0) ++missing_[Slot(rank, layer)];
         }
       }
     }

@@ -27,9 +27,9 @@ enum class KeepTimeline : bool { kNo, kYes };
 /// The prompt phase of `partition` on the ranks of `costs`, which are as many. Each rank computes up to the exchange
 /// of a layer, posts the layer's receives and sends in the order of src/prefill/exchanges.cc, waits for its rows and
 /// goes on. A transfer by an engine starts when its rows are written and the link is free, first come, first
-/// served (where it leaves through one port and arrives through another, each of them in turn); one by a thread is made by whichever side posts last, and takes its time. Deterministic: equal times
-/// are ordered by rank. Takes a fraction of a microsecond per event and memory for ranks x layers (x ranks where
-/// every pair has a link).
+/// served (where it leaves through one port and arrives through another, each of them in turn); one by a thread is
+/// made by whichever side posts last, and takes its time. Deterministic: equal times are ordered by rank. Takes a
+/// fraction of a microsecond per event and memory for ranks x layers (x ranks where every pair has a link).
 Simulation Simulate(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, const Partition& partition,
                     KeepTimeline keep = KeepTimeline::kNo);
 

@@ -29,7 +29,8 @@ std::string Tooltip(const TimelineEvent& event) {
   const double ms = event.end_ms - event.begin_ms;
   std::string text = fmt::format("rank {}, layer {}: {} {} (from {})", event.rank, event.layer, Name(event.activity),
                                  Milliseconds(ms), Milliseconds(event.begin_ms));
-  if (event.peer >= 0) text += fmt::format(" {} rank {}", event.activity == Activity::kSend ? "to" : "from", event.peer);
+  if (event.peer >= 0)
+    text += fmt::format(" {} rank {}", event.activity == Activity::kSend ? "to" : "from", event.peer);
   if (event.bytes == 0) return text;
   text += ", " + Bytes(event.bytes);
   if (event.activity == Activity::kWait) return text;

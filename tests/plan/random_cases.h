@@ -24,7 +24,9 @@ inline WorkShape SmallShape() {
 }
 
 inline WorkShape RandomShape(std::mt19937& random) {
-  const auto draw = [&](int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random); };
+  const auto draw = [&](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+  };
   WorkShape shape;
   shape.layers = static_cast<int>(draw(1, 5));
   shape.hidden = draw(1, 64);
@@ -45,7 +47,8 @@ inline WorkShape RandomShape(std::mt19937& random) {
 
 inline Partition RandomPartition(std::mt19937& random, int ranks) {
   std::set<int64_t> cuts{0};
-  while (cuts.size() <= static_cast<size_t>(ranks)) cuts.insert(std::uniform_int_distribution<int64_t>(1, 300)(random));
+  while (cuts.size() <= static_cast<size_t>(ranks))
+    cuts.insert(std::uniform_int_distribution<int64_t>(1, 300)(random));
   return Partition({cuts.begin(), cuts.end()});
 }
 

@@ -28,8 +28,8 @@ double Before(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, 
 
 double Finish(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, const Partition& partition) {
   const int64_t tokens = partition.tokens();
-  const auto pairs = scheme == Scheme::kTspDense ? tokens
-                                                 : CausalPairs(tokens - 1, tokens, shape.window(shape.layers - 1));
+  const auto pairs =
+      scheme == Scheme::kTspDense ? tokens : CausalPairs(tokens - 1, tokens, shape.window(shape.layers - 1));
   const DeviceCost& last = costs.devices.back();
   return last.finish_s + last.finish_pair_s * static_cast<double>(pairs);
 }
@@ -58,8 +58,8 @@ double ReferenceWithEngines(const WorkShape& shape, const ClusterCosts& costs, S
         const double bytes = Bytes(shape, scheme, partition, layer, from, rank);
         if (bytes == 0) continue;
         // The chain passes on what arrived; the others send their own rows at once.
-        const double written = scheme == Scheme::kRunaheadChain ? goes_on[static_cast<size_t>(from)]
-                                                                : ready[static_cast<size_t>(from)];
+        const double written =
+            scheme == Scheme::kRunaheadChain ? goes_on[static_cast<size_t>(from)] : ready[static_cast<size_t>(from)];
         const LinkCost& link = costs.links.Between(from, rank);
         double& free = link_free[{from, rank}];
         free = std::max(free, written) + link.setup_s + bytes / link.bytes_per_s;
@@ -205,7 +205,8 @@ TEST(Simulator, OnOneRankAddsUpTheStretches) {
   EXPECT_NEAR(Simulate(shape, costs, Scheme::kSingle, whole).ttft_s, expected, 1e-9 * expected);
 }
 
-// Far more ranks than anyone has: equal ranks that only compute finish an even, attention-free phase at the same time.
+// Far more ranks than anyone has: equal ranks that only compute finish an even, attention-free phase at the same
+// time.
 TEST(Simulator, TakesAThousandRanksOfEightyLayers) {
   constexpr int kRanks = 1024;
   WorkShape shape = SmallShape();
@@ -217,8 +218,8 @@ TEST(Simulator, TakesAThousandRanksOfEightyLayers) {
   costs.links = LinkTable(kRanks, {0, 1e30, 0, Mover::kEngine}, Sharing::kPorts);
   const Partition even = EvenPartition(kRanks * 4, kRanks);
   const Simulation simulation = Simulate(shape, costs, Scheme::kRunaheadChain, even);
-  const double skipped = 4 * static_cast<double>(shape.q_features()) /
-                         static_cast<double>(shape.q_features() + 2 * shape.kv_features());
+  const double skipped =
+      4 * static_cast<double>(shape.q_features()) / static_cast<double>(shape.q_features() + 2 * shape.kv_features());
   EXPECT_NEAR(simulation.ttft_s, 80 * 4 - skipped, 1e-6);
   EXPECT_GE(simulation.events, int64_t{kRanks} * 80);
   EXPECT_EQ(Simulate(shape, costs, Scheme::kRunaheadChain, even).ttft_s, simulation.ttft_s);

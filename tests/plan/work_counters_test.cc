@@ -1,11 +1,10 @@
 // What each rank computes and sends: the paper's worked example, and sums that must not depend on the cuts.
-#include "plan/counters.h"
-
 #include <gtest/gtest.h>
 
 #include <numeric>
 #include <random>
 
+#include "plan/counters.h"
 #include "tests/plan/random_cases.h"
 
 namespace runahead {
@@ -45,14 +44,14 @@ TEST(CausalPairs, CountEveryQueryAndWhatItSees) {
   }
 }
 
-// Wherever the cuts are, the ranks together do one rank's work, but for the last layer's rows of others than the last.
+// Wherever the cuts are, the ranks together do one rank's work, but for the last layer's rows of others than the
+// last.
 TEST(Counters, OfAllRanksAddUpToOneRanks) {
   std::mt19937 random(1);
   for (int round = 0; round < 50; ++round) {
     const WorkShape shape = RandomShape(random);
     const Partition partition = RandomPartition(random, 1 + static_cast<int>(random() % 6));
-    const RankCounters whole =
-        CountWork(shape, Scheme::kSingle, EvenPartition(partition.tokens(), 1)).front();
+    const RankCounters whole = CountWork(shape, Scheme::kSingle, EvenPartition(partition.tokens(), 1)).front();
     for (const Scheme scheme : {Scheme::kRunaheadChain, Scheme::kRunaheadDirect, Scheme::kTspCausal}) {
       RankCounters sum;
       for (const RankCounters& rank : CountWork(shape, scheme, partition)) {
@@ -68,8 +67,8 @@ TEST(Counters, OfAllRanksAddUpToOneRanks) {
   }
 }
 
-// Whatever a rank's queries see before its chunk reaches it, over one hop or several, and the chain sends nothing that
-// nobody behind it reads.
+// Whatever a rank's queries see before its chunk reaches it, over one hop or several, and the chain sends nothing
+// that nobody behind it reads.
 TEST(HandOver, BringsEveryRankWhatItsQueriesSee) {
   std::mt19937 random(2);
   for (int round = 0; round < 50; ++round) {
