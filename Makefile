@@ -13,6 +13,7 @@ deps:  ## Install the Debian or Ubuntu packages that are missing (needs root or 
 	@tools/install_deps.sh
 
 build: deps  ## Build everything; the program is build/release/bin/runahead
+	@[ $(PRESET) != cuda ] || tools/install_cuda_deps.sh
 	@cmake --preset $(PRESET) >build-$(PRESET).log 2>&1 || { cat build-$(PRESET).log; rm -f build-$(PRESET).log; exit 1; }
 	@rm -f build-$(PRESET).log
 	@cmake --build --preset $(PRESET) -j $(JOBS)

@@ -89,7 +89,7 @@ TEST_F(BadInputTest, Names) {
   const auto refused = [](const std::string& flag, const std::string& value) {
     ExpectGenerateRefused({"--prompt", "abcdef", flag, value}, {flag.substr(2), "'" + value + "'"});
   };
-  for (const char* value : {"cpu:0", "cpu:-1", "cpu:x", "cpu:", "cpu:9999", "gpu", "", "cuda:0"}) {
+  for (const char* value : {"cpu:0", "cpu:-1", "cpu:x", "cpu:", "cpu:9999", "gpu", "", "cuda:x", "cuda:256"}) {
     refused("--devices", value);
   }
   for (const char* value : {"runahed", ""}) refused("--strategy", value);
