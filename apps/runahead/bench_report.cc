@@ -111,14 +111,15 @@ std::string Table(const BenchReport& report) {
     const PrefillOptions& options = measurement.combination.options;
     const auto [min, max] = std::minmax_element(measurement.ttft_ms.begin(), measurement.ttft_ms.end());
     const bool topology = UsesTopology(measurement);
-    rows.push_back(
-        {report::Grouped(measurement.context), std::string(Name(options.strategy)),
-         topology ? std::string(Name(options.topology.value_or(Topology::kChain))) : "", topology ? measurement.combination.partition_name : "",
-         std::to_string(options.ranks), fmt::format("{:.2f}", measurement.first_ms),
-         fmt::format("{:.2f}", measurement.MedianMs()), fmt::format("{:.2f}", *min), fmt::format("{:.2f}", *max),
-         fmt::format("{:.2f}x", report.SpeedUp(measurement)), fmt::format("{:.1f}", FlopRate(measurement) / kGiga),
-         fmt::format("{:.1f} %", 100 * FlopRate(measurement) / report.CeilingOf(measurement)),
-         fmt::format("{:.1e}{}", measurement.logit_difference, measurement.same_token ? "" : " (token)")});
+    rows.push_back({report::Grouped(measurement.context), std::string(Name(options.strategy)),
+                    topology ? std::string(Name(options.topology.value_or(Topology::kChain))) : "",
+                    topology ? measurement.combination.partition_name : "", std::to_string(options.ranks),
+                    fmt::format("{:.2f}", measurement.first_ms), fmt::format("{:.2f}", measurement.MedianMs()),
+                    fmt::format("{:.2f}", *min), fmt::format("{:.2f}", *max),
+                    fmt::format("{:.2f}x", report.SpeedUp(measurement)),
+                    fmt::format("{:.1f}", FlopRate(measurement) / kGiga),
+                    fmt::format("{:.1f} %", 100 * FlopRate(measurement) / report.CeilingOf(measurement)),
+                    fmt::format("{:.1e}{}", measurement.logit_difference, measurement.same_token ? "" : " (token)")});
   }
   return report::FormatTable(columns, rows);
 }

@@ -23,8 +23,8 @@ class Tokenizer {
  public:
   /// Reads `tokenizer.json`, or `tokenizer.model` (SentencePiece) where there is none, and the files beside it that
   /// name special tokens: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`. Throws IoError for
-  /// a file that cannot be read and ConfigError, naming file, field and value, for content that is broken or that this
-  /// class does not implement: nothing is approximated.
+  /// a file that cannot be read and ConfigError, naming file, field and value, for content that is broken or that
+  /// this class does not implement: nothing is approximated.
   static Tokenizer Load(const std::filesystem::path& model_dir);
 
   /// The ids of `utf8_text`. With `add_special`, the beginning- and end-of-sequence ids are added that the model's

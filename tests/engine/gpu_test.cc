@@ -1,4 +1,5 @@
-// Whole models on a GPU compute what they compute in f32 on the CPU: logits, cache and greedy tokens, for every family.
+// Whole models on a GPU compute what they compute in f32 on the CPU: logits, cache and greedy tokens, for every
+// family.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -77,8 +78,8 @@ class GpuModel : public testing::TestWithParam<std::string> {
     if (CudaDeviceCount() == 0) GTEST_SKIP() << "no NVIDIA GPU to test on";
   }
 
-  /// About ten roundings in each layer add up as a random walk, weights and activations alike, and grow by what softmax
-  /// and activations make of them; ten times that is allowed.
+  /// About ten roundings in each layer add up as a random walk, weights and activations alike, and grow by what
+  /// softmax and activations make of them; ten times that is allowed.
   static double Tolerance(DType dtype, int layers, int64_t hidden) {
     constexpr double kMargin = 10;
     const double roundings = std::sqrt(10.0 * layers);

@@ -4,8 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <compare>
 #include <climits>
+#include <compare>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -63,8 +63,8 @@ struct Problem {
   friend auto operator<=>(const Problem&, const Problem&) = default;
 };
 
-/// The size of the plan for `keys` rows: few sizes, and no more than four times what is needed, since blocks of queries
-/// that are not there end at once.
+/// The size of the plan for `keys` rows: few sizes, and no more than four times what is needed, since blocks of
+/// queries that are not there end at once.
 int64_t PlanSize(int64_t keys) {
   constexpr int64_t kSmallest = 1024;
   int64_t size = kSmallest;
@@ -217,7 +217,8 @@ bool CudnnAttention::Attend(TensorView q, int64_t position, const KvSpan& keys, 
   problem.scale = options.scale;
   problem.window = options.window < end ? options.window : 0;
   problem.most = PlanSize(end);
-  const int64_t elements = std::max({q.rows() * q.row_stride(), end * keys.k.row_stride(), q.rows() * out.row_stride()});
+  const int64_t elements =
+      std::max({q.rows() * q.row_stride(), end * keys.k.row_stride(), q.rows() * out.row_stride()});
   if (elements > INT32_MAX) return false;  // more than the offsets hold
   const Plan& plan = state_->PlanOf(problem);
   if (!plan.graph) return false;
@@ -231,10 +232,9 @@ bool CudnnAttention::Attend(TensorView q, int64_t position, const KvSpan& keys, 
                        on);
   CheckCudnn(fe::detail::set_stream(state_->handle, on.stream), "cudnnSetStream");
   const auto length = [&](size_t i) { return state_->lengths.data() + i * sizeof(int32_t); };
-  std::unordered_map<int64_t, void*> tensors = {
-      {kQ, q.data()},         {kK, keys.k.data()},    {kV, keys.v.data()},
-      {kOut, out.data()},     {kQueries, length(0)},  {kKeys, length(1)},
-      {kQEnds, length(2)},    {kKvEnds, length(4)},   {kOutEnds, length(6)}};
+  std::unordered_map<int64_t, void*> tensors = {{kQ, q.data()},      {kK, keys.k.data()},   {kV, keys.v.data()},
+                                                {kOut, out.data()},  {kQueries, length(0)}, {kKeys, length(1)},
+                                                {kQEnds, length(2)}, {kKvEnds, length(4)},  {kOutEnds, length(6)}};
   CheckFrontend(plan.graph->execute(state_->handle, tensors, state_->workspace.data()), "attention");
   return true;
 }

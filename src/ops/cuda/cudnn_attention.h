@@ -9,9 +9,9 @@
 
 namespace runahead::cuda {
 
-/// Runs attention on one GPU through cuDNN's graph API (flash attention, bottom-right causal). A plan is made, in about
-/// a second, when heads, strides or options of a kind are first seen, and when a prompt is the first beyond 1024, 4096,
-/// 16384, ... positions; no other length costs one. Used by one thread at a time.
+/// Runs attention on one GPU through cuDNN's graph API (flash attention, bottom-right causal). A plan is made, in
+/// about a second, when heads, strides or options of a kind are first seen, and when a prompt is the first beyond
+/// 1024, 4096, 16384, ... positions; no other length costs one. Used by one thread at a time.
 class CudnnAttention {
  public:
   /// Throws ConfigError when the cuDNN library cannot be loaded.

@@ -26,8 +26,8 @@ __device__ float Dot(const uint4& a, const uint4& b, float sum) {
   return sum;
 }
 
-/// Sums up a thread's share of kRows rows of weights times x: the elements from `own` on, every `kStep`. The weights of
-/// the first two rounds are on their way before the kernel that makes x has ended.
+/// Sums up a thread's share of kRows rows of weights times x: the elements from `own` on, every `kStep`. The weights
+/// of the first two rounds are on their way before the kernel that makes x has ended.
 template <typename T, int kRows, int kStep>
 __device__ void Accumulate(const T* x, const T* const (&rows)[kRows], int own, int in_features,
                            float (&sums)[kRows]) {
@@ -66,16 +66,15 @@ __device__ void Accumulate(const T* x, const T* const (&rows)[kRows], int own, i
 
 /// Rows first, ... of the weights; a row beyond the last reads the last one again.
 template <typename T, int kRows>
-__device__ void PointAtRows(const T* weights, int first, int in_features, int out_features,
-                            const T* (&rows)[kRows]) {
+__device__ void PointAtRows(const T* weights, int first, int in_features, int out_features, const T* (&rows)[kRows]) {
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     rows[r] = weights + static_cast<int64_t>(min(first + r, out_features - 1)) * in_features;
   }
 }
 
-/// A warp computes kRows neighbouring outputs. Reads the weights once: out_features * in_features elements. Rows of the
-/// weights and x are aligned to 16 bytes.
+/// A warp computes kRows neighbouring outputs. Reads the weights once: out_features * in_features elements. Rows of
+/// the weights and x are aligned to 16 bytes.
 template <typename T, int kRows, typename Y>
 __global__ void __launch_bounds__(kThreads, 2)
     RowTimesMatrix(const T* x, const T* weights, const float* bias, Y* y, int in_features, int out_features) {
@@ -93,8 +92,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-/// A block computes kRows neighbouring outputs, its warps side by side along the rows: for matrices of few rows, which
-/// would otherwise keep few warps busy. Otherwise as RowTimesMatrix.
+/// A block computes kRows neighbouring outputs, its warps side by side along the rows: for matrices of few rows,
+/// which would otherwise keep few warps busy. Otherwise as RowTimesMatrix.
 template <typename T, int kRows, typename Y>
 __global__ void __launch_bounds__(kThreads, 2)
     RowTimesFewRows(const T* x, const T* weights, const float* bias, Y* y, int in_features, int out_features) {
