@@ -33,7 +33,9 @@ double LargestDifference(std::span<const float> a, std::span<const float> b) {
 class ContextBench {
  public:
   ContextBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan, int64_t context)
-      : session_(engine.NewSession(context)), prompt_(RandomPrompt(context, spec.vocab, plan.seed)) {
+      : session_(engine.NewSession(context)),
+        prompt_(RandomPrompt(context, spec.vocab, plan.seed)),
+        around_run_(plan.around_run) {
     const double flops = ChunkFlops(spec, 0, context, LastLayer::kLastRow).total();
     for (const Combination& combination : plan.combinations) {
       measurements_.push_back({combination, context, {}, 0, {}, flops, true, 0});
@@ -57,8 +59,12 @@ class ContextBench {
   /// Prefills every combination once more, and keeps the time when it is to be counted.
   void Round(bool counted) {
     for (Measurement& measurement : measurements_) {
-      const double ms = session_.Prefill(prompt_, measurement.combination.options).ttft_ms;
-      if (counted) measurement.ttft_ms.push_back(ms);
+      const PrefillOptions& options = measurement.combination.options;
+      if (counted) around_run_(options.ranks);
+      const double ms = session_.Prefill(prompt_, options).ttft_ms;
+      if (!counted) continue;
+      around_run_(options.ranks);
+      measurement.ttft_ms.push_back(ms);
     }
   }
 
@@ -67,6 +73,7 @@ class ContextBench {
  private:
   Session session_;
   std::vector<int32_t> prompt_;
+  const std::function<void(int)>& around_run_;
   std::vector<Measurement> measurements_;
 };
 

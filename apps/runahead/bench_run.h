@@ -26,6 +26,7 @@ struct BenchPlan {
   int repeats = 5;
   int warmup = 1;
   uint64_t seed = 0;
+  std::function<void(int)> around_run = [](int) {};  // told the ranks of a run that counts, before and after it
 };
 
 /// One combination at one context length.

@@ -70,22 +70,26 @@ std::string Describe(const CostProfile& profile) {
   return text;
 }
 
-void MeasureAndStore(const Engine& engine, const Flags& flags, int64_t longest) {
+/// The profile is used from now on, and in later runs. Returns what to tell of it.
+std::string MeasureAndStore(const Engine& engine, const Flags& flags, int64_t longest) {
   CostProfile profile;
   {
     Progress progress("measuring costs");
-    ProfileOptions options;
-    options.longest = longest;
-    options.repeats = flags.repeats;
-    options.on_progress = [&](double share) { progress.Show(share); };
-    profile = MeasureProfile(engine.state(), options);
+    ProfileMeter meter(engine.state(), longest);
+    ProfileSamples samples;
+    for (int repeat = 0; repeat < flags.repeats; ++repeat) {
+      Append(meter.Measure(), samples);
+      progress.Show(static_cast<double>(repeat + 1) / flags.repeats);
+    }
+    profile = meter.Fit(samples);
   }
   const std::filesystem::path path = ProfilePath(TunedFolder(flags.engine.tuned_folder), profile.key);
   StoreTuned(path, ToJson(profile));
-  WriteOut(Describe(profile) + fmt::format("cost profile: {}\n", path.string()));
+  std::string told = Describe(profile) + fmt::format("cost profile: {}\n", path.string());
   Tuned tuned = engine.state()->planner().tuned();
   tuned.profile = std::move(profile);
   engine.state()->planner().Use(std::move(tuned));
+  return told;
 }
 
 void SearchAndStore(const Engine& engine, const DecoderSpec& spec, const Flags& flags, const SearchPlan& plan) {
@@ -129,7 +133,7 @@ int Run(Flags& flags) {
     ranks = ParseIntegers("--ranks", flags.ranks, 1, engine.ranks());
   }
   const int64_t longest = *std::max_element(contexts.begin(), contexts.end());
-  if (flags.profile) MeasureAndStore(engine, flags, longest);
+  if (flags.profile) WriteOut(MeasureAndStore(engine, flags, longest));
   if (flags.search) {
     SearchPlan plan;
     plan.contexts = contexts;

@@ -46,18 +46,19 @@ struct CheckPlan {
   int repeats = 5;
 };
 
-/// One way to prefill: what the simulator says with the engine's costs, and what it took.
+/// One way to prefill: what the simulator says, and what it took. Medians over the rounds.
 struct Checked {
   std::string way;
   int64_t context = 0;
   std::string partition;
-  double predicted_ms = 0;
-  double measured_ms = 0;  // the median of alternating runs
-
-  [[nodiscard]] double Error() const { return predicted_ms / measured_ms - 1; }
+  double slowdown = 1;      // of the slowest rank around the runs, from what its costs say
+  double predicted_ms = 0;  // at that pace
+  double measured_ms = 0;
+  double difference = 0;  // of the prediction from the time measured in the same round, as a share of that
 };
 
-/// Every strategy x partition x ranks, predicted and measured.
+/// Every strategy x partition x ranks, timed in turn, round after round, and predicted from the engine's cost profile
+/// at the pace that the machine has just before and after each run (PaceMeter).
 std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& spec, const CheckPlan& plan,
                                       const std::function<void(double)>& on_round);
 

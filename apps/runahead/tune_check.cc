@@ -7,6 +7,8 @@
 #include "base/json.h"
 #include "bench_run.h"
 #include "engine/engine_state.h"
+#include "engine/pace.h"
+#include "matmul_ceiling.h"
 #include "plan/simulator.h"
 #include "report/table.h"
 #include "report/units.h"
@@ -34,28 +36,68 @@ std::vector<Combination> Combine(const CheckPlan& plan) {
   return all;
 }
 
-double PredictedMs(const PhasePlanner& planner, const Measurement& measurement) {
+/// `costs` of the ranks that `measurement` used, each slowed as given.
+double PredictedMs(const WorkShape& shape, ClusterCosts costs, const std::vector<double>& slowdowns,
+                   const Measurement& measurement) {
+  for (size_t rank = 0; rank < slowdowns.size(); ++rank) {
+    costs.devices[rank] = costs.devices[rank].Slowed(slowdowns[rank]);
+  }
   const PrefillOptions& options = measurement.combination.options;
-  const Partition partition(measurement.cuts);
-  std::vector<int> members(static_cast<size_t>(partition.ranks()));
-  std::iota(members.begin(), members.end(), 0);
-  const ClusterCosts costs = planner.CostsWhile(partition.ranks()).Select(members);
   const Scheme scheme = SchemeOf(options.strategy, options.topology.value_or(Topology::kChain));
-  return Simulate(planner.shape(), costs, scheme, partition).ttft_s * 1e3;
+  return Simulate(shape, costs, scheme, Partition(measurement.cuts)).ttft_s * 1e3;
+}
+
+/// `slowdowns`: around each run, in the order of the runs.
+Checked Check(const PhasePlanner& planner, const Measurement& measurement,
+              const std::vector<std::vector<double>>& slowdowns) {
+  std::vector<int> members(measurement.cuts.size() - 1);
+  std::iota(members.begin(), members.end(), 0);
+  const ClusterCosts costs = planner.CostsWhile(static_cast<int>(members.size())).Select(members);
+  std::vector<double> slowest;
+  std::vector<double> predicted;
+  std::vector<double> differences;
+  for (size_t round = 0; round < measurement.ttft_ms.size(); ++round) {
+    std::vector<double> during = slowdowns[2 * round];
+    for (size_t rank = 0; rank < during.size(); ++rank) {
+      during[rank] = (during[rank] + slowdowns[2 * round + 1][rank]) / 2;
+    }
+    slowest.push_back(*std::max_element(during.begin(), during.end()));
+    predicted.push_back(PredictedMs(planner.shape(), costs, during, measurement));
+    differences.push_back(predicted.back() / measurement.ttft_ms[round] - 1);
+  }
+  return {measurement.combination.ToString(),
+          measurement.context,
+          Partition(measurement.cuts).ToString(),
+          MedianOf(slowest),
+          MedianOf(predicted),
+          measurement.MedianMs(),
+          MedianOf(differences)};
 }
 
 }  // namespace
 
 std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& spec, const CheckPlan& plan,
                                       const std::function<void(double)>& on_round) {
-  BenchPlan bench;
-  bench.contexts = plan.contexts;
-  bench.combinations = Combine(plan);
-  bench.repeats = plan.repeats;
+  const PhasePlanner& planner = engine.state()->planner();
   std::vector<Checked> all;
-  for (const Measurement& measurement : RunBench(engine, spec, bench, on_round)) {
-    all.push_back({measurement.combination.ToString(), measurement.context, Partition(measurement.cuts).ToString(),
-                   PredictedMs(engine.state()->planner(), measurement), measurement.MedianMs()});
+  for (const int64_t context : plan.contexts) {
+    PaceMeter pace(engine.state(), context);
+    BenchPlan bench;
+    bench.contexts = {context};
+    bench.combinations = Combine(plan);
+    bench.repeats = plan.repeats;
+    for (const Combination& combination : bench.combinations) pace.Prepare(combination.options.ranks);
+    std::vector<std::vector<double>> slowdowns;  // around each run
+    bench.around_run = [&](int ranks) { slowdowns.push_back(pace.Slowdowns(ranks, planner.CostsWhile(ranks))); };
+    const std::vector<Measurement> measurements = RunBench(engine, spec, bench, on_round);
+    for (size_t i = 0; i < measurements.size(); ++i) {
+      std::vector<std::vector<double>> own;
+      for (size_t round = 0; round < static_cast<size_t>(plan.repeats); ++round) {
+        const size_t run = 2 * (round * measurements.size() + i);
+        own.insert(own.end(), {slowdowns[run], slowdowns[run + 1]});
+      }
+      all.push_back(Check(planner, measurements[i], own));
+    }
   }
   return all;
 }
@@ -64,15 +106,17 @@ std::string ToText(const std::vector<Checked>& checked) {
   std::vector<std::vector<std::string>> rows;
   double largest = 0;
   for (const Checked& row : checked) {
-    largest = std::max(largest, std::abs(row.Error()));
+    largest = std::max(largest, std::abs(row.difference));
     rows.push_back({report::Grouped(row.context), row.way, row.partition, report::Milliseconds(row.predicted_ms),
-                    report::Milliseconds(row.measured_ms), fmt::format("{:+.1f} %", 100 * row.Error())});
+                    report::Milliseconds(row.measured_ms), fmt::format("{:.2f}x", row.slowdown),
+                    fmt::format("{:+.1f} %", 100 * row.difference)});
   }
   return report::FormatTable({{"tokens"},
                               {"strategy", report::Align::kLeft},
                               {"partition"},
                               {"predicted"},
                               {"measured"},
+                              {"slowdown"},
                               {"difference"}},
                              rows) +
          fmt::format("largest difference: {:.1f} %\n", 100 * largest);
@@ -85,7 +129,9 @@ std::string ToJson(const std::vector<Checked>& checked) {
                     {"strategy", row.way},
                     {"partition", row.partition},
                     {"predicted_ms", row.predicted_ms},
-                    {"measured_ms", row.measured_ms}});
+                    {"measured_ms", row.measured_ms},
+                    {"slowdown", row.slowdown},
+                    {"difference", row.difference}});
   }
   return Json{{"checked", std::move(rows)}}.dump(1) + "\n";
 }

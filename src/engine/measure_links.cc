@@ -75,30 +75,29 @@ std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> memb
 
 }  // namespace
 
-LinkCost MeasureLinks(EngineState& engine, std::span<const int> members, int64_t longest) {
+LinkProbe::LinkProbe(EngineState& engine, std::vector<int> members, int64_t longest)
+    : engine_(engine), members_(std::move(members)), many_(std::max<int64_t>(2, longest / 2)) {
   const KvShape shape = engine.decoder().spec().kv_shape(engine.decoder().compute_dtype());
-  const int64_t many = std::max<int64_t>(2, longest / 2);
-  std::vector<KvCache> caches;
-  for (const int member : members) caches.emplace_back(engine.rank(member).device(), shape, 3 * many);
-  (void)CopyAtOnce(engine, members, caches, many);  // touches the memory
-  std::vector<double> one_row;
-  std::vector<double> many_rows;
-  std::vector<double> waking;
-  for (const CopyTimes& times : CopyAtOnce(engine, members, caches, 1)) {
-    one_row.insert(one_row.end(), times.moving_s.begin(), times.moving_s.end());
-    waking.insert(waking.end(), times.waking_s.begin(), times.waking_s.end());
-  }
-  for (const CopyTimes& times : CopyAtOnce(engine, members, caches, many)) {
-    many_rows.insert(many_rows.end(), times.moving_s.begin(), times.moving_s.end());
-  }
-  const size_t row_bytes = caches.front().Span(0, 0, 1).bytes();
-  LinkCost link;
-  link.mover = Mover::kThread;
-  link.setup_s = TypicalSeconds(one_row);
-  link.latency_s = TypicalSeconds(waking);
-  const double seconds = std::max(TypicalSeconds(many_rows) - link.setup_s, 1e-9);
-  link.bytes_per_s = static_cast<double>(row_bytes) * static_cast<double>(many - 1) / seconds;
-  return link;
+  for (const int member : members_) caches_.emplace_back(engine.rank(member).device(), shape, 3 * many_);
+}
+
+LinkSamples LinkProbe::Measure() {
+  LinkSamples seen;
+  seen.many = many_;
+  seen.row_bytes = caches_.front().Span(0, 0, 1).bytes();
+  const auto copy = [&](int64_t rows) {
+    CopyTimes all;
+    for (const CopyTimes& times : CopyAtOnce(engine_, members_, caches_, rows)) {
+      all.moving_s.insert(all.moving_s.end(), times.moving_s.begin(), times.moving_s.end());
+      all.waking_s.insert(all.waking_s.end(), times.waking_s.begin(), times.waking_s.end());
+    }
+    return all;
+  };
+  CopyTimes times = copy(1);
+  seen.one_row.push_back(TypicalSeconds(std::move(times.moving_s)));
+  seen.waking.push_back(TypicalSeconds(std::move(times.waking_s)));
+  seen.many_rows.push_back(TypicalSeconds(copy(many_).moving_s));
+  return seen;
 }
 
 }  // namespace runahead

@@ -3,32 +3,49 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "engine/engine_state.h"
+#include "engine/profile_samples.h"
 #include "plan/cost_profile.h"
 
 namespace runahead {
 
-struct ProfileOptions {
-  int64_t longest = 4096;                   // prompts of up to so many tokens are of interest
-  int repeats = 5;                          // of each short run
-  std::function<void(double)> on_progress;  // told the share of the work done; may be empty
+/// Times, for 1, 2, 4, ... and all ranks at work at once: a layer for chunks of 1 to `longest` rows at the start and
+/// at the end of such a prompt, what precedes and follows the layers, and the links. Only the first layers run,
+/// except for single rows. What a machine does drifts, so that samples taken
+/// around a prompt phase tell more about it than those of another minute.
+class ProfileMeter {
+ public:
+  /// Makes room for prompts of `longest` tokens, or as many as the model takes. Throws what Session throws.
+  ProfileMeter(std::shared_ptr<EngineState> engine, int64_t longest);
+  ~ProfileMeter();
+  ProfileMeter(const ProfileMeter&) = delete;
+  ProfileMeter& operator=(const ProfileMeter&) = delete;
+
+  /// Times everything once. Takes the engine for itself meanwhile.
+  ProfileSamples Measure();
+  /// The costs that fit samples of Measure.
+  [[nodiscard]] CostProfile Fit(const ProfileSamples& samples) const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
-/// For 1, 2, 4, ... and all ranks at work at once: the time of a layer for chunks of 1 to `longest` rows at the start
-/// and at the end of such a prompt, of what precedes and follows the layers, and of the links. Only the first layers
-/// run, except for single rows. Ranks of one name are measured once. Takes the engine for itself. Throws what Session
-/// throws.
-CostProfile MeasureProfile(const std::shared_ptr<EngineState>& engine, const ProfileOptions& options);
+/// Copies between `members` while all of them copy at once, each to the next, with caches of their own.
+class LinkProbe {
+ public:
+  LinkProbe(EngineState& engine, std::vector<int> members, int64_t longest);
+  LinkSamples Measure();
 
-/// The links of `members` while all of them copy at once, each to the next: set-up, bandwidth, and the time until a
-/// waiting rank goes on. Of links whose transports do not tell when bytes moved, the time until they arrived.
-LinkCost MeasureLinks(EngineState& engine, std::span<const int> members, int64_t longest);
-
-/// The mean without the smallest and the largest tenth: a phase is a sum of many stretches, and shares their mean,
-/// not their median, but one hiccup of the machine should not tell.
-double TypicalSeconds(std::vector<double> seconds);
+ private:
+  EngineState& engine_;
+  std::vector<int> members_;
+  int64_t many_;
+  std::vector<KvCache> caches_;  // [members]
+};
 
 }  // namespace runahead

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <barrier>
 #include <memory>
+#include <optional>
 
 #include "prefill/slow_exchange.h"
 
@@ -23,7 +24,7 @@ int32_t TokenAt(int64_t position, int64_t vocab) {
 /// Notes when each layer's exchange begins, and ends the pass there once it has seen enough of them.
 class ProbeExchange final : public PrefillExchange {
  public:
-  explicit ProbeExchange(int last_layer) : last_layer_(last_layer) {}
+  ProbeExchange(int last_layer, std::optional<AttentionExtent> extent) : last_layer_(last_layer), extent_(extent) {}
 
   void Start() override { stamps_ = {Clock::now()}; }
   Status LayerReady(int layer, Stream& stream) override {
@@ -35,11 +36,15 @@ class ProbeExchange final : public PrefillExchange {
     stamps_.push_back(Clock::now());
     return Status::Ok();
   }
+  [[nodiscard]] AttentionExtent Extent(int64_t end) const override {
+    return extent_.value_or(AttentionExtent{end, CausalWork::kSkip});
+  }
   /// Of the start and of each exchange, and of the end where the pass came to it.
   [[nodiscard]] const std::vector<Clock::time_point>& stamps() const { return stamps_; }
 
  private:
   int last_layer_;
+  std::optional<AttentionExtent> extent_;  // empty: up to the chunk's end
   std::vector<Clock::time_point> stamps_;
 };
 
@@ -83,7 +88,9 @@ void Probe::Once(size_t index, const ShortRun& run, Stretches* seen) {
   std::vector<int32_t> tokens(static_cast<size_t>(rows));
   for (int64_t i = 0; i < rows; ++i) tokens[static_cast<size_t>(i)] = TokenAt(run.begin + i, decoder.spec().vocab);
   Workspace& workspace = rank.WorkspaceFor(decoder, rows);
-  auto owned = std::make_unique<ProbeExchange>(run.last_layer);
+  std::optional<AttentionExtent> extent;
+  if (run.dense) extent = AttentionExtent{caches_[index].capacity(), CausalWork::kDense};
+  auto owned = std::make_unique<ProbeExchange>(run.last_layer, extent);
   const ProbeExchange& probe = *owned;
   std::unique_ptr<PrefillExchange> exchange = std::move(owned);
   if (rank.slowdown() > 1) exchange = MakeSlowExchange(std::move(exchange), rank.slowdown());

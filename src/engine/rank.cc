@@ -15,6 +15,7 @@ Rank::Rank(int index, const RankDevice& device, int threads, const std::vector<i
       stream_(device_->NewStream()),
       thread_([this, processors] {
         BindThread(processors);
+        FlushSubnormals();
         Run();
       }) {}
 

@@ -25,6 +25,7 @@ struct DeviceCost {
   std::vector<RowCost> knots;  // by increasing rows, at least one
   double finish_s = 0;         // after the last exchange, for the prompt's last row: all but attention, and the head
   double finish_pair_s = 0;    // of each position that the last row sees
+  double masked_pair = 1;      // what a pair costs that a dense map computes and masks, in pairs that are seen
 
   /// Interpolated; beyond the outermost knots the line of the outer two goes on, never below 0.
   [[nodiscard]] RowCost At(int64_t rows) const;

@@ -9,7 +9,7 @@
 namespace runahead {
 namespace {
 
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = 2;
 constexpr int64_t kMostRows = int64_t{1} << 40;
 constexpr double kMicro = 1e6;
 constexpr double kNano = 1e9;
@@ -27,7 +27,8 @@ Json ToJson(const DeviceCost& device) {
   return {{"name", device.name},
           {"rows", std::move(rows)},
           {"finish_us", device.finish_s * kMicro},
-          {"finish_pair_ns", device.finish_pair_s * kNano}};
+          {"finish_pair_ns", device.finish_pair_s * kNano},
+          {"masked_pair", device.masked_pair}};
 }
 
 DeviceCost DeviceFromJson(const JsonObject& object) {
@@ -43,6 +44,7 @@ DeviceCost DeviceFromJson(const JsonObject& object) {
   if (device.knots.empty()) object.Refuse("rows", "expected at least one measurement");
   device.finish_s = NumberAtLeast(object, "finish_us", 0) / kMicro;
   device.finish_pair_s = NumberAtLeast(object, "finish_pair_ns", 0) / kNano;
+  device.masked_pair = NumberAtLeast(object, "masked_pair", 0);
   return device;
 }
 

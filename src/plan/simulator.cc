@@ -147,10 +147,12 @@ class Phase {
     return {cost.before_s,          cost.layer_s,        cost.pair_s, std::min(skipped, cost.layer_s),
             partition_.begin(rank), partition_.end(rank)};
   }
-  /// Pairs that the queries [first, end) are computed with.
-  [[nodiscard]] double Pairs(int64_t first, int64_t end, int layer) const {
-    if (scheme_ == Scheme::kTspDense) return static_cast<double>((end - first) * partition_.tokens());
-    return static_cast<double>(CausalPairs(first, end, shape_.window(layer)));
+  /// What the queries [first, end) are computed with, in pairs that are seen.
+  [[nodiscard]] double Pairs(int rank, int64_t first, int64_t end, int layer) const {
+    const auto seen = static_cast<double>(CausalPairs(first, end, shape_.window(layer)));
+    if (scheme_ != Scheme::kTspDense) return seen;
+    const auto all = static_cast<double>((end - first) * partition_.tokens());
+    return seen + costs_.devices[Index(rank)].masked_pair * (all - seen);
   }
   /// From the exchange of `layer` (-1: from the start) to the next one, or to the rank's end.
   [[nodiscard]] double StretchSeconds(int rank, int layer) const {
@@ -159,11 +161,11 @@ class Phase {
     const double skipped = layer + 1 == last ? compute.skipped_s : 0;
     if (layer < 0) return compute.before_s - skipped;
     if (layer < last) {
-      return compute.layer_s - skipped + compute.pair_s * Pairs(compute.begin, compute.end, layer);
+      return compute.layer_s - skipped + compute.pair_s * Pairs(rank, compute.begin, compute.end, layer);
     }
     if (rank + 1 < ranks_) return 0;
     const DeviceCost& device = costs_.devices[Index(rank)];
-    return device.finish_s + device.finish_pair_s * Pairs(compute.end - 1, compute.end, layer);
+    return device.finish_s + device.finish_pair_s * Pairs(rank, compute.end - 1, compute.end, layer);
   }
 
   // ---- The steps

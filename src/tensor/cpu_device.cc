@@ -11,6 +11,10 @@
 #include <fstream>
 #include <string>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "base/deadline.h"
 #include "runahead/error.h"
 
@@ -103,6 +107,14 @@ void BindThread(const std::vector<int>& processors) {
   CPU_ZERO(&mask);
   for (const int i : processors) CPU_SET(i, &mask);
   (void)::pthread_setaffinity_np(::pthread_self(), sizeof mask, &mask);
+}
+
+void FlushSubnormals() {
+#ifdef __SSE2__
+  constexpr unsigned kFlushResults = 0x8000;
+  constexpr unsigned kFlushOperands = 0x0040;
+  _mm_setcsr(_mm_getcsr() | kFlushResults | kFlushOperands);
+#endif
 }
 
 std::unique_ptr<Device> MakeCpuDevice() { return std::make_unique<CpuDevice>(); }

@@ -142,12 +142,12 @@ TEST(PhasePlanner, TakesTheTableBeforeTheProfile) {
   EXPECT_EQ(planner.PlanFor(60, {}).members.size(), 1U);
 }
 
-TEST(MeasureProfile, GivesCostsForEveryNumberOfRanksAtWork) {
+TEST(ProfileMeter, GivesCostsForEveryNumberOfRanksAtWork) {
   const auto engine = LoadTiny("cpu:3", {1, 2, 1});
-  ProfileOptions options;
-  options.longest = 256;
-  options.repeats = 2;
-  const CostProfile profile = ParseCostProfile(ToJson(MeasureProfile(engine, options)), "profile");
+  ProfileMeter meter(engine, 256);
+  ProfileSamples samples = meter.Measure();
+  Append(meter.Measure(), samples);
+  const CostProfile profile = ParseCostProfile(ToJson(meter.Fit(samples)), "profile");
   EXPECT_EQ(profile.key, engine->planner().key());
   EXPECT_EQ(profile.active.size(), 3U);
   for (const auto& [active, costs] : profile.active) {

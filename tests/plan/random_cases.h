@@ -64,6 +64,7 @@ inline ClusterCosts RandomCosts(std::mt19937& random, int ranks, Mover mover) {
                     {100, 50 * draw(random), 50 + 50 * draw(random), draw(random) / 100}};
     device.finish_s = draw(random);
     device.finish_pair_s = draw(random) / 100;
+    device.masked_pair = 2 * draw(random);
     costs.devices.push_back(device);
   }
   costs.links = LinkTable(ranks, {0.1, 10, 0.1, mover});

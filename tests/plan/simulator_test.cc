@@ -20,18 +20,19 @@ double Before(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, 
   const double skipped =
       layer == shape.layers - 1 ? std::min(cost.layer_s, cost.before_s * query / (query + shape.KeyValueFlops())) : 0;
   if (layer == 0) return cost.before_s - skipped;
-  const auto pairs = scheme == Scheme::kTspDense
-                         ? partition.rows(rank) * partition.tokens()
-                         : CausalPairs(partition.begin(rank), partition.end(rank), shape.window(layer - 1));
-  return cost.layer_s - skipped + cost.pair_s * static_cast<double>(pairs);
+  const auto seen =
+      static_cast<double>(CausalPairs(partition.begin(rank), partition.end(rank), shape.window(layer - 1)));
+  const double masked = static_cast<double>(partition.rows(rank) * partition.tokens()) - seen;
+  const double mask = scheme == Scheme::kTspDense ? costs.devices[static_cast<size_t>(rank)].masked_pair : 0;
+  return cost.layer_s - skipped + cost.pair_s * (seen + mask * masked);
 }
 
 double Finish(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, const Partition& partition) {
   const int64_t tokens = partition.tokens();
-  const auto pairs =
-      scheme == Scheme::kTspDense ? tokens : CausalPairs(tokens - 1, tokens, shape.window(shape.layers - 1));
   const DeviceCost& last = costs.devices.back();
-  return last.finish_s + last.finish_pair_s * static_cast<double>(pairs);
+  const auto seen = static_cast<double>(CausalPairs(tokens - 1, tokens, shape.window(shape.layers - 1)));
+  const double mask = scheme == Scheme::kTspDense ? last.masked_pair : 0;
+  return last.finish_s + last.finish_pair_s * (seen + mask * (static_cast<double>(tokens) - seen));
 }
 
 double Bytes(const WorkShape& shape, Scheme scheme, const Partition& partition, int layer, int from, int to) {

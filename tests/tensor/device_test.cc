@@ -73,6 +73,25 @@ TEST(Buffer, MovesItsMemory) {
   EXPECT_EQ(third.View(DType::kF32, {4, 8}).bytes(), 128U);
 }
 
+#ifdef __SSE2__
+TEST(FlushSubnormals, CountsTinyNumbersAsZeroOnTheThreadAndItsChildren) {
+  const auto product = [] {
+    volatile float tiny = 1e-30F;
+    return tiny * 1e-10F;
+  };
+  float flushed = -1;
+  float in_child = -1;
+  std::thread([&] {
+    FlushSubnormals();
+    flushed = product();
+    std::thread([&] { in_child = product(); }).join();
+  }).join();
+  EXPECT_EQ(flushed, 0);
+  EXPECT_EQ(in_child, 0);
+  EXPECT_GT(product(), 0);
+}
+#endif
+
 TEST(BindThread, KeepsAThreadOnItsProcessors) {
   const std::vector<int> all = AvailableProcessors();
   ASSERT_FALSE(all.empty());

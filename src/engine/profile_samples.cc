@@ -1,0 +1,123 @@
+#include "engine/profile_samples.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/check.h"
+#include "plan/counters.h"
+
+namespace runahead {
+namespace {
+
+void Append(const Means& from, Means& to) { to.insert(to.end(), from.begin(), from.end()); }
+
+void Append(const StretchMeans& from, StretchMeans& to) {
+  Append(from.before_s, to.before_s);
+  Append(from.layer_s, to.layer_s);
+  Append(from.finish_s, to.finish_s);
+}
+
+void Append(const LinkSamples& from, LinkSamples& to) {
+  to.many = from.many;
+  to.row_bytes = from.row_bytes;
+  Append(from.one_row, to.one_row);
+  Append(from.many_rows, to.many_rows);
+  Append(from.waking, to.waking);
+}
+
+/// A model of one layer has no stretch between two exchanges; nothing will ask for it.
+double LayerSeconds(const StretchMeans& seen) {
+  return Undisturbed(seen.layer_s.empty() ? seen.before_s : seen.layer_s);
+}
+
+}  // namespace
+
+void Append(const Stretches& run, StretchMeans& to) {
+  const auto add = [](const std::vector<double>& seconds, Means& means) {
+    if (!seconds.empty()) means.push_back(TypicalSeconds(seconds));
+  };
+  add(run.before_s, to.before_s);
+  add(run.layer_s, to.layer_s);
+  add(run.finish_s, to.finish_s);
+}
+
+void Append(const DeviceSamples& from, DeviceSamples& to) {
+  if (to.layers.empty()) {
+    to = from;
+    return;
+  }
+  CHECK_EQ(to.layers.size(), from.layers.size());
+  for (size_t i = 0; i < from.layers.size(); ++i) {
+    Append(from.layers[i].at_start, to.layers[i].at_start);
+    Append(from.layers[i].at_end, to.layers[i].at_end);
+  }
+  Append(from.dense, to.dense);
+  Append(from.first_row, to.first_row);
+  Append(from.last_row, to.last_row);
+}
+
+void Append(const ProfileSamples& from, ProfileSamples& to) {
+  for (const auto& [active, group] : from) {
+    GroupSamples& seen = to[active];
+    for (const auto& [rank, device] : group.devices) Append(device, seen.devices[rank]);
+    Append(group.links, seen.links);
+    Append(group.ends.start_s, seen.ends.start_s);
+    Append(group.ends.end_s, seen.ends.end_s);
+  }
+}
+
+double Undisturbed(const Means& means) {
+  CHECK(!means.empty());
+  return *std::min_element(means.begin(), means.end());
+}
+
+double TypicalSeconds(std::vector<double> seconds) {
+  constexpr size_t kTenth = 10;
+  CHECK(!seconds.empty());
+  std::sort(seconds.begin(), seconds.end());
+  const auto cut = static_cast<std::ptrdiff_t>(seconds.size() / kTenth);
+  const double sum = std::accumulate(seconds.begin() + cut, seconds.end() - cut, 0.0);
+  return sum / static_cast<double>(seconds.size() - 2 * static_cast<size_t>(cut));
+}
+
+DeviceCost FitDevice(const std::string& name, const WorkShape& shape, const DeviceSamples& seen, int64_t longest) {
+  DeviceCost device;
+  device.name = name;
+  const int64_t window = shape.window(0);
+  double pair_s = 0;  // of the largest chunk so far
+  for (const LayerSamples& layer : seen.layers) {
+    const auto pairs = static_cast<double>(CausalPairs(0, layer.rows, window));
+    const double at_start = LayerSeconds(layer.at_start);
+    if (layer.far > 0) {
+      const auto more = static_cast<double>(CausalPairs(layer.far, layer.far + layer.rows, window)) - pairs;
+      if (more > 0) pair_s = std::max(0.0, (LayerSeconds(layer.at_end) - at_start) / more);
+    } else if (device.knots.size() > 1) {  // all else grows as it did up to here
+      pair_s = std::max(0.0, (at_start - device.At(layer.rows).layer_s) / pairs);
+    }
+    device.knots.push_back(
+        {layer.rows, Undisturbed(layer.at_start.before_s), std::max(0.0, at_start - pair_s * pairs), pair_s});
+  }
+  const LayerSamples& half_seen = seen.layers[seen.dense_size];
+  const RowCost& half = device.knots[seen.dense_size];
+  const double masked = static_cast<double>(half.rows * longest - CausalPairs(0, half.rows, window)) * half.pair_s;
+  const double dense_s = LayerSeconds(seen.dense) - LayerSeconds(half_seen.at_start);
+  if (masked > 0) device.masked_pair = std::max(0.0, dense_s / masked);
+  const auto more = static_cast<double>(CausalPairs(longest - 1, longest, shape.window(shape.layers - 1)) - 1);
+  const double first_s = Undisturbed(seen.first_row.finish_s);
+  const double last_s = Undisturbed(seen.last_row.finish_s);
+  device.finish_pair_s = more > 0 ? std::max(0.0, (last_s - first_s) / more) : 0;
+  device.finish_s = std::max(0.0, first_s - device.finish_pair_s);
+  return device;
+}
+
+LinkCost FitLink(const LinkSamples& seen) {
+  LinkCost link;
+  link.mover = Mover::kThread;
+  link.setup_s = Undisturbed(seen.one_row);
+  link.latency_s = Undisturbed(seen.waking);
+  const double seconds = std::max(Undisturbed(seen.many_rows) - link.setup_s, 1e-9);
+  link.bytes_per_s = static_cast<double>(seen.row_bytes) * static_cast<double>(seen.many - 1) / seconds;
+  return link;
+}
+
+}  // namespace runahead

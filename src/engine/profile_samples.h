@@ -1,0 +1,84 @@
+// What is timed for a cost profile, and what costs follow from it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/probe.h"
+#include "plan/cluster_costs.h"
+#include "plan/work_shape.h"
+
+namespace runahead {
+
+/// One mean for each time that something was measured. What disturbs a machine only ever adds time, and often for
+/// seconds on end: costs are fitted to the least of the means.
+using Means = std::vector<double>;
+double Undisturbed(const Means& means);
+
+/// Stretches of several short runs.
+struct StretchMeans {
+  Means before_s;
+  Means layer_s;
+  Means finish_s;
+};
+
+/// Layers of chunks of one size as they were seen: at the start of a prompt, and at the end of the longest one.
+struct LayerSamples {
+  int64_t rows = 0;
+  int64_t far = 0;  // where the chunk at the end begins; 0: there is none
+  StretchMeans at_start;
+  StretchMeans at_end;
+};
+
+/// What was seen of one device.
+struct DeviceSamples {
+  std::vector<LayerSamples> layers;  // by rows
+  StretchMeans dense;  // at the start, of the rows of layers[dense_size], against the longest prompt's keys
+  size_t dense_size = 0;
+  StretchMeans first_row;  // alone, to the end of the pass
+  StretchMeans last_row;   // of the longest prompt
+};
+
+/// What was seen of copies while all ranks copy. Seconds.
+struct LinkSamples {
+  int64_t many = 0;      // rows
+  size_t row_bytes = 0;  // of one row of one layer, K and V
+  std::vector<double> one_row;
+  std::vector<double> many_rows;
+  std::vector<double> waking;  // from the last byte until the receiver goes on
+};
+
+/// How long phases of a few tokens took to begin and to end. Seconds.
+struct EndSamples {
+  Means start_s;
+  Means end_s;
+};
+
+/// What was seen while so many ranks worked at once.
+struct GroupSamples {
+  std::map<int, DeviceSamples> devices;  // by rank: even namesakes differ, by what else their processors do
+  LinkSamples links;                     // empty for one rank
+  EndSamples ends;
+};
+
+/// By the number of ranks at work.
+using ProfileSamples = std::map<int, GroupSamples>;
+
+/// The mean without the smallest and the largest tenth: a phase is a sum of many stretches, and shares their mean,
+/// not their median, but one hiccup of the machine should not tell.
+double TypicalSeconds(std::vector<double> seconds);
+
+/// Adds the means of one short run.
+void Append(const Stretches& run, StretchMeans& to);
+/// Both were taken at the same sizes, or `to` is empty.
+void Append(const DeviceSamples& from, DeviceSamples& to);
+void Append(const ProfileSamples& from, ProfileSamples& to);
+
+/// Splits what was seen into parts: attention is what grows with the rows before the chunk.
+DeviceCost FitDevice(const std::string& name, const WorkShape& shape, const DeviceSamples& seen, int64_t longest);
+LinkCost FitLink(const LinkSamples& seen);
+
+}  // namespace runahead
