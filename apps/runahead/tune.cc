@@ -99,7 +99,7 @@ void SearchAndStore(const Engine& engine, const DecoderSpec& spec, const Flags& 
         SearchPartitions(engine, spec, plan, [&](int64_t, int) { progress.Show(std::min(1.0, ++steps / about)); });
   }
   Tuned tuned = engine.state()->planner().tuned();
-  const ProfileKey& key = engine.state()->planner().key();
+  const ProfileKey& key = engine.state()->planner().table_key();
   if (!tuned.table) tuned.table = PartitionTable{key, {}};
   for (const SearchReport& report : reports) tuned.table->Put(report.best);
   const std::filesystem::path path = TablePath(TunedFolder(flags.engine.tuned_folder), key);

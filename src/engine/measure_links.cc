@@ -2,7 +2,7 @@
 #include <barrier>
 
 #include "engine/measure_profile.h"
-#include "link/local/local_fabric.h"
+#include "link/link.h"
 
 namespace runahead {
 namespace {
@@ -38,7 +38,8 @@ std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> memb
                                   int64_t rows) {
   constexpr std::chrono::duration<double> kUntilAsleep{2e-4};
   const auto n = static_cast<int>(members.size());
-  const std::unique_ptr<Fabric> fabric = MakeLocalFabric(n);
+  const std::unique_ptr<Fabric> fabric = engine.NewFabric(/*limited=*/false);
+  fabric->KeepTimes(true);
   std::barrier together(n);
   std::vector<CopyTimes> times(members.size());
   std::vector<std::future<void>> done;
@@ -46,20 +47,23 @@ std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> memb
     done.push_back(engine.rank(members[static_cast<size_t>(i)]).Post([&, i] {
       Rank& rank = engine.rank(members[static_cast<size_t>(i)]);
       KvCache& cache = caches[static_cast<size_t>(i)];
+      const int before = (i + n - 1) % n;
+      Link& from_before = fabric->Between(members[static_cast<size_t>(before)], members[static_cast<size_t>(i)]);
+      Link& to_next = fabric->Between(members[static_cast<size_t>(i)], members[static_cast<size_t>((i + 1) % n)]);
       for (int copy = 0; copy < kCopies; ++copy) {
         const int layer = copy % cache.shape().layers;
-        const int before = (i + n - 1) % n;
-        const auto received = fabric->Between(before, i).Receive(SentRows(cache, layer, before, n, rows));
+        const auto received = from_before.Receive(SentRows(cache, layer, before, n, rows));
         const KvSpan own = SentRows(cache, layer, i, n, rows);
         together.arrive_and_wait();
         const bool sleeps = i % 2 == 1;  // these wait before the others send
         if (!sleeps) Spin(kUntilAsleep);
         std::unique_ptr<Transfer> sent;
-        if (!sleeps) sent = fabric->Between(i, (i + 1) % n).Send(own, rank.stream());
+        if (!sleeps) sent = to_next.Send(own, rank.stream());
         CHECK(received->OrderBefore(rank.stream(), After(kPatience)).ok());
         const auto awake = Clock::now();
-        if (sleeps) sent = fabric->Between(i, (i + 1) % n).Send(own, rank.stream());
+        if (sleeps) sent = to_next.Send(own, rank.stream());
         CHECK(sent->Wait(After(kPatience)).ok());
+        CHECK(received->Wait(After(kPatience)).ok());
         if (const std::optional<MovedAt> moved = received->Moved()) {
           CopyTimes& mine = times[static_cast<size_t>(i)];
           mine.moving_s.push_back(SecondsBetween(moved->begin, moved->end));
@@ -73,11 +77,45 @@ std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> memb
   return times;
 }
 
+/// Seconds that one row takes between the streams of two GPUs, there and back many times, all enqueued ahead: from
+/// the work before it to the work behind it.
+double SecondsPerHop(EngineState& engine, std::span<const int> members, std::vector<KvCache>& caches) {
+  constexpr int kRounds = 20;
+  const std::unique_ptr<Fabric> fabric = engine.NewFabric(/*limited=*/false);
+  double seconds = 0;
+  std::vector<std::future<void>> done;
+  for (int i = 0; i < 2; ++i) {
+    done.push_back(engine.rank(members[static_cast<size_t>(i)]).Post([&, i] {
+      Stream& stream = engine.rank(members[static_cast<size_t>(i)]).stream();
+      const KvCache& cache = caches[static_cast<size_t>(i)];
+      Link& there = fabric->Between(members[static_cast<size_t>(i)], members[static_cast<size_t>(1 - i)]);
+      Link& back = fabric->Between(members[static_cast<size_t>(1 - i)], members[static_cast<size_t>(i)]);
+      std::vector<std::unique_ptr<Transfer>> sent;
+      const auto receive = [&] {
+        CHECK(back.Receive(cache.Span(0, 1 - i, 2 - i))->OrderBefore(stream, After(kPatience)).ok());
+      };
+      const std::unique_ptr<Mark> begin = stream.NewMark();
+      for (int round = 0; round < kRounds; ++round) {
+        if (i == 1) receive();
+        sent.push_back(there.Send(cache.Span(0, i, i + 1), stream));
+        if (i == 0) receive();
+      }
+      const std::unique_ptr<Mark> end = stream.NewMark();
+      CHECK(stream.Drain(After(kPatience)).ok());
+      for (const auto& transfer : sent) CHECK(transfer->Wait(After(kPatience)).ok());
+      if (i == 0) seconds = end->MillisecondsSince(*begin) / 1e3 / (2 * kRounds);
+    }));
+  }
+  for (std::future<void>& future : done) future.get();
+  return seconds;
+}
+
 }  // namespace
 
 LinkCost MeasureLinks(EngineState& engine, std::span<const int> members, int64_t longest) {
   const KvShape shape = engine.decoder().spec().kv_shape(engine.decoder().compute_dtype());
-  const int64_t many = std::max<int64_t>(2, longest / 2);
+  constexpr int64_t kEnough = 8192;  // rows, whatever fewer cost
+  const int64_t many = std::clamp<int64_t>(longest / 2, 2, kEnough);
   std::vector<KvCache> caches;
   for (const int member : members) caches.emplace_back(engine.rank(member).device(), shape, 3 * many);
   (void)CopyAtOnce(engine, members, caches, many);  // touches the memory
@@ -93,9 +131,10 @@ LinkCost MeasureLinks(EngineState& engine, std::span<const int> members, int64_t
   }
   const size_t row_bytes = caches.front().Span(0, 0, 1).bytes();
   LinkCost link;
-  link.mover = Mover::kThread;
+  link.mover = engine.on_gpus() ? Mover::kEngine : Mover::kThread;
   link.setup_s = TypicalSeconds(one_row);
-  link.latency_s = TypicalSeconds(waking);
+  link.latency_s = engine.on_gpus() ? std::max(0.0, SecondsPerHop(engine, members, caches) - link.setup_s)
+                                    : TypicalSeconds(waking);
   const double seconds = std::max(TypicalSeconds(many_rows) - link.setup_s, 1e-9);
   link.bytes_per_s = static_cast<double>(row_bytes) * static_cast<double>(many - 1) / seconds;
   return link;
