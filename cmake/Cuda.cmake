@@ -35,3 +35,18 @@ if(CUDNN_LIBRARY)
   cmake_path(GET CUDNN_LIBRARY PARENT_PATH RUNAHEAD_CUDNN_DIR)
   target_link_options(runahead_cudnn INTERFACE -Wl,-rpath,${RUNAHEAD_CUDNN_DIR})
 endif()
+
+# NCCL is optional, and opened when it is first asked for.
+set(RUNAHEAD_NCCL_HINTS ${NCCL_ROOT} $ENV{NCCL_ROOT} ${CUDAToolkit_INCLUDE_DIRS}/.. ${RUNAHEAD_WHEELS}/nvidia/nccl)
+find_path(RUNAHEAD_NCCL_INCLUDE_DIR nccl.h HINTS ${RUNAHEAD_NCCL_HINTS} PATH_SUFFIXES include)
+if(RUNAHEAD_NCCL_INCLUDE_DIR)
+  add_library(runahead_nccl INTERFACE)
+  target_include_directories(runahead_nccl SYSTEM INTERFACE ${RUNAHEAD_NCCL_INCLUDE_DIR})
+  target_link_libraries(runahead_nccl INTERFACE CUDA::cudart ${CMAKE_DL_LIBS})
+  find_library(RUNAHEAD_NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${RUNAHEAD_NCCL_INCLUDE_DIR}/.. ${RUNAHEAD_NCCL_HINTS}
+    PATH_SUFFIXES lib lib64)
+  if(RUNAHEAD_NCCL_LIBRARY)
+    cmake_path(GET RUNAHEAD_NCCL_LIBRARY PARENT_PATH RUNAHEAD_NCCL_DIR)
+    target_link_options(runahead_nccl INTERFACE -Wl,-rpath,${RUNAHEAD_NCCL_DIR})
+  endif()
+endif()

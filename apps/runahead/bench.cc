@@ -9,6 +9,7 @@
 #include "base/deadline.h"
 #include "bench_report.h"
 #include "bench_run.h"
+#include "bench_suite.h"
 #include "command.h"
 #include "flags.h"
 #include "gpu_report.h"
@@ -25,7 +26,7 @@ namespace {
 constexpr int kMostRanks = 256;
 
 struct Flags {
-  std::string model;
+  std::vector<std::string> models;
   EngineOptions engine;
   std::string contexts = "512,1024,2048";
   std::string strategies = "single,runahead,tsp,tsp-causal";
@@ -37,6 +38,8 @@ struct Flags {
   std::string svg;
   std::string timeline;
   std::string trace;
+  SuiteFlags suite;
+  bool contexts_given = false;
 };
 
 /// "even,auto" is two partitions; "5,4,3" is one, and so is each further use of the flag.
@@ -123,14 +126,28 @@ void CheckContexts(const std::vector<int64_t>& contexts, int64_t longest) {
   }
 }
 
+/// Throws ConfigError for none, and for several without a suite.
+void CheckModels(const Flags& flags) {
+  if (flags.models.empty() && flags.suite.from.empty()) throw ConfigError("--model: a folder is needed");
+  if (flags.models.size() > 1 && flags.suite.name.empty()) {
+    throw ConfigError(fmt::format("--model: several only with --suite, got '{}' too", flags.models[1]));
+  }
+}
+
 int Run(Flags& flags) {
+  CheckModels(flags);
+  if (!flags.suite.name.empty() || !flags.suite.from.empty()) {
+    return RunSuite(flags.suite, {flags.models, flags.engine, flags.contexts_given ? flags.contexts : "", flags.ranks,
+                                  flags.plan.repeats, flags.plan.warmup, flags.plan.seed, flags.json});
+  }
+  const std::string& model = flags.models.front();
   const OutputFile json(flags.json);
   const OutputFile svg(flags.svg);
   const OutputFile timeline(flags.timeline);
   const OutputFile trace(flags.trace);
   BenchPlan& plan = flags.plan;
   plan.contexts = ParseIntegers("--contexts", flags.contexts, 1, INT32_MAX);
-  const DecoderSpec spec = LoadSpec(flags.model);
+  const DecoderSpec spec = LoadSpec(model);
   CheckContexts(plan.contexts, spec.max_positions);
   std::vector<int64_t> ranks;
   if (!flags.ranks.empty()) ranks = ParseIntegers("--ranks", flags.ranks, 1, kMostRanks);
@@ -138,7 +155,7 @@ int Run(Flags& flags) {
 
   const std::vector<RankDevice> devices = ParseDevices(flags.engine.devices);
   const auto load_begin = Clock::now();
-  const std::shared_ptr<EngineState> state = LoadEngineStateWithProgress(flags.model, flags.engine);
+  const std::shared_ptr<EngineState> state = LoadEngineStateWithProgress(model, flags.engine);
   const double load_s = std::chrono::duration<double>(Clock::now() - load_begin).count();
   const Engine engine(state);
   if (ranks.empty()) ranks.push_back(engine.ranks());
@@ -150,7 +167,7 @@ int Run(Flags& flags) {
   plan.combinations = Combine(flags, ranks);
   const DType compute = ParseDType(engine.facts().dtype).value_or(DType::kF32);
 
-  BenchReport report{flags.model,
+  BenchReport report{model,
                      engine.facts().dtype,
                      engine.threads_per_rank(),
                      AllowedDifference(spec, compute),
@@ -192,9 +209,9 @@ Action AddBench(CLI::App& command) {
   constexpr int kMostRepeats = 100000;
   auto flags = std::make_shared<Flags>();
   flags->engine.devices = fmt::format("cpu:{}", std::clamp<size_t>(AvailableProcessors().size(), 2, 8));
-  command.add_option("--model", flags->model, "A Hugging Face folder (make-model writes one)")
-      ->required()
-      ->type_name("DIR");
+  command.add_option("--model", flags->models, "A Hugging Face folder (make-model writes one); several for a suite")
+      ->type_name("DIR")
+      ->allow_extra_args(false);
   AddEngineFlags(command, flags->engine);
   const auto list = [&](const char* flag, std::string& value, const char* help) {
     command.add_option(flag, value, fmt::format("{} [{}]", help, value.empty() ? "all of --devices" : value))
@@ -221,7 +238,12 @@ Action AddBench(CLI::App& command) {
                   "Write a picture of one more run: the last context's fastest on several ranks")
       ->type_name("FILE.svg");
   command.add_option("--trace", flags->trace, "Write that run as trace events (for Perfetto)")->type_name("FILE");
-  return [flags] { return Run(*flags); };
+  AddSuiteFlags(command, flags->suite);
+  const CLI::Option* const contexts = command.get_option("--contexts");
+  return [flags, contexts] {
+    flags->contexts_given = contexts->count() > 0;
+    return Run(*flags);
+  };
 }
 
 }  // namespace runahead::cli

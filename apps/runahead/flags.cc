@@ -83,7 +83,7 @@ void AddEngineFlags(CLI::App& command, EngineOptions& options) {
   constexpr double kMaxTimeout = 1e9;
   command
       .add_option("--devices", options.devices,
-                  fmt::format("cpu, cpu:4 for four CPU ranks, or cuda:0 for a GPU [{}]", options.devices))
+                  fmt::format("cpu, cpu:4 for four CPU ranks, or cuda:0,1 for GPUs [{}]", options.devices))
       ->type_name("DEVICES");
   const auto read_threads = [&options](const std::string& text) {
     options.threads_of_rank.clear();
@@ -114,6 +114,20 @@ void AddEngineFlags(CLI::App& command, EngineOptions& options) {
       .add_option("--tuned", options.tuned_folder,
                   "Where `runahead tune` keeps its measurements [runahead in the user's cache folder]")
       ->type_name("DIR");
+  command
+      .add_option("--link", options.link,
+                  "Between GPUs: auto (straight where they reach each other) or host, through host memory [auto]")
+      ->type_name("NAME");
+  command
+      .add_option("--link-bandwidth", options.link_bandwidth,
+                  "For experiments: no link carries more than this, or these links no more than so much each, as in "
+                  "0-1=10GB/s,1-2=500MB/s")
+      ->type_name("RATE|LIST");
+  command
+      .add_option("--rank-bandwidth", options.rank_bandwidth,
+                  "For experiments: no more than this leaves a rank, over all its links, and no more enters it; or a "
+                  "list with one rate for each")
+      ->type_name("RATE|LIST");
   const auto read_dtype = [&options](const std::string& text) {
     if (!ParseDType(text))
       throw ConfigError(fmt::format("--dtype: expected f32, bf16 or f16, got '{}'", Shorten(text)));
@@ -145,6 +159,11 @@ void AddPrefillFlags(CLI::App& command, PrefillOptions& options) {
           "--partition", [&options](const std::string& text) { options.partition = PartitionRequest::Parse(text); },
           "Where runahead cuts the prompt: even, searched, predicted, auto, or fractions like 5,4,3 [auto]")
       ->type_name("NAME|FRACTIONS");
+  command
+      .add_option_function<std::string>(
+          "--gather", [&options](const std::string& text) { options.gather = ParseGather(text); },
+          "How tsp and tsp-causal gather on GPUs: copies or nccl [copies]")
+      ->type_name("NAME");
 }
 
 }  // namespace runahead::cli

@@ -34,10 +34,10 @@ CLI::Option* AddInteger(CLI::App& command, const std::string& flag, Integer& val
 CLI::Option* AddNumber(CLI::App& command, const std::string& flag, double& value, double min, double max,
                        const std::string& help);
 
-/// --devices, --threads-per-rank, --dtype and --timeout.
+/// --devices, --threads-per-rank, --link, --dtype, --timeout and what experiments need.
 void AddEngineFlags(CLI::App& command, EngineOptions& options);
 
-/// --strategy, --topology and --partition.
+/// --strategy, --topology, --partition and --gather.
 void AddPrefillFlags(CLI::App& command, PrefillOptions& options);
 
 }  // namespace runahead::cli

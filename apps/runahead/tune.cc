@@ -75,13 +75,7 @@ std::string MeasureAndStore(const Engine& engine, const Flags& flags, int64_t lo
   CostProfile profile;
   {
     Progress progress("measuring costs");
-    ProfileMeter meter(engine.state(), longest);
-    ProfileSamples samples;
-    for (int repeat = 0; repeat < flags.repeats; ++repeat) {
-      Append(meter.Measure(), samples);
-      progress.Show(static_cast<double>(repeat + 1) / flags.repeats);
-    }
-    profile = meter.Fit(samples);
+    profile = MeasureProfile(engine.state(), longest, flags.repeats, [&](double share) { progress.Show(share); });
   }
   const std::filesystem::path path = ProfilePath(TunedFolder(flags.engine.tuned_folder), profile.key);
   StoreTuned(path, ToJson(profile));
@@ -103,7 +97,7 @@ void SearchAndStore(const Engine& engine, const DecoderSpec& spec, const Flags& 
         SearchPartitions(engine, spec, plan, [&](int64_t, int) { progress.Show(std::min(1.0, ++steps / about)); });
   }
   Tuned tuned = engine.state()->planner().tuned();
-  const ProfileKey& key = engine.state()->planner().key();
+  const ProfileKey& key = engine.state()->planner().table_key();
   if (!tuned.table) tuned.table = PartitionTable{key, {}};
   for (const SearchReport& report : reports) tuned.table->Put(report.best);
   const std::filesystem::path path = TablePath(TunedFolder(flags.engine.tuned_folder), key);

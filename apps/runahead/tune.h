@@ -16,10 +16,11 @@ struct SearchPlan {
   std::vector<int64_t> contexts;
   std::vector<int64_t> ranks;
   std::vector<Topology> topologies;
-  int repeats = 3;       // timed runs of a candidate; the median counts
-  int finalists = 4;     // of each search, timed once more in turn
-  int64_t finest = 128;  // the last level's step is the prompt divided by this
-  uint64_t seed = 0;     // of the prompts' random ids
+  int repeats = 3;            // timed runs of a candidate; the median counts
+  int most_evaluations = 80;  // of one search: each is several prompts
+  int finalists = 4;          // of each search, timed once more in turn
+  int64_t finest = 128;       // the last level's step is the prompt divided by this
+  uint64_t seed = 0;          // of the prompts' random ids
 };
 
 /// One finished search.

@@ -16,7 +16,6 @@ namespace runahead::cli {
 namespace {
 
 constexpr double kMsPerSecond = 1000;
-constexpr int kMostEvaluations = 80;  // of one search: each is several prompts
 
 /// Times partitions of prompts of one length.
 class Timer {
@@ -88,7 +87,7 @@ std::vector<SearchReport> SearchPartitions(const Engine& engine, const DecoderSp
         std::vector<std::pair<double, Partition>> timed;
         GridSearchOptions options;
         options.finest = std::max<int64_t>(1, context / plan.finest);
-        options.most_evaluations = kMostEvaluations;
+        options.most_evaluations = plan.most_evaluations;
         options.start = solved;
         const auto objective = [&](const Partition& partition) {
           const double seconds = timer.MedianOfRuns(scheme, partition, plan.repeats);

@@ -7,11 +7,12 @@ time. Prints one line for each context: the median, the fastest and the slowest 
 """
 
 import argparse
-import statistics
 import time
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from results import Results
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
@@ -32,6 +33,7 @@ def main():
     parser.add_argument("--contexts", default="4096,16384")
     parser.add_argument("--dtype", default="bf16", choices=DTYPES)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--json", help="write all times")
     options = parser.parse_args()
 
     config = AutoConfig.from_pretrained(options.model)
@@ -39,13 +41,14 @@ def main():
     torch.set_default_dtype(DTYPES[options.dtype])
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    results = Results("transformers with SDPA", options.model, options.dtype, torch.cuda.get_device_name(), 1,
+                      options.json)
     for context in map(int, options.contexts.split(",")):
         tokens = torch.randint(config.vocab_size, (1, context), device="cuda")
         for _ in range(2):
             prefill_ms(model, tokens)
         times = [prefill_ms(model, tokens) for _ in range(options.repeats)]
-        print(f"{context} tokens: {statistics.median(times):.2f} ms (from {min(times):.2f} to {max(times):.2f}), "
-              f"transformers with SDPA in {options.dtype} on {torch.cuda.get_device_name()}", flush=True)
+        results.add(context, times)
 
 
 if __name__ == "__main__":

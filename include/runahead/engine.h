@@ -16,11 +16,16 @@
 namespace runahead {
 
 struct EngineOptions {
-  std::string devices = "cpu";           // "cpu": one rank; "cpu:4": four ranks of this process; "cuda:0": a GPU
+  std::string devices = "cpu";           // "cpu": one rank; "cpu:4": four ranks of this process; "cuda:0,1": GPUs
   int threads_per_rank = 0;              // 0: this machine's processors divided by the ranks
   std::vector<int> threads_of_rank;      // one for each rank, instead of threads_per_rank; empty: all alike
   std::vector<double> slowdown_of_rank;  // for experiments: compute of the prompt phase takes so many times as long
-  std::string tuned_folder;  // where `runahead tune` left its measurements; empty: the user's cache folder
+  std::string link = "auto";             // "host": between GPUs through host memory even where they reach each other
+  std::string
+      link_bandwidth;  // for experiments: "10GB/s" for each link by itself, or links' own, "0-1=10GB/s,1-2=2GB/s"
+  std::string rank_bandwidth;  // for experiments: "10GB/s" for all that leaves a rank together, and for all that
+                               // enters it, or one for each rank; empty: not limited
+  std::string tuned_folder;    // where `runahead tune` left its measurements; empty: the user's cache folder
   std::string dtype;  // "f32", "bf16", "f16"; empty: the weights' own where the device is good at it, f32 otherwise
   double timeout_s = 600;                        // the longest that a rank waits for rows of another
   std::function<void(double)> on_load_progress;  // the share of the weights that is ready, 0 to 1; may be empty

@@ -16,6 +16,10 @@ enum class Strategy : unsigned char { kSingle, kRunahead, kTspDense, kTspCausal 
 /// later rank.
 enum class Topology : unsigned char { kChain, kDirect };
 
+/// How kTspDense and kTspCausal gather: by the links' copies, or by NCCL's all-gather (GPUs that are all different,
+/// in a build that found NCCL).
+enum class Gather : unsigned char { kCopies, kNccl };
+
 /// Where the prompt is cut: kEven (KVR-E); kSearched (KVR-S) and kPredicted (KVR-P), from the table that `runahead
 /// tune --search` measured; kAuto, by what is known best: the table, the cost profile of `runahead tune --profile`,
 /// or a cost model of the model's sizes alone; kManual (given fractions).
@@ -23,11 +27,13 @@ enum class PartitionKind : unsigned char { kEven, kSearched, kPredicted, kAuto, 
 
 std::string_view Name(Strategy strategy);   // "single", "runahead", "tsp", "tsp-causal"
 std::string_view Name(Topology topology);   // "chain", "direct"
+std::string_view Name(Gather gather);       // "copies", "nccl"
 std::string_view Name(PartitionKind kind);  // "even", "searched", "predicted", "auto", "manual"
 
 // Throw ConfigError naming `text` and what is known.
 Strategy ParseStrategy(std::string_view text);
 Topology ParseTopology(std::string_view text);
+Gather ParseGather(std::string_view text);
 
 /// A partition as asked for: "even", "searched", "predicted", "auto", or positive fractions "5,4,3" of any sum.
 struct PartitionRequest {
@@ -44,6 +50,7 @@ struct PrefillOptions {
   PartitionRequest partition;
   int ranks = 0;                 // use the first so many; 0: all of the engine, or with kAuto those that help
   bool record_timeline = false;  // fill PrefillReport::timeline
+  Gather gather = Gather::kCopies;
 };
 
 }  // namespace runahead

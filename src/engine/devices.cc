@@ -24,14 +24,18 @@ std::optional<int> ParseNumber(std::string_view text, int min, int max) {
   return number;
 }
 
-/// Ordinals separated by commas; nothing for anything else.
+/// Ordinals, and ranges of them, separated by commas; nothing for anything else.
 std::vector<RankDevice> ParseGpus(std::string_view text) {
   std::vector<RankDevice> gpus;
   while (true) {
     const size_t comma = text.find(',');
-    const std::optional<int> ordinal = ParseNumber(text.substr(0, comma), 0, kMaxGpu);
-    if (!ordinal) return {};
-    gpus.push_back(RankDevice{ordinal});
+    const std::string_view part = text.substr(0, comma);
+    const size_t dash = part.find('-');
+    const std::optional<int> first = ParseNumber(part.substr(0, dash), 0, kMaxGpu);
+    const std::optional<int> last =
+        dash == std::string_view::npos ? first : ParseNumber(part.substr(dash + 1), 0, kMaxGpu);
+    if (!first || !last || *first > *last) return {};
+    for (int ordinal = *first; ordinal <= *last; ++ordinal) gpus.push_back(RankDevice{ordinal});
     if (comma == std::string_view::npos) return gpus;
     text.remove_prefix(comma + 1);
   }
@@ -51,8 +55,9 @@ std::vector<RankDevice> ParseDevices(std::string_view text) {
     std::vector<RankDevice> gpus = ParseGpus(text.substr(kGpus.size()));
     if (!gpus.empty()) return gpus;
   }
-  throw ConfigError(fmt::format("devices: expected cpu, cpu:N with N from 1 to {}, cuda or cuda:A,B,..., got '{}'",
-                                kMaxCpuRanks, text));
+  throw ConfigError(
+      fmt::format("devices: expected cpu, cpu:N with N from 1 to {}, cuda, cuda:A,B,... or cuda:A-B, got '{}'",
+                  kMaxCpuRanks, text));
 }
 
 std::vector<int> ProcessorsOf(int index, const std::vector<int>& threads) {

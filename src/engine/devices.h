@@ -16,9 +16,9 @@ struct RankDevice {
   friend bool operator==(const RankDevice&, const RankDevice&) = default;
 };
 
-/// The ranks asked for by "cpu" (one), "cpu:N", "cuda" (the first GPU) or "cuda:A,B,..." (GPUs by their ordinals;
-/// ranks on the same one share it, each with its own weights). Throws ConfigError naming `text` for anything else and
-/// for N outside 1 to 256.
+/// The ranks asked for by "cpu" (one), "cpu:N", "cuda" (the first GPU) or "cuda:A,B,..." or "cuda:A-B" (GPUs by their
+/// ordinals; ranks on the same one share it, each with its own weights). Throws ConfigError naming `text` for
+/// anything else and for N outside 1 to 256.
 std::vector<RankDevice> ParseDevices(std::string_view text);
 
 /// The processors that rank `index` of as many ranks as `threads` has entries is bound to: as many of its own as it

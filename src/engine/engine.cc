@@ -56,6 +56,12 @@ std::vector<CpuRankShare> SharesOf(const EngineOptions& options, int ranks) {
   return shares;
 }
 
+/// "cuda:1 (NVIDIA H200)" without the number: GPUs of a kind cost the same.
+std::string KindOf(const std::string& name) {
+  const size_t open = name.find('(');
+  return open == std::string::npos || name.back() != ')' ? name : name.substr(open + 1, name.size() - open - 2);
+}
+
 /// What measurements of these ranks hold for: the GPUs, or the processor, how many there are, and each rank's
 /// threads.
 std::vector<std::string> DeviceNames(const std::vector<std::unique_ptr<Rank>>& ranks,
@@ -64,7 +70,7 @@ std::vector<std::string> DeviceNames(const std::vector<std::unique_ptr<Rank>>& r
   std::vector<std::string> names;
   for (size_t i = 0; i < ranks.size(); ++i) {
     const auto& [threads, slowdown] = shares[i];
-    names.push_back(ranks[i]->gpu() ? ranks[i]->device().name()
+    names.push_back(ranks[i]->gpu() ? KindOf(ranks[i]->device().name())
                                     : fmt::format("{}, {} thread{}", cpu, threads, threads == 1 ? "" : "s"));
     if (slowdown > 1) names.back() += fmt::format(", slowed {} times", slowdown);
   }
@@ -90,11 +96,13 @@ void LoadOnEach(const std::filesystem::path& model_dir, DType compute, const std
 }  // namespace
 
 EngineState::EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
-                         std::vector<std::shared_ptr<const Decoder>> decoders, double timeout_s, PhasePlanner planner)
+                         std::vector<std::shared_ptr<const Decoder>> decoders, double timeout_s, LinkOptions links,
+                         PhasePlanner planner)
     : decoders_(std::move(decoders)),
       threads_per_rank_(threads_per_rank),
       timeout_(timeout_s),
       ranks_(std::move(ranks)),
+      links_(std::move(links)),
       planner_(std::move(planner)),
       tables_(ranks_.size()) {
   CHECK_EQ(decoders_.size(), ranks_.size());
@@ -102,13 +110,45 @@ EngineState::EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_p
     if (rank->gpu()) gpus_.push_back(*rank->gpu());
   }
   CHECK(gpus_.empty() || gpus_.size() == ranks_.size());
-  RenewFabric();
+  throttle_ = Throttle::MakeFor(this->ranks(), links_.rates);
+  fabric_ = NewFabric();
 }
 
-void EngineState::RenewFabric() {
+std::unique_ptr<Fabric> EngineState::NewFabric(bool limited) const {
+  const std::shared_ptr<Throttle> throttle = limited ? throttle_ : nullptr;
+  return gpus_.empty() ? MakeLocalFabric(ranks(), throttle) : MakeCudaFabric(gpus_, links_.through_host, throttle);
+}
+
+void EngineState::SetLinks(LinkOptions links) {
+  links_ = std::move(links);
+  throttle_ = Throttle::MakeFor(ranks(), links_.rates);
+  planner_.Limit(links_);
   fabric_.reset();
-  for (const auto& rank : ranks_) rank->stream().Synchronize();
-  fabric_ = gpus_.empty() ? MakeLocalFabric(ranks()) : MakeCudaFabric(gpus_);
+  fabric_ = NewFabric();
+}
+
+AllGather& EngineState::GatherOf(const std::vector<int>& members) {
+  std::unique_ptr<AllGather>& gather = gathers_[members];
+  if (!gather) {
+    std::vector<int> gpus;
+    for (const int member : members) {
+      if (on_gpus()) gpus.push_back(gpus_.at(static_cast<size_t>(member)));
+    }
+    gather = MakeNcclAllGather(gpus);
+  }
+  return *gather;
+}
+
+void EngineState::RenewFabric() noexcept {
+  gathers_.clear();  // ends what waits for a rank in vain
+  fabric_.reset();
+  try {
+    for (const auto& rank : ranks_) rank->stream().Synchronize();
+    fabric_ = NewFabric();
+  } catch (const Error& error) {
+    fabric_ = MakeLocalFabric(ranks());
+    fabric_->Fail(Status::Failed(error.what()));
+  }
 }
 
 const PositionTables& EngineState::PositionsFor(int index, int64_t positions, int64_t tokens) {
@@ -127,6 +167,7 @@ std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_
   const int ranks = static_cast<int>(devices.size());
   const bool on_gpu = devices.front().gpu.has_value();
   const std::vector<CpuRankShare> shares = SharesOf(options, ranks);
+  LinkOptions links = ParseLinkOptions(options, ranks);
   if (!(options.timeout_s > 0) || options.timeout_s > kMaxTimeoutSeconds) {
     throw ConfigError(fmt::format("timeout: expected a number of seconds above 0, got {}", options.timeout_s));
   }
@@ -151,9 +192,10 @@ std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_
   const WorkShape shape = WorkShapeOf(decoders.front()->spec(), compute);
   const ProfileKey key{shape.ToString(), std::string(Name(compute)), DeviceNames(workers, shares)};
   ClusterCosts assumed = on_gpu ? AssumedGpuCosts(shape, ranks) : AssumedCpuCosts(shape, shares);
-  PhasePlanner planner(shape, key, std::move(assumed), LoadTuned(options.tuned_folder, key));
+  PhasePlanner planner(shape, key, std::move(assumed), links);
+  planner.Use(LoadTuned(options.tuned_folder, planner.key(), planner.table_key()));
   return std::make_shared<EngineState>(std::move(workers), threads.front(), std::move(decoders), options.timeout_s,
-                                       std::move(planner));
+                                       std::move(links), std::move(planner));
 }
 
 Engine::Engine(std::shared_ptr<EngineState> state) : state_(std::move(state)) {}

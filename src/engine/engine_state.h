@@ -2,13 +2,16 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <vector>
 
+#include "engine/link_options.h"
 #include "engine/phase_planner.h"
 #include "engine/rank.h"
+#include "link/all_gather.h"
 #include "link/link.h"
 #include "model/decoder.h"
 #include "runahead/engine.h"
@@ -20,7 +23,8 @@ class EngineState {
  public:
   /// `decoders`: one for each rank; ranks of one memory share theirs.
   EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
-              std::vector<std::shared_ptr<const Decoder>> decoders, double timeout_s, PhasePlanner planner);
+              std::vector<std::shared_ptr<const Decoder>> decoders, double timeout_s, LinkOptions links,
+              PhasePlanner planner);
 
   [[nodiscard]] int ranks() const { return static_cast<int>(ranks_.size()); }
   [[nodiscard]] int threads_per_rank() const { return threads_per_rank_; }
@@ -31,8 +35,17 @@ class EngineState {
   Fabric& fabric() { return *fabric_; }
   std::mutex& busy() { return busy_; }
 
-  /// Replaces the links after a failure; no rank may be working.
-  void RenewFabric();
+  /// Replaces the links after a failure; no rank may be working. Does not throw: where a device has failed for good,
+  /// the new links fail with the reason.
+  void RenewFabric() noexcept;
+  /// Replaces the links, and what plans know of them; a partition table that was loaded is forgotten. Needs `busy`.
+  void SetLinks(LinkOptions links);
+  /// Links like the engine's own, which share their limits; without limits when `limited` is false.
+  [[nodiscard]] std::unique_ptr<Fabric> NewFabric(bool limited = true) const;
+  [[nodiscard]] bool on_gpus() const { return !gpus_.empty(); }
+  /// What gathers among `members` by NCCL; made when first asked for. Needs `busy`. Throws ConfigError where NCCL is
+  /// not, or the GPUs are not all different.
+  AllGather& GatherOf(const std::vector<int>& members);
   /// Uses `fabric` from now on, for tests.
   void SetFabric(std::unique_ptr<Fabric> fabric) { fabric_ = std::move(fabric); }
 
@@ -57,7 +70,10 @@ class EngineState {
   std::chrono::duration<double> timeout_;
   std::vector<std::unique_ptr<Rank>> ranks_;
   std::vector<int> gpus_;  // [ranks] by their ordinals; empty: CPU ranks
+  LinkOptions links_;
+  std::shared_ptr<Throttle> throttle_;  // null: nothing is limited
   std::unique_ptr<Fabric> fabric_;
+  std::map<std::vector<int>, std::unique_ptr<AllGather>> gathers_;  // by members
   PhasePlanner planner_;
   std::vector<Tables> tables_;  // [ranks], used as MemoryOf says
   std::mutex busy_;

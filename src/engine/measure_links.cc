@@ -2,12 +2,13 @@
 #include <barrier>
 
 #include "engine/measure_profile.h"
-#include "link/local/local_fabric.h"
+#include "link/link.h"
 
 namespace runahead {
 namespace {
 
-constexpr int kCopies = 15;  // of each size
+constexpr int kCopies = 15;            // of each size
+constexpr int64_t kEnoughRows = 8192;  // whatever fewer cost
 constexpr std::chrono::duration<double> kPatience{30};
 
 /// What one rank saw of the copies of one size.
@@ -38,7 +39,8 @@ std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> memb
                                   int64_t rows) {
   constexpr std::chrono::duration<double> kUntilAsleep{2e-4};
   const auto n = static_cast<int>(members.size());
-  const std::unique_ptr<Fabric> fabric = MakeLocalFabric(n);
+  const std::unique_ptr<Fabric> fabric = engine.NewFabric(/*limited=*/false);
+  fabric->KeepTimes(true);
   std::barrier together(n);
   std::vector<CopyTimes> times(members.size());
   std::vector<std::future<void>> done;
@@ -46,20 +48,23 @@ std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> memb
     done.push_back(engine.rank(members[static_cast<size_t>(i)]).Post([&, i] {
       Rank& rank = engine.rank(members[static_cast<size_t>(i)]);
       KvCache& cache = caches[static_cast<size_t>(i)];
+      const int before = (i + n - 1) % n;
+      Link& from_before = fabric->Between(members[static_cast<size_t>(before)], members[static_cast<size_t>(i)]);
+      Link& to_next = fabric->Between(members[static_cast<size_t>(i)], members[static_cast<size_t>((i + 1) % n)]);
       for (int copy = 0; copy < kCopies; ++copy) {
         const int layer = copy % cache.shape().layers;
-        const int before = (i + n - 1) % n;
-        const auto received = fabric->Between(before, i).Receive(SentRows(cache, layer, before, n, rows));
+        const auto received = from_before.Receive(SentRows(cache, layer, before, n, rows));
         const KvSpan own = SentRows(cache, layer, i, n, rows);
         together.arrive_and_wait();
         const bool sleeps = i % 2 == 1;  // these wait before the others send
         if (!sleeps) Spin(kUntilAsleep);
         std::unique_ptr<Transfer> sent;
-        if (!sleeps) sent = fabric->Between(i, (i + 1) % n).Send(own, rank.stream());
+        if (!sleeps) sent = to_next.Send(own, rank.stream());
         CHECK(received->OrderBefore(rank.stream(), After(kPatience)).ok());
         const auto awake = Clock::now();
-        if (sleeps) sent = fabric->Between(i, (i + 1) % n).Send(own, rank.stream());
+        if (sleeps) sent = to_next.Send(own, rank.stream());
         CHECK(sent->Wait(After(kPatience)).ok());
+        CHECK(received->Wait(After(kPatience)).ok());
         if (const std::optional<MovedAt> moved = received->Moved()) {
           CopyTimes& mine = times[static_cast<size_t>(i)];
           mine.moving_s.push_back(SecondsBetween(moved->begin, moved->end));
@@ -73,16 +78,50 @@ std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> memb
   return times;
 }
 
+/// Seconds that one row takes between the streams of two GPUs, there and back many times, all enqueued ahead: from
+/// the work before it to the work behind it.
+double SecondsPerHop(EngineState& engine, std::span<const int> members, std::vector<KvCache>& caches) {
+  constexpr int kRounds = 20;
+  const std::unique_ptr<Fabric> fabric = engine.NewFabric(/*limited=*/false);
+  double seconds = 0;
+  std::vector<std::future<void>> done;
+  for (int i = 0; i < 2; ++i) {
+    done.push_back(engine.rank(members[static_cast<size_t>(i)]).Post([&, i] {
+      Stream& stream = engine.rank(members[static_cast<size_t>(i)]).stream();
+      const KvCache& cache = caches[static_cast<size_t>(i)];
+      Link& there = fabric->Between(members[static_cast<size_t>(i)], members[static_cast<size_t>(1 - i)]);
+      Link& back = fabric->Between(members[static_cast<size_t>(1 - i)], members[static_cast<size_t>(i)]);
+      std::vector<std::unique_ptr<Transfer>> sent;
+      const auto receive = [&] {
+        CHECK(back.Receive(cache.Span(0, 1 - i, 2 - i))->OrderBefore(stream, After(kPatience)).ok());
+      };
+      const std::unique_ptr<Mark> begin = stream.NewMark();
+      for (int round = 0; round < kRounds; ++round) {
+        if (i == 1) receive();
+        sent.push_back(there.Send(cache.Span(0, i, i + 1), stream));
+        if (i == 0) receive();
+      }
+      const std::unique_ptr<Mark> end = stream.NewMark();
+      CHECK(stream.Drain(After(kPatience)).ok());
+      for (const auto& transfer : sent) CHECK(transfer->Wait(After(kPatience)).ok());
+      if (i == 0) seconds = end->MillisecondsSince(*begin) / 1e3 / (2 * kRounds);
+    }));
+  }
+  for (std::future<void>& future : done) future.get();
+  return seconds;
+}
+
 }  // namespace
 
 LinkProbe::LinkProbe(EngineState& engine, std::vector<int> members, int64_t longest)
-    : engine_(engine), members_(std::move(members)), many_(std::max<int64_t>(2, longest / 2)) {
+    : engine_(engine), members_(std::move(members)), many_(std::clamp<int64_t>(longest / 2, 2, kEnoughRows)) {
   const KvShape shape = engine.decoder().spec().kv_shape(engine.decoder().compute_dtype());
   for (const int member : members_) caches_.emplace_back(engine.rank(member).device(), shape, 3 * many_);
 }
 
 LinkSamples LinkProbe::Measure() {
   LinkSamples seen;
+  seen.mover = engine_.on_gpus() ? Mover::kEngine : Mover::kThread;
   seen.many = many_;
   seen.row_bytes = caches_.front().Span(0, 0, 1).bytes();
   const auto copy = [&](int64_t rows) {
@@ -95,7 +134,9 @@ LinkSamples LinkProbe::Measure() {
   };
   CopyTimes times = copy(1);
   seen.one_row.push_back(TypicalSeconds(std::move(times.moving_s)));
-  seen.waking.push_back(TypicalSeconds(std::move(times.waking_s)));
+  seen.waking.push_back(engine_.on_gpus()
+                            ? std::max(0.0, SecondsPerHop(engine_, members_, caches_) - seen.one_row.back())
+                            : TypicalSeconds(std::move(times.waking_s)));
   seen.many_rows.push_back(TypicalSeconds(copy(many_).moving_s));
   return seen;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 #include <optional>
+#include <set>
 
 #include "engine/probe.h"
 #include "engine/session_state.h"
@@ -86,11 +87,9 @@ class Group {
   std::optional<LinkProbe> links_;
 };
 
-}  // namespace
-
-class ProfileMeter::Impl {
+class ProfileRun {
  public:
-  Impl(std::shared_ptr<EngineState> engine, int64_t longest)
+  ProfileRun(std::shared_ptr<EngineState> engine, int64_t longest)
       : engine_(std::move(engine)),
         key_(engine_->planner().key()),
         longest_(std::clamp<int64_t>(longest, 2, engine_->decoder().spec().max_positions)),
@@ -121,8 +120,7 @@ class ProfileMeter::Impl {
     for (const auto& [active, seen] : samples) {
       ClusterCosts costs;
       for (int rank = 0; rank < key_.ranks(); ++rank) {
-        const std::string& name = key_.devices[static_cast<size_t>(rank)];
-        costs.devices.push_back(FitDevice(name, engine_->planner().shape(), seen.devices.at(rank), longest_));
+        costs.devices.push_back(FitDevice(NameOf(rank), engine_->planner().shape(), Seen(seen, rank), longest_));
       }
       // One rank alone has no links: those of several stand in.
       const LinkSamples& links = active > 1 ? seen.links : samples.rbegin()->second.links;
@@ -136,17 +134,33 @@ class ProfileMeter::Impl {
   }
 
  private:
-  /// For 1, 2, 4, ... and all ranks at work so many groups that every rank is in one.
+  [[nodiscard]] const std::string& NameOf(int rank) const { return key_.devices[static_cast<size_t>(rank)]; }
+
+  /// What was seen of the rank, or of a namesake.
+  [[nodiscard]] const DeviceSamples& Seen(const GroupSamples& group, int rank) const {
+    if (const auto own = group.devices.find(rank); own != group.devices.end()) return own->second;
+    for (const auto& [other, samples] : group.devices) {
+      if (NameOf(other) == NameOf(rank)) return samples;
+    }
+    CHECK(false);
+    return group.devices.begin()->second;
+  }
+
+  /// For 1, 2, 4, ... and all ranks at work so many groups that every rank is in one, or of equal GPUs, which nothing
+  /// else uses, every name.
   void MakeGroups() {
     std::vector<int> counts;
     for (int count = 1; count < key_.ranks(); count *= 2) counts.push_back(count);
     counts.push_back(key_.ranks());
     for (const int count : counts) {
+      std::set<std::string> named;
       for (int first = 0; first < key_.ranks(); first += count) {
         std::vector<int> members(static_cast<size_t>(count));
         // The last group takes some of the ranks before it where they do not come out even.
         std::iota(members.begin(), members.end(), std::min(first, key_.ranks() - count));
-        groups_.push_back(std::make_unique<Group>(*engine_, std::move(members), longest_));
+        bool news = !engine_->on_gpus();
+        for (const int member : members) news = named.insert(NameOf(member)).second || news;
+        if (news) groups_.push_back(std::make_unique<Group>(*engine_, std::move(members), longest_));
       }
     }
   }
@@ -181,11 +195,17 @@ class ProfileMeter::Impl {
   std::vector<std::unique_ptr<Group>> groups_;
 };
 
-ProfileMeter::ProfileMeter(std::shared_ptr<EngineState> engine, int64_t longest)
-    : impl_(std::make_unique<Impl>(std::move(engine), longest)) {}
-ProfileMeter::~ProfileMeter() = default;
+}  // namespace
 
-ProfileSamples ProfileMeter::Measure() { return impl_->Measure(); }
-CostProfile ProfileMeter::Fit(const ProfileSamples& samples) const { return impl_->Fit(samples); }
+CostProfile MeasureProfile(const std::shared_ptr<EngineState>& engine, int64_t longest, int repeats,
+                           const std::function<void(double)>& on_repeat) {
+  ProfileRun run(engine, longest);
+  ProfileSamples samples;
+  for (int repeat = 1; repeat <= repeats; ++repeat) {
+    Append(run.Measure(), samples);
+    on_repeat(static_cast<double>(repeat) / repeats);
+  }
+  return run.Fit(samples);
+}
 
 }  // namespace runahead

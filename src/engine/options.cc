@@ -19,6 +19,8 @@ constexpr std::array kStrategies{std::pair{std::string_view("single"), Strategy:
                                  std::pair{std::string_view("tsp-causal"), Strategy::kTspCausal}};
 constexpr std::array kTopologies{std::pair{std::string_view("chain"), Topology::kChain},
                                  std::pair{std::string_view("direct"), Topology::kDirect}};
+constexpr std::array kGathers{std::pair{std::string_view("copies"), Gather::kCopies},
+                              std::pair{std::string_view("nccl"), Gather::kNccl}};
 constexpr std::array kPartitions{std::pair{std::string_view("even"), PartitionKind::kEven},
                                  std::pair{std::string_view("searched"), PartitionKind::kSearched},
                                  std::pair{std::string_view("predicted"), PartitionKind::kPredicted},
@@ -57,10 +59,12 @@ double ParseFraction(std::string_view text, std::string_view whole) {
 
 std::string_view Name(Strategy strategy) { return NameIn(kStrategies, strategy); }
 std::string_view Name(Topology topology) { return NameIn(kTopologies, topology); }
+std::string_view Name(Gather gather) { return NameIn(kGathers, gather); }
 std::string_view Name(PartitionKind kind) { return NameIn(kPartitions, kind); }
 
 Strategy ParseStrategy(std::string_view text) { return ParseIn(kStrategies, "strategy", text); }
 Topology ParseTopology(std::string_view text) { return ParseIn(kTopologies, "topology", text); }
+Gather ParseGather(std::string_view text) { return ParseIn(kGathers, "gather", text); }
 
 PartitionRequest PartitionRequest::Parse(std::string_view text) {
   for (const auto& [name, kind] : kPartitions) {

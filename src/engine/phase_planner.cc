@@ -38,18 +38,36 @@ std::vector<Scheme> RunaheadSchemes(const PrefillOptions& options) {
 
 }  // namespace
 
-PhasePlanner::PhasePlanner(WorkShape shape, ProfileKey key, ClusterCosts assumed, Tuned tuned)
-    : shape_(std::move(shape)), key_(std::move(key)), tuned_(std::move(tuned)), assumed_(std::move(assumed)) {
-  CHECK_EQ(assumed_.devices.size(), key_.devices.size());
+PhasePlanner::PhasePlanner(WorkShape shape, ProfileKey key, ClusterCosts assumed, const LinkOptions& links)
+    : shape_(std::move(shape)), plain_key_(std::move(key)), unlimited_(std::move(assumed)) {
+  CHECK_EQ(unlimited_.devices.size(), plain_key_.devices.size());
+  Limit(links);
+}
+
+void PhasePlanner::Limit(const LinkOptions& links) {
+  ProfileKey key = plain_key_;
+  if (links.through_host) key.devices.front() += ", links through host memory";
+  Tuned kept;
+  if (key == key_) kept.profile = std::move(tuned_.profile);
+  key_ = std::move(key);
+  table_key_ = key_;
+  if (!links.limits.empty()) table_key_.devices.front() += ", " + links.limits;
+  rates_ = links.rates;
+  assumed_ = Limited(unlimited_, rates_);
+  Use(std::move(kept));
 }
 
 void PhasePlanner::Use(Tuned tuned) {
   tuned_ = std::move(tuned);
+  limited_ = tuned_.profile;
+  if (limited_) {
+    for (auto& [active, costs] : limited_->active) costs = Limited(costs, rates_);
+  }
   plans_.clear();
 }
 
 const ClusterCosts& PhasePlanner::CostsWhile(int active) const {
-  return tuned_.profile ? tuned_.profile->While(active) : assumed_;
+  return limited_ ? limited_->While(active) : assumed_;
 }
 
 const PhasePlan& PhasePlanner::PlanFor(int64_t tokens, const PrefillOptions& options) {

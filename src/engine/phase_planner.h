@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <tuple>
 
 #include "engine/assumed_costs.h"
+#include "engine/link_options.h"
 #include "engine/tuned_files.h"
 #include "plan/planner.h"
 #include "runahead/options.h"
@@ -16,16 +18,21 @@ namespace runahead {
 /// its plans. Not thread-safe.
 class PhasePlanner {
  public:
-  /// `assumed`: what the ranks cost while nothing is measured.
-  PhasePlanner(WorkShape shape, ProfileKey key, ClusterCosts assumed, Tuned tuned);
+  /// `assumed`: what the ranks cost while nothing is measured. Neither that nor a profile knows of the limits of
+  /// `links`.
+  PhasePlanner(WorkShape shape, ProfileKey key, ClusterCosts assumed, const LinkOptions& links);
 
   [[nodiscard]] const WorkShape& shape() const { return shape_; }
   [[nodiscard]] const ProfileKey& key() const { return key_; }
+  [[nodiscard]] const ProfileKey& table_key() const { return table_key_; }  // of what is searched
+  /// The links are others from now on. Forgets what was measured of them: the table, and the profile where they take
+  /// another way.
+  void Limit(const LinkOptions& links);
   [[nodiscard]] const Tuned& tuned() const { return tuned_; }
   /// Uses newer measurements from now on.
   void Use(Tuned tuned);
 
-  /// Costs of all ranks while `active` work: measured where there is a profile.
+  /// Costs of all ranks while `active` work: measured where there is a profile, with the links as limited.
   [[nodiscard]] const ClusterCosts& CostsWhile(int active) const;
 
   /// Throws ConfigError for options that do not fit the engine, and for kSearched and kPredicted where the table has
@@ -45,8 +52,13 @@ class PhasePlanner {
 
   WorkShape shape_;
   ProfileKey key_;
+  ProfileKey plain_key_;  // whatever the links
+  ProfileKey table_key_;
+  LinkRates rates_;
   Tuned tuned_;
-  ClusterCosts assumed_;
+  ClusterCosts unlimited_;              // assumed
+  std::optional<CostProfile> limited_;  // tuned_.profile under the rates
+  ClusterCosts assumed_;                // under the rates
   std::map<Question, PhasePlan> plans_;
 };
 

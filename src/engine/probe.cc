@@ -11,10 +11,6 @@
 namespace runahead {
 namespace {
 
-double SecondsBetween(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
-}
-
 /// An arbitrary prompt, the same in every run: attention takes longer over some numbers than over others.
 int32_t TokenAt(int64_t position, int64_t vocab) {
   const uint64_t scattered = static_cast<uint64_t>(position + 1) * 0x9E3779B97F4A7C15U >> 33;
@@ -26,26 +22,31 @@ class ProbeExchange final : public PrefillExchange {
  public:
   ProbeExchange(int last_layer, std::optional<AttentionExtent> extent) : last_layer_(last_layer), extent_(extent) {}
 
-  void Start() override { stamps_ = {Clock::now()}; }
+  void Start(Stream& stream) override { marks_.push_back(stream.NewMark()); }
   Status LayerReady(int layer, Stream& stream) override {
-    stream.Synchronize();
-    stamps_.push_back(Clock::now());
+    marks_.push_back(stream.NewMark());
     return layer == last_layer_ ? Status::Failed("enough layers were seen") : Status::Ok();
   }
-  Status Finish() override {
-    stamps_.push_back(Clock::now());
+  Status Finish(Stream& stream) override {
+    marks_.push_back(stream.NewMark());
+    stream.Synchronize();
     return Status::Ok();
   }
   [[nodiscard]] AttentionExtent Extent(int64_t end) const override {
     return extent_.value_or(AttentionExtent{end, CausalWork::kSkip});
   }
-  /// Of the start and of each exchange, and of the end where the pass came to it.
-  [[nodiscard]] const std::vector<Clock::time_point>& stamps() const { return stamps_; }
+  /// Seconds from each mark to the next: those of the start and of each exchange, and of the end where the pass came
+  /// to it. The stream has passed them.
+  [[nodiscard]] std::vector<double> Stretches() const {
+    std::vector<double> seconds;
+    for (size_t i = 1; i < marks_.size(); ++i) seconds.push_back(marks_[i]->MillisecondsSince(*marks_[i - 1]) / 1e3);
+    return seconds;
+  }
 
  private:
   int last_layer_;
   std::optional<AttentionExtent> extent_;  // empty: up to the chunk's end
-  std::vector<Clock::time_point> stamps_;
+  std::vector<std::unique_ptr<Mark>> marks_;
 };
 
 /// Of the FLOPs of a layer's queries, keys and values.
@@ -94,22 +95,21 @@ void Probe::Once(size_t index, const ShortRun& run, Stretches* seen) {
   const ProbeExchange& probe = *owned;
   std::unique_ptr<PrefillExchange> exchange = std::move(owned);
   if (rank.slowdown() > 1) exchange = MakeSlowExchange(std::move(exchange), rank.slowdown());
-  exchange->Start();
+  exchange->Start(rank.stream());
   const LastLayer last = run.last_layer >= layers ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
   const Status status = decoder.Forward(tokens, run.begin, last, *tables_[index], caches_[index], *exchange,
                                         workspace, rank.ops(), rank.stream());
+  if (status.ok()) CHECK(exchange->Finish(rank.stream()).ok());
   rank.stream().Synchronize();
-  if (status.ok()) CHECK(exchange->Finish().ok());
   if (seen == nullptr) return;
-  const std::vector<Clock::time_point>& stamps = probe.stamps();
-  seen->before_s.push_back(SecondsBetween(stamps[0], stamps[1]));
+  const std::vector<double> seconds = probe.Stretches();
+  seen->before_s.push_back(seconds[0]);
   for (int layer = 1; layer <= std::min(run.last_layer, layers - 1); ++layer) {
-    const auto i = static_cast<size_t>(layer);
     // Before the last exchange no queries are made: they take their share of what the first layer's took.
     const double missing = layer == layers - 1 ? seen->before_s.back() * QueryShare(decoder.spec()) : 0;
-    seen->layer_s.push_back(SecondsBetween(stamps[i], stamps[i + 1]) + missing);
+    seen->layer_s.push_back(seconds[static_cast<size_t>(layer)] + missing);
   }
-  if (last == LastLayer::kLastRow) seen->finish_s.push_back(SecondsBetween(stamps[stamps.size() - 2], stamps.back()));
+  if (last == LastLayer::kLastRow) seen->finish_s.push_back(seconds.back());
 }
 
 }  // namespace runahead

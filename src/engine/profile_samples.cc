@@ -18,6 +18,7 @@ void Append(const StretchMeans& from, StretchMeans& to) {
 }
 
 void Append(const LinkSamples& from, LinkSamples& to) {
+  to.mover = from.mover;
   to.many = from.many;
   to.row_bytes = from.row_bytes;
   Append(from.one_row, to.one_row);
@@ -112,7 +113,7 @@ DeviceCost FitDevice(const std::string& name, const WorkShape& shape, const Devi
 
 LinkCost FitLink(const LinkSamples& seen) {
   LinkCost link;
-  link.mover = Mover::kThread;
+  link.mover = seen.mover;
   link.setup_s = Undisturbed(seen.one_row);
   link.latency_s = Undisturbed(seen.waking);
   const double seconds = std::max(Undisturbed(seen.many_rows) - link.setup_s, 1e-9);

@@ -44,6 +44,7 @@ struct DeviceSamples {
 
 /// What was seen of copies while all ranks copy. Seconds.
 struct LinkSamples {
+  Mover mover = Mover::kThread;
   int64_t many = 0;      // rows
   size_t row_bytes = 0;  // of one row of one layer, K and V
   std::vector<double> one_row;

@@ -38,6 +38,7 @@ class MemberFabric final : public Fabric {
     return all_.Between(members_.at(static_cast<size_t>(from)), members_.at(static_cast<size_t>(to)));
   }
   void Fail(const Status& reason) override { all_.Fail(reason); }
+  void KeepTimes(bool keep) override { all_.KeepTimes(keep); }
 
  private:
   Fabric& all_;
@@ -66,9 +67,11 @@ SessionState::SessionState(std::shared_ptr<EngineState> engine, int64_t capacity
 }
 
 PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const PrefillOptions& options) {
-  const auto begin = Clock::now();
+  auto begin = Clock::now();
   CheckPrompt(tokens);
   const std::lock_guard lock(engine_->busy());
+  engine_->fabric().KeepTimes(options.record_timeline);
+  if (options.record_timeline) begin = Clock::now();  // looking at clocks is no part of the phase
   const PhasePlan& plan = engine_->planner().PlanFor(static_cast<int64_t>(tokens.size()), options);
   size_ = 0;  // nothing, should this fail
   ReserveCaches(options.strategy, plan);
@@ -102,6 +105,8 @@ void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOption
   FirstFailure failure;
   const Partition& partition = plan.partition;
   MemberFabric fabric(engine_->fabric(), plan.members);
+  const bool gathers = options.strategy == Strategy::kTspDense || options.strategy == Strategy::kTspCausal;
+  AllGather* const gather = gathers && options.gather == Gather::kNccl ? &engine_->GatherOf(plan.members) : nullptr;
   std::vector<const PositionTables*> tables;
   for (const int member : plan.members) {
     tables.push_back(&engine_->PositionsFor(member, capacity_, partition.tokens()));
@@ -121,7 +126,8 @@ void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOption
                         &*caches_[static_cast<size_t>(rank.index())],
                         &fabric,
                         engine_->timeout(),
-                        options.record_timeline ? &timelines[static_cast<size_t>(index)] : nullptr};
+                        options.record_timeline ? &timelines[static_cast<size_t>(index)] : nullptr,
+                        gather};
         job.decoder = &engine_->decoder(rank.index());
         job.tables = tables[static_cast<size_t>(index)];
         job.workspace = &rank.WorkspaceFor(engine_->decoder(), partition.rows(index));
@@ -132,6 +138,10 @@ void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOption
           throw LinkError(fmt::format("rank {}: {}", rank.index(), status.message()));
         }
         if (index + 1 == partition.ranks()) FetchLogits(rank);
+      } catch (const DeviceError& error) {  // names the device, which ranks may share
+        const std::string reason = fmt::format("rank {}: {}", rank.index(), error.what());
+        failure.Keep(std::make_exception_ptr(DeviceError(reason)));
+        engine_->fabric().Fail(Status::Failed(reason));
       } catch (const std::exception& error) {
         failure.Keep(std::current_exception());
         engine_->fabric().Fail(Status::Failed(error.what()));
@@ -230,6 +240,7 @@ void SessionState::ReserveCaches(Strategy strategy, const PhasePlan& plan) {
     here.caches += static_cast<size_t>(rows) * shape.BytesPerToken();
   }
   for (const auto& [memory, here] : needs) {
+    if (here.caches + here.working == 0) continue;  // a GPU takes its time to say what is free
     Device& device = engine_->rank(memory).device();
     if (const size_t room = device.FreeBytes(); here.caches + here.working > room) {
       throw ConfigError(fmt::format(

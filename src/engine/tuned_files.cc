@@ -67,7 +67,7 @@ std::optional<PartitionTable> LoadTable(const std::filesystem::path& folder, con
   return table;
 }
 
-Tuned LoadTuned(const std::string& asked, const ProfileKey& key) {
+Tuned LoadTuned(const std::string& asked, const ProfileKey& key, const ProfileKey& table_key) {
   Tuned tuned;
   const auto keep = [&](const Error& error) {
     tuned.refused += (tuned.refused.empty() ? "" : "; ") + std::string(error.what());
@@ -84,7 +84,7 @@ Tuned LoadTuned(const std::string& asked, const ProfileKey& key) {
     keep(error);
   }
   try {
-    tuned.table = LoadTable(folder, key);
+    tuned.table = LoadTable(folder, table_key);
   } catch (const Error& error) {
     keep(error);
   }

@@ -29,8 +29,9 @@ std::filesystem::path TablePath(const std::filesystem::path& folder, const Profi
 std::optional<CostProfile> LoadProfile(const std::filesystem::path& folder, const ProfileKey& key);
 std::optional<PartitionTable> LoadTable(const std::filesystem::path& folder, const ProfileKey& key);
 
-/// Both, where a file that cannot be used is left out and named in `refused`: a prompt needs no measurements.
-Tuned LoadTuned(const std::string& asked, const ProfileKey& key);
+/// Both, where a file that cannot be used is left out and named in `refused`: a prompt needs no measurements. Links
+/// with limits have tables of their own, but need no profile of their own.
+Tuned LoadTuned(const std::string& asked, const ProfileKey& key, const ProfileKey& table_key);
 
 /// Makes the folder when it is missing. Throws IoError.
 void StoreTuned(const std::filesystem::path& path, const std::string& json);

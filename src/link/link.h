@@ -26,7 +26,8 @@ class Transfer {
   /// Work enqueued on `stream` afterwards happens after the transfer. Blocks the host only where the device has no
   /// queue.
   virtual Status OrderBefore(Stream& stream, Deadline deadline) = 0;
-  /// When it moved, once Wait was a success; nothing where the transport does not tell.
+  /// When it moved, once Wait was a success; nothing where the transport does not tell, or was not asked to
+  /// (Fabric::KeepTimes).
   [[nodiscard]] virtual std::optional<MovedAt> Moved() const { return std::nullopt; }
 };
 
@@ -53,6 +54,9 @@ class Fabric {
   virtual Link& Between(int from, int to) = 0;
   /// Wakes everyone who waits. The first failure is kept as the reason that they report.
   virtual void Fail(const Status& reason) = 0;
+  /// Whether transfers posted from now on tell when they moved, where telling costs something (GPUs). Only while no
+  /// transfer is under way.
+  virtual void KeepTimes(bool /*keep*/) {}
 };
 
 }  // namespace runahead

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "plan/hand_over.h"
+#include "prefill/stream_timeline.h"
 
 namespace runahead {
 namespace {
@@ -22,35 +23,37 @@ struct Posted {
 /// here.
 class SpanExchange : public PrefillExchange {
  public:
-  explicit SpanExchange(const ExchangeContext& context) : context_(context) {}
+  explicit SpanExchange(const ExchangeContext& context) : context_(context), marks_(context.timeline) {}
 
-  void Start() override {
-    layer_end_ = Clock::now();
+  void Start(Stream& stream) override {
+    marks_.Start(stream);
     PostReceives(0);
   }
 
   Status LayerReady(int layer, Stream& stream) override {
-    Record(layer, Activity::kCompute, layer_end_, 0);
+    marks_.EndOf(layer, Activity::kCompute, 0, stream);
     std::vector<Posted> arriving = std::move(arriving_);
     arriving_.clear();
     if (layer + 1 < context_.cache->shape().layers) PostReceives(layer + 1);
     SendOwn(layer, stream);
-    const auto wait_begin = Clock::now();
+    marks_.Skip(stream);
     size_t bytes = 0;
     for (const Posted& posted : arriving) {
       if (Status status = posted.transfer->OrderBefore(stream, After(context_.timeout)); !status.ok()) return status;
       bytes += posted.bytes;
     }
-    if (!arriving.empty()) Record(layer, Activity::kWait, wait_begin, bytes);
+    if (!arriving.empty()) marks_.EndOf(layer, Activity::kWait, bytes, stream);
     if (context_.timeline != nullptr) std::move(arriving.begin(), arriving.end(), std::back_inserter(arrived_));
     SendArrived(layer, stream);
-    layer_end_ = Clock::now();
+    marks_.Skip(stream);
     return Status::Ok();
   }
 
-  Status Finish() override {
+  Status Finish(Stream& stream) override {
     const int last_layer = context_.cache->shape().layers - 1;
-    Record(last_layer, Activity::kCompute, layer_end_, 0);
+    marks_.EndOf(last_layer, Activity::kCompute, 0, stream);
+    if (Status status = stream.Drain(After(context_.timeout)); !status.ok()) return status;
+    marks_.Record();
     for (const std::vector<Posted>* all : {&leaving_, &arrived_}) {
       for (const Posted& posted : *all) {
         if (Status status = posted.transfer->Wait(After(context_.timeout)); !status.ok()) return status;
@@ -91,10 +94,6 @@ class SpanExchange : public PrefillExchange {
   }
 
  private:
-  void Record(int layer, Activity activity, Clock::time_point begin, size_t bytes) {
-    if (context_.timeline != nullptr) context_.timeline->Record(layer, activity, begin, Clock::now(), bytes);
-  }
-
   void RecordMoved(const Posted& posted) {
     if (context_.timeline == nullptr) return;
     if (const std::optional<MovedAt> moved = posted.transfer->Moved()) {
@@ -103,7 +102,7 @@ class SpanExchange : public PrefillExchange {
   }
 
   ExchangeContext context_;
-  Clock::time_point layer_end_;  // when the exchange of the layer before ended
+  StreamTimeline marks_;
   std::vector<Posted> arriving_;
   std::vector<Posted> arrived_;  // kept for the timeline
   std::vector<Posted> leaving_;
@@ -168,14 +167,53 @@ class TspExchange final : public SpanExchange {
   CausalWork causal_;
 };
 
+/// The baseline by a library's all-gather, which works on the ranks' own streams.
+class CollectiveTspExchange final : public PrefillExchange {
+ public:
+  CollectiveTspExchange(const ExchangeContext& context, CausalWork causal)
+      : context_(context), causal_(causal), marks_(context.timeline) {}
+
+  void Start(Stream& stream) override { marks_.Start(stream); }
+
+  Status LayerReady(int layer, Stream& stream) override {
+    const Partition& partition = *context_.partition;
+    marks_.EndOf(layer, Activity::kCompute, 0, stream);
+    Status status = context_.gather->Enqueue(context_.rank, *context_.cache, layer, partition.cuts(), stream);
+    const int64_t missing = partition.tokens() - partition.rows(context_.rank);
+    marks_.EndOf(layer, Activity::kWait, context_.cache->Span(layer, 0, missing).bytes(), stream);
+    return status;
+  }
+
+  [[nodiscard]] AttentionExtent Extent(int64_t end) const override {
+    return {causal_ == CausalWork::kDense ? context_.partition->tokens() : end, causal_};
+  }
+
+  Status Finish(Stream& stream) override {
+    marks_.EndOf(context_.cache->shape().layers - 1, Activity::kCompute, 0, stream);
+    Status status = stream.Drain(After(context_.timeout));
+    if (status.ok()) marks_.Record();
+    return status;
+  }
+
+ private:
+  ExchangeContext context_;
+  CausalWork causal_;
+  StreamTimeline marks_;
+};
+
+std::unique_ptr<PrefillExchange> MakeTsp(const ExchangeContext& context, CausalWork causal) {
+  if (context.gather != nullptr) return std::make_unique<CollectiveTspExchange>(context, causal);
+  return std::make_unique<TspExchange>(context, causal);
+}
+
 }  // namespace
 
 std::unique_ptr<PrefillExchange> MakeExchange(Strategy strategy, Topology topology, const ExchangeContext& context) {
   switch (strategy) {
     case Strategy::kTspDense:
-      return std::make_unique<TspExchange>(context, CausalWork::kDense);
+      return MakeTsp(context, CausalWork::kDense);
     case Strategy::kTspCausal:
-      return std::make_unique<TspExchange>(context, CausalWork::kSkip);
+      return MakeTsp(context, CausalWork::kSkip);
     case Strategy::kSingle:  // a partition of one rank: a chain without neighbours
     case Strategy::kRunahead:
       break;

@@ -7,6 +7,7 @@
 #include "base/deadline.h"
 #include "base/timeline.h"
 #include "kv/kv_cache.h"
+#include "link/all_gather.h"
 #include "link/link.h"
 #include "model/exchange.h"
 #include "plan/partition.h"
@@ -23,15 +24,16 @@ struct ExchangeContext {
   Fabric* fabric = nullptr;
   std::chrono::duration<double> timeout{0};  // of each wait
   RankTimeline* timeline = nullptr;          // or null: nothing is recorded
+  AllGather* gather = nullptr;               // of tsp, instead of the fabric's links; or null
 };
 
 /// An exchange of one prompt phase: started before the first layer, finished after the last.
 class PrefillExchange : public Exchange {
  public:
-  /// Posts what layer 0 receives.
-  virtual void Start() = 0;
-  /// Waits until everything sent has left, so that the cache may be reused.
-  virtual Status Finish() = 0;
+  /// Posts what layer 0 receives. `stream` is the one that LayerReady will be called with.
+  virtual void Start(Stream& stream) = 0;
+  /// Waits until the work of `stream` is done and everything sent has left, so that the cache may be reused.
+  virtual Status Finish(Stream& stream) = 0;
 };
 
 /// kSingle and a partition of one rank exchange nothing.

@@ -15,13 +15,12 @@ Status PrefillRank(const RankPrefill& job) {
 
   std::unique_ptr<PrefillExchange> exchange = MakeExchange(job.strategy, job.topology, job.exchange);
   if (job.slowdown > 1) exchange = MakeSlowExchange(std::move(exchange), job.slowdown);
-  exchange->Start();
+  exchange->Start(*job.stream);
   const LastLayer last_layer = last ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
   Status status = job.decoder->Forward(chunk, begin, last_layer, *job.tables, *job.exchange.cache, *exchange,
                                        *job.workspace, *job.ops, *job.stream);
   if (!status.ok()) return status;
-  job.stream->Synchronize();
-  return exchange->Finish();
+  return exchange->Finish(*job.stream);
 }
 
 int64_t CacheRows(Strategy strategy, const Partition& partition, int rank) {

@@ -12,8 +12,8 @@ class SlowExchange final : public PrefillExchange {
     CHECK_GE(slowdown, 1);
   }
 
-  void Start() override {
-    inner_->Start();
+  void Start(Stream& stream) override {
+    inner_->Start(stream);
     stretch_begin_ = Clock::now();
   }
   Status LayerReady(int layer, Stream& stream) override {
@@ -24,9 +24,10 @@ class SlowExchange final : public PrefillExchange {
     return status;
   }
   [[nodiscard]] AttentionExtent Extent(int64_t end) const override { return inner_->Extent(end); }
-  Status Finish() override {
+  Status Finish(Stream& stream) override {
+    stream.Synchronize();
     Spin();
-    return inner_->Finish();
+    return inner_->Finish(stream);
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <thread>
 
 #include "runahead/error.h"
 #include "tensor/cuda_check.h"
@@ -119,6 +120,19 @@ CudaStream::~CudaStream() { (void)cudaStreamDestroy(handle_); }
 std::unique_ptr<Mark> CudaStream::NewMark() { return std::make_unique<CudaMark>(ordinal_, handle_); }
 
 void CudaStream::Synchronize() { CheckCuda(cudaStreamSynchronize(handle_), ordinal_, "cudaStreamSynchronize"); }
+
+Status CudaStream::Drain(Deadline deadline) {
+  // The runtime has no wait that ends. A thread per GPU has nothing better to do than to look again.
+  while (true) {
+    const cudaError_t state = cudaStreamQuery(handle_);
+    if (state == cudaSuccess) return Status::Ok();
+    if (state != cudaErrorNotReady) CheckCuda(state, ordinal_, "cudaStreamQuery");
+    if (Clock::now() >= deadline) {
+      return Status::Failed(fmt::format("cuda:{} did not finish before the deadline", ordinal_));
+    }
+    std::this_thread::yield();
+  }
+}
 
 bool BuiltWithCuda() { return true; }
 

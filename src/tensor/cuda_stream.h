@@ -19,6 +19,7 @@ class CudaStream final : public Stream {
 
   std::unique_ptr<Mark> NewMark() override;
   void Synchronize() override;
+  Status Drain(Deadline deadline) override;
   [[nodiscard]] cudaStream_t handle() const { return handle_; }
 
  private:

@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "base/deadline.h"
+#include "base/status.h"
 #include "tensor/tensor_view.h"
 
 namespace runahead {
@@ -59,7 +61,7 @@ class Buffer {
 class Mark {
  public:
   virtual ~Mark() = default;
-  /// From `earlier`, of the same stream, to this one; the stream must have passed both.
+  /// From `earlier`, of a stream of the same device, to this one; the streams must have passed both.
   [[nodiscard]] virtual double MillisecondsSince(const Mark& earlier) const = 0;
 };
 
@@ -71,6 +73,8 @@ class Stream {
   virtual std::unique_ptr<Mark> NewMark() = 0;
   /// Blocks the host until all work enqueued so far is done. Throws DeviceError when the device failed.
   virtual void Synchronize() = 0;
+  /// The same, but no longer than until `deadline`, when it fails, naming the device.
+  virtual Status Drain(Deadline deadline) = 0;
 };
 
 /// One rank's device: a GPU, or a set of CPU threads. Used by one thread at a time, except Allocate.

@@ -81,6 +81,13 @@ TEST_F(BadInputTest, Numbers) {
   for (const char* value : {"0.5", "nan", "x"}) refused("--rank-slowdown", value);
   for (const char* value : {"0", "-1", "nan"}) refused("--timeout", value);
   for (const char* value : {"f8", "", "F32"}) refused("--dtype", value);
+  for (const char* value : {"10", "0GB/s", "0-9=1GB/s"}) {
+    ExpectGenerateRefused({"--prompt", "a", "--devices", "cpu:2", "--link-bandwidth", value},
+                          {"link-bandwidth", value});
+    ExpectGenerateRefused({"--prompt", "a", "--devices", "cpu:2", "--rank-bandwidth", value},
+                          {"rank-bandwidth", value});
+  }
+  ExpectGenerateRefused({"--prompt", "a", "--link", "radio"}, {"link", "'radio'"});
   refused("--seed", "-1");
   ExpectGenerateRefused({"--prompt", "a", "-n"}, {"-n"});
 }

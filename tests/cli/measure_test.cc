@@ -59,6 +59,71 @@ TEST_F(MeasureTest, BenchChecksTimesAndWritesEverything) {
   EXPECT_GT(Json::parse(ReadFile(InFolder("run.json"))).at("traceEvents").size(), 6U);
 }
 
+TEST_F(MeasureTest, ThePaperSuiteComparesEveryWayAndDrawsItsPlots) {
+  const std::string json_path = InFolder("suite.json");
+  const Outcome outcome = Runahead({"bench",
+                                    "--suite",
+                                    "paper",
+                                    "--model",
+                                    Model(),
+                                    "--devices",
+                                    "cpu:2",
+                                    "--threads-per-rank",
+                                    "1",
+                                    "--contexts",
+                                    "24,48,96",
+                                    "--repeats",
+                                    "2",
+                                    "--dtype",
+                                    "f32",
+                                    "--suite-links",
+                                    "full,link:50MB/s",
+                                    "--search-evaluations",
+                                    "3",
+                                    "--tuned",
+                                    InFolder("tuned"),
+                                    "--json",
+                                    json_path,
+                                    "--plots",
+                                    InFolder("plots")});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.out << outcome.err;
+  EXPECT_NE(outcome.out.find("over TSP"), std::string::npos) << outcome.out;
+  const Json model = Json::parse(ReadFile(json_path)).at("models").at(0);
+  // For each of two cases and three contexts: one rank, TSP twice, KVR-E, KVR-S, KVR-P and auto.
+  EXPECT_EQ(model.at("results").size(), 2U * 3 * 7);
+  EXPECT_EQ(model.at("searches").size(), 2U * 3);
+  EXPECT_EQ(model.at("side_traffic").size(), 2U * 5);
+  EXPECT_EQ(model.at("breakdown").size(), 2U * 6);
+  const double row_bytes = 4.0 * 2 * 2 * 16;  // of a layer, in f32
+  for (const Json& result : model.at("results")) {
+    EXPECT_EQ(result.at("ttft_ms").size(), 2U);
+    EXPECT_GT(result.at("limit_ms").get<double>(), 0);
+    if (result.at("links") == "full" || !result.at("way").get<std::string>().starts_with("KVR")) continue;
+    // What the last rank waits for cannot come faster than the link carries it.
+    const double rows = result.at("cuts").at(1).get<double>();
+    EXPECT_GE(result.at("ttft_ms").at(0).get<double>(), rows * row_bytes / 50e6 * 1e3) << result.dump();
+  }
+  EXPECT_EQ(report::WhatIsWrongWith(ReadFile(InFolder("plots") + "/model-full-contexts.svg")), "");
+  EXPECT_EQ(report::WhatIsWrongWith(ReadFile(InFolder("plots") + "/model-link-50MB-s-ranks.svg")), "");
+
+  const Outcome again = Runahead({"bench", "--from", json_path, "--plots", InFolder("again")});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(ReadFile(InFolder("again") + "/model-full-contexts.svg"),
+            ReadFile(InFolder("plots") + "/model-full-contexts.svg"));
+}
+
+TEST_F(MeasureTest, SlowLinksSlowPromptsDown) {
+  const auto ttft_ms = [](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {"--devices", "cpu:2", "--prompt-ids", "1,2,3,4,5,6,7,8", "-n", "1"};
+    arguments.insert(arguments.end(), {"--dtype", "f32", "--partition", "1,1"});
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return GenerateJson(arguments).at("ttft_ms").get<double>();
+  };
+  // Four rows of each layer, keys and values of 2 heads of 16 in f32: 1 kB at 10 kB/s.
+  EXPECT_GE(ttft_ms({"--link-bandwidth", "10kB/s"}), 100);
+  EXPECT_GE(ttft_ms({"--rank-bandwidth", "10kB/s"}), 100);
+}
+
 TEST_F(MeasureTest, InspectCountsWhatIsThere) {
   const Outcome outcome = Runahead({"inspect", Model(), "--json"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;

@@ -2,6 +2,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
+#include "link/fault/fault_fabric.h"
 #include "tensor/cuda_device.h"
 #include "tests/engine/outcome.h"
 #include "tests/engine/tiny_model.h"
@@ -20,8 +23,8 @@ std::string GpusForAll() {
   return text;
 }
 
-std::shared_ptr<EngineState> Load(const std::string& preset, const std::string& devices, const std::string& dtype) {
-  EngineOptions options;
+std::shared_ptr<EngineState> Load(const std::string& preset, const std::string& devices, const std::string& dtype,
+                                  EngineOptions options = {}) {
   options.devices = devices;
   options.dtype = dtype;
   options.timeout_s = 60;
@@ -63,20 +66,75 @@ TEST_P(GpuRanks, EveryStrategyComputesWhatOneCpuRankComputes) {
   }
 }
 
-// Copies that overtake the work they wait for, or are overtaken, show in some of many runs.
-TEST_P(GpuRanks, RandomPartitionsRaceWithNothing) {
-  constexpr int kRuns = 100;
-  const auto gpus = Load(GetParam(), GpusForAll(), "bf16");
+/// How often each race is run: $RUNAHEAD_RACES, or a few times.
+unsigned Races() {
+  constexpr unsigned kFew = 25;
+  const char* const asked = std::getenv("RUNAHEAD_RACES");
+  return asked == nullptr ? kFew : static_cast<unsigned>(std::strtoul(asked, nullptr, 10));
+}
+
+/// Prompts with random cuts, again and again, compute what one rank computes.
+void Race(const std::shared_ptr<EngineState>& gpus, bool jitter) {
   const double tolerance = UnitRoundoff(DType::kBF16) * 16;
   const std::vector<int32_t> prompt = RandomPrompt(700, gpus->decoder().spec().vocab, 3);
   const Outcome expected = RunOnce(gpus, prompt, kSingle);
-  for (unsigned seed = 0; seed < kRuns; ++seed) {
+  for (unsigned seed = 0; seed < Races(); ++seed) {
+    if (jitter) {
+      Faults faults;
+      faults.seed = seed;
+      faults.max_delay = std::chrono::microseconds(300);
+      gpus->SetFabric(MakeFaultFabric(gpus->NewFabric(), faults));
+    }
     for (const auto& [name, options] : AllOptions(2 + static_cast<int>(seed % 3), seed)) {
-      if (options.partition.kind != PartitionKind::kManual) continue;
+      if (options.strategy == Strategy::kRunahead && options.partition.kind != PartitionKind::kManual) continue;
       SCOPED_TRACE(testing::Message() << name << ", seed " << seed);
       ExpectClose(RunOnce(gpus, prompt, options).logits, expected.logits, tolerance, "logits");
     }
-    if (HasFailure()) return;
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
+// Copies that overtake the work they wait for, or are overtaken, show in some of many runs.
+TEST_P(GpuRanks, RandomPartitionsRaceWithNothing) {
+  const auto gpus = Load(GetParam(), GpusForAll(), "bf16");
+  Race(gpus, /*jitter=*/false);
+}
+
+TEST_P(GpuRanks, JitteredLinksChangeNothing) {
+  const auto gpus = Load(GetParam(), GpusForAll(), "bf16");
+  Race(gpus, /*jitter=*/true);
+}
+
+TEST_P(GpuRanks, LinksThroughHostMemoryChangeNothing) {
+  EngineOptions options;
+  options.link = "host";
+  const auto gpus = Load(GetParam(), GpusForAll(), "bf16", options);
+  Race(gpus, /*jitter=*/false);
+}
+
+TEST_P(GpuRanks, SlowLinksChangeNothingButTheTime) {
+  EngineOptions options;
+  options.link_bandwidth = "20MB/s,0-1=10MB/s";
+  const auto gpus = Load(GetParam(), GpusForAll(), "bf16", options);
+  const std::vector<int32_t> prompt = RandomPrompt(300, gpus->decoder().spec().vocab, 4);
+  const Outcome expected = RunOnce(gpus, prompt, kSingle);
+  for (const auto& [name, asked] : AllOptions(3, 1)) {
+    SCOPED_TRACE(testing::Message() << name);
+    ExpectClose(RunOnce(gpus, prompt, asked).logits, expected.logits, UnitRoundoff(DType::kBF16) * 16, "logits");
+    PrefillOptions recorded = asked;
+    recorded.record_timeline = true;
+    SessionState session(gpus, 310);
+    const PrefillReport report = session.Prefill(prompt, recorded);
+    size_t first_link = 0;  // bytes
+    for (const TimelineEvent& event : report.timeline) {
+      constexpr double kClocksDiffer = 1;  // ms
+      EXPECT_LE(-kClocksDiffer, event.begin_ms);
+      EXPECT_LE(event.begin_ms, event.end_ms);
+      EXPECT_LE(event.end_ms, report.ttft_ms + kClocksDiffer);
+      if (event.activity == Activity::kSend && event.rank == 0 && event.peer == 1) first_link += event.bytes;
+    }
+    EXPECT_GT(first_link, 0U);
+    EXPECT_GE(report.ttft_ms, static_cast<double>(first_link) / 10e6 * 1e3);
   }
 }
 

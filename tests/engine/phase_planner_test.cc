@@ -142,12 +142,35 @@ TEST(PhasePlanner, TakesTheTableBeforeTheProfile) {
   EXPECT_EQ(planner.PlanFor(60, {}).members.size(), 1U);
 }
 
-TEST(ProfileMeter, GivesCostsForEveryNumberOfRanksAtWork) {
+// On slow links the first rank, whose rows travel, takes less.
+TEST(PhasePlanner, CountsWhatLimitedLinksTake) {
+  const auto engine = LoadTiny("cpu:2");
+  PhasePlanner& planner = engine->planner();
+  const ProfileKey key = planner.key();
+  EXPECT_EQ(planner.table_key(), key);
+  const int64_t fast = planner.PlanFor(400, {}).partition.rows(0);
+  Tuned tuned;
+  tuned.profile = CostProfile{key, {{2, planner.CostsWhile(2)}}};
+  tuned.table = PartitionTable{key, {}};
+  planner.Use(tuned);
+  EngineOptions options;
+  options.link_bandwidth = "1MB/s";
+  engine->SetLinks(ParseLinkOptions(options, 2));
+  EXPECT_EQ(planner.key(), key);
+  EXPECT_FALSE(planner.table_key() == key);
+  EXPECT_TRUE(planner.tuned().profile.has_value());  // costs of compute are what they were
+  EXPECT_FALSE(planner.tuned().table.has_value());
+  EXPECT_EQ(planner.CostsWhile(2).links.Between(0, 1).bytes_per_s, 1e6);
+  PrefillOptions both;
+  both.ranks = 2;
+  EXPECT_LT(planner.PlanFor(400, both).partition.rows(0), fast);
+  engine->SetLinks({});
+  EXPECT_EQ(planner.PlanFor(400, both).partition.rows(0), fast);
+}
+
+TEST(MeasureProfile, GivesCostsForEveryNumberOfRanksAtWork) {
   const auto engine = LoadTiny("cpu:3", {1, 2, 1});
-  ProfileMeter meter(engine, 256);
-  ProfileSamples samples = meter.Measure();
-  Append(meter.Measure(), samples);
-  const CostProfile profile = ParseCostProfile(ToJson(meter.Fit(samples)), "profile");
+  const CostProfile profile = ParseCostProfile(ToJson(MeasureProfile(engine, 256, 2, [](double) {})), "profile");
   EXPECT_EQ(profile.key, engine->planner().key());
   EXPECT_EQ(profile.active.size(), 3U);
   for (const auto& [active, costs] : profile.active) {

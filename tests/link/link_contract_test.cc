@@ -7,6 +7,7 @@
 
 #include "link/fault/fault_fabric.h"
 #include "link/local/local_fabric.h"
+#include "link/throttle.h"
 #include "tensor/cpu_device.h"
 
 namespace runahead {
@@ -17,6 +18,17 @@ using std::chrono::seconds;
 
 constexpr KvShape kShape{.layers = 3, .kv_heads = 2, .head_dim = 5, .dtype = DType::kF32};
 constexpr int64_t kTokens = 11;
+
+std::unique_ptr<Fabric> MakePlainFabric(int ranks) { return MakeLocalFabric(ranks); }
+
+std::unique_ptr<Fabric> MakeSlowLinks(int ranks) {
+  const auto n = static_cast<size_t>(ranks);
+  return MakeLocalFabric(ranks, Throttle::MakeFor(ranks, {std::vector<double>(n * n, 1e6), {}}));
+}
+
+std::unique_ptr<Fabric> MakeSlowRanks(int ranks) {
+  return MakeLocalFabric(ranks, Throttle::MakeFor(ranks, {{}, std::vector<double>(static_cast<size_t>(ranks), 1e6)}));
+}
 
 std::unique_ptr<Fabric> MakeJitteredFabric(int ranks) {
   Faults faults;
@@ -140,7 +152,9 @@ TEST_P(LinkContract, EndsThatPostDifferentSpansBothFail) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Fabrics, LinkContract,
-                         testing::Values(FabricKind{"local", &MakeLocalFabric},
+                         testing::Values(FabricKind{"local", &MakePlainFabric},
+                                         FabricKind{"slow_links", &MakeSlowLinks},
+                                         FabricKind{"slow_ranks", &MakeSlowRanks},
                                          FabricKind{"jittered", &MakeJitteredFabric}),
                          [](const auto& kind) { return kind.param.name; });
 
@@ -160,6 +174,77 @@ TEST(FaultFabric, LosesWhatARankSendsFromALayerOn) {
     EXPECT_TRUE(sent->Wait(After(seconds(10))).ok());
     EXPECT_EQ(received->Wait(After(milliseconds(5))).ok(), layer == 0);
   }
+}
+
+// Bytes over the rate is the least that transfers take, one after the other over a link or a rank's card.
+TEST(SlowFabric, TakesAtLeastBytesOverRate) {
+  constexpr double kRate = 1e6;
+  const auto device = MakeCpuDevice();
+  const auto stream = device->NewStream();
+  const KvCache source(*device, kShape, kTokens);
+  const KvCache target(*device, kShape, kTokens);
+  const KvCache other(*device, kShape, kTokens);
+  const double one_s = static_cast<double>(source.Span(0, 0, kTokens).bytes()) / kRate;
+  for (const bool by_rank : {false, true}) {
+    const auto fabric = by_rank ? MakeSlowRanks(3) : MakeSlowLinks(3);
+    const auto begin = Clock::now();
+    std::vector<std::unique_ptr<Transfer>> transfers;
+    for (int layer = 0; layer < kShape.layers; ++layer) {
+      for (const auto& [to, cache] : {std::pair(1, &target), std::pair(2, &other)}) {
+        transfers.push_back(fabric->Between(0, to).Receive(cache->Span(layer, 0, kTokens)));
+        transfers.push_back(fabric->Between(0, to).Send(source.Span(layer, 0, kTokens), *stream));
+      }
+    }
+    for (const auto& transfer : transfers) {
+      ASSERT_TRUE(transfer->Wait(After(seconds(10))).ok());
+      const std::optional<MovedAt> moved = transfer->Moved();
+      ASSERT_TRUE(moved.has_value());
+      EXPECT_GE(std::chrono::duration<double>(moved->end - moved->begin).count(), one_s);
+    }
+    const double passed = std::chrono::duration<double>(Clock::now() - begin).count();
+    EXPECT_GE(passed, kShape.layers * one_s * (by_rank ? 2 : 1)) << by_rank;
+    ExpectSameRows(source, other, 0, kTokens);
+  }
+}
+
+TEST(SlowFabric, AWaitEndsAtItsDeadline) {
+  const auto device = MakeCpuDevice();
+  const auto stream = device->NewStream();
+  const KvCache cache(*device, kShape, kTokens);
+  const auto fabric = MakeLocalFabric(2, Throttle::MakeFor(2, {std::vector<double>(4, 1e3), {}}));
+  const auto received = fabric->Between(0, 1).Receive(cache.Span(1, 0, kTokens));
+  const auto sent = fabric->Between(0, 1).Send(cache.Span(1, 0, kTokens), *stream);
+  for (const Status& status :
+       {received->OrderBefore(*stream, After(milliseconds(1))), sent->Wait(After(milliseconds(1)))}) {
+    EXPECT_EQ(status.message(), "link 0 -> 1: layer 1 rows [0, 11): the copy did not end before the deadline");
+  }
+}
+
+// Seconds since the start, of transfers of a second each.
+TEST(Throttle, BooksOneTransferAtATime) {
+  const Clock::time_point start{};
+  const auto book = [&](Throttle& throttle, int from, int to, double ready) {
+    const auto at = start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(ready));
+    const MovedAt moved = throttle.Book(from, to, 100, at);
+    return std::pair(std::chrono::duration<double>(moved.begin - start).count(),
+                     std::chrono::duration<double>(moved.end - start).count());
+  };
+  Throttle links(3, {std::vector<double>(9, 100.0), {}});
+  EXPECT_EQ(book(links, 0, 1, 5), std::pair(5.0, 6.0));
+  EXPECT_EQ(book(links, 0, 1, 5.5), std::pair(6.0, 7.0));
+  EXPECT_EQ(book(links, 0, 2, 5.5), std::pair(5.5, 6.5));
+  EXPECT_EQ(book(links, 1, 0, 5.5), std::pair(5.5, 6.5));
+
+  Throttle ranks(3, {{}, std::vector<double>(3, 100.0)});
+  EXPECT_EQ(book(ranks, 0, 2, 0), std::pair(0.0, 1.0));
+  EXPECT_EQ(book(ranks, 0, 1, 0), std::pair(1.0, 2.0));    // leaves after the first
+  EXPECT_EQ(book(ranks, 1, 2, 0.5), std::pair(0.5, 2.0));  // enters after the first
+  EXPECT_EQ(book(ranks, 2, 0, 0), std::pair(0.0, 1.0));    // each direction for itself
+
+  Throttle some(2, {{0, 0, 100.0, 0}, {}});
+  EXPECT_FALSE(some.Limits(0, 1));
+  EXPECT_TRUE(some.Limits(1, 0));
+  EXPECT_EQ(book(some, 0, 1, 3), std::pair(3.0, 3.0));
 }
 
 }  // namespace

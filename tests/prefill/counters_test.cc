@@ -54,9 +54,9 @@ int64_t RowsSent(Strategy strategy, Topology topology, const Partition& partitio
     KvCache cache(*device, kShape, partition.tokens());
     const auto exchange = MakeExchange(
         strategy, topology, {rank, &partition, {}, &cache, &fabric, std::chrono::duration<double>(1), nullptr});
-    exchange->Start();
+    exchange->Start(*stream);
     EXPECT_TRUE(exchange->LayerReady(layer, *stream).ok());
-    EXPECT_TRUE(exchange->Finish().ok());
+    EXPECT_TRUE(exchange->Finish(*stream).ok());
   }
   return fabric.rows();
 }

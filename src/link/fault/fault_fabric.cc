@@ -73,6 +73,7 @@ class FaultFabric final : public Fabric {
   [[nodiscard]] int ranks() const override { return inner_->ranks(); }
   Link& Between(int from, int to) override { return *links_.at(static_cast<size_t>(from * ranks() + to)); }
   void Fail(const Status& reason) override { inner_->Fail(reason); }
+  void KeepTimes(bool keep) override { inner_->KeepTimes(keep); }
 
  private:
   std::unique_ptr<Fabric> inner_;

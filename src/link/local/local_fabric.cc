@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "link/local/passage.h"
+#include "runahead/error.h"
 
 namespace runahead {
 namespace {
@@ -28,7 +29,7 @@ struct Post {
   bool moved = false;                // the copy was started; `arrival` tells when it is done
   std::shared_ptr<Arrival> arrival;  // nothing: it is done
   MovedAt when;                      // of a copy that is done when it was started
-  Status refused;                    // the two ends did not fit
+  Status refused;                    // the two ends did not fit, or the copy could not be started
 };
 
 class LocalTransfer final : public Transfer {
@@ -38,20 +39,18 @@ class LocalTransfer final : public Transfer {
 
   Status Wait(Deadline deadline) override {
     if (Status met = AwaitMove(deadline); !met.ok()) return met;
-    if (post_->arrival == nullptr) return Status::Ok();
-    const Status status = post_->arrival->Wait(deadline);
-    return status.ok() ? status : Status::Failed(fmt::format("{}: {}: {}", name_, Rows(), status.message()));
+    return post_->arrival == nullptr ? Status::Ok() : Named(post_->arrival->Wait(deadline));
   }
 
   Status OrderBefore(Stream& stream, Deadline deadline) override {
     if (Status met = AwaitMove(deadline); !met.ok()) return met;
-    if (post_->arrival != nullptr) post_->arrival->OrderBefore(stream);
-    return Status::Ok();
+    return post_->arrival == nullptr ? Status::Ok() : Named(post_->arrival->OrderBefore(stream, deadline));
   }
 
   [[nodiscard]] std::optional<MovedAt> Moved() const override {
     const std::lock_guard lock(shared_.mutex);
-    return post_->moved && post_->arrival == nullptr ? std::optional(post_->when) : std::nullopt;
+    if (!post_->moved) return std::nullopt;
+    return post_->arrival == nullptr ? std::optional(post_->when) : post_->arrival->Moved();
   }
 
  private:
@@ -66,6 +65,9 @@ class LocalTransfer final : public Transfer {
     return Status::Failed(fmt::format("{}: {} did not arrive before the deadline", name_, Rows()));
   }
 
+  [[nodiscard]] Status Named(const Status& status) const {
+    return status.ok() ? status : Status::Failed(fmt::format("{}: {}: {}", name_, Rows(), status.message()));
+  }
   [[nodiscard]] std::string Rows() const {
     return fmt::format("layer {} rows [{}, {})", post_->span.layer, post_->span.begin, post_->span.end);
   }
@@ -112,14 +114,19 @@ class LocalLink final : public Link {
       }
       other = others.front();
       others.pop_front();
-      if (const Status fit = Fit(post->span, other->span); !fit.ok()) {
-        post->refused = other->refused = fit;
-        shared_.changed.notify_all();
-        return transfer;
-      }
+    }
+    if (const Status fit = Fit(post->span, other->span); !fit.ok()) {
+      Refuse(*post, *other, fit);
+      return transfer;
     }
     const auto begin = Clock::now();
-    std::shared_ptr<Arrival> arrival = move(*other);
+    std::shared_ptr<Arrival> arrival;
+    try {
+      arrival = move(*other);
+    } catch (const Error& error) {
+      Refuse(*post, *other, Status::Failed(fmt::format("{}: {}", name_, error.what())));
+      return transfer;
+    }
     {
       const std::lock_guard lock(shared_.mutex);
       post->arrival = other->arrival = std::move(arrival);
@@ -128,6 +135,14 @@ class LocalLink final : public Link {
     }
     shared_.changed.notify_all();
     return transfer;
+  }
+
+  void Refuse(Post& one, Post& other, const Status& reason) {
+    {
+      const std::lock_guard lock(shared_.mutex);
+      one.refused = other.refused = reason;
+    }
+    shared_.changed.notify_all();
   }
 
   [[nodiscard]] Status Fit(const KvSpan& a, const KvSpan& b) const {
@@ -147,13 +162,18 @@ class LocalLink final : public Link {
 
 class LocalFabric final : public Fabric {
  public:
-  /// `make_passage(from, to)` makes the passage of each link.
-  template <typename MakePassage>
-  LocalFabric(int ranks, const MakePassage& make_passage) : ranks_(ranks) {
+  /// Without `gpus` the ranks are in host memory.
+  LocalFabric(int ranks, const std::shared_ptr<Throttle>& throttle, std::unique_ptr<GpuPassages> gpus)
+      : ranks_(ranks), gpus_(std::move(gpus)) {
     for (int from = 0; from < ranks; ++from) {
       for (int to = 0; to < ranks; ++to) {
-        links_.push_back(from == to ? nullptr
-                                    : std::make_unique<LocalLink>(shared_, from, to, make_passage(from, to)));
+        if (from == to) {
+          links_.push_back(nullptr);
+          continue;
+        }
+        std::unique_ptr<Passage> passage =
+            gpus_ == nullptr ? MakeHostPassage(from, to, throttle) : gpus_->Make(from, to);
+        links_.push_back(std::make_unique<LocalLink>(shared_, from, to, std::move(passage)));
       }
     }
   }
@@ -173,22 +193,27 @@ class LocalFabric final : public Fabric {
     shared_.changed.notify_all();
   }
 
+  void KeepTimes(bool keep) override {
+    if (gpus_ != nullptr) gpus_->KeepTimes(keep);
+  }
+
  private:
   int ranks_;
   Shared shared_;
+  std::unique_ptr<GpuPassages> gpus_;  // null: ranks in host memory
   std::vector<std::unique_ptr<LocalLink>> links_;
 };
 
 }  // namespace
 
-std::unique_ptr<Fabric> MakeLocalFabric(int ranks) {
-  return std::make_unique<LocalFabric>(ranks, [](int, int) { return MakeHostPassage(); });
+std::unique_ptr<Fabric> MakeLocalFabric(int ranks, std::shared_ptr<Throttle> throttle) {
+  return std::make_unique<LocalFabric>(ranks, std::move(throttle), nullptr);
 }
 
-std::unique_ptr<Fabric> MakeCudaFabric(const std::vector<int>& gpus) {
-  return std::make_unique<LocalFabric>(static_cast<int>(gpus.size()), [&](int from, int to) {
-    return MakeCudaPassage(gpus.at(static_cast<size_t>(from)), gpus.at(static_cast<size_t>(to)));
-  });
+std::unique_ptr<Fabric> MakeCudaFabric(const std::vector<int>& gpus, bool through_host,
+                                       std::shared_ptr<Throttle> throttle) {
+  std::unique_ptr<GpuPassages> passages = MakeGpuPassages(gpus, through_host, std::move(throttle));
+  return std::make_unique<LocalFabric>(static_cast<int>(gpus.size()), nullptr, std::move(passages));
 }
 
 }  // namespace runahead

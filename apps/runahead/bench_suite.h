@@ -1,0 +1,38 @@
+// `runahead bench --suite`: the flags of whole suites of experiments.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "runahead/engine.h"
+
+namespace runahead::cli {
+
+struct SuiteFlags {
+  std::string name;  // empty: no suite
+  std::string links = "full,link:10GB/s";
+  int64_t probe_context = 0;
+  int search_evaluations = 12;
+  std::string plots;
+  std::string from;
+};
+
+/// What a suite shares with a plain bench. Empty texts mean the suite's own defaults.
+struct SuiteRequest {
+  std::vector<std::string> models;
+  EngineOptions engine;
+  std::string contexts;
+  std::string ranks;
+  int repeats = 5;
+  int warmup = 1;
+  uint64_t seed = 0;
+  std::string json;
+};
+
+void AddSuiteFlags(CLI::App& command, SuiteFlags& flags);
+
+/// Runs the suite, or with `from` reads what one wrote, and writes what was asked for. Throws as commands do.
+int RunSuite(const SuiteFlags& flags, const SuiteRequest& request);
+
+}  // namespace runahead::cli

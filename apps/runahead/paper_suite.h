@@ -1,0 +1,45 @@
+// The experiments of the KV-Runahead paper: TTFT by context, ranks and bandwidth, partitions searched and predicted,
+// traffic of others on a link, and where the time goes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "runahead/engine.h"
+
+namespace runahead::cli {
+
+struct SuitePlan {
+  std::vector<std::string> models;  // folders
+  EngineOptions engine;             // its links are replaced by those of each case
+  std::vector<int64_t> contexts;    // those beyond a model's context are left out
+  std::vector<int64_t> ranks;       // beside one; empty: 2, 4, 8, ... and all of the devices
+  std::vector<std::string> links;   // cases: "full", "host", "link:RATE", "rank:RATE"
+  int64_t probe_context = 0;        // of side traffic and breakdown; 0: the longest up to 16,384
+  int repeats = 5;                  // timed runs of each way
+  int warmup = 1;
+  int search_repeats = 2;       // timed runs of each searched partition
+  int search_evaluations = 12;  // partitions timed in one search
+  uint64_t seed = 0;            // of the prompts' random ids
+};
+
+/// Throws ConfigError naming `--suite-links` for a case that is none.
+void CheckLinkCases(const std::vector<std::string>& links);
+
+/// Runs everything. `say` gets a line for people now and then; `keep` gets all that is known so far after each case.
+/// Throws what Session throws, and Error when some way did not compute what one rank computes.
+Json RunPaperSuite(const SuitePlan& plan, const std::function<void(const std::string&)>& say,
+                   const std::function<void(const Json&)>& keep);
+
+/// A short table of a suite's JSON.
+std::string SuiteTable(const Json& suite);
+
+/// Pictures by file name, from a suite's JSON alone: TTFT by context, and by ranks at the context nearest to 12k, for
+/// each model and case of links. Throws ConfigError naming `origin` when it is not a suite's.
+std::map<std::string, std::string> SuitePlots(const Json& suite, const std::string& origin);
+
+}  // namespace runahead::cli

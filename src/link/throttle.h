@@ -1,0 +1,52 @@
+// Links that carry no more than so many bytes per second, for experiments with slow and uneven links.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "link/link.h"
+
+namespace runahead {
+
+/// Bytes per second; 0: as many as there is room for.
+struct LinkRates {
+  std::vector<double> of_link;  // [from][to], each link by itself; empty: none is limited
+  std::vector<double> of_rank;  // [ranks], of a rank's network card: all that leaves it share this much, and so does
+                                // all that enters it; empty: none is limited
+
+  [[nodiscard]] bool any() const;
+  /// What a transfer between two of `ranks` ranks gets at best: the lowest of its link and its two ranks. 0: not
+  /// limited.
+  [[nodiscard]] double Between(int from, int to, int ranks) const;
+};
+
+/// Shared by the fabrics whose transfers share the links. Says when transfers over limited links begin and end: one
+/// at a time on each link, and through each rank's card in each direction, first come, first served. What arrives
+/// passes the sender's card first, and the receiver's as soon as that is free, as the simulator has it
+/// (Sharing::kPorts). Thread-safe.
+class Throttle {
+ public:
+  /// There is an entry for each of `ranks` ranks, or pair of them, in what `rates` limits.
+  Throttle(int ranks, LinkRates rates);
+  /// None where `rates` limit nothing.
+  static std::shared_ptr<Throttle> MakeFor(int ranks, const LinkRates& rates);
+
+  [[nodiscard]] bool Limits(int from, int to) const { return rates_.Between(from, to, ranks_) > 0; }
+
+  /// Books a transfer of `bytes` that can begin at `ready`. Calls for one link come in the order of its transfers.
+  MovedAt Book(int from, int to, size_t bytes, Clock::time_point ready);
+
+ private:
+  using Port = Clock::time_point;  // when it is free
+
+  int ranks_;
+  LinkRates rates_;
+  std::mutex mutex_;
+  std::vector<Port> links_;    // [from][to], guarded by mutex_
+  std::vector<Port> leaving_;  // [ranks], guarded by mutex_
+  std::vector<Port> coming_;   // [ranks], guarded by mutex_
+};
+
+}  // namespace runahead
