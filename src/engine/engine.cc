@@ -71,15 +71,32 @@ std::vector<std::string> DeviceNames(const std::vector<std::unique_ptr<Rank>>& r
   return names;
 }
 
-/// Each GPU loads the weights and warms up on its rank's thread; the first one reports the progress.
+/// The first GPU loads the weights and reports the progress; the others copy them from there, or load them too where
+/// they cannot reach it. Each warms up on its rank's thread.
 void LoadOnEach(const std::filesystem::path& model_dir, DType compute, const std::function<void(double)>& progress,
                 const std::vector<std::unique_ptr<Rank>>& ranks,
                 std::vector<std::shared_ptr<const Decoder>>& decoders) {
+  std::promise<std::shared_ptr<const Decoder>> first;
+  const std::shared_future<std::shared_ptr<const Decoder>> loaded = first.get_future().share();
+  const auto load_first = [&] {
+    try {
+      first.set_value(LoadDecoder(model_dir, compute, ranks.front()->ops(), progress));
+    } catch (...) {
+      first.set_exception(std::current_exception());
+    }
+  };
   std::vector<std::future<void>> done;
   for (size_t i = 0; i < ranks.size(); ++i) {
     done.push_back(ranks[i]->Post([&, i] {
       Rank& rank = *ranks[i];
-      decoders[i] = LoadDecoder(model_dir, compute, rank.ops(), i == 0 ? progress : Progress());
+      if (i == 0) load_first();
+      if (i == 0) {
+        decoders[i] = loaded.get();
+      } else if (rank.device().Reaches(ranks.front()->device())) {
+        decoders[i] = loaded.get()->CopyTo(rank.ops());
+      } else {
+        decoders[i] = LoadDecoder(model_dir, compute, rank.ops());
+      }
       decoders[i]->WarmUp(rank.ops(), rank.stream());
     }));
   }

@@ -57,6 +57,11 @@ class Decoder {
   [[nodiscard]] const DecoderSpec& spec() const { return spec_; }
   [[nodiscard]] DType compute_dtype() const { return compute_; }
 
+  /// The same model in the memory of `ops`, whose device reaches this one's. Throws ConfigError when memory is short.
+  [[nodiscard]] std::shared_ptr<const Decoder> CopyTo(Ops& ops) const;
+
+  /// What MakePositions allocates.
+  [[nodiscard]] size_t PositionBytes(int64_t positions) const;
   /// Tables for positions [0, positions) in the memory of `ops`. `long_sequence` asks for those that
   /// RopeSpec::IsLong sequences need.
   [[nodiscard]] PositionTables MakePositions(Ops& ops, int64_t positions, bool long_sequence) const;

@@ -96,6 +96,12 @@ class Ops {
   virtual Tensor Upload(TensorView host) = 0;
   /// Packs parts for matmuls whose activations have dtype `compute`. Throws ConfigError when memory is short.
   virtual std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) = 0;
+  /// A copy, in this device's memory, of weights that the same backend prepared on a device that this one Reaches;
+  /// enqueued on `stream`. For devices other than the host.
+  virtual std::unique_ptr<Linear> Copy(const Linear& /*from*/, Stream& /*stream*/) {
+    CHECK(false);
+    return nullptr;
+  }
   /// Rows from which on a larger Matmul is no faster per row: the size of blocks worth cutting work into.
   [[nodiscard]] virtual int64_t PreferredRows() const {
     constexpr int64_t kRows = 2048;

@@ -46,26 +46,11 @@ class RecordedEvent final : public Departure, public Arrival {
   cudaEvent_t event_ = nullptr;
 };
 
-/// Lets `gpu` reach the memory of `peer` where the machine can.
-void EnablePeerAccess(int gpu, int peer) {
-  if (gpu == peer) return;
-  int possible = 0;
-  CheckCuda(cudaDeviceCanAccessPeer(&possible, gpu, peer), gpu, "cudaDeviceCanAccessPeer");
-  if (possible == 0) return;
-  const CurrentDevice current(gpu);
-  const cudaError_t enabled = cudaDeviceEnablePeerAccess(peer, 0);
-  if (enabled == cudaErrorPeerAccessAlreadyEnabled) {
-    (void)cudaGetLastError();  // an earlier passage did it
-    return;
-  }
-  CheckCuda(enabled, gpu, "cudaDeviceEnablePeerAccess");
-}
-
 class CudaPassage final : public Passage {
  public:
   CudaPassage(int from, int to) : from_(from), to_(to) {
-    EnablePeerAccess(from, to);
-    EnablePeerAccess(to, from);
+    (void)EnablePeerAccess(from, to);
+    (void)EnablePeerAccess(to, from);
     const CurrentDevice current(from);
     cudaStream_t stream = nullptr;
     CheckCuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), from, "cudaStreamCreate");

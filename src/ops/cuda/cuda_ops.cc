@@ -80,6 +80,10 @@ class CudaOps final : public Ops {
     return std::make_unique<cuda::CudaLinear>(std::move(memory), in_features, compute);
   }
 
+  std::unique_ptr<Linear> Copy(const Linear& from, Stream& stream) override {
+    return static_cast<const cuda::CudaLinear&>(from).CopyTo(device_, stream);
+  }
+
   [[nodiscard]] int64_t PreferredRows() const override {
     constexpr int64_t kRows = 8192;  // cuBLASLt's rates still rise from 2048 to here
     return kRows;

@@ -85,6 +85,16 @@ Product ClassOf(Product product) {
 
 }  // namespace
 
+std::unique_ptr<CudaLinear> CudaLinear::CopyTo(Device& device, Stream& stream) const {
+  const auto copy = [&](const Buffer& from) {
+    Buffer to = device.Allocate(from.bytes());
+    if (from.bytes() > 0) device.Copy(to.data(), from.data(), from.bytes(), stream);
+    return to;
+  };
+  Memory memory{copy(memory_.weights), copy(memory_.wide_bias), copy(memory_.narrow_bias), memory_.first_rows};
+  return std::make_unique<CudaLinear>(std::move(memory), in_features_, compute_);
+}
+
 /// The descriptors of a product and the algorithm chosen for it.
 struct Multiplier::Plan {
   explicit Plan(const Product& product) {
