@@ -139,6 +139,13 @@ const PositionTables& EngineState::PositionsFor(int index, int64_t positions, in
   return tables;
 }
 
+size_t EngineState::MissingPositionBytes(int index, int64_t positions, int64_t tokens) const {
+  const Tables& both = tables_.at(static_cast<size_t>(MemoryOf(index)));
+  const bool long_sequence = decoder().spec().rope.IsLong(tokens);
+  const PositionTables& tables = long_sequence ? both.of_long : both.of_short;
+  return tables.positions < positions ? decoder().PositionBytes(positions) : 0;
+}
+
 std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options) {
   const std::vector<RankDevice> devices = ParseDevices(options.devices);
   const int ranks = static_cast<int>(devices.size());

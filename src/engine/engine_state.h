@@ -41,6 +41,8 @@ class EngineState {
   /// Tables in the memory of rank `index` for at least `positions` positions that a sequence of `tokens` needs. Grow;
   /// need `busy`.
   const PositionTables& PositionsFor(int index, int64_t positions, int64_t tokens);
+  /// What PositionsFor would allocate. Needs `busy`.
+  [[nodiscard]] size_t MissingPositionBytes(int index, int64_t positions, int64_t tokens) const;
 
   /// Where prompts are cut, and over which ranks. Needs `busy`.
   PhasePlanner& planner() { return planner_; }

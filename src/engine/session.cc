@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <exception>
 #include <map>
+#include <set>
 
 #include "engine/session_state.h"
 #include "prefill/prefill.h"
 #include "runahead/engine.h"
+#include "tensor/memory_plan.h"
 
 namespace runahead {
 namespace {
@@ -57,11 +59,10 @@ SessionState::SessionState(std::shared_ptr<EngineState> engine, int64_t capacity
     throw ConfigError(fmt::format("session: capacity must be from 1 to the model's context of {} tokens, got {}",
                                   decoder.spec().max_positions, capacity));
   }
-  const size_t bytes =
-      static_cast<size_t>(capacity) * decoder.spec().kv_shape(decoder.compute_dtype()).BytesPerToken();
-  if (const size_t room = engine_->rank(0).device().FreeBytes(); bytes > room) {
-    throw ConfigError(fmt::format("KV-cache: {} tokens need {} bytes, {} bytes are free", capacity, bytes, room));
-  }
+  MemoryPlan plan;
+  plan.Add("KV-cache",
+           static_cast<size_t>(capacity) * decoder.spec().kv_shape(decoder.compute_dtype()).BytesPerToken());
+  plan.CheckFits(fmt::format("a session of {} tokens", capacity), engine_->rank(0).device());
   logits_.resize(static_cast<size_t>(decoder.spec().vocab));
 }
 
@@ -213,29 +214,32 @@ void SessionState::ReserveCaches(Strategy strategy, const PhasePlan& plan) {
   const KvShape shape = engine_->decoder().spec().kv_shape(engine_->decoder().compute_dtype());
   const Partition& partition = plan.partition;
   std::vector<int64_t> missing(static_cast<size_t>(partition.ranks()), 0);  // rows of each cache to make
-  struct Needs {
-    size_t caches = 0;
-    size_t working = 0;
-  };
-  std::map<int, Needs> needs;  // of each memory
+  // Of each memory: ranks of one GPU share it, and all ranks of the CPU.
+  std::map<int, std::pair<MemoryPlan, Device*>> needs;
+  std::set<int> tables;  // whose tables are counted
   for (int rank = 0; rank < partition.ranks(); ++rank) {
     const int member = plan.members[static_cast<size_t>(rank)];
-    Needs& here = needs[engine_->MemoryOf(member)];
-    here.working += engine_->rank(member).MissingWorkspaceBytes(engine_->decoder(), partition.rows(rank));
+    Rank& worker = engine_->rank(member);
+    auto& [here, device] = needs[worker.gpu().value_or(0)];
+    device = &worker.device();
     const auto& cache = caches_[static_cast<size_t>(member)];
     const bool last = rank + 1 == partition.ranks();
     const int64_t rows = last ? capacity_ : runahead::CacheRows(strategy, partition, rank);
-    if (cache && cache->capacity() >= rows) continue;
-    missing[static_cast<size_t>(rank)] = rows;
-    here.caches += static_cast<size_t>(rows) * shape.BytesPerToken();
+    if (!cache || cache->capacity() < rows) {
+      missing[static_cast<size_t>(rank)] = rows;
+      const int64_t freed = cache ? cache->capacity() : 0;
+      here.Add("KV-cache", static_cast<size_t>(rows - freed) * shape.BytesPerToken());
+    }
+    here.Add("workspace", worker.MissingWorkspaceBytes(engine_->decoder(), partition.rows(rank)));
+    if (tables.insert(engine_->MemoryOf(member)).second) {
+      here.Add("position tables", engine_->MissingPositionBytes(member, capacity_, partition.tokens()));
+    }
   }
   for (const auto& [memory, here] : needs) {
-    Device& device = engine_->rank(memory).device();
-    if (const size_t room = device.FreeBytes(); here.caches + here.working > room) {
-      throw ConfigError(fmt::format(
-          "KV-cache: {} tokens on {} ranks need {} bytes and {} of working memory on {}, {} bytes are free",
-          capacity_, partition.ranks(), here.caches, here.working, device.name(), room));
-    }
+    here.first.CheckFits(
+        fmt::format("a prompt of {} tokens and {} more on {} rank{}", partition.tokens(),
+                    capacity_ - partition.tokens(), partition.ranks(), partition.ranks() == 1 ? "" : "s"),
+        *here.second);
   }
   for (int rank = 0; rank < partition.ranks(); ++rank) {
     const int64_t rows = missing[static_cast<size_t>(rank)];

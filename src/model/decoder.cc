@@ -181,6 +181,11 @@ Decoder::Decoder(DecoderSpec spec, DType compute, DecoderWeights weights)
   CHECK(spec_.alibi_slopes.empty() || std::ssize(spec_.alibi_slopes) == spec_.q_heads);
 }
 
+size_t Decoder::PositionBytes(int64_t positions) const {
+  const size_t angles = 2 * spec_.rope.inverse_frequencies.size();
+  return static_cast<size_t>(positions) * (angles + spec_.alibi_slopes.size()) * sizeof(float);
+}
+
 PositionTables Decoder::MakePositions(Ops& ops, int64_t positions, bool long_sequence) const {
   CHECK_GT(positions, 0);
   PositionTables tables;
@@ -233,7 +238,10 @@ void Decoder::WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stre
   const TensorView attended = workspace.Attended(workspace.rows()).SplitRows(spec_.q_heads, spec_.head_dim);
   for (int64_t rows = workspace.rows(); rows < 2 * farthest; rows *= 2) {
     const int64_t reach = std::min(rows, farthest);
-    const KvCache cache(ops.device(), {1, spec_.kv_heads, spec_.head_dim, compute_}, reach);
+    const KvShape one_layer{1, spec_.kv_heads, spec_.head_dim, compute_};
+    // Where memory is short, the first long prompt pays instead.
+    if (2 * one_layer.BytesPerToken() * static_cast<size_t>(reach) > ops.device().FreeBytes()) return;
+    const KvCache cache(ops.device(), one_layer, reach);
     for (const int64_t window : windows.empty() ? std::set<int64_t>{0} : windows) {
       const AttentionOptions options{.scale = spec_.attention_scale,
                                      .window = window,

@@ -244,6 +244,8 @@ void Multiplier::Tune(const CudaLinear& linear, int first, int count, int64_t ro
   const auto bytes = [&](int64_t columns, DType dtype) {
     return static_cast<size_t>(rows * columns) * SizeOf(dtype);
   };
+  const size_t needed = bytes(linear.in_features(), linear.compute()) + bytes(out_features, result);
+  if (2 * needed > device_.FreeBytes()) return;  // a guess will do where memory is short
   const Buffer x_memory = device_.Allocate(bytes(linear.in_features(), linear.compute()));
   const Buffer y_memory = device_.Allocate(bytes(out_features, result));
   const TensorView x = x_memory.View(linear.compute(), {rows, linear.in_features()});
