@@ -29,38 +29,48 @@ struct Pass {
   }
 };
 
-/// Writes k and v, which lie side by side, into the pass's rows of the cache. key_values: [n, 2 * kv_features].
-void Append(const Pass& pass, const LayerWeights& weights, int layer, TensorView key_values) {
-  const int64_t features = pass.spec.kv_features();
-  const TensorView k = key_values.Columns(0, features).SplitRows(pass.spec.kv_heads, pass.spec.head_dim);
-  const TensorView v = key_values.Columns(features, 2 * features).SplitRows(pass.spec.kv_heads, pass.spec.head_dim);
-  pass.ops.AppendKv(k, v, pass.StepsWith(weights.k_norm), pass.cache.Span(layer, pass.begin, pass.end), pass.stream);
+/// Keys and values of a pass's rows, which lie side by side.
+struct KeysAndValues {
+  TensorView k;  // [n, kv_heads, head_dim]
+  TensorView v;  // [n, kv_heads, head_dim]
+};
+
+/// key_values: [n, 2 * kv_features].
+KeysAndValues Split(const DecoderSpec& spec, TensorView key_values) {
+  const int64_t features = spec.kv_features();
+  return {key_values.Columns(0, features).SplitRows(spec.kv_heads, spec.head_dim),
+          key_values.Columns(features, 2 * features).SplitRows(spec.kv_heads, spec.head_dim)};
 }
 
-/// The last layer's first half before the exchange: keys and values of all rows, the query of the last row on demand.
-/// normalized: [n, hidden]. Returns the rotated query [1, q_heads, head_dim], or an empty view.
+/// A layer's first half before the exchange: keys and values into the pass's rows of the cache. normalized:
+/// [n, hidden]. Returns the rotated queries [n, q_heads, head_dim].
+TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, TensorView normalized) {
+  const TensorView qkv = pass.workspace.Qkv(pass.n());
+  pass.ops.Matmul(normalized, *weights.qkv, qkv, pass.stream);
+  const TensorView heads = qkv.Columns(0, pass.spec.q_features()).SplitRows(pass.spec.q_heads, pass.spec.head_dim);
+  const auto [k, v] = Split(pass.spec, qkv.Columns(pass.spec.q_features(), qkv.row_elements()));
+  pass.ops.PrepareHeads(heads, pass.StepsWith(weights.q_norm), k, v, pass.StepsWith(weights.k_norm),
+                        pass.cache.Span(layer, pass.begin, pass.end), pass.stream);
+  return heads;
+}
+
+/// The same of the last layer: keys and values of all rows, the query of the last row on demand. Returns the rotated
+/// query [1, q_heads, head_dim], or an empty view.
 TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, TensorView normalized,
                             LastLayer last_layer) {
   const int64_t n = pass.n();
+  const int layer = pass.spec.layers - 1;
+  if (n == 1 && last_layer == LastLayer::kLastRow) return Project(pass, weights, layer, normalized);
   const TensorView qkv = pass.workspace.Qkv(n);
   const TensorView key_values = qkv.Columns(pass.spec.q_features(), qkv.row_elements());
   pass.ops.Matmul(normalized, *weights.qkv, kKeyValuePart, 1, key_values, pass.stream);
-  Append(pass, weights, pass.spec.layers - 1, key_values);
+  const auto [k, v] = Split(pass.spec, key_values);
+  pass.ops.AppendKv(k, v, pass.StepsWith(weights.k_norm), pass.cache.Span(layer, pass.begin, pass.end), pass.stream);
   if (last_layer == LastLayer::kKeysAndValues) return {};
   const TensorView query = qkv.Rows(n - 1, n).Columns(0, pass.spec.q_features());
   pass.ops.Matmul(normalized.Rows(n - 1, n), *weights.qkv, kQueryPart, 1, query, pass.stream);
   const TensorView heads = query.SplitRows(pass.spec.q_heads, pass.spec.head_dim);
   pass.ops.PrepareQueries(heads, pass.StepsWith(weights.q_norm), pass.end - 1, pass.stream);
-  return heads;
-}
-
-/// Any other layer's first half before the exchange. Returns the rotated queries [n, q_heads, head_dim].
-TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, TensorView normalized) {
-  const TensorView qkv = pass.workspace.Qkv(pass.n());
-  pass.ops.Matmul(normalized, *weights.qkv, qkv, pass.stream);
-  Append(pass, weights, layer, qkv.Columns(pass.spec.q_features(), qkv.row_elements()));
-  const TensorView heads = qkv.Columns(0, pass.spec.q_features()).SplitRows(pass.spec.q_heads, pass.spec.head_dim);
-  pass.ops.PrepareQueries(heads, pass.StepsWith(weights.q_norm), pass.begin, pass.stream);
   return heads;
 }
 
@@ -87,12 +97,8 @@ void Mlp(const Pass& pass, const LayerWeights& weights, TensorView normalized, T
     const int64_t last = std::min(first + block, m);
     const TensorView gate_up = pass.workspace.GateUp(last - first);
     const TensorView activated = pass.workspace.Activated(last - first);
-    pass.ops.Matmul(normalized.Rows(first, last), *weights.gate_up, gate_up, pass.stream);
-    if (pass.spec.gated_mlp) {
-      pass.ops.GatedActivation(pass.spec.activation, gate_up, activated, pass.stream);
-    } else {
-      pass.ops.Activate(pass.spec.activation, gate_up, activated, pass.stream);
-    }
+    pass.ops.MatmulActivate(normalized.Rows(first, last), *weights.gate_up, pass.spec.activation, gate_up, activated,
+                            pass.stream);
     pass.ops.Matmul(activated, *weights.down, delta.Rows(first, last), pass.stream);
   }
   if (weights.post_mlp_norm) pass.ops.Normalize(delta, *weights.post_mlp_norm, delta, pass.stream);

@@ -16,8 +16,8 @@ namespace runahead {
 enum class NormKind : uint8_t { kRms, kLayer };
 enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh };
 
-/// How attention treats the positions after a query's own: skipped, or computed and masked away (what the paper's TSP
-/// baseline does).
+/// How attention treats the positions that a query does not see: skipped, or computed and masked away (what the
+/// paper's TSP baseline does).
 enum class CausalWork : uint8_t { kSkip, kDense };
 
 /// A tensor in device memory with its owner. The owner is empty when the memory belongs to a mapped file.
@@ -151,6 +151,22 @@ class Ops {
   virtual void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) = 0;
   /// out = activation(x). x, out: [n, features]; out may be x.
   virtual void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) = 0;
+
+  /// out = activation(product), or where `product` is twice as wide as `out` activation(gate) * up of its two halves;
+  /// product = x W^T + b over all parts of `linear`. x: [n, in]; product: [n, out_features], of the compute dtype,
+  /// written or not; out: [n, features].
+  virtual void MatmulActivate(TensorView x, const Linear& linear, Activation activation, TensorView product,
+                              TensorView out, Stream& stream) {
+    Matmul(x, linear, product, stream);
+    if (product.row_elements() == out.row_elements()) return Activate(activation, product, out, stream);
+    GatedActivation(activation, product, out, stream);
+  }
+  /// AppendKv and PrepareQueries of the same rows. q: [n, q_heads, head_dim].
+  virtual void PrepareHeads(TensorView q, const HeadSteps& query_steps, TensorView k, TensorView v,
+                            const HeadSteps& key_steps, const KvSpan& rows, Stream& stream) {
+    AppendKv(k, v, key_steps, rows, stream);
+    PrepareQueries(q, query_steps, rows.begin, stream);
+  }
 
   /// x = cap * tanh(x / cap). x: [n, features], f32; cap > 0.
   virtual void Softcap(TensorView x, float cap, Stream& stream) = 0;

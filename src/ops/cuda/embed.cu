@@ -23,8 +23,8 @@ template <typename Table, typename T, int kPer, typename Tokens>
 __global__ void __launch_bounds__(kThreads)
     EmbedRows(const __grid_constant__ Tokens tokens, const Table* table, int64_t table_stride, float scale, T* out,
               int64_t out_stride, int features) {
-  WaitForPredecessors();
   ReleaseSuccessors();
+  WaitForPredecessors();
   const int64_t row = blockIdx.x;
   const Table* from = table + tokens[row] * table_stride;
   T* to = out + row * out_stride;

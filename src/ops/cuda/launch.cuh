@@ -8,7 +8,8 @@
 namespace runahead::cuda {
 
 /// Waits for the kernels launched before this one; nothing they wrote may be read, and nothing they read written,
-/// before. Every kernel of ours calls it once in each thread.
+/// before. Every kernel of ours calls it once in each thread: a kernel has then ended only after all before it have,
+/// however early the ones behind it start.
 __device__ inline void WaitForPredecessors() {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
@@ -16,6 +17,7 @@ __device__ inline void WaitForPredecessors() {
 }
 
 /// Lets the next kernel's blocks become resident as soon as all of this one's are. They wait in WaitForPredecessors.
+/// Called before this one's own wait, so that weights are on their way while the kernels between two products run.
 __device__ inline void ReleaseSuccessors() {
 #if __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();

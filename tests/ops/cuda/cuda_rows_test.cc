@@ -160,6 +160,7 @@ class CudaHeadsTest : public CudaOpsTest {
                                          normed ? "normed" : "plain");
     CompareQueries(dtype, rows, head_dim, gap, steps, gpu_steps, what);
     CompareAppend(dtype, rows, head_dim, gap, steps, gpu_steps, what);
+    ComparePrepare(dtype, rows, head_dim, gap, steps, gpu_steps, what);
   }
 
  private:
@@ -182,6 +183,43 @@ class CudaHeadsTest : public CudaOpsTest {
     ExpectNear(
         q, expected, [&](int64_t i, int64_t j) { return Allowed(dtype, steps, largest, expected.At(i, j)); },
         "queries " + what);
+  }
+
+  /// Both at once give what each gives alone.
+  void ComparePrepare(DType dtype, int64_t rows, int64_t head_dim, int64_t gap, const HeadSteps& steps,
+                      const HeadSteps& gpu_steps, const std::string& what) {
+    HostTensor q(dtype, {rows, 5, head_dim}, gap);
+    HostTensor k(dtype, {rows, 3, head_dim}, gap);
+    HostTensor v(dtype, {rows, 3, head_dim}, gap);
+    q.Randomise(random);
+    k.Randomise(random);
+    v.Randomise(random);
+    Mirror gpu_q = Put(q);
+    Mirror gpu_k = Put(k);
+    Mirror gpu_v = Put(v);
+    HostTensor expected_q = q;
+    HostTensor keys(dtype, {rows, 3, head_dim});
+    HostTensor values = keys;
+    HostTensor expected_keys = keys;
+    HostTensor expected_values = keys;
+    Mirror gpu_keys = Put(keys);
+    Mirror gpu_values = Put(values);
+    gpu->PrepareHeads(gpu_q.view(), gpu_steps, gpu_k.view(), gpu_v.view(), gpu_steps,
+                      {0, kPosition, kPosition + rows, gpu_keys.view(), gpu_values.view()}, *gpu_stream);
+    oracle->PrepareHeads(expected_q.view(), steps, k.view(), v.view(), steps,
+                         {0, kPosition, kPosition + rows, expected_keys.view(), expected_values.view()}, *stream);
+    gpu_q.Fetch();
+    gpu_keys.Fetch();
+    gpu_values.Fetch();
+    const double largest = std::max({q.Largest(), expected_q.Largest(), k.Largest(), expected_keys.Largest()});
+    const auto near = [&](HostTensor& actual, HostTensor& expected, const char* tensor) {
+      ExpectNear(
+          actual, expected, [&](int64_t i, int64_t j) { return Allowed(dtype, steps, largest, expected.At(i, j)); },
+          fmt::format("{} of both, {}", tensor, what));
+    };
+    near(q, expected_q, "queries");
+    near(keys, expected_keys, "keys");
+    near(values, expected_values, "values");
   }
 
   void CompareAppend(DType dtype, int64_t rows, int64_t head_dim, int64_t gap, const HeadSteps& steps,
