@@ -134,6 +134,7 @@ const PositionTables& EngineState::PositionsFor(int index, int64_t positions, in
   Tables& both = tables_.at(static_cast<size_t>(memory));
   PositionTables& tables = long_sequence ? both.of_long : both.of_short;
   if (tables.positions < positions) {
+    rank(memory).stream().Synchronize();  // a session may have left work ahead of its next token
     tables = decoder(memory).MakePositions(rank(memory).ops(), positions, long_sequence);
   }
   return tables;

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "engine/sampler.h"
 #include "engine/session_state.h"
 #include "prefill/prefill.h"
 #include "runahead/engine.h"
@@ -72,6 +73,7 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
   const std::lock_guard lock(engine_->busy());
   const PhasePlan& plan = engine_->planner().PlanFor(static_cast<int64_t>(tokens.size()), options);
   size_ = 0;  // nothing, should this fail
+  DropAhead();
   ReserveCaches(options.strategy, plan);
   for (const int member : plan.members) engine_->PositionsFor(member, capacity_, plan.partition.tokens());
 
@@ -149,11 +151,15 @@ bool SessionState::ChangesAngles(int64_t tokens) const {
   return rope.IsLong(tokens) != rope.IsLong(size_);
 }
 
-void SessionState::Append(int32_t token) {
+void SessionState::CheckAppend(int32_t token) const {
   if (size_ == 0) throw ConfigError("session: Append needs a prefilled prompt");
   if (size_ >= capacity_)
     throw ConfigError(fmt::format("session: all {} tokens of its capacity are used", capacity_));
   CheckToken(token, size_);
+}
+
+void SessionState::Append(int32_t token) {
+  CheckAppend(token);
   if (ChangesAngles(size_ + 1)) {  // no key of the cache stays valid
     std::vector<int32_t> tokens = tokens_;
     tokens.push_back(token);
@@ -176,6 +182,73 @@ void SessionState::Append(int32_t token) {
       .get();
   ++size_;
   tokens_.push_back(token);
+}
+
+int32_t SessionState::AppendGreedy(int32_t token, bool go_on) {
+  CheckAppend(token);
+  Rank& rank = engine_->rank(last_rank_);
+  if (chosen_on_ != last_rank_) {
+    const std::lock_guard lock(engine_->busy());
+    DropAhead();
+    for (auto& chosen : chosen_) chosen = rank.ops().NewChosenToken();
+    chosen_on_ = last_rank_;
+  }
+  if (chosen_[0] == nullptr || ChangesAngles(size_ + 1)) {
+    Append(token);
+    return LikeliestToken(logits_);
+  }
+  const std::lock_guard lock(engine_->busy());
+  const PositionTables& tables = engine_->PositionsFor(last_rank_, capacity_, size_ + 1);
+  int32_t next = -1;
+  rank.Post([&] {
+        ChosenToken& choice = ChooseNext(rank, token, tables);
+        ahead_.reset();
+        const bool ahead = go_on && size_ + 1 < capacity_ && !ChangesAngles(size_ + 2);
+        if (ahead) {  // while the GPU is at work on this token
+          const Decoder& decoder = engine_->decoder(last_rank_);
+          Workspace& workspace = rank.WorkspaceFor(engine_->decoder(), 1);
+          decoder.Forward(choice, size_ + 1, tables, *caches_[static_cast<size_t>(last_rank_)], workspace, rank.ops(),
+                          rank.stream());
+          rank.ops().ChooseLikeliest(workspace.Logits(), *chosen_[0], rank.stream());
+          ahead_ = Ahead{size_ + 1, -1};
+        }
+        next = choice.Wait();
+        if (ahead) ahead_->token = next;
+      })
+      .get();
+  if (next < 0) throw DeviceError(kNotANumberInLogits);
+  ++size_;
+  tokens_.push_back(token);
+  return next;
+}
+
+ChosenToken& SessionState::ChooseNext(Rank& rank, int32_t token, const PositionTables& tables) {
+  const bool done_ahead = ahead_ && ahead_->position == size_ && ahead_->token == token;
+  if (!done_ahead) {
+    NoExchange none;
+    Workspace& workspace = rank.WorkspaceFor(engine_->decoder(), 1);
+    const Status status =
+        engine_->decoder(last_rank_)
+            .Forward(std::span(&token, 1), size_, LastLayer::kLastRow, tables,
+                     *caches_[static_cast<size_t>(last_rank_)], none, workspace, rank.ops(), rank.stream());
+    CHECK(status.ok());  // only an exchange can fail
+    rank.ops().ChooseLikeliest(workspace.Logits(), *chosen_[0], rank.stream());
+  }
+  std::swap(chosen_[0], chosen_[1]);
+  return *chosen_[1];
+}
+
+void SessionState::DropAhead() {
+  if (!ahead_) return;
+  ahead_.reset();
+  engine_->rank(chosen_on_).stream().Synchronize();
+}
+
+SessionState::~SessionState() {
+  try {
+    DropAhead();
+  } catch (const Error&) {  // a failed device: nothing of it is in use any more
+  }
 }
 
 std::vector<float> SessionState::CacheRows(int layer, bool values) {
@@ -265,6 +338,7 @@ PrefillReport Session::Prefill(std::span<const int32_t> tokens, const PrefillOpt
   return state_->Prefill(tokens, options);
 }
 void Session::Append(int32_t token) { state_->Append(token); }
+int32_t Session::AppendGreedy(int32_t token, bool go_on) { return state_->AppendGreedy(token, go_on); }
 std::span<const float> Session::logits() const { return state_->logits(); }
 int64_t Session::size() const { return state_->size(); }
 int64_t Session::capacity() const { return state_->capacity(); }

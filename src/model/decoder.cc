@@ -231,6 +231,11 @@ void Decoder::WarmUp(Ops& ops, Stream& stream) const {
   CHECK(Forward(prompt, 0, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream).ok());
   CHECK(Forward(std::span(prompt).first(1), tokens, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream)
             .ok());
+  if (const std::unique_ptr<ChosenToken> chosen = ops.NewChosenToken()) {
+    ops.ChooseLikeliest(workspace.Logits(), *chosen, stream);
+    Forward(*chosen, tokens, tables, cache, workspace, ops, stream);
+    (void)chosen->Wait();
+  }
   if (tables.key_bias.view.data() == nullptr) WarmUpAttention(workspace, ops, stream);
   stream.Synchronize();
 }
@@ -259,20 +264,39 @@ void Decoder::WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stre
   }
 }
 
+void Decoder::CheckPass(int64_t begin, int64_t n, const PositionTables& tables, const KvCache& cache,
+                        const Workspace& workspace) const {
+  CHECK(0 <= begin && 0 < n);
+  CHECK_LE(n, workspace.rows());
+  CHECK_LE(begin + n, cache.capacity());
+  CHECK_LE(begin + n, tables.positions);
+}
+
 Status Decoder::Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer,
                         const PositionTables& tables, KvCache& cache, Exchange& exchange, Workspace& workspace,
                         Ops& ops, Stream& stream) const {
   const auto n = static_cast<int64_t>(tokens.size());
-  const int64_t end = begin + n;
-  CHECK(0 <= begin && 0 < n);
-  CHECK_LE(n, workspace.rows());
-  CHECK_LE(end, cache.capacity());
-  CHECK_LE(end, tables.positions);
-  const Pass pass{spec_, begin, end, tables, cache, exchange.Extent(end), workspace, ops, stream};
+  CheckPass(begin, n, tables, cache, workspace);
+  ops.Embed(tokens, weights_.embedding.view, RoundTo(compute_, spec_.embedding_scale), workspace.Hidden(n), stream);
+  return RunLayers(begin, n, last_layer, tables, cache, exchange, workspace, ops, stream);
+}
 
+void Decoder::Forward(const ChosenToken& token, int64_t begin, const PositionTables& tables, KvCache& cache,
+                      Workspace& workspace, Ops& ops, Stream& stream) const {
+  CheckPass(begin, 1, tables, cache, workspace);
+  ops.EmbedChosen(token, weights_.embedding.view, RoundTo(compute_, spec_.embedding_scale), workspace.Hidden(1),
+                  stream);
+  NoExchange none;
+  const Status status = RunLayers(begin, 1, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream);
+  CHECK(status.ok());  // only an exchange can fail
+}
+
+Status Decoder::RunLayers(int64_t begin, int64_t n, LastLayer last_layer, const PositionTables& tables,
+                          KvCache& cache, Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const {
+  const int64_t end = begin + n;
+  const Pass pass{spec_, begin, end, tables, cache, exchange.Extent(end), workspace, ops, stream};
   TensorView hidden = workspace.Hidden(n);
   TensorView normalized = workspace.Normalized(n);
-  ops.Embed(tokens, weights_.embedding.view, RoundTo(compute_, spec_.embedding_scale), hidden, stream);
   ops.Normalize(hidden, weights_.layers[0].attention_norm, normalized, stream);
   for (int layer = 0; layer < spec_.layers; ++layer) {
     const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];

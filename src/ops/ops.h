@@ -79,6 +79,15 @@ struct AttentionOptions {
   CausalWork causal = CausalWork::kSkip;
 };
 
+/// A place for a token that a device chooses by itself (Ops::ChooseLikeliest), so that the work on it can be enqueued
+/// before the host knows it. Used by one thread at a time.
+class ChosenToken {
+ public:
+  virtual ~ChosenToken() = default;
+  /// Blocks the host until the last choice enqueued is made; -1 when a logit was not a number.
+  virtual int32_t Wait() = 0;
+};
+
 /// Operations of one rank on its device, enqueued on a stream in order. Shapes are programmer's duty (checked).
 /// Activations and the KV-cache share one dtype, the compute dtype; accumulation is f32 or better. One thread at a
 /// time uses an instance.
@@ -170,6 +179,20 @@ class Ops {
 
   /// x = cap * tanh(x / cap). x: [n, features], f32; cap > 0.
   virtual void Softcap(TensorView x, float cap, Stream& stream) = 0;
+
+  // ---- Tokens that the host need not see
+  // ---------------------------------------------------------------------------------
+
+  /// Null where the host does the work itself, and so nothing could be enqueued ahead of it; the two operations below
+  /// are for others.
+  virtual std::unique_ptr<ChosenToken> NewChosenToken() { return nullptr; }
+  /// token = the index of the largest logit, of equal ones the lowest. logits: [1, vocab], f32.
+  virtual void ChooseLikeliest(TensorView /*logits*/, ChosenToken& /*token*/, Stream& /*stream*/) { CHECK(false); }
+  /// Embed of the token chosen last. out: [1, hidden].
+  virtual void EmbedChosen(const ChosenToken& /*token*/, TensorView /*table*/, float /*scale*/, TensorView /*out*/,
+                           Stream& /*stream*/) {
+    CHECK(false);
+  }
 };
 
 /// The fastest operations for the processor this runs on, using `threads` of the calling thread's processors. The

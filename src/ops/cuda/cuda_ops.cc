@@ -181,6 +181,20 @@ class CudaOps final : public Ops {
     cuda::Activate(Enter(stream), activation, x, out);
   }
 
+  std::unique_ptr<ChosenToken> NewChosenToken() override { return std::make_unique<cuda::CudaChosenToken>(ordinal_); }
+
+  void ChooseLikeliest(TensorView logits, ChosenToken& token, Stream& stream) override {
+    CHECK(logits.dtype() == DType::kF32);
+    CHECK_EQ(logits.rows(), 1);
+    static_cast<cuda::CudaChosenToken&>(token).Choose(Enter(stream), logits);
+  }
+
+  void EmbedChosen(const ChosenToken& token, TensorView table, float scale, TensorView out, Stream& stream) override {
+    CHECK_EQ(out.rows(), 1);
+    CHECK_EQ(out.row_elements(), table.row_elements());
+    cuda::Embed(Enter(stream), static_cast<const cuda::CudaChosenToken&>(token).device(), table, scale, out);
+  }
+
   void Softcap(TensorView x, float cap, Stream& stream) override {
     CheckSoftcap(x, cap);
     cuda::Softcap(Enter(stream), x, cap);

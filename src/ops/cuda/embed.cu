@@ -26,7 +26,8 @@ __global__ void __launch_bounds__(kThreads)
   ReleaseSuccessors();
   WaitForPredecessors();
   const int64_t row = blockIdx.x;
-  const Table* from = table + tokens[row] * table_stride;
+  const int64_t token = max(tokens[row], 0);  // -1: there was none to choose
+  const Table* from = table + token * table_stride;
   T* to = out + row * out_stride;
   for (int i = static_cast<int>(threadIdx.x) * kPer; i < features; i += kThreads * kPer) {
     const auto loaded = Load<kPer>(from + i);

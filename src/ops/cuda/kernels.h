@@ -88,6 +88,18 @@ bool DecodeAttention(const LaunchOn& on, TensorView q, int64_t position, const K
 void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
                     const AttentionOptions& options, TensorView out, const SplitScratch& scratch);
 
+/// Memory of Likeliest in a GPU; `done` is zero between calls.
+struct LikeliestScratch {
+  static constexpr int kMostBlocks = 64;
+  unsigned long long best[kMostBlocks];
+  unsigned done;
+  int32_t token;  // the result: -1 when a logit is not a number
+};
+
+/// The index of the largest logit, of equal ones the lowest. logits: [1, vocab], f32. host_token: page-locked memory,
+/// written too.
+void Likeliest(const LaunchOn& on, TensorView logits, LikeliestScratch* scratch, int32_t* host_token);
+
 /// to[i] = from[i] for `elements` contiguous elements of any two dtypes.
 void Convert(const LaunchOn& on, const void* from, DType from_dtype, void* to, DType to_dtype, int64_t elements);
 /// to[i] = values[i] for at most 16 integers, which travel with the launch. to: device memory.
