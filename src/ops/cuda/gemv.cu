@@ -16,7 +16,7 @@ constexpr int kUnroll = 4;
 constexpr int kStages = 4;
 // Few, so that the next matrix's blocks find room beside them and have their first weights there when x is.
 constexpr int kBlocksPerMultiprocessor = 2;
-constexpr size_t kMostSharedBytes = 200 * 1024;
+constexpr size_t kMostSharedBytes = 96 * 1024;  // what a block of any GPU may have
 
 /// 16 bytes that are read once: they take no room in the first cache, and their neighbours come along to the second.
 __device__ uint4 LoadOnce(const void* from) {

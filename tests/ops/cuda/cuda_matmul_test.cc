@@ -89,17 +89,23 @@ TEST_F(CudaMatmulTest, WidthsOfRealModels) {
 // the row that end anywhere; few rows of weights are shared by the warps of a block.
 TEST_F(CudaMatmulTest, OneRowOfManySizes) {
   for (const DType compute : kAllDTypes) {
-    for (const int64_t in_features : {8, 64, 520, 1024, 1032, 2056, 4544}) {
-      for (const int64_t out_features : {1, 3, 4, 5, 1055, 1056, 1057, 4544}) {
+    for (const int64_t in_features : {8, 520, 1024, 2056}) {
+      for (const int64_t out_features : {1, 4, 5, 1056, 1057}) {
         Compare(compute, compute, compute, 1, in_features, {{out_features}}, out_features % 2 == 0, 0);
       }
     }
-    Compare(compute, compute, DType::kF32, 1, 256, {{33000}}, false, 0);
+    Compare(compute, compute, DType::kF32, 1, 64, {{33000}}, false, 0);
   }
 }
 
 class CudaActivatedMatmulTest : public CudaOpsTest {
  protected:
+  /// The error of a product of operands whose sums have norm 2, the bias included.
+  static double ProductError(DType dtype, int64_t in_features, double value) {
+    return SumTolerance(DType::kF32, in_features, 2) + UnitRoundoff(dtype) * (2 * std::abs(value) + 8) +
+           (dtype == DType::kF16 ? 0x1p-24 : 0.0);
+  }
+
   void Compare(DType dtype, Activation activation, bool gated, bool biased, int64_t rows, int64_t in_features,
                int64_t features) {
     const int64_t width = gated ? 2 * features : features;
@@ -129,8 +135,8 @@ class CudaActivatedMatmulTest : public CudaOpsTest {
           // Slopes of activations are at most 1.13, and |activation(x)| <= |x|.
           const double gate = product.At(i, j);
           const double up = gated ? product.At(i, features + j) : 1;
-          const double gate_error = Tolerance(dtype, dtype, 1, gate);
-          const double up_error = gated ? Tolerance(dtype, dtype, 1, up) : 0;
+          const double gate_error = ProductError(dtype, in_features, gate);
+          const double up_error = gated ? ProductError(dtype, in_features, up) : 0;
           return 1.2 * gate_error * std::abs(up) + std::abs(gate) * up_error + gate_error * up_error +
                  4 * UnitRoundoff(dtype) * std::abs(expected.At(i, j)) + 1e-5 * std::abs(gate * up);
         },
@@ -150,7 +156,7 @@ TEST_F(CudaActivatedMatmulTest, MatchesOracle) {
         }
       }
     }
-    Compare(dtype, Activation::kSilu, true, false, 1, 4096, 11008);
+    Compare(dtype, Activation::kSilu, true, false, 1, 2048, 1408);
   }
 }
 
