@@ -36,6 +36,10 @@ if command -v compute-sanitizer >/dev/null; then
   fi
 fi
 
+if [ -x "$bin/decode_bench" ]; then
+  timeout 300 "$bin/decode_bench" | tee "$results/decode_bench.txt" || summary+=("decode_bench FAILED: $results/decode_bench.txt")
+fi
+
 for plan in "${plans[@]}"; do
   model=${plan%%:*}
   [ -e "$models/$model/config.json" ] || "$program" make-model "$model" "$models/$model" >"$results/make.log" 2>&1
