@@ -78,6 +78,12 @@ class Session {
   /// Throws ConfigError when the sequence is full or was not prefilled.
   void Append(int32_t token);
 
+  /// Append for greedy decoding: returns the likeliest next token, of equal ones the lowest id, without fetching the
+  /// logits, which stay those of the last Prefill or Append. `go_on`: the returned token will probably be appended
+  /// next; where the device can, its work is enqueued before the host has seen it. Throws as Append does, and
+  /// DeviceError when the logits hold a NaN.
+  int32_t AppendGreedy(int32_t token, bool go_on);
+
   /// Of the last position: [vocab], f32. Valid until the next call.
   [[nodiscard]] std::span<const float> logits() const;
   [[nodiscard]] int64_t size() const;      // tokens in the cache

@@ -77,15 +77,32 @@ std::vector<std::string> DeviceNames(const std::vector<std::unique_ptr<Rank>>& r
   return names;
 }
 
-/// Each GPU loads the weights and warms up on its rank's thread; the first one reports the progress.
+/// The first GPU loads the weights and reports the progress; the others copy them from there, or load them too where
+/// they cannot reach it. Each warms up on its rank's thread.
 void LoadOnEach(const std::filesystem::path& model_dir, DType compute, const std::function<void(double)>& progress,
                 const std::vector<std::unique_ptr<Rank>>& ranks,
                 std::vector<std::shared_ptr<const Decoder>>& decoders) {
+  std::promise<std::shared_ptr<const Decoder>> first;
+  const std::shared_future<std::shared_ptr<const Decoder>> loaded = first.get_future().share();
+  const auto load_first = [&] {
+    try {
+      first.set_value(LoadDecoder(model_dir, compute, ranks.front()->ops(), progress));
+    } catch (...) {
+      first.set_exception(std::current_exception());
+    }
+  };
   std::vector<std::future<void>> done;
   for (size_t i = 0; i < ranks.size(); ++i) {
     done.push_back(ranks[i]->Post([&, i] {
       Rank& rank = *ranks[i];
-      decoders[i] = LoadDecoder(model_dir, compute, rank.ops(), i == 0 ? progress : Progress());
+      if (i == 0) load_first();
+      if (i == 0) {
+        decoders[i] = loaded.get();
+      } else if (rank.device().Reaches(ranks.front()->device())) {
+        decoders[i] = loaded.get()->CopyTo(rank.ops());
+      } else {
+        decoders[i] = LoadDecoder(model_dir, compute, rank.ops());
+      }
       decoders[i]->WarmUp(rank.ops(), rank.stream());
     }));
   }
@@ -157,9 +174,17 @@ const PositionTables& EngineState::PositionsFor(int index, int64_t positions, in
   Tables& both = tables_.at(static_cast<size_t>(memory));
   PositionTables& tables = long_sequence ? both.of_long : both.of_short;
   if (tables.positions < positions) {
+    rank(memory).stream().Synchronize();  // a session may have left work ahead of its next token
     tables = decoder(memory).MakePositions(rank(memory).ops(), positions, long_sequence);
   }
   return tables;
+}
+
+size_t EngineState::MissingPositionBytes(int index, int64_t positions, int64_t tokens) const {
+  const Tables& both = tables_.at(static_cast<size_t>(MemoryOf(index)));
+  const bool long_sequence = decoder().spec().rope.IsLong(tokens);
+  const PositionTables& tables = long_sequence ? both.of_long : both.of_short;
+  return tables.positions < positions ? decoder().PositionBytes(positions) : 0;
 }
 
 std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options) {

@@ -49,11 +49,13 @@ class EngineState {
   /// Uses `fabric` from now on, for tests.
   void SetFabric(std::unique_ptr<Fabric> fabric) { fabric_ = std::move(fabric); }
 
-  /// The first rank whose memory rank `index` uses: itself on a GPU.
+  /// The first rank whose tables and weights rank `index` uses: itself on a GPU.
   [[nodiscard]] int MemoryOf(int index) const { return gpus_.empty() ? 0 : index; }
   /// Tables in the memory of rank `index` for at least `positions` positions that a sequence of `tokens` needs. Grow;
   /// need `busy`.
   const PositionTables& PositionsFor(int index, int64_t positions, int64_t tokens);
+  /// What PositionsFor would allocate. Needs `busy`.
+  [[nodiscard]] size_t MissingPositionBytes(int index, int64_t positions, int64_t tokens) const;
 
   /// Where prompts are cut, and over which ranks. Needs `busy`.
   PhasePlanner& planner() { return planner_; }

@@ -107,8 +107,10 @@ Generation Generate(Session& session, const Tokenizer* tokenizer, std::span<cons
   result.prefill = session.Prefill(prompt, prefill);
   result.prompt_logits.assign(session.logits().begin(), session.logits().end());
   const auto first = Clock::now();
+  const bool greedy = options.sampling.temperature == 0;
+  const auto most = static_cast<size_t>(options.max_new_tokens);
+  int32_t token = sampler.Draw(session.logits());
   while (true) {
-    const int32_t token = sampler.Draw(session.logits());
     if (std::find(options.eos.begin(), options.eos.end(), token) != options.eos.end()) {
       result.finish = FinishReason::kEndOfSequence;
       break;
@@ -118,9 +120,13 @@ Generation Generate(Session& session, const Tokenizer* tokenizer, std::span<cons
       result.finish = FinishReason::kStopString;
       break;
     }
-    if (result.ids.size() == static_cast<size_t>(options.max_new_tokens) || session.size() == session.capacity())
-      break;
-    session.Append(token);
+    if (result.ids.size() == most || session.size() == session.capacity()) break;
+    if (greedy) {
+      token = session.AppendGreedy(token, result.ids.size() + 1 < most);
+    } else {
+      session.Append(token);
+      token = sampler.Draw(session.logits());
+    }
   }
   const double decode_ms = std::chrono::duration<double, std::milli>(Clock::now() - first).count();
   const auto decoded = static_cast<double>(session.size()) - static_cast<double>(prompt.size());

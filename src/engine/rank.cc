@@ -49,7 +49,8 @@ size_t Rank::MissingWorkspaceBytes(const Decoder& decoder, int64_t rows) const {
 
 Workspace& Rank::WorkspaceFor(const Decoder& decoder, int64_t rows) {
   if (!workspace_ || workspace_->rows() < rows) {
-    workspace_.reset();  // first, so that both never exist at once
+    stream_->Synchronize();  // a session may have left work ahead of its next token
+    workspace_.reset();      // first, so that both never exist at once
     workspace_.emplace(*device_, decoder.spec(), decoder.compute_dtype(), rows, ops_->PreferredRows());
   }
   return *workspace_;

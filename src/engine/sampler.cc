@@ -27,11 +27,18 @@ float Largest(std::span<const float> logits) {
   return *std::max_element(largest.begin(), largest.end());
 }
 
-int32_t Likeliest(std::span<const float> logits) {
-  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), Largest(logits)) - logits.begin());
+void CheckNumbers(std::span<const float> logits) {
+  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) {
+    throw DeviceError(kNotANumberInLogits);
+  }
 }
 
 }  // namespace
+
+int32_t LikeliestToken(std::span<const float> logits) {
+  CheckNumbers(logits);
+  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), Largest(logits)) - logits.begin());
+}
 
 Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {
   if (!std::isfinite(options.temperature) || options.temperature < 0) {
@@ -44,10 +51,8 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(op
 }
 
 int32_t Sampler::Draw(std::span<const float> logits) {
-  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) {
-    throw DeviceError("the model's logits hold a NaN: its weights or its dtype cannot be right");
-  }
-  if (options_.temperature == 0) return Likeliest(logits);
+  if (options_.temperature == 0) return LikeliestToken(logits);
+  CheckNumbers(logits);
   Shortlist(logits);
   const double total = std::accumulate(weights_.begin(), weights_.end(), 0.0);
   const double unit = static_cast<double>(random_() >> 11) * 0x1p-53;  // [0, 1), the same on every platform

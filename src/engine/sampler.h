@@ -10,6 +10,12 @@
 
 namespace runahead {
 
+inline constexpr const char* kNotANumberInLogits =
+    "the model's logits hold a NaN: its weights or its dtype cannot be right";
+
+/// The id of the largest of `logits` [vocab], of equal ones the lowest. Throws DeviceError when they hold a NaN.
+int32_t LikeliestToken(std::span<const float> logits);
+
 /// Greedy, or temperature with top-k and top-p. The same seed gives the same draws on every platform. Not
 /// thread-safe.
 class Sampler {

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <exception>
 #include <map>
+#include <set>
 
+#include "engine/sampler.h"
 #include "engine/session_state.h"
 #include "prefill/prefill.h"
 #include "runahead/engine.h"
+#include "tensor/memory_plan.h"
 
 namespace runahead {
 namespace {
@@ -58,11 +61,10 @@ SessionState::SessionState(std::shared_ptr<EngineState> engine, int64_t capacity
     throw ConfigError(fmt::format("session: capacity must be from 1 to the model's context of {} tokens, got {}",
                                   decoder.spec().max_positions, capacity));
   }
-  const size_t bytes =
-      static_cast<size_t>(capacity) * decoder.spec().kv_shape(decoder.compute_dtype()).BytesPerToken();
-  if (const size_t room = engine_->rank(0).device().FreeBytes(); bytes > room) {
-    throw ConfigError(fmt::format("KV-cache: {} tokens need {} bytes, {} bytes are free", capacity, bytes, room));
-  }
+  MemoryPlan plan;
+  plan.Add("KV-cache",
+           static_cast<size_t>(capacity) * decoder.spec().kv_shape(decoder.compute_dtype()).BytesPerToken());
+  plan.CheckFits(fmt::format("a session of {} tokens", capacity), engine_->rank(0).device());
   logits_.resize(static_cast<size_t>(decoder.spec().vocab));
 }
 
@@ -74,6 +76,7 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
   if (options.record_timeline) begin = Clock::now();  // looking at clocks is no part of the phase
   const PhasePlan& plan = engine_->planner().PlanFor(static_cast<int64_t>(tokens.size()), options);
   size_ = 0;  // nothing, should this fail
+  DropAhead();
   ReserveCaches(options.strategy, plan);
   for (const int member : plan.members) engine_->PositionsFor(member, capacity_, plan.partition.tokens());
 
@@ -158,11 +161,15 @@ bool SessionState::ChangesAngles(int64_t tokens) const {
   return rope.IsLong(tokens) != rope.IsLong(size_);
 }
 
-void SessionState::Append(int32_t token) {
+void SessionState::CheckAppend(int32_t token) const {
   if (size_ == 0) throw ConfigError("session: Append needs a prefilled prompt");
   if (size_ >= capacity_)
     throw ConfigError(fmt::format("session: all {} tokens of its capacity are used", capacity_));
   CheckToken(token, size_);
+}
+
+void SessionState::Append(int32_t token) {
+  CheckAppend(token);
   if (ChangesAngles(size_ + 1)) {  // no key of the cache stays valid
     std::vector<int32_t> tokens = tokens_;
     tokens.push_back(token);
@@ -185,6 +192,73 @@ void SessionState::Append(int32_t token) {
       .get();
   ++size_;
   tokens_.push_back(token);
+}
+
+int32_t SessionState::AppendGreedy(int32_t token, bool go_on) {
+  CheckAppend(token);
+  Rank& rank = engine_->rank(last_rank_);
+  if (chosen_on_ != last_rank_) {
+    const std::lock_guard lock(engine_->busy());
+    DropAhead();
+    for (auto& chosen : chosen_) chosen = rank.ops().NewChosenToken();
+    chosen_on_ = last_rank_;
+  }
+  if (chosen_[0] == nullptr || ChangesAngles(size_ + 1)) {
+    Append(token);
+    return LikeliestToken(logits_);
+  }
+  const std::lock_guard lock(engine_->busy());
+  const PositionTables& tables = engine_->PositionsFor(last_rank_, capacity_, size_ + 1);
+  int32_t next = -1;
+  rank.Post([&] {
+        ChosenToken& choice = ChooseNext(rank, token, tables);
+        ahead_.reset();
+        const bool ahead = go_on && size_ + 1 < capacity_ && !ChangesAngles(size_ + 2);
+        if (ahead) {  // while the GPU is at work on this token
+          const Decoder& decoder = engine_->decoder(last_rank_);
+          Workspace& workspace = rank.WorkspaceFor(engine_->decoder(), 1);
+          decoder.Forward(choice, size_ + 1, tables, *caches_[static_cast<size_t>(last_rank_)], workspace, rank.ops(),
+                          rank.stream());
+          rank.ops().ChooseLikeliest(workspace.Logits(), *chosen_[0], rank.stream());
+          ahead_ = Ahead{size_ + 1, -1};
+        }
+        next = choice.Wait();
+        if (ahead) ahead_->token = next;
+      })
+      .get();
+  if (next < 0) throw DeviceError(kNotANumberInLogits);
+  ++size_;
+  tokens_.push_back(token);
+  return next;
+}
+
+ChosenToken& SessionState::ChooseNext(Rank& rank, int32_t token, const PositionTables& tables) {
+  const bool done_ahead = ahead_ && ahead_->position == size_ && ahead_->token == token;
+  if (!done_ahead) {
+    NoExchange none;
+    Workspace& workspace = rank.WorkspaceFor(engine_->decoder(), 1);
+    const Status status =
+        engine_->decoder(last_rank_)
+            .Forward(std::span(&token, 1), size_, LastLayer::kLastRow, tables,
+                     *caches_[static_cast<size_t>(last_rank_)], none, workspace, rank.ops(), rank.stream());
+    CHECK(status.ok());  // only an exchange can fail
+    rank.ops().ChooseLikeliest(workspace.Logits(), *chosen_[0], rank.stream());
+  }
+  std::swap(chosen_[0], chosen_[1]);
+  return *chosen_[1];
+}
+
+void SessionState::DropAhead() {
+  if (!ahead_) return;
+  ahead_.reset();
+  engine_->rank(chosen_on_).stream().Synchronize();
+}
+
+SessionState::~SessionState() {
+  try {
+    DropAhead();
+  } catch (const Error&) {  // a failed device: nothing of it is in use any more
+  }
 }
 
 std::vector<float> SessionState::CacheRows(int layer, bool values) {
@@ -223,30 +297,32 @@ void SessionState::ReserveCaches(Strategy strategy, const PhasePlan& plan) {
   const KvShape shape = engine_->decoder().spec().kv_shape(engine_->decoder().compute_dtype());
   const Partition& partition = plan.partition;
   std::vector<int64_t> missing(static_cast<size_t>(partition.ranks()), 0);  // rows of each cache to make
-  struct Needs {
-    size_t caches = 0;
-    size_t working = 0;
-  };
-  std::map<int, Needs> needs;  // of each memory
+  // Of each memory: ranks of one GPU share it, and all ranks of the CPU.
+  std::map<int, std::pair<MemoryPlan, Device*>> needs;
+  std::set<int> tables;  // whose tables are counted
   for (int rank = 0; rank < partition.ranks(); ++rank) {
     const int member = plan.members[static_cast<size_t>(rank)];
-    Needs& here = needs[engine_->MemoryOf(member)];
-    here.working += engine_->rank(member).MissingWorkspaceBytes(engine_->decoder(), partition.rows(rank));
+    Rank& worker = engine_->rank(member);
+    auto& [here, device] = needs[worker.gpu().value_or(0)];
+    device = &worker.device();
     const auto& cache = caches_[static_cast<size_t>(member)];
     const bool last = rank + 1 == partition.ranks();
     const int64_t rows = last ? capacity_ : runahead::CacheRows(strategy, partition, rank);
-    if (cache && cache->capacity() >= rows) continue;
-    missing[static_cast<size_t>(rank)] = rows;
-    here.caches += static_cast<size_t>(rows) * shape.BytesPerToken();
+    if (!cache || cache->capacity() < rows) {
+      missing[static_cast<size_t>(rank)] = rows;
+      const int64_t freed = cache ? cache->capacity() : 0;
+      here.Add("KV-cache", static_cast<size_t>(rows - freed) * shape.BytesPerToken());
+    }
+    here.Add("workspace", worker.MissingWorkspaceBytes(engine_->decoder(), partition.rows(rank)));
+    if (tables.insert(engine_->MemoryOf(member)).second) {
+      here.Add("position tables", engine_->MissingPositionBytes(member, capacity_, partition.tokens()));
+    }
   }
   for (const auto& [memory, here] : needs) {
-    if (here.caches + here.working == 0) continue;  // a GPU takes its time to say what is free
-    Device& device = engine_->rank(memory).device();
-    if (const size_t room = device.FreeBytes(); here.caches + here.working > room) {
-      throw ConfigError(fmt::format(
-          "KV-cache: {} tokens on {} ranks need {} bytes and {} of working memory on {}, {} bytes are free",
-          capacity_, partition.ranks(), here.caches, here.working, device.name(), room));
-    }
+    here.first.CheckFits(
+        fmt::format("a prompt of {} tokens and {} more on {} rank{}", partition.tokens(),
+                    capacity_ - partition.tokens(), partition.ranks(), partition.ranks() == 1 ? "" : "s"),
+        *here.second);
   }
   for (int rank = 0; rank < partition.ranks(); ++rank) {
     const int64_t rows = missing[static_cast<size_t>(rank)];
@@ -272,6 +348,7 @@ PrefillReport Session::Prefill(std::span<const int32_t> tokens, const PrefillOpt
   return state_->Prefill(tokens, options);
 }
 void Session::Append(int32_t token) { state_->Append(token); }
+int32_t Session::AppendGreedy(int32_t token, bool go_on) { return state_->AppendGreedy(token, go_on); }
 std::span<const float> Session::logits() const { return state_->logits(); }
 int64_t Session::size() const { return state_->size(); }
 int64_t Session::capacity() const { return state_->capacity(); }

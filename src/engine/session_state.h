@@ -1,6 +1,7 @@
 // One sequence on the ranks of an engine.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <span>
@@ -16,9 +17,14 @@ namespace runahead {
 class SessionState {
  public:
   SessionState(std::shared_ptr<EngineState> engine, int64_t capacity);
+  /// Waits for the work that is ahead.
+  ~SessionState();
+  SessionState(const SessionState&) = delete;
+  SessionState& operator=(const SessionState&) = delete;
 
   PrefillReport Prefill(std::span<const int32_t> tokens, const PrefillOptions& options);
   void Append(int32_t token);
+  int32_t AppendGreedy(int32_t token, bool go_on);
 
   [[nodiscard]] std::span<const float> logits() const { return logits_; }
   [[nodiscard]] int64_t size() const { return size_; }
@@ -38,6 +44,19 @@ class SessionState {
   /// Copies the logits that `rank` computed to the host; on the rank's thread.
   void FetchLogits(Rank& rank);
 
+  void CheckAppend(int32_t token) const;
+  /// Enqueues the pass of a token at position size_ and the choice of the next one, unless that was done ahead;
+  /// returns where the choice will be. On the rank's thread.
+  ChosenToken& ChooseNext(Rank& rank, int32_t token, const PositionTables& tables);
+  /// Blocks until no work of this session is enqueued and forgets it.
+  void DropAhead();
+
+  /// The pass that was enqueued before its token was known to the host.
+  struct Ahead {
+    int64_t position = 0;
+    int32_t token = 0;
+  };
+
   std::shared_ptr<EngineState> engine_;
   int64_t capacity_;
   int64_t size_ = 0;
@@ -46,6 +65,10 @@ class SessionState {
   int last_rank_ = 0;            // holds the whole cache
   std::vector<std::optional<KvCache>> caches_;
   std::vector<float> logits_;  // [vocab]
+  // Greedy decoding on a GPU: choices in turn, on rank chosen_on_; its next one is in chosen_[0].
+  std::array<std::unique_ptr<ChosenToken>, 2> chosen_;
+  int chosen_on_ = -1;
+  std::optional<Ahead> ahead_;  // its choice goes to chosen_[0]
 };
 
 }  // namespace runahead

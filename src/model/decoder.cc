@@ -29,38 +29,48 @@ struct Pass {
   }
 };
 
-/// Writes k and v, which lie side by side, into the pass's rows of the cache. key_values: [n, 2 * kv_features].
-void Append(const Pass& pass, const LayerWeights& weights, int layer, TensorView key_values) {
-  const int64_t features = pass.spec.kv_features();
-  const TensorView k = key_values.Columns(0, features).SplitRows(pass.spec.kv_heads, pass.spec.head_dim);
-  const TensorView v = key_values.Columns(features, 2 * features).SplitRows(pass.spec.kv_heads, pass.spec.head_dim);
-  pass.ops.AppendKv(k, v, pass.StepsWith(weights.k_norm), pass.cache.Span(layer, pass.begin, pass.end), pass.stream);
+/// Keys and values of a pass's rows, which lie side by side.
+struct KeysAndValues {
+  TensorView k;  // [n, kv_heads, head_dim]
+  TensorView v;  // [n, kv_heads, head_dim]
+};
+
+/// key_values: [n, 2 * kv_features].
+KeysAndValues Split(const DecoderSpec& spec, TensorView key_values) {
+  const int64_t features = spec.kv_features();
+  return {key_values.Columns(0, features).SplitRows(spec.kv_heads, spec.head_dim),
+          key_values.Columns(features, 2 * features).SplitRows(spec.kv_heads, spec.head_dim)};
 }
 
-/// The last layer's first half before the exchange: keys and values of all rows, the query of the last row on demand.
-/// normalized: [n, hidden]. Returns the rotated query [1, q_heads, head_dim], or an empty view.
+/// A layer's first half before the exchange: keys and values into the pass's rows of the cache. normalized:
+/// [n, hidden]. Returns the rotated queries [n, q_heads, head_dim].
+TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, TensorView normalized) {
+  const TensorView qkv = pass.workspace.Qkv(pass.n());
+  pass.ops.Matmul(normalized, *weights.qkv, qkv, pass.stream);
+  const TensorView heads = qkv.Columns(0, pass.spec.q_features()).SplitRows(pass.spec.q_heads, pass.spec.head_dim);
+  const auto [k, v] = Split(pass.spec, qkv.Columns(pass.spec.q_features(), qkv.row_elements()));
+  pass.ops.PrepareHeads(heads, pass.StepsWith(weights.q_norm), k, v, pass.StepsWith(weights.k_norm),
+                        pass.cache.Span(layer, pass.begin, pass.end), pass.stream);
+  return heads;
+}
+
+/// The same of the last layer: keys and values of all rows, the query of the last row on demand. Returns the rotated
+/// query [1, q_heads, head_dim], or an empty view.
 TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, TensorView normalized,
                             LastLayer last_layer) {
   const int64_t n = pass.n();
+  const int layer = pass.spec.layers - 1;
+  if (n == 1 && last_layer == LastLayer::kLastRow) return Project(pass, weights, layer, normalized);
   const TensorView qkv = pass.workspace.Qkv(n);
   const TensorView key_values = qkv.Columns(pass.spec.q_features(), qkv.row_elements());
   pass.ops.Matmul(normalized, *weights.qkv, kKeyValuePart, 1, key_values, pass.stream);
-  Append(pass, weights, pass.spec.layers - 1, key_values);
+  const auto [k, v] = Split(pass.spec, key_values);
+  pass.ops.AppendKv(k, v, pass.StepsWith(weights.k_norm), pass.cache.Span(layer, pass.begin, pass.end), pass.stream);
   if (last_layer == LastLayer::kKeysAndValues) return {};
   const TensorView query = qkv.Rows(n - 1, n).Columns(0, pass.spec.q_features());
   pass.ops.Matmul(normalized.Rows(n - 1, n), *weights.qkv, kQueryPart, 1, query, pass.stream);
   const TensorView heads = query.SplitRows(pass.spec.q_heads, pass.spec.head_dim);
   pass.ops.PrepareQueries(heads, pass.StepsWith(weights.q_norm), pass.end - 1, pass.stream);
-  return heads;
-}
-
-/// Any other layer's first half before the exchange. Returns the rotated queries [n, q_heads, head_dim].
-TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, TensorView normalized) {
-  const TensorView qkv = pass.workspace.Qkv(pass.n());
-  pass.ops.Matmul(normalized, *weights.qkv, qkv, pass.stream);
-  Append(pass, weights, layer, qkv.Columns(pass.spec.q_features(), qkv.row_elements()));
-  const TensorView heads = qkv.Columns(0, pass.spec.q_features()).SplitRows(pass.spec.q_heads, pass.spec.head_dim);
-  pass.ops.PrepareQueries(heads, pass.StepsWith(weights.q_norm), pass.begin, pass.stream);
   return heads;
 }
 
@@ -87,12 +97,8 @@ void Mlp(const Pass& pass, const LayerWeights& weights, TensorView normalized, T
     const int64_t last = std::min(first + block, m);
     const TensorView gate_up = pass.workspace.GateUp(last - first);
     const TensorView activated = pass.workspace.Activated(last - first);
-    pass.ops.Matmul(normalized.Rows(first, last), *weights.gate_up, gate_up, pass.stream);
-    if (pass.spec.gated_mlp) {
-      pass.ops.GatedActivation(pass.spec.activation, gate_up, activated, pass.stream);
-    } else {
-      pass.ops.Activate(pass.spec.activation, gate_up, activated, pass.stream);
-    }
+    pass.ops.MatmulActivate(normalized.Rows(first, last), *weights.gate_up, pass.spec.activation, gate_up, activated,
+                            pass.stream);
     pass.ops.Matmul(activated, *weights.down, delta.Rows(first, last), pass.stream);
   }
   if (weights.post_mlp_norm) pass.ops.Normalize(delta, *weights.post_mlp_norm, delta, pass.stream);
@@ -181,6 +187,11 @@ Decoder::Decoder(DecoderSpec spec, DType compute, DecoderWeights weights)
   CHECK(spec_.alibi_slopes.empty() || std::ssize(spec_.alibi_slopes) == spec_.q_heads);
 }
 
+size_t Decoder::PositionBytes(int64_t positions) const {
+  const size_t angles = 2 * spec_.rope.inverse_frequencies.size();
+  return static_cast<size_t>(positions) * (angles + spec_.alibi_slopes.size()) * sizeof(float);
+}
+
 PositionTables Decoder::MakePositions(Ops& ops, int64_t positions, bool long_sequence) const {
   CHECK_GT(positions, 0);
   PositionTables tables;
@@ -220,6 +231,11 @@ void Decoder::WarmUp(Ops& ops, Stream& stream) const {
   CHECK(Forward(prompt, 0, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream).ok());
   CHECK(Forward(std::span(prompt).first(1), tokens, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream)
             .ok());
+  if (const std::unique_ptr<ChosenToken> chosen = ops.NewChosenToken()) {
+    ops.ChooseLikeliest(workspace.Logits(), *chosen, stream);
+    Forward(*chosen, tokens, tables, cache, workspace, ops, stream);
+    (void)chosen->Wait();
+  }
   if (tables.key_bias.view.data() == nullptr) WarmUpAttention(workspace, ops, stream);
   stream.Synchronize();
 }
@@ -233,7 +249,10 @@ void Decoder::WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stre
   const TensorView attended = workspace.Attended(workspace.rows()).SplitRows(spec_.q_heads, spec_.head_dim);
   for (int64_t rows = workspace.rows(); rows < 2 * farthest; rows *= 2) {
     const int64_t reach = std::min(rows, farthest);
-    const KvCache cache(ops.device(), {1, spec_.kv_heads, spec_.head_dim, compute_}, reach);
+    const KvShape one_layer{1, spec_.kv_heads, spec_.head_dim, compute_};
+    // Where memory is short, the first long prompt pays instead.
+    if (2 * one_layer.BytesPerToken() * static_cast<size_t>(reach) > ops.device().FreeBytes()) return;
+    const KvCache cache(ops.device(), one_layer, reach);
     for (const int64_t window : windows.empty() ? std::set<int64_t>{0} : windows) {
       const AttentionOptions options{.scale = spec_.attention_scale,
                                      .window = window,
@@ -245,20 +264,39 @@ void Decoder::WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stre
   }
 }
 
+void Decoder::CheckPass(int64_t begin, int64_t n, const PositionTables& tables, const KvCache& cache,
+                        const Workspace& workspace) const {
+  CHECK(0 <= begin && 0 < n);
+  CHECK_LE(n, workspace.rows());
+  CHECK_LE(begin + n, cache.capacity());
+  CHECK_LE(begin + n, tables.positions);
+}
+
 Status Decoder::Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer,
                         const PositionTables& tables, KvCache& cache, Exchange& exchange, Workspace& workspace,
                         Ops& ops, Stream& stream) const {
   const auto n = static_cast<int64_t>(tokens.size());
-  const int64_t end = begin + n;
-  CHECK(0 <= begin && 0 < n);
-  CHECK_LE(n, workspace.rows());
-  CHECK_LE(end, cache.capacity());
-  CHECK_LE(end, tables.positions);
-  const Pass pass{spec_, begin, end, tables, cache, exchange.Extent(end), workspace, ops, stream};
+  CheckPass(begin, n, tables, cache, workspace);
+  ops.Embed(tokens, weights_.embedding.view, RoundTo(compute_, spec_.embedding_scale), workspace.Hidden(n), stream);
+  return RunLayers(begin, n, last_layer, tables, cache, exchange, workspace, ops, stream);
+}
 
+void Decoder::Forward(const ChosenToken& token, int64_t begin, const PositionTables& tables, KvCache& cache,
+                      Workspace& workspace, Ops& ops, Stream& stream) const {
+  CheckPass(begin, 1, tables, cache, workspace);
+  ops.EmbedChosen(token, weights_.embedding.view, RoundTo(compute_, spec_.embedding_scale), workspace.Hidden(1),
+                  stream);
+  NoExchange none;
+  const Status status = RunLayers(begin, 1, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream);
+  CHECK(status.ok());  // only an exchange can fail
+}
+
+Status Decoder::RunLayers(int64_t begin, int64_t n, LastLayer last_layer, const PositionTables& tables,
+                          KvCache& cache, Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const {
+  const int64_t end = begin + n;
+  const Pass pass{spec_, begin, end, tables, cache, exchange.Extent(end), workspace, ops, stream};
   TensorView hidden = workspace.Hidden(n);
   TensorView normalized = workspace.Normalized(n);
-  ops.Embed(tokens, weights_.embedding.view, RoundTo(compute_, spec_.embedding_scale), hidden, stream);
   ops.Normalize(hidden, weights_.layers[0].attention_norm, normalized, stream);
   for (int layer = 0; layer < spec_.layers; ++layer) {
     const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];

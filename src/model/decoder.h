@@ -57,6 +57,11 @@ class Decoder {
   [[nodiscard]] const DecoderSpec& spec() const { return spec_; }
   [[nodiscard]] DType compute_dtype() const { return compute_; }
 
+  /// The same model in the memory of `ops`, whose device reaches this one's. Throws ConfigError when memory is short.
+  [[nodiscard]] std::shared_ptr<const Decoder> CopyTo(Ops& ops) const;
+
+  /// What MakePositions allocates.
+  [[nodiscard]] size_t PositionBytes(int64_t positions) const;
   /// Tables for positions [0, positions) in the memory of `ops`. `long_sequence` asks for those that
   /// RopeSpec::IsLong sequences need.
   [[nodiscard]] PositionTables MakePositions(Ops& ops, int64_t positions, bool long_sequence) const;
@@ -73,10 +78,19 @@ class Decoder {
   /// exchange does.
   Status Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer, const PositionTables& tables,
                  KvCache& cache, Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const;
+  /// The same for the one token that `token` holds by then, with the whole cache on this device.
+  void Forward(const ChosenToken& token, int64_t begin, const PositionTables& tables, KvCache& cache,
+               Workspace& workspace, Ops& ops, Stream& stream) const;
 
  private:
   /// Attention once at each length that libraries may plan for, as far as the context reaches.
   void WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stream) const;
+
+  /// Everything behind the embedding, which is in workspace.Hidden(n).
+  Status RunLayers(int64_t begin, int64_t n, LastLayer last_layer, const PositionTables& tables, KvCache& cache,
+                   Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const;
+  void CheckPass(int64_t begin, int64_t n, const PositionTables& tables, const KvCache& cache,
+                 const Workspace& workspace) const;
 
   DecoderSpec spec_;
   DType compute_;

@@ -11,6 +11,7 @@
 #include "model/safetensors.h"
 #include "model/weight_list.h"
 #include "runahead/error.h"
+#include "tensor/memory_plan.h"
 
 namespace runahead {
 namespace {
@@ -61,18 +62,17 @@ class Loader {
 
   /// Packed matrices are copies in the compute dtype; the embedding is one only where the device has its own memory.
   void CheckMemory() const {
-    size_t elements = static_cast<size_t>(spec_.vocab * spec_.hidden);  // the head
     const std::string embedding = sources_.embedding.name + ".weight";
+    const size_t vocab_elements = static_cast<size_t>(spec_.vocab * spec_.hidden);
+    size_t elements = 0;
     for (const auto& [name, shape] : ListWeights(sources_, false)) {
       if (name != embedding) elements += static_cast<size_t>(shape.elements());
     }
-    const size_t needed = elements * SizeOf(compute_);
-    const size_t free = ops_.device().FreeBytes();
-    if (needed > free) {
-      throw ConfigError(fmt::format("{}: the weights need {:.1f} GB of memory in {}, {} has {:.1f} GB free",
-                                    dir_.string(), static_cast<double>(needed) / 1e9, Name(compute_),
-                                    ops_.device().name(), static_cast<double>(free) / 1e9));
-    }
+    MemoryPlan plan;
+    plan.Add(fmt::format("layers in {}", Name(compute_)), elements * SizeOf(compute_));
+    plan.Add("output head", vocab_elements * SizeOf(compute_));
+    if (!ops_.device().is_host()) plan.Add("embedding", vocab_elements * SizeOf(spec_.weights));
+    plan.CheckFits(fmt::format("{}: the model", dir_.string()), ops_.device());
   }
 
   Tensor LoadEmbedding() {

@@ -16,8 +16,8 @@ namespace runahead {
 enum class NormKind : uint8_t { kRms, kLayer };
 enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh };
 
-/// How attention treats the positions after a query's own: skipped, or computed and masked away (what the paper's TSP
-/// baseline does).
+/// How attention treats the positions that a query does not see: skipped, or computed and masked away (what the
+/// paper's TSP baseline does).
 enum class CausalWork : uint8_t { kSkip, kDense };
 
 /// A tensor in device memory with its owner. The owner is empty when the memory belongs to a mapped file.
@@ -79,6 +79,15 @@ struct AttentionOptions {
   CausalWork causal = CausalWork::kSkip;
 };
 
+/// A place for a token that a device chooses by itself (Ops::ChooseLikeliest), so that the work on it can be enqueued
+/// before the host knows it. Used by one thread at a time.
+class ChosenToken {
+ public:
+  virtual ~ChosenToken() = default;
+  /// Blocks the host until the last choice enqueued is made; -1 when a logit was not a number.
+  virtual int32_t Wait() = 0;
+};
+
 /// Operations of one rank on its device, enqueued on a stream in order. Shapes are programmer's duty (checked).
 /// Activations and the KV-cache share one dtype, the compute dtype; accumulation is f32 or better. One thread at a
 /// time uses an instance.
@@ -96,6 +105,12 @@ class Ops {
   virtual Tensor Upload(TensorView host) = 0;
   /// Packs parts for matmuls whose activations have dtype `compute`. Throws ConfigError when memory is short.
   virtual std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) = 0;
+  /// A copy, in this device's memory, of weights that the same backend prepared on a device that this one Reaches;
+  /// enqueued on `stream`. For devices other than the host.
+  virtual std::unique_ptr<Linear> Copy(const Linear& /*from*/, Stream& /*stream*/) {
+    CHECK(false);
+    return nullptr;
+  }
   /// Rows from which on a larger Matmul is no faster per row: the size of blocks worth cutting work into.
   [[nodiscard]] virtual int64_t PreferredRows() const {
     constexpr int64_t kRows = 2048;
@@ -146,8 +161,38 @@ class Ops {
   /// out = activation(x). x, out: [n, features]; out may be x.
   virtual void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) = 0;
 
+  /// out = activation(product), or where `product` is twice as wide as `out` activation(gate) * up of its two halves;
+  /// product = x W^T + b over all parts of `linear`. x: [n, in]; product: [n, out_features], of the compute dtype,
+  /// written or not; out: [n, features].
+  virtual void MatmulActivate(TensorView x, const Linear& linear, Activation activation, TensorView product,
+                              TensorView out, Stream& stream) {
+    Matmul(x, linear, product, stream);
+    if (product.row_elements() == out.row_elements()) return Activate(activation, product, out, stream);
+    GatedActivation(activation, product, out, stream);
+  }
+  /// AppendKv and PrepareQueries of the same rows. q: [n, q_heads, head_dim].
+  virtual void PrepareHeads(TensorView q, const HeadSteps& query_steps, TensorView k, TensorView v,
+                            const HeadSteps& key_steps, const KvSpan& rows, Stream& stream) {
+    AppendKv(k, v, key_steps, rows, stream);
+    PrepareQueries(q, query_steps, rows.begin, stream);
+  }
+
   /// x = cap * tanh(x / cap). x: [n, features], f32; cap > 0.
   virtual void Softcap(TensorView x, float cap, Stream& stream) = 0;
+
+  // ---- Tokens that the host need not see
+  // ---------------------------------------------------------------------------------
+
+  /// Null where the host does the work itself, and so nothing could be enqueued ahead of it; the two operations below
+  /// are for others.
+  virtual std::unique_ptr<ChosenToken> NewChosenToken() { return nullptr; }
+  /// token = the index of the largest logit, of equal ones the lowest. logits: [1, vocab], f32.
+  virtual void ChooseLikeliest(TensorView /*logits*/, ChosenToken& /*token*/, Stream& /*stream*/) { CHECK(false); }
+  /// Embed of the token chosen last. out: [1, hidden].
+  virtual void EmbedChosen(const ChosenToken& /*token*/, TensorView /*table*/, float /*scale*/, TensorView /*out*/,
+                           Stream& /*stream*/) {
+    CHECK(false);
+  }
 };
 
 /// The fastest operations for the processor this runs on, using `threads` of the calling thread's processors. The

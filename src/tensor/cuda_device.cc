@@ -76,6 +76,12 @@ class CudaDevice final : public Device {
     return free;
   }
 
+  [[nodiscard]] bool is_host() const override { return false; }
+  bool Reaches(const Device& peer) override {
+    const auto* const other = dynamic_cast<const CudaDevice*>(&peer);
+    return other != nullptr && EnablePeerAccess(ordinal_, other->ordinal_);
+  }
+
   std::unique_ptr<Stream> NewStream() override {
     const CurrentDevice current(ordinal_);
     cudaStream_t handle = nullptr;
@@ -88,7 +94,7 @@ class CudaDevice final : public Device {
   }
   void Copy(void* to, const void* from, size_t bytes, Stream& stream) override {
     const CurrentDevice current(ordinal_);
-    CheckCuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, static_cast<CudaStream&>(stream).handle()),
+    CheckCuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, static_cast<CudaStream&>(stream).handle()),
               ordinal_, "cudaMemcpyAsync");
   }
   void CopyToHost(void* to, const void* from, size_t bytes, Stream& stream) override {

@@ -88,10 +88,16 @@ class Device {
   virtual Buffer Allocate(size_t bytes) = 0;
   /// Bytes that Allocate can still give, as far as the device can tell.
   [[nodiscard]] virtual size_t FreeBytes() const = 0;
+  /// Whether host code reads and writes this memory.
+  [[nodiscard]] virtual bool is_host() const { return true; }
+  /// Whether Copy can also read the memory of `peer`, without a stop in host memory. Opens the way where there is
+  /// one.
+  virtual bool Reaches(const Device& peer) { return this == &peer; }
   virtual std::unique_ptr<Stream> NewStream() = 0;
   /// Copies `bytes` from host memory, ordered on `stream`; the source may be reused on return.
   virtual void CopyFromHost(void* to, const void* from, size_t bytes, Stream& stream) = 0;
-  /// Copies `bytes` within the device's memory, ordered on `stream`. The two ranges do not overlap.
+  /// Copies `bytes` within the device's memory, or from that of one it reaches, ordered on `stream`. The two ranges
+  /// do not overlap.
   virtual void Copy(void* to, const void* from, size_t bytes, Stream& stream) = 0;
   /// Copies `bytes` to host memory; they are there on return.
   virtual void CopyToHost(void* to, const void* from, size_t bytes, Stream& stream) = 0;

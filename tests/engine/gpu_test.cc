@@ -8,6 +8,7 @@
 #include <random>
 
 #include "engine/engine_state.h"
+#include "engine/sampler.h"
 #include "engine/session_state.h"
 #include "tensor/cuda_device.h"
 
@@ -120,6 +121,63 @@ INSTANTIATE_TEST_SUITE_P(Families, GpuModel, testing::ValuesIn(Goldens()), [](co
       name.begin(), name.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
   return name;
 });
+
+/// Logits from the pass itself, which AppendGreedy leaves on the GPU.
+std::vector<int32_t> GreedyBySteps(const std::shared_ptr<EngineState>& engine, std::span<const int32_t> prompt,
+                                   int tokens) {
+  SessionState session(engine, static_cast<int64_t>(prompt.size()) + tokens);
+  session.Prefill(prompt, {});
+  std::vector<int32_t> ids;
+  for (int i = 0; i < tokens; ++i) {
+    ids.push_back(LikeliestToken(session.logits()));
+    session.Append(ids.back());
+  }
+  return ids;
+}
+
+// Work that is enqueued before its token is known: taken up, left behind, beside another session, and at the end of
+// the capacity.
+TEST_P(GpuModel, DecodingAheadGivesTheTokensOfDecodingByStep) {
+  constexpr int kTokens = 24;
+  const auto gpu = Load(GetParam(), "cuda:0", DType::kF32);
+  const DecoderSpec& spec = gpu->decoder().spec();
+  std::mt19937 random(7);
+  std::vector<int32_t> prompt(20);
+  for (int32_t& id : prompt) id = static_cast<int32_t>(random() % static_cast<uint64_t>(spec.vocab));
+  if (std::ssize(prompt) + kTokens > spec.max_positions) GTEST_SKIP() << "the model's context is too short";
+  const std::vector<int32_t> expected = GreedyBySteps(gpu, prompt, kTokens);
+
+  SessionState session(gpu, std::ssize(prompt) + kTokens);
+  SessionState other(gpu, 64);
+  for (int run = 0; run < 3; ++run) {
+    session.Prefill(prompt, {});  // drops what the run before left ahead
+    int32_t token = LikeliestToken(session.logits());
+    for (int i = 0; i < kTokens; ++i) {
+      ASSERT_EQ(token, expected[static_cast<size_t>(i)]) << "run " << run << ", token " << i;
+      if (run == 1 && i % 5 == 2) {  // somebody else uses the rank and its workspace
+        other.Prefill(std::span(prompt).first(9), {});
+        (void)other.AppendGreedy(prompt[0], true);
+      }
+      if (run == 2 && i == 10) {  // another token than the one that was worked on ahead
+        const auto vocab = static_cast<int32_t>(spec.vocab);
+        (void)session.AppendGreedy((token + 1) % vocab, true);
+        break;
+      }
+      token = session.AppendGreedy(token, run != 0 || i % 3 != 0);
+    }
+  }
+  // What the last run wrote over must read as if it had been written once.
+  std::vector<int32_t> changed(expected.begin(), expected.begin() + 10);
+  changed.insert(changed.begin(), prompt.begin(), prompt.end());
+  changed.push_back((expected[10] + 1) % static_cast<int32_t>(spec.vocab));
+  SessionState whole(gpu, std::ssize(prompt) + kTokens);
+  whole.Prefill(changed, {});
+  for (int layer = 0; layer < spec.layers; ++layer) {
+    EXPECT_LE(Distance(session.CacheRows(layer, false), whole.CacheRows(layer, false)),
+              Tolerance(DType::kF32, spec.layers, spec.hidden))
+        << "keys of layer " << layer;
+  }
+}
 
 TEST(GpuEngine, RefusesWhatDoesNotFitWithTheNumbers) {
   if (CudaDeviceCount() == 0) GTEST_SKIP() << "no NVIDIA GPU to test on";

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "engine/engine_state.h"
+#include "engine/sampler.h"
 #include "engine/session_state.h"
 #include "link/fault/fault_fabric.h"
 #include "link/local/local_fabric.h"
@@ -103,6 +104,22 @@ TEST(Session, DecodesOnLikeAPrefillOfTheLongerPrompt) {
   whole.Prefill(kPrompt, {});
   ASSERT_EQ(extended.logits().size(), whole.logits().size());
   for (size_t i = 0; i < whole.logits().size(); ++i) EXPECT_NEAR(extended.logits()[i], whole.logits()[i], 1e-4);
+}
+
+TEST(Session, GreedyTokensAreThoseOfTheLogits) {
+  const auto engine = LoadTiny("cpu:2");
+  SessionState by_logits(engine, 16);
+  SessionState greedy(engine, 16);
+  by_logits.Prefill(kPrompt, {});
+  greedy.Prefill(kPrompt, {});
+  int32_t token = LikeliestToken(greedy.logits());
+  while (greedy.size() < greedy.capacity()) {
+    by_logits.Append(token);
+    token = greedy.AppendGreedy(token, greedy.size() % 2 == 0);
+    EXPECT_EQ(token, LikeliestToken(by_logits.logits())) << "behind " << greedy.size() << " tokens";
+  }
+  EXPECT_EQ(greedy.size(), by_logits.size());
+  EXPECT_THROW(greedy.AppendGreedy(token, false), ConfigError);
 }
 
 TEST(Session, ALostRankBecomesOneErrorAndTheEngineRecovers) {

@@ -14,6 +14,8 @@ namespace {
 /// A device that has hardly any memory left.
 class FullDevice final : public Device {
  public:
+  explicit FullDevice(bool is_host = true) : is_host_(is_host) {}
+  [[nodiscard]] bool is_host() const override { return is_host_; }
   [[nodiscard]] std::string name() const override { return "full"; }
   Buffer Allocate(size_t bytes) override { return device_->Allocate(bytes); }
   [[nodiscard]] size_t FreeBytes() const override { return 1000; }
@@ -29,6 +31,7 @@ class FullDevice final : public Device {
   }
 
  private:
+  bool is_host_;
   std::unique_ptr<Device> device_ = MakeCpuDevice();
 };
 
@@ -183,7 +186,19 @@ TEST_F(LoaderTest, MemoryIsCheckedFirst) {
       Refusal([&] { LoadDecoder(GoldenFolder() / "llama-mha-f32", DType::kF32, *ops); });
   ASSERT_TRUE(error.has_value());
   EXPECT_NE(error->find("llama-mha-f32"), std::string::npos) << *error;
-  EXPECT_NE(error->find("full has"), std::string::npos) << *error;
+  EXPECT_NE(error->find("full has 1000 bytes free"), std::string::npos) << *error;
+  EXPECT_NE(error->find("layers in f32"), std::string::npos) << *error;
+  EXPECT_NE(error->find("output head 6784 bytes"), std::string::npos) << *error;
+  EXPECT_EQ(error->find("embedding"), std::string::npos) << "the file's own is used: " << *error;
+}
+
+TEST_F(LoaderTest, AnEmbeddingThatMustBeCopiedCounts) {
+  FullDevice full(false);
+  const std::unique_ptr<Ops> ops = MakeScalarOps(full);
+  const std::optional<std::string> error =
+      Refusal([&] { LoadDecoder(GoldenFolder() / "llama-mha-f32", DType::kF32, *ops); });
+  ASSERT_TRUE(error.has_value());
+  EXPECT_NE(error->find("embedding 6784 bytes"), std::string::npos) << *error;
 }
 
 TEST(ModelInfoTest, DescribesAModel) {

@@ -21,7 +21,7 @@ plans=("$@")
 program=$bin/runahead
 
 summary=()
-for test in device_test cuda_rows_test cuda_matmul_test cuda_attention_test gpu_test; do
+for test in device_test memory_plan_test cuda_rows_test cuda_matmul_test cuda_attention_test gpu_test; do
   [ -x "$bin/$test" ] || continue
   if timeout 600 "$bin/$test" --gtest_brief=1 >"$results/$test.log" 2>&1; then summary+=("$test passed"); else
     summary+=("$test FAILED: $results/$test.log")
@@ -34,6 +34,10 @@ if command -v compute-sanitizer >/dev/null; then
     --contexts 40,300 --repeats 1 --warmup 0 >"$results/sanitizer.log" 2>&1; then summary+=("compute-sanitizer clean"); else
     summary+=("compute-sanitizer FAILED: $results/sanitizer.log")
   fi
+fi
+
+if [ -x "$bin/decode_bench" ]; then
+  timeout 300 "$bin/decode_bench" | tee "$results/decode_bench.txt" || summary+=("decode_bench FAILED: $results/decode_bench.txt")
 fi
 
 for plan in "${plans[@]}"; do

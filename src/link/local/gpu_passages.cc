@@ -218,25 +218,6 @@ class CudaPassage final : public Passage {
   std::unique_ptr<Way> way_;
 };
 
-bool CanReach(int gpu, int peer) {
-  if (gpu == peer) return true;
-  int possible = 0;
-  CheckCuda(cudaDeviceCanAccessPeer(&possible, gpu, peer), gpu, "cudaDeviceCanAccessPeer");
-  return possible != 0;
-}
-
-/// Lets `gpu` reach the memory of `peer`, which it can.
-void EnablePeerAccess(int gpu, int peer) {
-  if (gpu == peer) return;
-  const CurrentDevice current(gpu);
-  const cudaError_t enabled = cudaDeviceEnablePeerAccess(peer, 0);
-  if (enabled == cudaErrorPeerAccessAlreadyEnabled) {
-    (void)cudaGetLastError();  // an earlier passage did it
-    return;
-  }
-  CheckCuda(enabled, gpu, "cudaDeviceEnablePeerAccess");
-}
-
 class CudaPassages final : public GpuPassages {
  public:
   CudaPassages(const std::vector<int>& gpus, bool through_host, std::shared_ptr<Throttle> throttle)
@@ -268,11 +249,9 @@ class CudaPassages final : public GpuPassages {
 
  private:
   [[nodiscard]] std::unique_ptr<Way> MakeWay(const GpuSide& from, const GpuSide& to) const {
-    if (through_host_ || !CanReach(from.gpu, to.gpu) || !CanReach(to.gpu, from.gpu)) {
+    if (through_host_ || !EnablePeerAccess(from.gpu, to.gpu) || !EnablePeerAccess(to.gpu, from.gpu)) {
       return std::make_unique<HostWay>(from, to);
     }
-    EnablePeerAccess(from.gpu, to.gpu);
-    EnablePeerAccess(to.gpu, from.gpu);
     return std::make_unique<StraightWay>(from.gpu, to.gpu);
   }
 

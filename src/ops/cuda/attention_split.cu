@@ -237,8 +237,8 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
                                                           : 2) AttendSplit(const Job<T> job) {
   __shared__ float joined[kWarps * (kMaxHeadDim + 2)];
   __shared__ bool last;
-  WaitForPredecessors();
   ReleaseSuccessors();
+  WaitForPredecessors();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int kv_head = static_cast<int>(blockIdx.y);

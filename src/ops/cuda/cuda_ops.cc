@@ -80,6 +80,10 @@ class CudaOps final : public Ops {
     return std::make_unique<cuda::CudaLinear>(std::move(memory), in_features, compute);
   }
 
+  std::unique_ptr<Linear> Copy(const Linear& from, Stream& stream) override {
+    return static_cast<const cuda::CudaLinear&>(from).CopyTo(device_, stream);
+  }
+
   [[nodiscard]] int64_t PreferredRows() const override {
     constexpr int64_t kRows = 8192;  // cuBLASLt's rates still rise from 2048 to here
     return kRows;
@@ -129,14 +133,22 @@ class CudaOps final : public Ops {
     CheckMatmul(x, linear, weights.compute(), first, count, y);
     const LaunchOn on = Enter(stream);
     if (x.rows() > 1) return multiplier_.Multiply(x, weights, first, count, y, on);
-    cuda::MultiplyRow(on, x.data(), x.dtype(), weights.Weights(first),
-                      static_cast<const float*>(weights.Bias(first, DType::kF32)), y.data(), y.dtype(),
-                      weights.in_features(), y.row_elements());
+    cuda::MultiplyRow(on, RowProductOf(x, weights, first), y);
+  }
+
+  void MatmulActivate(TensorView x, const Linear& linear, Activation activation, TensorView product, TensorView out,
+                      Stream& stream) override {
+    if (x.rows() > 1) return Ops::MatmulActivate(x, linear, activation, product, out, stream);
+    const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
+    CheckMatmul(x, linear, weights.compute(), 0, linear.parts(), product);
+    const bool gated = product.row_elements() != out.row_elements();
+    gated ? CheckGatedActivation(product, out) : CheckActivate(product, out);
+    cuda::MultiplyRowAndActivate(Enter(stream), RowProductOf(x, weights, 0), activation, gated, out);
   }
 
   void PrepareQueries(TensorView q, const HeadSteps& steps, int64_t position, Stream& stream) override {
     CheckHeads(q, steps, position);
-    cuda::PrepareHeads(Enter(stream), q, steps, position);
+    cuda::PrepareQueries(Enter(stream), q, steps, position);
   }
 
   void AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& stream) override {
@@ -144,13 +156,19 @@ class CudaOps final : public Ops {
     cuda::AppendKv(Enter(stream), k, v, steps, rows);
   }
 
+  void PrepareHeads(TensorView q, const HeadSteps& query_steps, TensorView k, TensorView v,
+                    const HeadSteps& key_steps, const KvSpan& rows, Stream& stream) override {
+    CheckHeads(q, query_steps, rows.begin);
+    CheckAppendKv(k, v, key_steps, rows);
+    cuda::PrepareHeads(Enter(stream), q, query_steps, k, v, key_steps, rows);
+  }
+
   void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
                  Stream& stream) override {
-    constexpr int64_t kFewQueries = 16;  // that the split kernel serves sooner than a tile of the tensor cores
     CheckAttention(q, position, keys, options, out);
     const LaunchOn on = Enter(stream);
-    if (q.rows() > kFewQueries && cudnn_.Attend(q, position, keys, options, out, on)) return;
-    cuda::SplitAttention(on, q, position, keys, options, out, scratch_);
+    if (options.causal == CausalWork::kDense) AttendToMasked(on, q, position, keys, options, out);
+    Attend(on, q, position, keys, options, out);
   }
 
   void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) override {
@@ -161,6 +179,20 @@ class CudaOps final : public Ops {
   void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) override {
     CheckActivate(x, out);
     cuda::Activate(Enter(stream), activation, x, out);
+  }
+
+  std::unique_ptr<ChosenToken> NewChosenToken() override { return std::make_unique<cuda::CudaChosenToken>(ordinal_); }
+
+  void ChooseLikeliest(TensorView logits, ChosenToken& token, Stream& stream) override {
+    CHECK(logits.dtype() == DType::kF32);
+    CHECK_EQ(logits.rows(), 1);
+    static_cast<cuda::CudaChosenToken&>(token).Choose(Enter(stream), logits);
+  }
+
+  void EmbedChosen(const ChosenToken& token, TensorView table, float scale, TensorView out, Stream& stream) override {
+    CHECK_EQ(out.rows(), 1);
+    CHECK_EQ(out.row_elements(), table.row_elements());
+    cuda::Embed(Enter(stream), static_cast<const cuda::CudaChosenToken&>(token).device(), table, scale, out);
   }
 
   void Softcap(TensorView x, float cap, Stream& stream) override {
@@ -180,7 +212,41 @@ class CudaOps final : public Ops {
     return properties_.major >= kHopper;
   }
 
-  [[nodiscard]] LaunchOn On(Stream& stream) const { return {static_cast<CudaStream&>(stream).handle(), overlap()}; }
+  [[nodiscard]] LaunchOn On(Stream& stream) const {
+    return {static_cast<CudaStream&>(stream).handle(), overlap(), properties_.multiProcessorCount};
+  }
+
+  static cuda::RowProduct RowProductOf(TensorView x, const cuda::CudaLinear& linear, int first) {
+    return {x, linear.Weights(first), static_cast<const float*>(linear.Bias(first, DType::kF32))};
+  }
+
+  void Attend(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
+              TensorView out) {
+    constexpr int64_t kFewQueries = 16;  // that the split kernel serves sooner than a tile of the tensor cores
+    if (q.rows() > kFewQueries && cudnn_.Attend(q, position, keys, options, out, on)) return;
+    if (cuda::DecodeAttention(on, q, position, keys, options, out, scratch_)) return;
+    cuda::SplitAttention(on, q, position, keys, options, out, scratch_);
+  }
+
+  /// CausalWork::kDense: computes into `out`, which is overwritten by what counts, as many pairs as the mask takes
+  /// away. So a full map costs what all its pairs cost at the rate of the fastest kernel there is, and not the
+  /// traffic of a mask as large as the map on top. Turned around, the masked triangle is a causal one: of keys
+  /// [position, rows) the last query sees all, the one before it one less, ...
+  void AttendToMasked(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
+                      AttentionOptions options, TensorView out) {
+    const int64_t n = q.rows();
+    const int64_t end = position + n;
+    const int64_t window = options.window;
+    const auto rows_of = [&](int64_t first, int64_t last) {
+      return KvSpan{keys.layer, 0, last - first, keys.k.Rows(first, last), keys.v.Rows(first, last)};
+    };
+    options.window = 0;
+    Attend(on, q, keys.rows() - position - n, rows_of(position, keys.rows()), options, out);
+    if (window == 0 || window >= end) return;
+    const int64_t first = std::max(position, window);  // the first query with positions before its window
+    Attend(on, q.Rows(first - position, n), first - window, rows_of(0, end - window), options,
+           out.Rows(first - position, n));
+  }
 
   /// On, after making the GPU the thread's current one, for good: a rank's thread has one GPU.
   LaunchOn Enter(Stream& stream) const {

@@ -1,4 +1,5 @@
 // What happens to each element by itself: sums, activations, the soft cap.
+#include "ops/cuda/activation.cuh"
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/vector.cuh"
 
@@ -6,26 +7,6 @@ namespace runahead::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-/// A product that 16-bit results cannot tell from a division.
-__device__ float Sigmoid(float x, float /*f32*/) { return 1.0f / (1.0f + expf(-x)); }
-template <typename T>
-__device__ float Sigmoid(float x, T /*16 bits*/) {
-  return __fdividef(1.0f, 1.0f + __expf(-x));
-}
-
-/// The activation of x, for results of type T.
-template <Activation kActivation, typename T>
-__device__ float Apply(float x) {
-  if constexpr (kActivation == Activation::kSilu) {
-    return x * Sigmoid(x, T{});
-  } else if constexpr (kActivation == Activation::kGelu) {
-    return 0.5f * x * erfcf(-0.70710678118654752f * x);
-  } else {
-    // 0.5 (1 + tanh u) = sigmoid(2 u), which does not cancel; 2 sqrt(2 / pi) = 1.5957691.
-    return x * Sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x), T{});
-  }
-}
 
 struct Sum {
   template <typename T>
@@ -60,8 +41,8 @@ struct Matrix {
 template <typename T, int kPer, typename Operation>
 __global__ void __launch_bounds__(kThreads)
     Combine(const Matrix<const T> a, const Matrix<const T> b, const Matrix<T> out, int features) {
-  WaitForPredecessors();
   ReleaseSuccessors();
+  WaitForPredecessors();
   const int64_t row = blockIdx.x;
   const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * kPer;
   if (column >= features) return;
@@ -104,8 +85,8 @@ void ActivateAny(const LaunchOn& on, Activation activation, TensorView a, Tensor
 
 /// Grid: rows x blocks of kThreads columns. Reads and writes x.
 __global__ void __launch_bounds__(kThreads) SoftcapRows(const Matrix<float> x, int features, float cap) {
-  WaitForPredecessors();
   ReleaseSuccessors();
+  WaitForPredecessors();
   const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
   if (column >= features) return;
   float& value = x.data[blockIdx.x * x.stride + column];

@@ -23,10 +23,11 @@ template <typename Table, typename T, int kPer, typename Tokens>
 __global__ void __launch_bounds__(kThreads)
     EmbedRows(const __grid_constant__ Tokens tokens, const Table* table, int64_t table_stride, float scale, T* out,
               int64_t out_stride, int features) {
-  WaitForPredecessors();
   ReleaseSuccessors();
+  WaitForPredecessors();
   const int64_t row = blockIdx.x;
-  const Table* from = table + tokens[row] * table_stride;
+  const int64_t token = max(tokens[row], 0);  // -1: there was none to choose
+  const Table* from = table + token * table_stride;
   T* to = out + row * out_stride;
   for (int i = static_cast<int>(threadIdx.x) * kPer; i < features; i += kThreads * kPer) {
     const auto loaded = Load<kPer>(from + i);

@@ -12,7 +12,8 @@ namespace runahead::cuda {
 /// Where a kernel is enqueued.
 struct LaunchOn {
   cudaStream_t stream = nullptr;
-  bool overlap = false;  // the GPU can start a kernel while the one before ends (compute capability 9.0 and newer)
+  bool overlap = false;     // the GPU can start a kernel while the one before ends (compute capability 9.0 and newer)
+  int multiprocessors = 1;  // of the GPU
 };
 
 /// Throws DeviceError when a launch or a call of the runtime was refused.
@@ -42,32 +43,62 @@ void Activate(const LaunchOn& on, Activation activation, TensorView x, TensorVie
 void Softcap(const LaunchOn& on, TensorView x, float cap);
 
 /// Ops::PrepareQueries: every head of q after `steps`, in place.
-void PrepareHeads(const LaunchOn& on, TensorView q, const HeadSteps& steps, int64_t position);
+void PrepareQueries(const LaunchOn& on, TensorView q, const HeadSteps& steps, int64_t position);
 /// Ops::AppendKv.
 void AppendKv(const LaunchOn& on, TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows);
+/// Ops::PrepareHeads: both.
+void PrepareHeads(const LaunchOn& on, TensorView q, const HeadSteps& query_steps, TensorView k, TensorView v,
+                  const HeadSteps& key_steps, const KvSpan& rows);
 
-/// y = x W^T + b for one row. x: [in]; weights: [out, in] of the same dtype; bias: [out], f32, or null; y: [out] of
-/// the same dtype or f32.
-void MultiplyRow(const LaunchOn& on, const void* x, DType dtype, const void* weights, const float* bias, void* y,
-                 DType y_dtype, int64_t in_features, int64_t out_features);
+/// One row times weights in GPU memory.
+struct RowProduct {
+  TensorView x;                   // [1, in_features]
+  const void* weights = nullptr;  // [out_features, in_features], the dtype of x
+  const float* bias = nullptr;    // [out_features], or null
+};
 
-/// Memory of the split attention kernel: partial results and counters that are zero between calls.
+/// y = x W^T + b. y: [1, out_features] of the dtype of x or f32.
+void MultiplyRow(const LaunchOn& on, const RowProduct& product, TensorView y);
+/// y = activation(x W^T + b), or with `gated` Ops::MatmulActivate's product of two. y: [1, features] of the dtype of
+/// x.
+void MultiplyRowAndActivate(const LaunchOn& on, const RowProduct& product, Activation activation, bool gated,
+                            TensorView y);
+
+/// Memory of the attention kernels that split the keys: partial results and counters that are zero between calls.
 struct SplitScratch {
   static constexpr int kItems = 8;         // queries that share a block, at most
   static constexpr int kMaxHeadDim = 256;  // of a head
   int blocks = 0;                          // that a launch with splits may have
-  float* partial = nullptr;                // [blocks, kItems, kMaxHeadDim + 2]
+  float* partial = nullptr;                // [blocks, kBlockFloats]
   unsigned* counters = nullptr;            // [blocks]
   int multiprocessors = 0;
+  static constexpr int kBlockFloats = kItems * (kMaxHeadDim + 8);  // what a block leaves for the last one, at most
   [[nodiscard]] static size_t PartialBytes(int blocks) {
-    return static_cast<size_t>(blocks) * kItems * (kMaxHeadDim + 2) * sizeof(float);
+    return static_cast<size_t>(blocks) * kBlockFloats * sizeof(float);
   }
 };
+
+/// Ops::Attention of one query whose heads share keys and values, in 16 bits, on the tensor cores; or returns false,
+/// having done nothing, where it does not do this shape, dtype or option.
+bool DecodeAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
+                     const AttentionOptions& options, TensorView out, const SplitScratch& scratch);
 
 /// Ops::Attention for any shape and option with heads of at most SplitScratch::kMaxHeadDim: on the plain cores, keys
 /// split over blocks when there are few queries.
 void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
                     const AttentionOptions& options, TensorView out, const SplitScratch& scratch);
+
+/// Memory of Likeliest in a GPU; `done` is zero between calls.
+struct LikeliestScratch {
+  static constexpr int kMostBlocks = 64;
+  unsigned long long best[kMostBlocks];
+  unsigned done;
+  int32_t token;  // the result: -1 when a logit is not a number
+};
+
+/// The index of the largest logit, of equal ones the lowest. logits: [1, vocab], f32. host_token: page-locked memory,
+/// written too.
+void Likeliest(const LaunchOn& on, TensorView logits, LikeliestScratch* scratch, int32_t* host_token);
 
 /// to[i] = from[i] for `elements` contiguous elements of any two dtypes.
 void Convert(const LaunchOn& on, const void* from, DType from_dtype, void* to, DType to_dtype, int64_t elements);

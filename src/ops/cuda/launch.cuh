@@ -8,7 +8,8 @@
 namespace runahead::cuda {
 
 /// Waits for the kernels launched before this one; nothing they wrote may be read, and nothing they read written,
-/// before. Every kernel of ours calls it once in each thread.
+/// before. Every kernel of ours calls it once in each thread: a kernel has then ended only after all before it have,
+/// however early the ones behind it start.
 __device__ inline void WaitForPredecessors() {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
@@ -16,6 +17,7 @@ __device__ inline void WaitForPredecessors() {
 }
 
 /// Lets the next kernel's blocks become resident as soon as all of this one's are. They wait in WaitForPredecessors.
+/// Called before this one's own wait, so that weights are on their way while the kernels between two products run.
 __device__ inline void ReleaseSuccessors() {
 #if __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
@@ -31,16 +33,20 @@ void Launch(const LaunchOn& on, void (*kernel)(Parameters...), dim3 grid, dim3 b
     CheckLaunch(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
   }
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2]{};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  // A multiprocessor is not shared by kernels that divide its first cache differently: 132 of 228 KB of shared memory
+  // for all of them, what two matmuls at a time use. The rest holds the reads that are under way.
+  attributes[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+  attributes[1].val.sharedMemCarveout = 57;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = on.stream;
-  config.attrs = &overlap;
-  config.numAttrs = on.overlap ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = on.overlap ? 2 : 0;
   CheckLaunch(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 

@@ -85,6 +85,16 @@ Product ClassOf(Product product) {
 
 }  // namespace
 
+std::unique_ptr<CudaLinear> CudaLinear::CopyTo(Device& device, Stream& stream) const {
+  const auto copy = [&](const Buffer& from) {
+    Buffer to = device.Allocate(from.bytes());
+    if (from.bytes() > 0) device.Copy(to.data(), from.data(), from.bytes(), stream);
+    return to;
+  };
+  Memory memory{copy(memory_.weights), copy(memory_.wide_bias), copy(memory_.narrow_bias), memory_.first_rows};
+  return std::make_unique<CudaLinear>(std::move(memory), in_features_, compute_);
+}
+
 /// The descriptors of a product and the algorithm chosen for it.
 struct Multiplier::Plan {
   explicit Plan(const Product& product) {
@@ -234,6 +244,8 @@ void Multiplier::Tune(const CudaLinear& linear, int first, int count, int64_t ro
   const auto bytes = [&](int64_t columns, DType dtype) {
     return static_cast<size_t>(rows * columns) * SizeOf(dtype);
   };
+  const size_t needed = bytes(linear.in_features(), linear.compute()) + bytes(out_features, result);
+  if (2 * needed > device_.FreeBytes()) return;  // a guess will do where memory is short
   const Buffer x_memory = device_.Allocate(bytes(linear.in_features(), linear.compute()));
   const Buffer y_memory = device_.Allocate(bytes(out_features, result));
   const TensorView x = x_memory.View(linear.compute(), {rows, linear.in_features()});

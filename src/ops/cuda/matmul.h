@@ -33,6 +33,8 @@ class CudaLinear final : public Linear {
     return FirstRow(first + count) - FirstRow(first);
   }
   [[nodiscard]] DType compute() const { return compute_; }
+  /// The same weights in the memory of `device`, which reaches these; enqueued on `stream`.
+  [[nodiscard]] std::unique_ptr<CudaLinear> CopyTo(Device& device, Stream& stream) const;
 
   /// The weights and biases of the parts from `first` on.
   [[nodiscard]] const void* Weights(int first) const {

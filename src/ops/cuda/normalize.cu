@@ -44,10 +44,13 @@ template <typename T, int kPer>
 __global__ void __launch_bounds__(kMaxThreads) NormalizeRows(const Rows<T> rows) {
   constexpr int kHeld = 4;
   __shared__ float scratch[33];
-  WaitForPredecessors();
-  ReleaseSuccessors();
   const int begin = static_cast<int>(threadIdx.x) * kPer;
   const int step = static_cast<int>(blockDim.x) * kPer;
+  if (gridDim.x == 1) {
+    for (int i = begin; i < rows.features; i += step) Prefetch(rows.weight + i);
+  }
+  ReleaseSuccessors();
+  WaitForPredecessors();
   T* const x = rows.x + blockIdx.x * rows.x_stride;
   const T* const delta = rows.delta == nullptr ? nullptr : rows.delta + blockIdx.x * rows.delta_stride;
 

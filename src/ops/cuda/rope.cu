@@ -64,28 +64,33 @@ __device__ void RotateVector(const Heads<T>& heads, const Angles& angles, int64_
   Store(to + angles.half, high_out);
 }
 
-/// A block per row. First the rotated part of every head, then what a head passes through (when it moves at all),
-/// then the rows of `plain` (values). Reads and writes each element once, and the angles. kPerVector divides head_dim
-/// and half, and rows are aligned.
+/// Rows x blocks that share a row. First the rotated part of every head, then what a head passes through (when it
+/// moves at all), then the rows of `plain` (values), then the rotated part of `in_place` (queries). Reads and writes
+/// each element once, and the angles. kPerVector divides head_dim and half, and rows are aligned.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    RotateRows(const Heads<T> heads, const Angles angles, const Heads<T> plain) {
+    RotateRows(const Heads<T> heads, const Angles angles, const Heads<T> plain, const Heads<T> in_place) {
   constexpr int kPer = kPerVector<T>;
-  WaitForPredecessors();
   ReleaseSuccessors();
+  WaitForPredecessors();
   const int64_t row = blockIdx.x;
   const int rotated = heads.heads * (angles.half / kPer);
   const int rest = heads.to == heads.from ? 0 : (heads.head_dim - 2 * angles.half) / kPer;  // of each head
   const int passed = heads.heads * rest;
   const int values = plain.heads * plain.head_dim / kPer;
-  for (int item = static_cast<int>(threadIdx.x); item < rotated + passed + values; item += kThreads) {
+  const int turned = in_place.heads * (angles.half / kPer);
+  const int step = static_cast<int>(gridDim.y) * kThreads;
+  for (int item = static_cast<int>(blockIdx.y * kThreads + threadIdx.x); item < rotated + passed + values + turned;
+       item += step) {
     if (item < rotated) {
       RotateVector(heads, angles, row, item);
     } else if (item < rotated + passed) {
       const int i = item - rotated;
       CopyVector(heads, row, i / rest * heads.head_dim + 2 * angles.half + i % rest * kPer);
-    } else {
+    } else if (item < rotated + passed + values) {
       CopyVector(plain, row, (item - rotated - passed) * kPer);
+    } else {
+      RotateVector(in_place, angles, row, item - rotated - passed - values);
     }
   }
 }
@@ -103,8 +108,8 @@ template <typename T>
 __global__ void __launch_bounds__(32 * kWarps)
     NormalizeAndRotate(const Heads<T> heads, const HeadNorm norm, const Angles angles, int64_t items) {
   extern __shared__ float memory[];
-  WaitForPredecessors();
   ReleaseSuccessors();
+  WaitForPredecessors();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t item = static_cast<int64_t>(blockIdx.x) * kWarps + warp;
@@ -181,6 +186,20 @@ bool CanVectorize(const HeadSteps& steps, TensorView from, TensorView to) {
          Vectorizable(from, from.row_elements()) && Vectorizable(to, to.row_elements());
 }
 
+/// One launch of RotateRows. Few rows are shared by several blocks each.
+template <typename T>
+void LaunchRotate(const LaunchOn& on, int64_t rows, const Heads<T>& heads, const Angles& angles,
+                  const Heads<T>& plain, const Heads<T>& in_place) {
+  constexpr int64_t kFewRows = 16;
+  const int64_t elements = static_cast<int64_t>(heads.heads) * heads.head_dim +
+                           static_cast<int64_t>(plain.heads) * plain.head_dim +
+                           static_cast<int64_t>(in_place.heads) * in_place.head_dim;
+  const int64_t per_block = int64_t{kThreads} * kPerVector<T>;
+  const int64_t blocks = rows > kFewRows ? 1 : (elements + per_block - 1) / per_block;
+  Launch(on, &RotateRows<T>, dim3(static_cast<unsigned>(rows), static_cast<unsigned>(blocks)), dim3(kThreads), 0,
+         heads, angles, plain, in_place);
+}
+
 template <typename T>
 void StepByHead(const LaunchOn& on, const Heads<T>& heads, const HeadSteps& steps, int64_t position, int64_t rows) {
   CHECK_LE(heads.head_dim, kMaxHeadDim);
@@ -192,14 +211,13 @@ void StepByHead(const LaunchOn& on, const Heads<T>& heads, const HeadSteps& step
 
 }  // namespace
 
-void PrepareHeads(const LaunchOn& on, TensorView q, const HeadSteps& steps, int64_t position) {
+void PrepareQueries(const LaunchOn& on, TensorView q, const HeadSteps& steps, int64_t position) {
   if (steps.norm == nullptr && steps.rope == nullptr) return;
   DispatchDevice(q.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const Heads<T> heads = HeadsOf<T>(q, q);
     if (!CanVectorize(steps, q, q)) return StepByHead(on, heads, steps, position, q.rows());
-    Launch(on, &RotateRows<T>, dim3(static_cast<unsigned>(q.rows())), dim3(kThreads), 0, heads,
-           AnglesOf(steps.rope, position), Heads<T>{});
+    LaunchRotate<T>(on, q.rows(), heads, AnglesOf(steps.rope, position), {}, {});
   });
 }
 
@@ -209,12 +227,24 @@ void AppendKv(const LaunchOn& on, TensorView k, TensorView v, const HeadSteps& s
     const Heads<T> keys = HeadsOf<T>(k, rows.k);
     const Heads<T> values = HeadsOf<T>(v, rows.v);
     if (CanVectorize(steps, k, rows.k) && CanVectorize({}, v, rows.v)) {
-      Launch(on, &RotateRows<T>, dim3(static_cast<unsigned>(k.rows())), dim3(kThreads), 0, keys,
-             AnglesOf(steps.rope, rows.begin), values);
-      return;
+      return LaunchRotate<T>(on, k.rows(), keys, AnglesOf(steps.rope, rows.begin), values, {});
     }
     StepByHead(on, keys, steps, rows.begin, k.rows());
     StepByHead(on, values, {}, rows.begin, v.rows());
+  });
+}
+
+void PrepareHeads(const LaunchOn& on, TensorView q, const HeadSteps& query_steps, TensorView k, TensorView v,
+                  const HeadSteps& key_steps, const KvSpan& rows) {
+  if (query_steps.rope != key_steps.rope || !CanVectorize(query_steps, q, q) || !CanVectorize(key_steps, k, rows.k) ||
+      !CanVectorize({}, v, rows.v)) {
+    AppendKv(on, k, v, key_steps, rows);
+    return PrepareQueries(on, q, query_steps, rows.begin);
+  }
+  DispatchDevice(k.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    LaunchRotate<T>(on, k.rows(), HeadsOf<T>(k, rows.k), AnglesOf(key_steps.rope, rows.begin), HeadsOf<T>(v, rows.v),
+                    HeadsOf<T>(q, q));
   });
 }
 

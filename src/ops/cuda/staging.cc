@@ -96,6 +96,29 @@ void Uploader::Copy(TensorView from, void* to, DType to_dtype) {
 
 void Uploader::Finish() { CheckCuda(cudaStreamSynchronize(on_.stream), ordinal_, "copying weights"); }
 
+CudaChosenToken::CudaChosenToken(int ordinal) : host_(ordinal, sizeof(int32_t)), chosen_(ordinal) {
+  const CurrentDevice current(ordinal);
+  void* memory = nullptr;
+  CheckCuda(cudaMalloc(&memory, sizeof(LikeliestScratch)), ordinal, "cudaMalloc");
+  scratch_ = static_cast<LikeliestScratch*>(memory);
+  CheckCuda(cudaMemset(memory, 0, sizeof(LikeliestScratch)), ordinal, "cudaMemset");
+  CheckCuda(cudaDeviceSynchronize(), ordinal, "cudaMemset");
+}
+
+CudaChosenToken::~CudaChosenToken() { (void)cudaFree(scratch_); }
+
+void CudaChosenToken::Choose(const LaunchOn& on, TensorView logits) {
+  Likeliest(on, logits, scratch_, reinterpret_cast<int32_t*>(host_.data()));
+  chosen_.Record(on.stream);
+}
+
+int32_t CudaChosenToken::Wait() {
+  chosen_.Synchronize();
+  int32_t token = 0;
+  std::memcpy(&token, host_.data(), sizeof(token));
+  return token;
+}
+
 TokenBuffer::TokenBuffer(int ordinal) : ordinal_(ordinal), host_(ordinal, kMost * sizeof(int32_t)), copied_(ordinal) {
   const CurrentDevice current(ordinal);
   CheckCuda(cudaMalloc(&device_, kMost * sizeof(int32_t)), ordinal, "cudaMalloc");

@@ -66,6 +66,25 @@ class Uploader {
   size_t next_ = 0;
 };
 
+/// A token that GPU `ordinal` chooses, in its memory and, once it is made, in page-locked memory of the host.
+class CudaChosenToken final : public ChosenToken {
+ public:
+  explicit CudaChosenToken(int ordinal);
+  ~CudaChosenToken() override;
+  CudaChosenToken(const CudaChosenToken&) = delete;
+  CudaChosenToken& operator=(const CudaChosenToken&) = delete;
+
+  void Choose(const LaunchOn& on, TensorView logits);
+  int32_t Wait() override;
+  /// Where work enqueued behind the choice finds the token.
+  [[nodiscard]] const int32_t* device() const { return &scratch_->token; }
+
+ private:
+  PinnedBuffer host_;
+  Event chosen_;
+  LikeliestScratch* scratch_ = nullptr;
+};
+
 /// Hands token ids to the GPU without waiting for it: its own copy of them, reused once the copy has left.
 class TokenBuffer {
  public:

@@ -89,6 +89,9 @@ __device__ float ElementOf(const uint4& bytes, int j) {
   }
 }
 
+/// Asks for what lies at `address` in the second cache.
+__device__ inline void Prefetch(const void* address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
+
 /// Whether rows of `view` can be moved by 16-byte accesses: `features` elements of each, from its beginning.
 inline bool Vectorizable(const TensorView& view, int64_t features) {
   const auto per_vector = static_cast<int64_t>(16 / SizeOf(view.dtype()));

@@ -85,6 +85,81 @@ TEST_F(CudaMatmulTest, WidthsOfRealModels) {
   }
 }
 
+// One row has a kernel whose blocks each take several rows of the weights: as many as fit, one more, and chunks of
+// the row that end anywhere; few rows of weights are shared by the warps of a block.
+TEST_F(CudaMatmulTest, OneRowOfManySizes) {
+  for (const DType compute : kAllDTypes) {
+    for (const int64_t in_features : {8, 520, 1024, 2056}) {
+      for (const int64_t out_features : {1, 4, 5, 1056, 1057}) {
+        Compare(compute, compute, compute, 1, in_features, {{out_features}}, out_features % 2 == 0, 0);
+      }
+    }
+    Compare(compute, compute, DType::kF32, 1, 64, {{33000}}, false, 0);
+  }
+}
+
+class CudaActivatedMatmulTest : public CudaOpsTest {
+ protected:
+  /// The error of a product of operands whose sums have norm 2, the bias included.
+  static double ProductError(DType dtype, int64_t in_features, double value) {
+    return SumTolerance(DType::kF32, in_features, 2) + UnitRoundoff(dtype) * (2 * std::abs(value) + 8) +
+           (dtype == DType::kF16 ? 0x1p-24 : 0.0);
+  }
+
+  void Compare(DType dtype, Activation activation, bool gated, bool biased, int64_t rows, int64_t in_features,
+               int64_t features) {
+    const int64_t width = gated ? 2 * features : features;
+    HostTensor weights(dtype, {width, in_features});
+    HostTensor bias(dtype, {width});
+    weights.Randomise(random, 1 / std::sqrt(static_cast<float>(in_features)));
+    bias.Randomise(random);
+    LinearPart part{{weights.view()}, {}};
+    if (biased) part.biases.push_back(bias.view());
+    const auto fast = gpu->Prepare({part}, dtype);
+    const auto slow = oracle->Prepare({part}, dtype);
+    HostTensor x(dtype, {rows, in_features}, 8);
+    x.Randomise(random);
+    HostTensor product(dtype, {rows, width});
+    HostTensor gpu_product(dtype, {rows, width});
+    HostTensor expected(dtype, {rows, features});
+    HostTensor actual(dtype, {rows, features}, 8);
+    Mirror gpu_x = Put(x);
+    Mirror gpu_room = Put(gpu_product);
+    Mirror gpu_actual = Put(actual);
+    oracle->MatmulActivate(x.view(), *slow, activation, product.view(), expected.view(), *stream);
+    gpu->MatmulActivate(gpu_x.view(), *fast, activation, gpu_room.view(), gpu_actual.view(), *gpu_stream);
+    gpu_actual.Fetch();
+    ExpectNear(
+        actual, expected,
+        [&](int64_t i, int64_t j) {
+          // Slopes of activations are at most 1.13, and |activation(x)| <= |x|.
+          const double gate = product.At(i, j);
+          const double up = gated ? product.At(i, features + j) : 1;
+          const double gate_error = ProductError(dtype, in_features, gate);
+          const double up_error = gated ? ProductError(dtype, in_features, up) : 0;
+          return 1.2 * gate_error * std::abs(up) + std::abs(gate) * up_error + gate_error * up_error +
+                 4 * UnitRoundoff(dtype) * std::abs(expected.At(i, j)) + 1e-5 * std::abs(gate * up);
+        },
+        fmt::format("{} activated matmul {}, {}, {} x {} -> {}", Name(dtype), static_cast<int>(activation),
+                    gated ? "gated" : "plain", rows, in_features, features));
+  }
+};
+
+TEST_F(CudaActivatedMatmulTest, MatchesOracle) {
+  for (const DType dtype : kAllDTypes) {
+    for (const Activation activation : {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
+      for (const bool gated : {false, true}) {
+        for (const int64_t rows : {1, 3}) {
+          Compare(dtype, activation, gated, false, rows, 256, 1100);
+          Compare(dtype, activation, gated, true, rows, 1096, 77);
+          Compare(dtype, activation, gated, true, rows, 13, 9);
+        }
+      }
+    }
+    Compare(dtype, Activation::kSilu, true, false, 1, 2048, 1408);
+  }
+}
+
 TEST_F(CudaMatmulTest, TunedAlgorithmsComputeTheSame) {
   for (const DType compute : kAllDTypes) {
     Compare(compute, compute, compute, 256, 256, {{320}}, false, 0, true);

@@ -121,6 +121,54 @@ TEST_F(CudaOpsTest, AddMatchesOracle) {
   }
 }
 
+TEST_F(CudaOpsTest, ChoosesTheLikeliestTokenAndEmbedsIt) {
+  const std::unique_ptr<ChosenToken> chosen = gpu->NewChosenToken();
+  ASSERT_NE(chosen, nullptr);
+  const auto choose = [&](HostTensor& logits) {
+    const Mirror mirror = Put(logits);
+    gpu->ChooseLikeliest(mirror.view(), *chosen, *gpu_stream);
+    return chosen->Wait();
+  };
+  for (const int64_t vocab : {1, 2, 31, 4096, 4097, 32000, 128256, 300001}) {
+    HostTensor logits(DType::kF32, {1, vocab});
+    logits.Randomise(random);
+    int64_t best = 0;
+    for (int64_t i = 1; i < vocab; ++i) {
+      if (logits.At(0, i) > logits.At(0, best)) best = i;
+    }
+    EXPECT_EQ(choose(logits), best) << "of " << vocab;
+    logits.Set(0, vocab - 1, 100);
+    logits.Set(0, vocab / 2, 100);
+    EXPECT_EQ(choose(logits), vocab / 2) << "the first of two, of " << vocab;
+    for (int64_t i = 0; i < vocab; ++i) logits.Set(0, i, -3.0f - static_cast<float>(i % 7));
+    EXPECT_EQ(choose(logits), 0) << "negative, of " << vocab;
+    for (int64_t i = 0; i < vocab; ++i) logits.Set(0, i, -INFINITY);
+    EXPECT_EQ(choose(logits), 0) << "all infinite, of " << vocab;
+    logits.Set(0, vocab - 1, 0.0f);
+    logits.Set(0, vocab / 3, -0.0f);
+    EXPECT_EQ(choose(logits), vocab / 3) << "zeros of either sign are equal, of " << vocab;
+    logits.Set(0, vocab / 2, std::nanf(""));
+    EXPECT_EQ(choose(logits), -1) << "a NaN, of " << vocab;
+  }
+  HostTensor table(DType::kBF16, {50, 264});
+  table.Randomise(random);
+  Mirror gpu_table = Put(table);
+  HostTensor logits(DType::kF32, {1, 50});
+  for (const int32_t token : {0, 49, 17}) {
+    for (int64_t i = 0; i < 50; ++i) logits.Set(0, i, i == token ? 1.0f : 0.0f);
+    const Mirror mirror = Put(logits);
+    HostTensor expected(DType::kBF16, {1, 264});
+    HostTensor actual = expected;
+    Mirror gpu_actual = Put(actual);
+    gpu->ChooseLikeliest(mirror.view(), *chosen, *gpu_stream);
+    gpu->EmbedChosen(*chosen, gpu_table.view(), 1, gpu_actual.view(), *gpu_stream);  // nothing waits in between
+    oracle->Embed(std::span(&token, 1), table.view(), 1, expected.view(), *stream);
+    gpu_actual.Fetch();
+    ExpectNear(
+        actual, expected, [](int64_t, int64_t) { return 0.0; }, "embedding of a chosen token");
+  }
+}
+
 class CudaHeadsTest : public CudaOpsTest {
  protected:
   static constexpr int64_t kPosition = 150;
@@ -160,6 +208,7 @@ class CudaHeadsTest : public CudaOpsTest {
                                          normed ? "normed" : "plain");
     CompareQueries(dtype, rows, head_dim, gap, steps, gpu_steps, what);
     CompareAppend(dtype, rows, head_dim, gap, steps, gpu_steps, what);
+    ComparePrepare(dtype, rows, head_dim, gap, steps, gpu_steps, what);
   }
 
  private:
@@ -182,6 +231,43 @@ class CudaHeadsTest : public CudaOpsTest {
     ExpectNear(
         q, expected, [&](int64_t i, int64_t j) { return Allowed(dtype, steps, largest, expected.At(i, j)); },
         "queries " + what);
+  }
+
+  /// Both at once give what each gives alone.
+  void ComparePrepare(DType dtype, int64_t rows, int64_t head_dim, int64_t gap, const HeadSteps& steps,
+                      const HeadSteps& gpu_steps, const std::string& what) {
+    HostTensor q(dtype, {rows, 5, head_dim}, gap);
+    HostTensor k(dtype, {rows, 3, head_dim}, gap);
+    HostTensor v(dtype, {rows, 3, head_dim}, gap);
+    q.Randomise(random);
+    k.Randomise(random);
+    v.Randomise(random);
+    Mirror gpu_q = Put(q);
+    Mirror gpu_k = Put(k);
+    Mirror gpu_v = Put(v);
+    HostTensor expected_q = q;
+    HostTensor keys(dtype, {rows, 3, head_dim});
+    HostTensor values = keys;
+    HostTensor expected_keys = keys;
+    HostTensor expected_values = keys;
+    Mirror gpu_keys = Put(keys);
+    Mirror gpu_values = Put(values);
+    gpu->PrepareHeads(gpu_q.view(), gpu_steps, gpu_k.view(), gpu_v.view(), gpu_steps,
+                      {0, kPosition, kPosition + rows, gpu_keys.view(), gpu_values.view()}, *gpu_stream);
+    oracle->PrepareHeads(expected_q.view(), steps, k.view(), v.view(), steps,
+                         {0, kPosition, kPosition + rows, expected_keys.view(), expected_values.view()}, *stream);
+    gpu_q.Fetch();
+    gpu_keys.Fetch();
+    gpu_values.Fetch();
+    const double largest = std::max({q.Largest(), expected_q.Largest(), k.Largest(), expected_keys.Largest()});
+    const auto near = [&](HostTensor& actual, HostTensor& expected, const char* tensor) {
+      ExpectNear(
+          actual, expected, [&](int64_t i, int64_t j) { return Allowed(dtype, steps, largest, expected.At(i, j)); },
+          fmt::format("{} of both, {}", tensor, what));
+    };
+    near(q, expected_q, "queries");
+    near(keys, expected_keys, "keys");
+    near(values, expected_values, "values");
   }
 
   void CompareAppend(DType dtype, int64_t rows, int64_t head_dim, int64_t gap, const HeadSteps& steps,

@@ -1,0 +1,44 @@
+// Activations of single numbers.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "ops/ops.h"
+
+namespace runahead::cuda {
+
+/// A product that 16-bit results cannot tell from a division.
+__device__ inline float Sigmoid(float x, float /*f32*/) { return 1.0f / (1.0f + expf(-x)); }
+template <typename T>
+__device__ float Sigmoid(float x, T /*16 bits*/) {
+  return __fdividef(1.0f, 1.0f + __expf(-x));
+}
+
+/// The activation of x, for results of type T.
+template <Activation kActivation, typename T>
+__device__ float Apply(float x) {
+  if constexpr (kActivation == Activation::kSilu) {
+    return x * Sigmoid(x, T{});
+  } else if constexpr (kActivation == Activation::kGelu) {
+    return 0.5f * x * erfcf(-0.70710678118654752f * x);
+  } else {
+    // 0.5 (1 + tanh u) = sigmoid(2 u), which does not cancel; 2 sqrt(2 / pi) = 1.5957691.
+    return x * Sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x), T{});
+  }
+}
+
+/// The same for an activation known at run time.
+template <typename T>
+__device__ float Apply(Activation activation, float x) {
+  switch (activation) {
+    case Activation::kSilu:
+      return Apply<Activation::kSilu, T>(x);
+    case Activation::kGelu:
+      return Apply<Activation::kGelu, T>(x);
+    case Activation::kGeluTanh:
+      return Apply<Activation::kGeluTanh, T>(x);
+  }
+  return x;
+}
+
+}  // namespace runahead::cuda
