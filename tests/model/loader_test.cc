@@ -7,33 +7,10 @@
 #include "model/model_info.h"
 #include "model/model_loader.h"
 #include "tests/model/model_testing.h"
+#include "tests/tensor/sized_device.h"
 
 namespace runahead {
 namespace {
-
-/// A device that has hardly any memory left.
-class FullDevice final : public Device {
- public:
-  explicit FullDevice(bool is_host = true) : is_host_(is_host) {}
-  [[nodiscard]] bool is_host() const override { return is_host_; }
-  [[nodiscard]] std::string name() const override { return "full"; }
-  Buffer Allocate(size_t bytes) override { return device_->Allocate(bytes); }
-  [[nodiscard]] size_t FreeBytes() const override { return 1000; }
-  std::unique_ptr<Stream> NewStream() override { return device_->NewStream(); }
-  void CopyFromHost(void* to, const void* from, size_t bytes, Stream& stream) override {
-    device_->CopyFromHost(to, from, bytes, stream);
-  }
-  void Copy(void* to, const void* from, size_t bytes, Stream& stream) override {
-    device_->Copy(to, from, bytes, stream);
-  }
-  void CopyToHost(void* to, const void* from, size_t bytes, Stream& stream) override {
-    device_->CopyToHost(to, from, bytes, stream);
-  }
-
- private:
-  bool is_host_;
-  std::unique_ptr<Device> device_ = MakeCpuDevice();
-};
 
 class LoaderTest : public testing::Test {
  protected:
@@ -180,7 +157,7 @@ TEST_F(LoaderTest, TensorsMayLieUnaligned) {
 }
 
 TEST_F(LoaderTest, MemoryIsCheckedFirst) {
-  FullDevice full;
+  SizedDevice full("full", 1000, true);
   const std::unique_ptr<Ops> ops = MakeScalarOps(full);
   const std::optional<std::string> error =
       Refusal([&] { LoadDecoder(GoldenFolder() / "llama-mha-f32", DType::kF32, *ops); });
@@ -193,7 +170,7 @@ TEST_F(LoaderTest, MemoryIsCheckedFirst) {
 }
 
 TEST_F(LoaderTest, AnEmbeddingThatMustBeCopiedCounts) {
-  FullDevice full(false);
+  SizedDevice full("full", 1000, false);
   const std::unique_ptr<Ops> ops = MakeScalarOps(full);
   const std::optional<std::string> error =
       Refusal([&] { LoadDecoder(GoldenFolder() / "llama-mha-f32", DType::kF32, *ops); });

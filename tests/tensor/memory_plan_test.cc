@@ -4,37 +4,14 @@
 #include <gtest/gtest.h>
 
 #include "runahead/error.h"
-#include "tensor/cpu_device.h"
+#include "tests/tensor/sized_device.h"
 
 namespace runahead {
 namespace {
 
-/// A device that says how much it has free, whatever the machine has.
-class SizedDevice final : public Device {
- public:
-  explicit SizedDevice(size_t free) : free_(free) {}
-  [[nodiscard]] std::string name() const override { return "cuda:0 (NVIDIA Test)"; }
-  Buffer Allocate(size_t bytes) override { return device_->Allocate(bytes); }
-  [[nodiscard]] size_t FreeBytes() const override { return free_; }
-  std::unique_ptr<Stream> NewStream() override { return device_->NewStream(); }
-  void CopyFromHost(void* to, const void* from, size_t bytes, Stream& stream) override {
-    device_->CopyFromHost(to, from, bytes, stream);
-  }
-  void Copy(void* to, const void* from, size_t bytes, Stream& stream) override {
-    device_->Copy(to, from, bytes, stream);
-  }
-  void CopyToHost(void* to, const void* from, size_t bytes, Stream& stream) override {
-    device_->CopyToHost(to, from, bytes, stream);
-  }
-
- private:
-  size_t free_;
-  std::unique_ptr<Device> device_ = MakeCpuDevice();
-};
-
 std::string Refusal(const MemoryPlan& plan, size_t free) {
   try {
-    plan.CheckFits("a prompt of 9 tokens", SizedDevice(free));
+    plan.CheckFits("a prompt of 9 tokens", SizedDevice("cuda:0 (NVIDIA Test)", free, true));
   } catch (const ConfigError& error) {
     return error.what();
   }
