@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <random>
+#include <utility>
 
 #include "base/check.h"
 #include "matmul_ceiling.h"
@@ -35,8 +37,9 @@ class ContextBench {
   ContextBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan, int64_t context)
       : session_(engine.NewSession(context)),
         prompt_(RandomPrompt(context, spec.vocab, plan.seed)),
-        around_run_(plan.around_run) {
-    const double flops = ChunkFlops(spec, 0, context, LastLayer::kLastRow).total();
+        around_run_(plan.around_run),
+        random_(plan.seed) {
+    const double flops = PromptFlops(spec, context).total();
     for (const Combination& combination : plan.combinations) {
       measurements_.push_back({combination, context, {}, 0, {}, flops, true, 0});
     }
@@ -56,14 +59,18 @@ class ContextBench {
     }
   }
 
-  /// Prefills every combination once more, and keeps the time when it is to be counted.
+  /// Prefills every combination once more, and keeps the time when it is to be counted. In an order of its own: how
+  /// warm a device is, and so its clocks, depends on what ran before.
   void Round(bool counted) {
-    for (Measurement& measurement : measurements_) {
-      const PrefillOptions& options = measurement.combination.options;
-      if (counted) around_run_(options.ranks);
-      const double ms = session_.Prefill(prompt_, options).ttft_ms;
+    std::vector<size_t> order(measurements_.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random_() % i]);
+    for (const size_t i : order) {
+      Measurement& measurement = measurements_[i];
+      if (counted) around_run_(i);
+      const double ms = session_.Prefill(prompt_, measurement.combination.options).ttft_ms;
       if (!counted) continue;
-      around_run_(options.ranks);
+      around_run_(i);
       measurement.ttft_ms.push_back(ms);
     }
   }
@@ -73,7 +80,8 @@ class ContextBench {
  private:
   Session session_;
   std::vector<int32_t> prompt_;
-  const std::function<void(int)>& around_run_;
+  const std::function<void(size_t)>& around_run_;
+  std::mt19937_64 random_;
   std::vector<Measurement> measurements_;
 };
 

@@ -26,7 +26,7 @@ struct BenchPlan {
   int repeats = 5;
   int warmup = 1;
   uint64_t seed = 0;
-  std::function<void(int)> around_run = [](int) {};  // told the ranks of a run that counts, before and after it
+  std::function<void(size_t)> around_run = [](size_t) {};  // told the combination, before and after a run that counts
 };
 
 /// One combination at one context length.
@@ -50,8 +50,9 @@ std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, uint64_t seed);
 /// and of f32 sums over the hidden features, added up as a random walk; four times that is allowed.
 double AllowedDifference(const DecoderSpec& spec, DType compute);
 
-/// Prefills `plan`'s combinations in turn, round after round, so that a drift of the machine meets all of them.
-/// Prompts are random ids. Each is checked first. `on_round` is told the share of the work done.
+/// Prefills `plan`'s combinations round after round, each round in an order of its own, so that a drift of the
+/// machine and the heat that one leaves behind meet all of them. Prompts are random ids. Each is checked first.
+/// `on_round` is told the share of the work done.
 std::vector<Measurement> RunBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan,
                                   const std::function<void(double)>& on_round);
 

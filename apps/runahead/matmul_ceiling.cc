@@ -46,7 +46,7 @@ Tensor RandomMatrix(Device& host, DType dtype, int64_t rows, int64_t columns, un
   return tensor;
 }
 
-/// The ranks, the weights they share and each one's activations.
+/// The ranks, their weights, which those of one memory share, and each one's activations.
 class Bench {
  public:
   Bench(const std::vector<RankDevice>& devices, int threads, DType compute)
@@ -58,13 +58,13 @@ class Bench {
           device.gpu ? std::vector<int>() : ProcessorsOf(i, std::vector<int>(static_cast<size_t>(ranks), threads));
       ranks_.push_back(std::make_unique<Rank>(i, device, threads, processors));
     }
+    const Tensor weights = RandomMatrix(*host_, compute, size_.out, size_.in, 1);
     for (const auto& rank : ranks_) {
       rank->Post([&] {
-            if (!linear_) {
-              const Tensor weights = RandomMatrix(*host_, compute, size_.out, size_.in, 1);
-              linear_ = rank->ops().Prepare({{{weights.view}, {}}}, compute);
+            if (linears_.empty() || devices.front().gpu) {
+              linears_.push_back(rank->ops().Prepare({{{weights.view}, {}}}, compute));
             }
-            rank->ops().Tune(*linear_, size_.rows, compute, rank->stream());
+            rank->ops().Tune(*linears_.back(), size_.rows, compute, rank->stream());
             x_.push_back(OnDevice(*rank, RandomMatrix(*host_, compute, size_.rows, size_.in, 2)));
             y_.push_back(OnDevice(*rank, RandomMatrix(*host_, compute, size_.rows, size_.out, 3)));
           })
@@ -79,8 +79,8 @@ class Bench {
     for (size_t i = 0; i < ranks_.size(); ++i) {
       done.push_back(ranks_[i]->Post([&, i] {
         start.arrive_and_wait();
-        for (int n = 0; n < times; ++n)
-          ranks_[i]->ops().Matmul(x_[i].view, *linear_, y_[i].view, ranks_[i]->stream());
+        const Linear& linear = linears_.size() == 1 ? *linears_.front() : *linears_[i];
+        for (int n = 0; n < times; ++n) ranks_[i]->ops().Matmul(x_[i].view, linear, y_[i].view, ranks_[i]->stream());
         ranks_[i]->stream().Synchronize();
       }));
     }
@@ -104,7 +104,7 @@ class Bench {
   Size size_;
   std::unique_ptr<Device> host_;
   std::vector<std::unique_ptr<Rank>> ranks_;
-  std::unique_ptr<Linear> linear_;
+  std::vector<std::unique_ptr<Linear>> linears_;  // one for each GPU, or one for all processors
   std::vector<Tensor> x_;
   std::vector<Tensor> y_;
 };

@@ -47,7 +47,7 @@ double PredictedMs(const WorkShape& shape, ClusterCosts costs, const std::vector
   return Simulate(shape, costs, scheme, Partition(measurement.cuts)).ttft_s * 1e3;
 }
 
-/// `slowdowns`: around each run, in the order of the runs.
+/// `slowdowns`: before and after each of its runs.
 Checked Check(const PhasePlanner& planner, const Measurement& measurement,
               const std::vector<std::vector<double>>& slowdowns) {
   std::vector<int> members(measurement.cuts.size() - 1);
@@ -87,17 +87,13 @@ std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& s
     bench.combinations = Combine(plan);
     bench.repeats = plan.repeats;
     for (const Combination& combination : bench.combinations) pace.Prepare(combination.options.ranks);
-    std::vector<std::vector<double>> slowdowns;  // around each run
-    bench.around_run = [&](int ranks) { slowdowns.push_back(pace.Slowdowns(ranks, planner.CostsWhile(ranks))); };
+    std::vector<std::vector<std::vector<double>>> slowdowns(bench.combinations.size());  // before and after its runs
+    bench.around_run = [&](size_t i) {
+      const int ranks = bench.combinations[i].options.ranks;
+      slowdowns[i].push_back(pace.Slowdowns(ranks, planner.CostsWhile(ranks)));
+    };
     const std::vector<Measurement> measurements = RunBench(engine, spec, bench, on_round);
-    for (size_t i = 0; i < measurements.size(); ++i) {
-      std::vector<std::vector<double>> own;
-      for (size_t round = 0; round < static_cast<size_t>(plan.repeats); ++round) {
-        const size_t run = 2 * (round * measurements.size() + i);
-        own.insert(own.end(), {slowdowns[run], slowdowns[run + 1]});
-      }
-      all.push_back(Check(planner, measurements[i], own));
-    }
+    for (size_t i = 0; i < measurements.size(); ++i) all.push_back(Check(planner, measurements[i], slowdowns[i]));
   }
   return all;
 }

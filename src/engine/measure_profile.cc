@@ -15,12 +15,15 @@ constexpr int kLastProbedLayer = 6;   // whose exchange ends a short run
 constexpr int64_t kStartTokens = 16;  // of the prompts that show what a phase costs besides its layers
 constexpr int kStartRuns = 3;
 
-/// Rows whose costs are measured: close where devices are least linear.
-std::vector<int64_t> RowsToMeasure(int64_t longest) {
-  std::vector<int64_t> rows;
-  for (int64_t count = 1; count < longest; count *= count < 256 ? 4 : 2) rows.push_back(count);
-  rows.push_back(longest);
-  return rows;
+/// Rows whose costs are measured: close where devices are least linear. GPUs go up by steps: by the number of tiles
+/// that all their multiprocessors work on at a time.
+std::vector<int64_t> RowsToMeasure(int64_t longest, bool gpus) {
+  constexpr int64_t kStep = 256;
+  constexpr int64_t kMostSteps = 16;
+  std::set<int64_t> rows{longest};
+  for (int64_t count = 1; count < longest; count *= count < 256 ? 4 : 2) rows.insert(count);
+  for (int64_t steps = 1; gpus && steps <= kMostSteps && steps * kStep < longest; ++steps) rows.insert(steps * kStep);
+  return {rows.begin(), rows.end()};
 }
 
 /// Ranks that are measured while they work together.
@@ -30,7 +33,7 @@ class Group {
       : members_(std::move(members)),
         longest_(longest),
         layers_(engine.decoder().spec().layers),
-        rows_(RowsToMeasure(longest)),
+        rows_(RowsToMeasure(longest, engine.on_gpus())),
         probe_(engine, members_, longest) {
     if (members_.size() > 1) links_.emplace(engine, members_, longest);
   }

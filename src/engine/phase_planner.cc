@@ -63,6 +63,7 @@ void PhasePlanner::Use(Tuned tuned) {
   if (limited_) {
     for (auto& [active, costs] : limited_->active) costs = Limited(costs, rates_);
   }
+  if (tuned_.table) tuned_.table->tile_rows = unlimited_.tile_rows;
   plans_.clear();
 }
 
@@ -168,6 +169,7 @@ PhasePlan PhasePlanner::Auto(int64_t tokens, const PrefillOptions& options) cons
   if (options.topology) request.scheme = SchemeOf(Strategy::kRunahead, *options.topology);
   PhasePlan plan = ChoosePlan(
       shape_, [&](int active) -> const ClusterCosts& { return CostsWhile(active); }, request);
+  plan.partition = RoundCuts(plan.partition, unlimited_.tile_rows);
   if (tuned_.profile) {
     plan.reason = "cost profile: " + plan.reason;
     return plan;

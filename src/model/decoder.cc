@@ -216,7 +216,7 @@ PositionTables Decoder::MakePositions(Ops& ops, int64_t positions, bool long_seq
 void Decoder::WarmUp(Ops& ops, Stream& stream) const {
   constexpr int64_t kFewestRows = 256;  // fewer are bound by memory, whatever the algorithm
   const LayerWeights& layer = weights_.layers.front();
-  for (int64_t rows = kFewestRows; rows <= 2 * ops.PreferredRows() && rows < 2 * spec_.max_positions; rows *= 2) {
+  for (int64_t rows = kFewestRows; rows <= ops.PreferredRows() && rows < 2 * spec_.max_positions; rows *= 2) {
     for (const Linear* linear : {layer.qkv.get(), layer.out.get(), layer.gate_up.get(), layer.down.get()}) {
       ops.Tune(*linear, rows, compute_, stream);
     }

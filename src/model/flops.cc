@@ -12,6 +12,28 @@ double PairsUpTo(int64_t end, int64_t window) {
   return triangle(window) + static_cast<double>(end - window) * static_cast<double>(window);
 }
 
+/// Multiplications and additions of one row in one layer.
+struct RowFlops {
+  double keys_values;
+  double others;
+};
+
+RowFlops RowFlopsOf(const DecoderSpec& spec) {
+  const auto hidden = static_cast<double>(spec.hidden);
+  const auto q_features = static_cast<double>(spec.q_features());
+  const auto kv_features = static_cast<double>(spec.kv_features());
+  const auto mlp = static_cast<double>(spec.mlp_in_features() + spec.ffn);
+  return {.keys_values = 2 * hidden * 2 * kv_features, .others = 2 * hidden * (2 * q_features + mlp)};
+}
+
+double HeadFlops(const DecoderSpec& spec) {
+  return 2 * static_cast<double>(spec.hidden) * static_cast<double>(spec.vocab);
+}
+
+double AttentionFlops(const DecoderSpec& spec, int layer, int64_t begin, int64_t end) {
+  return 4 * static_cast<double>(spec.q_features()) * VisiblePairs(begin, end, spec.window(layer));
+}
+
 }  // namespace
 
 double VisiblePairs(int64_t begin, int64_t end, int64_t window) {
@@ -20,24 +42,26 @@ double VisiblePairs(int64_t begin, int64_t end, int64_t window) {
 }
 
 ModelFlops ChunkFlops(const DecoderSpec& spec, int64_t begin, int64_t end, LastLayer last_layer) {
-  const auto hidden = static_cast<double>(spec.hidden);
-  const auto q_features = static_cast<double>(spec.q_features());
-  const auto kv_features = static_cast<double>(spec.kv_features());
-  const double keys_values = 2 * hidden * 2 * kv_features;  // of one row
-  const auto mlp = static_cast<double>(spec.mlp_in_features() + spec.ffn);
-  const double others = 2 * hidden * (2 * q_features + mlp);  // of one row
-  const auto attention = [&](int layer, int64_t first) {
-    return 4 * q_features * VisiblePairs(first, end, spec.window(layer));
-  };
+  const RowFlops row = RowFlopsOf(spec);
   const auto n = static_cast<double>(end - begin);
+  const int last = spec.layers - 1;
   ModelFlops flops;
-  for (int layer = 0; layer < spec.layers - 1; ++layer) {
-    flops += {.linear = n * (keys_values + others), .attention = attention(layer, begin)};
+  for (int layer = 0; layer < last; ++layer) {
+    flops += {.linear = n * (row.keys_values + row.others), .attention = AttentionFlops(spec, layer, begin, end)};
   }
-  flops.linear += n * keys_values;
+  flops.linear += n * row.keys_values;
   if (last_layer == LastLayer::kLastRow && end > begin) {
-    const double head = 2 * hidden * static_cast<double>(spec.vocab);
-    flops += {.linear = others + head, .attention = attention(spec.layers - 1, end - 1)};
+    flops += {.linear = row.others + HeadFlops(spec), .attention = AttentionFlops(spec, last, end - 1, end)};
+  }
+  return flops;
+}
+
+ModelFlops PromptFlops(const DecoderSpec& spec, int64_t tokens) {
+  const RowFlops row = RowFlopsOf(spec);
+  ModelFlops flops{.linear = HeadFlops(spec)};
+  for (int layer = 0; layer < spec.layers; ++layer) {
+    flops += {.linear = static_cast<double>(tokens) * (row.keys_values + row.others),
+              .attention = AttentionFlops(spec, layer, 0, tokens)};
   }
   return flops;
 }

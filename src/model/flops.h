@@ -28,4 +28,8 @@ double VisiblePairs(int64_t begin, int64_t end, int64_t window);
 /// What Decoder::Forward computes for the chunk [begin, end): causal, and of the last layer only what is asked for.
 ModelFlops ChunkFlops(const DecoderSpec& spec, int64_t begin, int64_t end, LastLayer last_layer);
 
+/// The model FLOPs of a prompt by which engines are compared: every token through every layer, causal, and the last
+/// one through the head. Decoder::Forward computes less, of the last layer only what the first token needs.
+ModelFlops PromptFlops(const DecoderSpec& spec, int64_t tokens);
+
 }  // namespace runahead

@@ -106,8 +106,9 @@ class LinkTable {
 struct ClusterCosts {
   std::vector<DeviceCost> devices;
   LinkTable links;
-  double start_s = 0;  // from the call until the ranks begin
-  double end_s = 0;    // from the last rank's end until the caller has the logits
+  double start_s = 0;     // from the call until the ranks begin
+  double end_s = 0;       // from the last rank's end until the caller has the logits
+  int64_t tile_rows = 1;  // that the devices multiply at once: cuts of long chunks are best at multiples
 
   [[nodiscard]] int ranks() const { return static_cast<int>(devices.size()); }
   /// The ranks of `members` only, in their order.

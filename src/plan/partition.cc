@@ -74,6 +74,16 @@ Partition EvenPartition(int64_t tokens, int ranks) {
   return Partition(std::move(cuts));
 }
 
+Partition RoundCuts(const Partition& partition, int64_t rows) {
+  constexpr int64_t kShortest = 8;  // times the rows; of a shorter chunk the rounding is a large part
+  std::vector<int64_t> cuts = partition.cuts();
+  for (int rank = 0; rank < partition.ranks(); ++rank) {
+    if (partition.rows(rank) < kShortest * rows) return partition;
+    if (rank > 0) cuts[static_cast<size_t>(rank)] = (partition.begin(rank) + rows / 2) / rows * rows;
+  }
+  return Partition(std::move(cuts));
+}
+
 Partition FractionPartition(int64_t tokens, std::span<const double> fractions) {
   for (const double fraction : fractions) {
     if (!std::isfinite(fraction) || fraction <= 0) {

@@ -50,6 +50,9 @@ Partition EvenPartition(int64_t tokens, int ranks);
 /// finite.
 Partition FractionPartition(int64_t tokens, std::span<const double> fractions);
 
+/// `partition` with its cuts at multiples of `rows`, or unchanged where a chunk is shorter than eight times that.
+Partition RoundCuts(const Partition& partition, int64_t rows);
+
 /// What the chunk [begin, end) costs rank `rank`; must not fall as the chunk grows.
 using RankChunkCost = std::function<double(int rank, int64_t begin, int64_t end)>;
 

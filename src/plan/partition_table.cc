@@ -54,17 +54,19 @@ std::optional<TableEntry> PartitionTable::Predict(Scheme scheme, int ranks, int6
     if (length >= tokens && (above == nullptr || length < above->partition.tokens())) above = &entry;
   }
   if (below == nullptr && above == nullptr) return std::nullopt;
+  if (below == above) return *below;
   if (below == nullptr || above == nullptr) {
     const TableEntry& nearest = below != nullptr ? *below : *above;
     const double ratio = static_cast<double>(tokens) / static_cast<double>(nearest.partition.tokens());
     if (std::max(ratio, 1 / ratio) > kFurthest) return std::nullopt;
-    return TableEntry{scheme, MixCuts(nearest.partition, nearest.partition, 0, tokens), nearest.ttft_s * ratio};
+    return TableEntry{scheme, RoundCuts(MixCuts(nearest.partition, nearest.partition, 0, tokens), tile_rows),
+                      nearest.ttft_s * ratio};
   }
   const auto low = static_cast<double>(below->partition.tokens());
   const auto high = static_cast<double>(above->partition.tokens());
-  const double fraction = low == high ? 0 : std::log(static_cast<double>(tokens) / low) / std::log(high / low);
+  const double fraction = std::log(static_cast<double>(tokens) / low) / std::log(high / low);
   const double per_token = below->ttft_s / low + fraction * (above->ttft_s / high - below->ttft_s / low);
-  return TableEntry{scheme, MixCuts(below->partition, above->partition, fraction, tokens),
+  return TableEntry{scheme, RoundCuts(MixCuts(below->partition, above->partition, fraction, tokens), tile_rows),
                     per_token * static_cast<double>(tokens)};
 }
 

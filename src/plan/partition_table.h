@@ -24,6 +24,7 @@ struct TableEntry {
 struct PartitionTable {
   ProfileKey key;
   std::vector<TableEntry> entries;
+  int64_t tile_rows = 1;  // cuts between the entries are at multiples of this (RoundCuts); not stored
 
   /// Adds an entry, in place of one with its scheme, ranks and length.
   void Put(TableEntry entry);

@@ -82,6 +82,9 @@ TEST(FlopsTest, Llama7B) {
   const ModelFlops flops = ChunkFlops(spec, 0, 16384, LastLayer::kLastRow);
   EXPECT_EQ(flops.linear, 31 * n * row + n * keys_values + (row - keys_values) + 2 * 4096.0 * 32000);
   EXPECT_EQ(flops.attention, 4 * 4096 * (31 * n * (n + 1) / 2 + n));
+  const ModelFlops prompt = PromptFlops(spec, 16384);
+  EXPECT_EQ(prompt.linear, 32 * n * row + 2 * 4096.0 * 32000);
+  EXPECT_EQ(prompt.attention, 32 * 4 * 4096 * n * (n + 1) / 2);
 }
 
 }  // namespace

@@ -58,6 +58,17 @@ TEST(FractionPartition, RoundsToTheNearestCutAndKeepsATokenForEveryRank) {
   EXPECT_EQ(FractionPartition(5, extreme).ToString(), "1/3/1");
 }
 
+TEST(RoundCuts, MovesEachCutToTheNearestMultiple) {
+  EXPECT_EQ(RoundCuts(Partition({0, 2202, 4096}), 128).cuts(), (std::vector<int64_t>{0, 2176, 4096}));
+  EXPECT_EQ(RoundCuts(Partition({0, 2250, 3300, 5001}), 100).cuts(), (std::vector<int64_t>{0, 2300, 3300, 5001}));
+}
+
+TEST(RoundCuts, LeavesShortChunksAlone) {
+  const Partition partition({0, 1023, 4096});
+  EXPECT_EQ(RoundCuts(partition, 128), partition);
+  EXPECT_EQ(RoundCuts(Partition({0, 1, 2}), 1).cuts(), (std::vector<int64_t>{0, 1, 2}));
+}
+
 TEST(FractionPartition, RefusesWhatIsNotPositive) {
   for (const double wrong :
        {0.0, -1.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {

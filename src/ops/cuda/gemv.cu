@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(kThreads) RowTimesAny(const Job<T, Y> job) {
 struct Cut {
   unsigned blocks = 0;
   size_t shared_bytes = 0;
-  double balance = 0;  // the mean of the blocks' work over the most of any
+  double fullness = 0;  // of the reads that the multiprocessors could have under way
 };
 
 template <typename T, int kMatrices, int kShare>
@@ -202,18 +202,19 @@ Cut CutFor(int64_t in_features, int64_t outputs, int multiprocessors) {
   constexpr int64_t kRows = kWarps / kShare;
   constexpr int64_t kChunk = Reader<T, kMatrices, kShare>::kChunk;
   const int64_t sets = (outputs + kRows - 1) / kRows;
-  const int64_t blocks = std::min<int64_t>(sets, int64_t{kBlocksPerMultiprocessor} * multiprocessors);
+  const int64_t most = int64_t{kBlocksPerMultiprocessor} * multiprocessors;
+  const int64_t blocks = std::min(sets, most);
   const int64_t rounds = (sets + blocks - 1) / blocks;
   const int64_t padded = (in_features + kChunk - 1) / kChunk * kChunk;
   const auto shared_bytes =
       static_cast<size_t>(padded) * sizeof(T) + static_cast<size_t>(rounds * kMatrices * kWarps) * sizeof(float);
   return {static_cast<unsigned>(blocks), shared_bytes,
-          static_cast<double>(outputs) / static_cast<double>(rounds * blocks * kRows)};
+          static_cast<double>(outputs * in_features) / static_cast<double>(rounds * most * kRows * padded)};
 }
 
 template <typename T, typename Y, int kMatrices>
 void MultiplyRowTyped(const LaunchOn& on, const Job<T, Y>& job) {
-  constexpr double kWorthSharing = 1.04;  // sharing a row leaves chunks less full
+  constexpr double kWorthSharing = 1.25;  // fewer reads than could be suffice; a row is best read by one warp
   const bool vectors = job.in_features % kPerVector<T> == 0 && reinterpret_cast<uintptr_t>(job.x) % 16 == 0 &&
                        reinterpret_cast<uintptr_t>(job.weights) % 16 == 0;
   const Cut alone = CutFor<T, kMatrices, 1>(job.in_features, job.outputs, on.multiprocessors);
@@ -222,7 +223,7 @@ void MultiplyRowTyped(const LaunchOn& on, const Job<T, Y>& job) {
     const auto blocks = static_cast<unsigned>((job.outputs + kWarps - 1) / kWarps);
     return Launch(on, &RowTimesAny<T, Y, kMatrices>, dim3(blocks), dim3(kThreads), 0, job);
   }
-  if (shared.balance > kWorthSharing * alone.balance) {
+  if (shared.fullness > kWorthSharing * alone.fullness) {
     return Launch(on, &RowTimesMatrix<T, Y, kMatrices, kWarps>, dim3(shared.blocks), dim3(kThreads),
                   shared.shared_bytes, job);
   }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <utility>
 
 #include "runahead/error.h"
@@ -167,7 +168,9 @@ Multiplier::~Multiplier() { (void)cublasLtDestroy(handle_); }
 
 std::unique_ptr<Multiplier::Plan> Multiplier::MakePlan(const Product& product) const {
   auto plan = std::make_unique<Plan>(product);
-  // An algorithm timed on the same matrix with about as many rows is better than a guess.
+  // An algorithm timed on the same matrix with about as many rows is better than a guess. Beyond some thousand rows
+  // their number makes no difference.
+  constexpr int64_t kMany = 8192;
   constexpr double kFarthest = 1.5;
   double nearest = kFarthest;
   bool chosen = false;
@@ -175,7 +178,7 @@ std::unique_ptr<Multiplier::Plan> Multiplier::MakePlan(const Product& product) c
     Product same = ClassOf(product);
     same.rows = timed.rows;
     if (same != timed) continue;
-    const auto [fewer, more] = std::minmax(timed.rows, product.rows);
+    const auto [fewer, more] = std::minmax(timed.rows, std::min(product.rows, kMany));
     const double ratio = static_cast<double>(more) / static_cast<double>(fewer);
     if (ratio > nearest || !plan->Accepts(handle_, algorithm)) continue;
     nearest = ratio;
@@ -200,42 +203,41 @@ Multiplier::Plan& Multiplier::PlanOf(const Product& product) {
   return *plans_.emplace(product, MakePlan(product)).first->second;
 }
 
-void Multiplier::Run(const Plan& plan, const void* x, const void* weights, const void* bias, void* y,
-                     cudaStream_t stream) {
-  if (bias != nullptr) Set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+void Multiplier::Run(const Plan& plan, const Operands& operands, cudaStream_t stream) {
+  if (operands.bias != nullptr) Set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
   const float one = 1;
   const float zero = 0;
-  CheckBlas(cublasLtMatmul(handle_, plan.operation, &one, weights, plan.weights, x, plan.x, &zero, y, plan.y, y,
-                           plan.y, &plan.algorithm, workspace_.data(), kWorkspaceBytes, stream),
+  CheckBlas(cublasLtMatmul(handle_, plan.operation, &one, operands.weights, plan.weights, operands.x, plan.x, &zero,
+                           operands.y, plan.y, operands.y, plan.y, &plan.algorithm, workspace_.data(),
+                           kWorkspaceBytes, stream),
             "cublasLtMatmul");
 }
 
 void Multiplier::Multiply(TensorView x, const CudaLinear& linear, int first, int count, TensorView y,
                           const LaunchOn& on) {
   const Product product = Describe(x, linear, first, count, y);
-  Run(PlanOf(product), x.data(), linear.Weights(first), linear.Bias(first, y.dtype()), y.data(), on.stream);
+  Run(PlanOf(product), {x.data(), linear.Weights(first), linear.Bias(first, y.dtype()), y.data()}, on.stream);
 }
 
-float Multiplier::Time(const Plan& plan, const void* x, const void* weights, const void* bias, void* y,
-                       cudaStream_t stream) {
-  constexpr int kRuns = 3;
-  std::array<cudaEvent_t, kRuns + 1> events{};
+std::vector<float> Multiplier::Time(const Plan& plan, const Operands& operands, int before, int runs,
+                                    cudaStream_t stream) {
+  std::vector<cudaEvent_t> events(static_cast<size_t>(runs) + 1);
   for (cudaEvent_t& event : events) CheckCuda(cudaEventCreate(&event), ordinal_, "cudaEventCreate");
-  Run(plan, x, weights, bias, y, stream);
+  for (int i = 0; i < before; ++i) Run(plan, operands, stream);
   CheckCuda(cudaEventRecord(events[0], stream), ordinal_, "cudaEventRecord");
   for (size_t i = 1; i < events.size(); ++i) {
-    Run(plan, x, weights, bias, y, stream);
+    Run(plan, operands, stream);
     CheckCuda(cudaEventRecord(events[i], stream), ordinal_, "cudaEventRecord");
   }
   CheckCuda(cudaStreamSynchronize(stream), ordinal_, "timing a matmul");
-  float fastest = INFINITY;
+  std::vector<float> times;
   for (size_t i = 1; i < events.size(); ++i) {
     float ms = 0;
     CheckCuda(cudaEventElapsedTime(&ms, events[i - 1], events[i]), ordinal_, "cudaEventElapsedTime");
-    fastest = std::min(fastest, ms);
+    times.push_back(ms);
   }
   for (const cudaEvent_t event : events) (void)cudaEventDestroy(event);
-  return fastest;
+  return times;
 }
 
 void Multiplier::Tune(const CudaLinear& linear, int first, int count, int64_t rows, DType result,
@@ -255,15 +257,35 @@ void Multiplier::Tune(const CudaLinear& linear, int first, int count, int64_t ro
   if (tuned_.contains(kept_as)) return;
   FillRandom(on, x.data(), x.dtype(), x.shape().elements(), 1);
 
+  const Operands operands{x.data(), linear.Weights(first), linear.Bias(first, result), y.data()};
   Plan plan(product);
-  float fastest = INFINITY;
+  std::vector<std::pair<float, cublasLtMatmulAlgo_t>> timed;
   for (const cublasLtMatmulAlgo_t& candidate : plan.Candidates(handle_, product, kCandidates)) {
+    constexpr int kRuns = 3;
     plan.algorithm = candidate;
-    const float ms = Time(plan, x.data(), linear.Weights(first), linear.Bias(first, result), y.data(), on.stream);
-    if (ms >= fastest) continue;
-    fastest = ms;
-    tuned_[kept_as] = candidate;
+    const std::vector<float> times = Time(plan, operands, 1, kRuns, on.stream);
+    timed.emplace_back(*std::min_element(times.begin(), times.end()), candidate);
   }
+  const auto faster = [](const auto& a, const auto& b) { return a.first < b.first; };
+  std::stable_sort(timed.begin(), timed.end(), faster);
+  if (timed.empty()) return;
+  constexpr int64_t kLong = 4096;   // rows: prompts that the clocks go down for
+  constexpr float kWorthMs = 0.3F;  // of a run
+  constexpr float kSettledMs = 80;  // of runs after which the clocks have settled
+  constexpr float kMeasuredMs = 40;
+  constexpr size_t kFinalists = 3;
+  const float once = timed.front().first;
+  if (rows >= kLong && once >= kWorthMs) {
+    timed.resize(std::min(timed.size(), kFinalists));
+    for (auto& [ms, candidate] : timed) {
+      plan.algorithm = candidate;
+      const std::vector<float> times = Time(plan, operands, static_cast<int>(kSettledMs / once),
+                                            static_cast<int>(kMeasuredMs / once) + 1, on.stream);
+      ms = std::accumulate(times.begin(), times.end(), 0.0F) / static_cast<float>(times.size());
+    }
+    std::stable_sort(timed.begin(), timed.end(), faster);
+  }
+  tuned_[kept_as] = timed.front().second;
   plans_.clear();  // some may do better now
 }
 

@@ -83,16 +83,24 @@ class Multiplier {
   void Multiply(TensorView x, const CudaLinear& linear, int first, int count, TensorView y, const LaunchOn& on);
 
   /// Times cuBLASLt's best guesses for products of `rows` rows, on random numbers, and keeps the fastest for all
-  /// products of about as many rows. Waits for the GPU.
+  /// products of about as many rows; of long products the one that is fastest when many follow each other, since a
+  /// GPU lowers its clocks for what they draw. Waits for the GPU.
   void Tune(const CudaLinear& linear, int first, int count, int64_t rows, DType result, const LaunchOn& on);
 
  private:
   struct Plan;
+  /// What a plan multiplies.
+  struct Operands {
+    const void* x;
+    const void* weights;
+    const void* bias;
+    void* y;
+  };
   [[nodiscard]] std::unique_ptr<Plan> MakePlan(const Product& product) const;
   Plan& PlanOf(const Product& product);
-  void Run(const Plan& plan, const void* x, const void* weights, const void* bias, void* y, cudaStream_t stream);
-  /// Milliseconds of the fastest of a few runs.
-  float Time(const Plan& plan, const void* x, const void* weights, const void* bias, void* y, cudaStream_t stream);
+  void Run(const Plan& plan, const Operands& operands, cudaStream_t stream);
+  /// Milliseconds of each of `runs` runs after `before` others.
+  std::vector<float> Time(const Plan& plan, const Operands& operands, int before, int runs, cudaStream_t stream);
 
   Device& device_;
   int ordinal_;

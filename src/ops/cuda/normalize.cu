@@ -142,8 +142,9 @@ void NormalizeAny(const LaunchOn& on, TensorView x, const TensorView* delta, con
     const bool vectors = Vectorizable(x, features) && Vectorizable(out, features) && aligned(rows.weight) &&
                          aligned(rows.bias) && (delta == nullptr || Vectorizable(*delta, features));
     const int64_t per = vectors ? kPerVector<T> : 1;
-    constexpr int64_t kPerThread = 2;  // vectors: enough at a time, and several rows on a multiprocessor
-    const int64_t warps = std::clamp<int64_t>((features / per / kPerThread + 31) / 32, 1, kMaxThreads / 32);
+    // Vectors of a thread: many rows are fastest by many small blocks, one row by many threads.
+    const int64_t per_thread = x.rows() > 1 ? 4 : 1;
+    const int64_t warps = std::clamp<int64_t>((features / per / per_thread + 31) / 32, 1, kMaxThreads / 32);
     const auto kernel = vectors ? &NormalizeRows<T, kPerVector<T>> : &NormalizeRows<T, 1>;
     Launch(on, kernel, dim3(static_cast<unsigned>(x.rows())), dim3(static_cast<unsigned>(32 * warps)), 0, rows);
   });
