@@ -116,7 +116,10 @@ LinkCost FitLink(const LinkSamples& seen) {
   link.mover = seen.mover;
   link.setup_s = Undisturbed(seen.one_row);
   link.latency_s = Undisturbed(seen.waking);
-  const double seconds = std::max(Undisturbed(seen.many_rows) - link.setup_s, 1e-9);
+  // Rows of few heads may take no longer than the set-up, which is not known to the last tenth either.
+  constexpr double kLeastShare = 0.1;
+  const double many_s = Undisturbed(seen.many_rows);
+  const double seconds = std::max(many_s - link.setup_s, kLeastShare * many_s);
   link.bytes_per_s = static_cast<double>(seen.row_bytes) * static_cast<double>(seen.many - 1) / seconds;
   return link;
 }
