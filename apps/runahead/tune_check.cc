@@ -17,6 +17,9 @@
 namespace runahead::cli {
 namespace {
 
+// Others use the machine too: of so many times the rounds asked for, those count during which its pace changed least.
+constexpr int kRoundsPerCounted = 3;
+
 std::vector<Combination> Combine(const CheckPlan& plan) {
   std::vector<Combination> all = {{{Strategy::kSingle, Topology::kChain, {}, 1, false}, ""}};
   for (const int64_t count : plan.ranks) {
@@ -47,30 +50,60 @@ double PredictedMs(const WorkShape& shape, ClusterCosts costs, const std::vector
   return Simulate(shape, costs, scheme, Partition(measurement.cuts)).ttft_s * 1e3;
 }
 
-/// `slowdowns`: before and after each of its runs.
-Checked Check(const PhasePlanner& planner, const Measurement& measurement,
-              const std::vector<std::vector<double>>& slowdowns) {
+/// The slowdowns of the ranks around one run.
+struct Pace {
+  std::vector<double> before;
+  std::vector<double> after;
+
+  /// How far a rank's pace went, as a factor, 1 or more.
+  [[nodiscard]] double Change() const {
+    double most = 1;
+    for (size_t rank = 0; rank < before.size(); ++rank) {
+      const auto [least, largest] = std::minmax(before[rank], after[rank]);
+      most = std::max(most, largest / least);
+    }
+    return most;
+  }
+  [[nodiscard]] std::vector<double> Mean() const {
+    std::vector<double> mean = before;
+    for (size_t rank = 0; rank < mean.size(); ++rank) mean[rank] = (mean[rank] + after[rank]) / 2;
+    return mean;
+  }
+};
+
+/// The `count` rounds in which the machine kept its pace best.
+std::vector<size_t> Steadiest(const std::vector<Pace>& paces, size_t count) {
+  std::vector<size_t> rounds(paces.size());
+  std::iota(rounds.begin(), rounds.end(), size_t{0});
+  std::stable_sort(rounds.begin(), rounds.end(),
+                   [&](size_t a, size_t b) { return paces[a].Change() < paces[b].Change(); });
+  rounds.resize(std::min(count, rounds.size()));
+  return rounds;
+}
+
+/// `paces`: around each of its runs; `counted` of them count.
+Checked Check(const PhasePlanner& planner, const Measurement& measurement, const std::vector<Pace>& paces,
+              int counted) {
   std::vector<int> members(measurement.cuts.size() - 1);
   std::iota(members.begin(), members.end(), 0);
   const ClusterCosts costs = planner.CostsWhile(static_cast<int>(members.size())).Select(members);
   std::vector<double> slowest;
   std::vector<double> predicted;
+  std::vector<double> measured;
   std::vector<double> differences;
-  for (size_t round = 0; round < measurement.ttft_ms.size(); ++round) {
-    std::vector<double> during = slowdowns[2 * round];
-    for (size_t rank = 0; rank < during.size(); ++rank) {
-      during[rank] = (during[rank] + slowdowns[2 * round + 1][rank]) / 2;
-    }
+  for (const size_t round : Steadiest(paces, static_cast<size_t>(counted))) {
+    const std::vector<double> during = paces[round].Mean();
     slowest.push_back(*std::max_element(during.begin(), during.end()));
     predicted.push_back(PredictedMs(planner.shape(), costs, during, measurement));
-    differences.push_back(predicted.back() / measurement.ttft_ms[round] - 1);
+    measured.push_back(measurement.ttft_ms[round]);
+    differences.push_back(predicted.back() / measured.back() - 1);
   }
   return {measurement.combination.ToString(),
           measurement.context,
           Partition(measurement.cuts).ToString(),
           MedianOf(slowest),
           MedianOf(predicted),
-          measurement.MedianMs(),
+          MedianOf(measured),
           MedianOf(differences)};
 }
 
@@ -85,15 +118,22 @@ std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& s
     BenchPlan bench;
     bench.contexts = {context};
     bench.combinations = Combine(plan);
-    bench.repeats = plan.repeats;
+    bench.repeats = kRoundsPerCounted * plan.repeats;
     for (const Combination& combination : bench.combinations) pace.Prepare(combination.options.ranks);
-    std::vector<std::vector<std::vector<double>>> slowdowns(bench.combinations.size());  // before and after its runs
+    std::vector<std::vector<Pace>> paces(bench.combinations.size());
     bench.around_run = [&](size_t i) {
       const int ranks = bench.combinations[i].options.ranks;
-      slowdowns[i].push_back(pace.Slowdowns(ranks, planner.CostsWhile(ranks)));
+      std::vector<double> slowdowns = pace.Slowdowns(ranks, planner.CostsWhile(ranks));
+      const bool before = paces[i].empty() || !paces[i].back().after.empty();
+      if (before) {
+        paces[i].push_back({std::move(slowdowns), {}});
+      } else {
+        paces[i].back().after = std::move(slowdowns);
+      }
     };
     const std::vector<Measurement> measurements = RunBench(engine, spec, bench, on_round);
-    for (size_t i = 0; i < measurements.size(); ++i) all.push_back(Check(planner, measurements[i], slowdowns[i]));
+    for (size_t i = 0; i < measurements.size(); ++i)
+      all.push_back(Check(planner, measurements[i], paces[i], plan.repeats));
   }
   return all;
 }

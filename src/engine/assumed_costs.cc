@@ -11,6 +11,7 @@ ClusterCosts AssumedCpuCosts(const WorkShape& shape, std::span<const CpuRankShar
   constexpr LinkCost kCopies{3e-5, 5e9, 2e-6, Mover::kThread};
   ClusterCosts costs;
   costs.links = LinkTable(static_cast<int>(ranks.size()), kCopies);
+  costs.tile_rows = 16;
   for (const CpuRankShare& rank : ranks) {
     const double flops = kFlopsOfThread * rank.threads;
     const DeviceRates rates{"cpu", flops, flops / kAttentionSlowdown, kMemoryBytes, 0};
@@ -24,7 +25,7 @@ ClusterCosts AssumedGpuCosts(const WorkShape& shape, int ranks) {
   constexpr LinkCost kPeerCopies{1e-5, 3e11, 2e-5, Mover::kEngine};
   ClusterCosts costs;
   costs.links = LinkTable(ranks, kPeerCopies);
-  costs.tile_rows = 128;
+  costs.tile_rows = 128;  // of the larger tiles of GPU matmuls
   costs.devices.assign(static_cast<size_t>(ranks), CostFromRates(shape, rates));
   return costs;
 }
