@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "tokenizer/ascii_words.h"
 #include "tokenizer/byte_level.h"
 #include "tokenizer/component.h"
 #include "tokenizer/metaspace.h"
