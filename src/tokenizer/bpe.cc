@@ -20,38 +20,24 @@ int32_t MergedOf(uint64_t merge) { return static_cast<int32_t>(static_cast<uint3
 }  // namespace
 
 void Bpe::Encode(std::string_view piece, BpeScratch& scratch, std::vector<int32_t>& out) const {
-  if (piece.size() <= WordCache::kMaxWord) return EncodeWord(piece, scratch, out);
   if (ignore_merges_) {
     if (const int32_t id = vocab_.Find(piece); id != kNoToken) {
       out.push_back(id);
       return;
     }
   }
+  const bool cut = cuts_ && piece.size() > WordCache::kMaxWord;
   for (size_t begin = 0; begin < piece.size();) {
-    const size_t end = cuts_ ? NextCut(piece, begin) : piece.size();
+    const size_t end = cut ? NextCut(piece, begin) : piece.size();
     const std::string_view word = piece.substr(begin, end - begin);
-    // A part of a piece is no word that ignore_merges could look up.
-    if (word.size() <= WordCache::kMaxWord && !ignore_merges_) {
-      EncodeWord(word, scratch, out);
-    } else {
-      MergeWord(word, scratch);
-      out.insert(out.end(), scratch.ids.begin(), scratch.ids.end());
-    }
     begin = end;
-  }
-}
-
-void Bpe::EncodeWord(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const {
-  if (word.empty()) return;
-  if (scratch.words.Append(word, out)) return;
-  const int32_t whole = ignore_merges_ ? vocab_.Find(word) : kNoToken;
-  if (whole != kNoToken) {
-    scratch.ids.assign(1, whole);
-  } else {
+    const bool remembered = cut && word.size() <= WordCache::kMaxWord;
+    const WordCache::Key key = remembered ? scratch.words.Expect(word) : WordCache::Key();
+    if (remembered && scratch.words.Append(key, word, out)) continue;
     MergeWord(word, scratch);
+    if (remembered) scratch.words.Insert(key, word, scratch.ids);
+    out.insert(out.end(), scratch.ids.begin(), scratch.ids.end());
   }
-  scratch.words.Insert(word, scratch.ids);
-  out.insert(out.end(), scratch.ids.begin(), scratch.ids.end());
 }
 
 void Bpe::MergeWord(std::string_view word, BpeScratch& scratch) const {

@@ -15,7 +15,7 @@
 
 namespace runahead::tokenizer {
 
-/// The scratch memory of one call of Encode, with the words it has met.
+/// The scratch memory of calls of Encode, with the parts of long pieces that they have met.
 struct BpeScratch {
   // One symbol of a long word being merged; `next` and `previous` skip what was merged away.
   struct Symbol {
@@ -61,7 +61,6 @@ class Bpe {
   void AddMergesInto(std::string_view piece, int32_t id, uint32_t rank, const std::vector<bool>& normal);
   void ResolveSymbols(std::vector<int32_t>& ids) const;
 
-  void EncodeWord(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const;
   void MergeWord(std::string_view word, BpeScratch& scratch) const;
   void InitialSymbols(std::string_view word, std::vector<int32_t>& ids) const;
   bool AppendBytes(std::string_view character, std::vector<int32_t>& ids) const;

@@ -14,8 +14,4 @@ char* WriteByteLevel(std::string_view text, char* out);
 /// The byte that `character` stands for, or -1.
 int ByteOfCharacter(char32_t character);
 
-/// GPT-2's way of cutting text into words, in Oniguruma's syntax.
-inline constexpr std::string_view kGpt2Words =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
 }  // namespace runahead::tokenizer

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "tokenizer/ascii_words.h"
 #include "tokenizer/byte_level.h"
 #include "tokenizer/component.h"
 #include "tokenizer/metaspace.h"
@@ -15,25 +16,8 @@
 namespace runahead::tokenizer {
 namespace {
 
-std::unique_ptr<const PreTokenizer> Make(const JsonObject& component);
-
-class SequencePreTokenizer final : public PreTokenizer {
- public:
-  explicit SequencePreTokenizer(const JsonObject& component) {
-    for (const JsonObject& part : ObjectArray(component, "pretokenizers")) parts_.push_back(Make(part));
-  }
-  void Apply(Pieces& pieces) const override {
-    for (const auto& part : parts_) part->Apply(pieces);
-  }
-  double Growth() const override {
-    double growth = 1;
-    for (const auto& part : parts_) growth *= part->Growth();
-    return growth;
-  }
-
- private:
-  std::vector<std::unique_ptr<const PreTokenizer>> parts_;
-};
+using Stage = PreTokenizer::Stage;
+using Stages = std::vector<std::unique_ptr<const Stage>>;
 
 SplitBehavior LoadBehavior(const JsonObject& component, const char* otherwise) {
   const std::string name = component.String("behavior", otherwise);
@@ -45,7 +29,7 @@ SplitBehavior LoadBehavior(const JsonObject& component, const char* otherwise) {
   component.Refuse("behavior", "this behaviour is not known");
 }
 
-class PatternSplit final : public PreTokenizer {
+class PatternSplit final : public Stage {
  public:
   explicit PatternSplit(const JsonObject& component)
       : pattern_(component, "pattern"),
@@ -64,7 +48,7 @@ class PatternSplit final : public PreTokenizer {
 };
 
 /// Cuts at every character of a class.
-class CharacterSplit final : public PreTokenizer {
+class CharacterSplit final : public Stage {
  public:
   CharacterSplit(bool (*is_delimiter)(char32_t), SplitBehavior behavior)
       : is_delimiter_(is_delimiter), behavior_(behavior) {
@@ -74,8 +58,13 @@ class CharacterSplit final : public PreTokenizer {
     Splitter(behavior_).Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
       for (uint32_t at = 0; at < text.size();) {
         const auto byte = static_cast<uint8_t>(text[at]);
+        if (byte < 0x80) {
+          if (low_[byte]) matches.push_back({at, at + 1});
+          ++at;
+          continue;
+        }
         const uint32_t next = at + Utf8Length(text[at]);
-        if (byte < 0x80 ? low_[byte] : IsDelimiter(Utf8At(text.data() + at))) matches.push_back({at, next});
+        if (IsDelimiter(Utf8At(text.data() + at))) matches.push_back({at, next});
         at = next;
       }
     });
@@ -92,14 +81,15 @@ class CharacterSplit final : public PreTokenizer {
 };
 
 /// Runs of word characters and runs of other characters that are not spaces; the spaces are dropped.
-class WordSplit final : public PreTokenizer {
+class WordSplit final : public Stage {
  public:
   void Apply(Pieces& pieces) const override {
     enum class Kind { kSpace, kWord, kOther };
     const auto kind_of = [](char32_t character) {
       return IsWord(character) ? Kind::kWord : IsSpace(character) ? Kind::kSpace : Kind::kOther;
     };
-    std::vector<Range> words;
+    std::vector<Range>& words = pieces.scratch.ranges;
+    words.clear();
     for (const Range& piece : pieces.ranges) {
       Kind previous = Kind::kSpace;
       for (uint32_t at = piece.begin; at < piece.end;) {
@@ -114,40 +104,16 @@ class WordSplit final : public PreTokenizer {
         at = next;
       }
     }
-    pieces.ranges = std::move(words);
+    pieces.ranges.swap(words);
   }
 };
 
-class ByteLevelPreTokenizer final : public PreTokenizer {
+/// Puts a space before every piece that starts with none.
+class PrefixSpaces final : public Stage {
  public:
-  explicit ByteLevelPreTokenizer(const JsonObject& component)
-      : add_prefix_space_(component.Bool("add_prefix_space", true)) {
-    if (component.Bool("use_regex", true)) words_.emplace(kGpt2Words, component.origin());
-  }
-
   void Apply(Pieces& pieces) const override {
-    if (add_prefix_space_) PrefixSpaces(pieces);
-    if (words_.has_value()) {
-      Splitter(SplitBehavior::kIsolated).Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
-        words_->FindAll(text, matches);
-      });
-    }
-    std::string mapped(pieces.text.size() * 2, '\0');
-    char* write = mapped.data();
-    for (Range& piece : pieces.ranges) {
-      const auto begin = static_cast<uint32_t>(write - mapped.data());
-      write = WriteByteLevel(pieces.View(piece), write);
-      piece = {begin, static_cast<uint32_t>(write - mapped.data())};
-    }
-    mapped.resize(static_cast<size_t>(write - mapped.data()));
-    pieces.text = std::move(mapped);
-  }
-
-  double Growth() const override { return add_prefix_space_ ? 4 : 2; }  // a space for each piece, which may be a byte
-
- private:
-  static void PrefixSpaces(Pieces& pieces) {
-    std::string prefixed;
+    std::string& prefixed = pieces.scratch.text;
+    prefixed.clear();
     prefixed.reserve(pieces.text.size() + pieces.ranges.size());
     for (Range& piece : pieces.ranges) {
       const std::string_view text = pieces.View(piece);
@@ -156,20 +122,52 @@ class ByteLevelPreTokenizer final : public PreTokenizer {
       prefixed += text;
       piece = {begin, static_cast<uint32_t>(prefixed.size())};
     }
-    pieces.text = std::move(prefixed);
+    pieces.text.swap(prefixed);
   }
 
-  bool add_prefix_space_;
-  std::optional<Regex> words_;
+  double Growth() const override { return 2; }  // a piece may be a byte
 };
 
-class MetaspacePreTokenizer final : public PreTokenizer {
+class RegexWords final : public Stage {
  public:
-  explicit MetaspacePreTokenizer(const JsonObject& component)
+  RegexWords(std::string_view pattern, const std::string& origin) : words_(pattern, origin) {}
+  void Apply(Pieces& pieces) const override {
+    Splitter(SplitBehavior::kIsolated).Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
+      words_.FindAll(text, matches);
+    });
+  }
+
+ private:
+  Regex words_;
+};
+
+/// Writes pieces in the byte-level alphabet.
+class MapBytes final : public Stage {
+ public:
+  void Apply(Pieces& pieces) const override {
+    std::string& mapped = pieces.scratch.text;
+    mapped.resize(pieces.text.size() * 2);
+    char* write = mapped.data();
+    for (Range& piece : pieces.ranges) {
+      const auto begin = static_cast<uint32_t>(write - mapped.data());
+      write = WriteByteLevel(pieces.View(piece), write);
+      piece = {begin, static_cast<uint32_t>(write - mapped.data())};
+    }
+    mapped.resize(static_cast<size_t>(write - mapped.data()));
+    pieces.text.swap(mapped);
+  }
+
+  double Growth() const override { return 2; }
+};
+
+class SplitMetaspace final : public Stage {
+ public:
+  explicit SplitMetaspace(const JsonObject& component)
       : metaspace_(LoadMetaspace(component)), split_(component.Bool("split", true)) {}
 
   void Apply(Pieces& pieces) const override {
-    std::string spaced;
+    std::string& spaced = pieces.scratch.text;
+    spaced.clear();
     spaced.reserve(pieces.text.size() * 2);
     for (Range& piece : pieces.ranges) {
       const std::string_view text = pieces.View(piece);
@@ -189,7 +187,7 @@ class MetaspacePreTokenizer final : public PreTokenizer {
       }
       piece = {begin, static_cast<uint32_t>(spaced.size())};
     }
-    pieces.text = std::move(spaced);
+    pieces.text.swap(spaced);
     if (!split_) return;
     Splitter(SplitBehavior::kMergedWithNext)
         .Split(pieces, [this](std::string_view text, std::vector<Range>& matches) {
@@ -207,30 +205,62 @@ class MetaspacePreTokenizer final : public PreTokenizer {
   bool split_;
 };
 
-std::unique_ptr<const PreTokenizer> Make(const JsonObject& component) {
+void AppendByteLevel(const JsonObject& component, Stages& stages) {
+  if (component.Bool("add_prefix_space", true)) stages.push_back(std::make_unique<PrefixSpaces>());
+  if (component.Bool("use_regex", true)) {
+    stages.push_back(std::make_unique<RegexWords>(kGpt2Words, component.origin()));
+  }
+  stages.push_back(std::make_unique<MapBytes>());
+}
+
+void AppendStages(const JsonObject& component, Stages& stages) {
   const std::string type = component.String("type");
-  if (type == "Sequence") return std::make_unique<SequencePreTokenizer>(component);
-  if (type == "Split") return std::make_unique<PatternSplit>(component);
-  if (type == "ByteLevel") return std::make_unique<ByteLevelPreTokenizer>(component);
-  if (type == "Metaspace") return std::make_unique<MetaspacePreTokenizer>(component);
-  if (type == "Whitespace") return std::make_unique<WordSplit>();
-  if (type == "WhitespaceSplit") return std::make_unique<CharacterSplit>(IsSpace, SplitBehavior::kRemoved);
-  if (type == "Punctuation") {
-    return std::make_unique<CharacterSplit>(IsPunctuation, LoadBehavior(component, "Isolated"));
-  }
-  if (type == "Digits") {
+  if (type == "Sequence") {
+    for (const JsonObject& part : ObjectArray(component, "pretokenizers")) AppendStages(part, stages);
+  } else if (type == "Split") {
+    stages.push_back(std::make_unique<PatternSplit>(component));
+  } else if (type == "ByteLevel") {
+    AppendByteLevel(component, stages);
+  } else if (type == "Metaspace") {
+    stages.push_back(std::make_unique<SplitMetaspace>(component));
+  } else if (type == "Whitespace") {
+    stages.push_back(std::make_unique<WordSplit>());
+  } else if (type == "WhitespaceSplit") {
+    stages.push_back(std::make_unique<CharacterSplit>(IsSpace, SplitBehavior::kRemoved));
+  } else if (type == "Punctuation") {
+    stages.push_back(std::make_unique<CharacterSplit>(IsPunctuation, LoadBehavior(component, "Isolated")));
+  } else if (type == "Digits") {
     const bool single = component.Bool("individual_digits", false);
-    return std::make_unique<CharacterSplit>(IsNumeric,
-                                            single ? SplitBehavior::kIsolated : SplitBehavior::kContiguous);
+    stages.push_back(
+        std::make_unique<CharacterSplit>(IsNumeric, single ? SplitBehavior::kIsolated : SplitBehavior::kContiguous));
+  } else {
+    RefuseType(component, "pre-tokenizer");
   }
-  RefuseType(component, "pre-tokenizer");
 }
 
 }  // namespace
 
+PreTokenizer::PreTokenizer(Stages stages) : stages_(std::move(stages)) {
+  constexpr std::string_view kProse = "Every rank computes the keys and values of its own part and hands them on";
+  constexpr size_t kWordBytes = 16;  // words are shorter on average
+  Pieces pieces;
+  pieces.Start(kProse, true);
+  while (word_stage_ < stages_.size() && pieces.text.size() > kWordBytes * pieces.ranges.size()) {
+    stages_[word_stage_++]->Apply(pieces);
+  }
+}
+
+double PreTokenizer::Growth() const {
+  double growth = 1;
+  for (const auto& stage : stages_) growth *= stage->Growth();
+  return growth;
+}
+
 std::unique_ptr<const PreTokenizer> LoadPreTokenizer(const JsonObject& file, const char* key) {
   if (!file.Has(key)) return nullptr;
-  auto pre_tokenizer = Make(file.Object(key));
+  Stages stages;
+  AppendStages(file.Object(key), stages);
+  auto pre_tokenizer = std::make_unique<PreTokenizer>(std::move(stages));
   if (pre_tokenizer->Growth() > kMaxGrowth) file.Refuse(key, "a text may become too much longer");
   return pre_tokenizer;
 }

@@ -76,7 +76,8 @@ struct Regex::Compiled {
   static constexpr size_t kWorthScanning = 64;
 };
 
-Regex::Regex(std::string_view pattern, std::string origin) : origin_(std::move(origin)) {
+Regex::Regex(std::string_view pattern, std::string origin)
+    : origin_(std::move(origin)), ascii_(AsciiWords::Of(pattern)) {
   const std::string translated = TranslateRegex(pattern, origin_);
   const auto context = Own(pcre2_compile_context_create(nullptr));
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
@@ -102,7 +103,15 @@ void Regex::FindAll(std::string_view text, std::vector<Range>& matches) const {
   const size_t none = text.size() + 1;
   size_t last_end = none;
   size_t start = 0;
-  while (start <= text.size()) {
+  while (start + compiled_->min_length <= text.size()) {
+    if (ascii_.has_value() && start < text.size()) {
+      const uint32_t end = ascii_->End(text, static_cast<uint32_t>(start));
+      if (end > start) {
+        matches.push_back({static_cast<uint32_t>(start), end});
+        start = end;
+        continue;
+      }
+    }
     int result = compiled_->jit ? pcre2_jit_match(compiled_->code.get(), subject, text.size(), start, 0,
                                                   room.data.get(), room.context.get())
                                 : PCRE2_ERROR_JIT_STACKLIMIT;

@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "tokenizer/ascii_words.h"
 
 namespace runahead::tokenizer {
 
@@ -29,6 +32,7 @@ class Regex {
   struct Compiled;
   std::shared_ptr<const Compiled> compiled_;
   std::string origin_;
+  std::optional<AsciiWords> ascii_;  // of a pattern with a short cut
 };
 
 }  // namespace runahead::tokenizer

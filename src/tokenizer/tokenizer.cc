@@ -3,11 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <utility>
 
 #include "runahead/error.h"
 #include "tokenizer/tokenizer_parts.h"
 #include "tokenizer/utf8.h"
+#include "tokenizer/word_cache.h"
 
 namespace runahead {
 
@@ -15,6 +18,7 @@ using tokenizer::kNoToken;
 using tokenizer::Pieces;
 using tokenizer::Section;
 using tokenizer::TokenizerParts;
+using tokenizer::WordCache;
 
 namespace {
 
@@ -65,14 +69,50 @@ class Encoding {
     if (static_cast<double>(text.size()) * parts_.pre_tokenizer->Growth() > UINT32_MAX) {
       throw ConfigError(fmt::format("the text normalizes to {} bytes: too many", text.size()));
     }
-    Pieces pieces{std::string(text), {{0, static_cast<uint32_t>(text.size())}}, at_start};
-    parts_.pre_tokenizer->Apply(pieces);
-    for (const tokenizer::Range& range : pieces.ranges) run_->Encode(pieces.View(range), ids_);
+    text_.Start(text, at_start);
+    parts_.pre_tokenizer->CutText(text_);
+    EncodeWords(at_start);
+  }
+
+  // The words of text_. Each is looked up some words after its place in the table was asked for.
+  void EncodeWords(bool at_start) {
+    constexpr size_t kAhead = 8;
+    std::array<WordCache::Key, kAhead> keys{};
+    const std::vector<tokenizer::Range>& ranges = text_.ranges;
+    for (size_t i = 0; i < ranges.size() + kAhead; ++i) {
+      WordCache::Key& key = keys[i % kAhead];
+      if (i >= kAhead) {
+        const tokenizer::Range range = ranges[i - kAhead];
+        EncodeWord(text_.View(range), key, at_start && range.begin == 0);
+      }
+      if (i < ranges.size()) {
+        const std::string_view word = text_.View(ranges[i]);
+        key = word.size() <= WordCache::kMaxWord ? words_.Expect(word) : WordCache::Key();
+      }
+    }
+  }
+
+  // The word that the input starts with may be cut in a way of its own.
+  void EncodeWord(std::string_view word, const WordCache::Key& key, bool at_start) {
+    const bool remembered = !at_start && word.size() <= WordCache::kMaxWord;
+    if (remembered && words_.Append(key, word, ids_)) return;
+    const size_t begin = ids_.size();
+    if (parts_.pre_tokenizer->HasWordStages()) {
+      word_.Start(word, at_start);
+      parts_.pre_tokenizer->CutWords(word_);
+      for (const tokenizer::Range& range : word_.ranges) run_->Encode(word_.View(range), ids_);
+    } else {
+      run_->Encode(word, ids_);
+    }
+    if (remembered) words_.Insert(key, word, std::span(ids_).subspan(begin));
   }
 
   const TokenizerParts& parts_;
   std::unique_ptr<tokenizer::Model::Run> run_;
   std::vector<int32_t> ids_;
+  Pieces text_;
+  Pieces word_;
+  WordCache words_;  // as CutText leaves them
 };
 
 }  // namespace

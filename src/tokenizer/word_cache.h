@@ -17,15 +17,28 @@ class WordCache {
  public:
   static constexpr size_t kMaxWord = 64;  // bytes
 
+  /// Of a word of at most kWholeKey bytes: its bytes. Of a longer one: its hash, and in the table where it stands in
+  /// words_.
+  struct Key {
+    ShortKey bytes;
+    uint16_t length = 0;  // 0 marks a free slot
+  };
+
   WordCache() : slots_(kFirstSlots) {}
 
-  /// Appends the ids of `word` (1 to kMaxWord bytes) if they are known.
-  bool Append(std::string_view word, std::vector<int32_t>& out) {
-    key_ = KeyOf(word);
-    for (size_t at = HashOf(key_) & (slots_.size() - 1);; at = (at + 1) & (slots_.size() - 1)) {
+  /// The key of `word` (1 to kMaxWord bytes), whose place in the table is on its way from here on.
+  [[nodiscard]] Key Expect(std::string_view word) const {
+    const Key key = KeyOf(word);
+    __builtin_prefetch(&slots_[HashOf(key) & (slots_.size() - 1)]);
+    return key;
+  }
+
+  /// Appends the ids of `word` if they are known.
+  bool Append(const Key& key, std::string_view word, std::vector<int32_t>& out) const {
+    for (size_t at = HashOf(key) & (slots_.size() - 1);; at = (at + 1) & (slots_.size() - 1)) {
       const Slot& slot = slots_[at];
       if (slot.key.length == 0) return false;
-      if (!Equal(slot, word)) continue;
+      if (!Equal(slot, key, word)) continue;
       if (slot.count == 1) {
         out.push_back(static_cast<int32_t>(slot.ids));
       } else {
@@ -35,11 +48,11 @@ class WordCache {
     }
   }
 
-  /// Remembers the word that the last call of Append did not know.
-  void Insert(std::string_view word, std::span<const int32_t> ids) {
+  /// Remembers a word that Append did not know.
+  void Insert(const Key& key, std::string_view word, std::span<const int32_t> ids) {
     if (size_ >= kMaxWords) return;
     if (size_ * 2 >= slots_.size()) Grow();
-    Slot slot{key_, 0, static_cast<uint16_t>(ids.size())};
+    Slot slot{key, 0, static_cast<uint16_t>(ids.size())};
     if (word.size() > kWholeKey) {
       slot.key.bytes.high = words_.size();
       words_ += word;
@@ -59,13 +72,6 @@ class WordCache {
   static constexpr size_t kMaxWords = size_t{1} << 17;
   static constexpr size_t kWholeKey = 16;  // up to so many bytes, the key is the word
 
-  /// Of a word of at most kWholeKey bytes: its bytes. Of a longer one: its hash, and in the table where it stands in
-  /// words_.
-  struct Key {
-    ShortKey bytes;
-    uint16_t length = 0;  // 0 marks a free slot
-  };
-
   struct Slot {
     Key key;
     uint32_t ids = 0;  // the id when there is one, else where they are in ids_
@@ -82,9 +88,9 @@ class WordCache {
     return key.length > kWholeKey ? key.bytes.low : HashKey(key.bytes, key.length);
   }
 
-  [[nodiscard]] bool Equal(const Slot& slot, std::string_view word) const {
-    if (slot.key.bytes.low != key_.bytes.low || slot.key.length != key_.length) return false;
-    if (word.size() <= kWholeKey) return slot.key.bytes.high == key_.bytes.high;
+  [[nodiscard]] bool Equal(const Slot& slot, const Key& key, std::string_view word) const {
+    if (slot.key.bytes.low != key.bytes.low || slot.key.length != key.length) return false;
+    if (word.size() <= kWholeKey) return slot.key.bytes.high == key.bytes.high;
     return std::memcmp(words_.data() + slot.key.bytes.high, word.data(), word.size()) == 0;
   }
 
@@ -106,7 +112,6 @@ class WordCache {
   std::string words_;
   std::vector<int32_t> ids_;
   size_t size_ = 0;
-  Key key_;  // of the word last looked up
 };
 
 }  // namespace runahead::tokenizer

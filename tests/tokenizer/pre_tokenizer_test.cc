@@ -11,8 +11,11 @@ using Words = std::vector<std::string>;
 
 Words Cut(const Json& component, const std::string& text, bool at_start = true) {
   const Json file = {{"pre_tokenizer", component}};
-  Pieces pieces{text, {{0, static_cast<uint32_t>(text.size())}}, at_start};
-  LoadPreTokenizer(JsonObject(file, "test"), "pre_tokenizer")->Apply(pieces);
+  const auto pre_tokenizer = LoadPreTokenizer(JsonObject(file, "test"), "pre_tokenizer");
+  Pieces pieces;
+  pieces.Start(text, at_start);
+  pre_tokenizer->CutText(pieces);
+  pre_tokenizer->CutWords(pieces);
   Words words;
   for (const Range& range : pieces.ranges) words.emplace_back(pieces.View(range));
   return words;
@@ -93,6 +96,8 @@ TEST(PreTokenizer, FalconCutsMappedDigits) {
         {{"type", "ByteLevel"}, {"add_prefix_space", false}},
         {{"type", "Digits"}, {"individual_digits", false}},
         {{"type", "Split"}, {"pattern", {{"Regex", "[0-9][0-9][0-9]"}}}, {"behavior", "Isolated"}}}}};
+  const Json file = {{"pre_tokenizer", falcon}};
+  EXPECT_TRUE(LoadPreTokenizer(JsonObject(file, "test"), "pre_tokenizer")->HasWordStages());
   EXPECT_EQ(Cut(falcon, "in 12345."), (Words{"in", "Ġ", "123", "45", "."}));
   EXPECT_EQ(Cut(falcon, "²"), (Words{"Â", "²"})) << "the second byte's character is a digit";
 }

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
+
 #include "runahead/error.h"
 #include "tokenizer/regex_syntax.h"
 
@@ -38,6 +41,37 @@ TEST(Regex, EmptyMatchesCountUnlessTheyTouchAMatch) {
   EXPECT_EQ(ranges[1].begin, 1U);
   EXPECT_EQ(ranges[1].end, 2U);
   EXPECT_EQ(ranges[2].begin, 3U);
+}
+
+TEST(Regex, ShortCutsOfKnownPatternsChangeNothing) {
+  const std::vector<std::string> characters = {
+      "a",    "b",    "S",    "s",      "T",      "re",     "VE",     "ll",     "'",      "'s",     "'LL",
+      "0",    "12",   " ",    "  ",     "\t",     "\n",     "\r",     "\r\n",   ".",      "-",      "$",
+      "\x01", "\x1c", "\x7f", "\u00e9", "\u0301", "\u00a0", "\u2028", "\u3000", "\u017f", "\u00bd", "\u6f22"};
+  std::mt19937 random(7);
+  for (const std::string_view pattern : {kGpt2Words, kLlama3Words, kQwen2Words}) {
+    const Regex shortened(pattern, "test");
+    const Regex plain("(?:" + std::string(pattern) + ")", "test");
+    for (int i = 0; i < 20000; ++i) {
+      const size_t kinds = i % 2 == 0 ? 25 : characters.size();  // ASCII alone, or all
+      std::string text;
+      for (size_t length = random() % 12; length > 0; --length) text += characters[random() % kinds];
+      std::vector<Range> actual;
+      std::vector<Range> expected;
+      shortened.FindAll(text, actual);
+      plain.FindAll(text, expected);
+      ASSERT_TRUE(
+          std::ranges::equal(actual, expected, [](Range a, Range b) { return a.begin == b.begin && a.end == b.end; }))
+          << pattern << " on " << ::testing::PrintToString(text);
+    }
+  }
+}
+
+TEST(Regex, ShortCutsAreLinear) {
+  const std::string text(2000000, '7');
+  std::vector<Range> matches;
+  Regex(kLlama3Words, "test").FindAll(text, matches);
+  EXPECT_EQ(matches.size(), 666667U);
 }
 
 TEST(Regex, RefusesWhatItWouldReadDifferently) {

@@ -94,7 +94,7 @@ TEST_P(SharedTokenizers, LongTextsSurvive) {
   for (int i = 0; i < 4000; ++i)
     text += "Line " + std::to_string(i * 7919) + ": the ship's log, “überall” 日本 🙂\n";
   EXPECT_EQ(tokenizer.Decode(tokenizer.Encode(text)), text);
-  for (const char* unit : {"a", " ", "\n", "<", "日", "=-", "\xC3\xA9"}) {
+  for (const char* unit : {"a", "7", " ", "\n", "<", "日", "=-", "\xC3\xA9"}) {
     std::string run;
     while (run.size() < 100000) run += unit;
     EXPECT_EQ(tokenizer.Decode(tokenizer.Encode(run)), run) << "many of " << Json(unit);

@@ -55,6 +55,18 @@ TEST(Tokenizer, ZeroBytesArePlainCharacters) {
   EXPECT_EQ(LoadSmall(file).Encode(std::string("a\0a", 3)), (Ids{0, 1, 0}));
 }
 
+TEST(Tokenizer, FirstWordIsCutByItself) {
+  Json file = SmallTokenizer({"a", "_|a", "_"});
+  file["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers",
+       {{{"type", "WhitespaceSplit"}},
+        {{"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", "first"}, {"split", false}}}}};
+  const Tokenizer tokenizer = LoadSmall(file);
+  EXPECT_EQ(tokenizer.Encode("a a aa a"), (Ids{1, 0, 0, 0, 0}));
+  EXPECT_EQ(tokenizer.Encode(" a a"), (Ids{0, 0}));
+}
+
 TEST(Tokenizer, ManyThreadsShareOne) {
   const Tokenizer tokenizer = LoadSmall(SmallTokenizer({"a", "b", "a|b", "ab|ab"}));
   const Ids wanted(1000, 3);
