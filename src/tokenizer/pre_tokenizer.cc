@@ -238,6 +238,13 @@ void AppendStages(const JsonObject& component, Stages& stages) {
   }
 }
 
+/// Bytes of all pieces over those of the text, at most.
+double GrowthOf(const Stages& stages) {
+  double growth = 1;
+  for (const auto& stage : stages) growth *= stage->Growth();
+  return growth;
+}
+
 }  // namespace
 
 PreTokenizer::PreTokenizer(Stages stages) : stages_(std::move(stages)) {
@@ -250,19 +257,14 @@ PreTokenizer::PreTokenizer(Stages stages) : stages_(std::move(stages)) {
   }
 }
 
-double PreTokenizer::Growth() const {
-  double growth = 1;
-  for (const auto& stage : stages_) growth *= stage->Growth();
-  return growth;
-}
+double PreTokenizer::Growth() const { return GrowthOf(stages_); }
 
 std::unique_ptr<const PreTokenizer> LoadPreTokenizer(const JsonObject& file, const char* key) {
   if (!file.Has(key)) return nullptr;
   Stages stages;
   AppendStages(file.Object(key), stages);
-  auto pre_tokenizer = std::make_unique<PreTokenizer>(std::move(stages));
-  if (pre_tokenizer->Growth() > kMaxGrowth) file.Refuse(key, "a text may become too much longer");
-  return pre_tokenizer;
+  if (GrowthOf(stages) > kMaxGrowth) file.Refuse(key, "a text may become too much longer");
+  return std::make_unique<PreTokenizer>(std::move(stages));
 }
 
 }  // namespace runahead::tokenizer
