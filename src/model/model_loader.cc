@@ -43,9 +43,7 @@ class Loader {
       Report(weights.layers.size());
     }
     weights.final_norm = LoadNorm(sources_.final_norm);
-    MatrixSource head = sources_.head;
-    if (!separate_head_) head.name = sources_.embedding.name;
-    weights.head = Pack({{head}});
+    weights.head = Pack({{Head()}});
     Report(weights.layers.size() + 1);
     return weights;
   }
@@ -60,19 +58,45 @@ class Loader {
       (void)files_->Find(tensor.name, tensor.shape);
   }
 
-  /// Packed matrices are copies in the compute dtype; the embedding is one only where the device has its own memory.
+  /// What becomes a copy on the device: vectors, matrices that it does not read where they are, and the embedding
+  /// only where it has its own memory.
   void CheckMemory() const {
-    const std::string embedding = sources_.embedding.name + ".weight";
-    const size_t vocab_elements = static_cast<size_t>(spec_.vocab * spec_.hidden);
-    size_t elements = 0;
+    size_t layers = 0;
+    for (const LayerSource& layer : sources_.layers) {
+      for (const StackedSource& part : layer.qkv) layers += PreparedBytes(part);
+      for (const StackedSource& part : {layer.out, layer.gate_up, layer.down}) layers += PreparedBytes(part);
+    }
+    size_t vectors = 0;
     for (const auto& [name, shape] : ListWeights(sources_, false)) {
-      if (name != embedding) elements += static_cast<size_t>(shape.elements());
+      if (shape.rank() == 1) vectors += static_cast<size_t>(shape.elements()) * sizeof(float);
     }
     MemoryPlan plan;
-    plan.Add(fmt::format("layers in {}", Name(compute_)), elements * SizeOf(compute_));
-    plan.Add("output head", vocab_elements * SizeOf(compute_));
-    if (!ops_.device().is_host()) plan.Add("embedding", vocab_elements * SizeOf(spec_.weights));
+    plan.Add(fmt::format("layers in {}", Name(compute_)), layers + vectors);
+    plan.Add("output head", PreparedBytes({Head()}));
+    if (!ops_.device().is_host()) {
+      plan.Add("embedding", static_cast<size_t>(spec_.vocab * spec_.hidden) * SizeOf(spec_.weights));
+    }
     plan.CheckFits(fmt::format("{}: the model", dir_.string()), ops_.device());
+  }
+
+  /// A part is copied as a whole, or not at all.
+  size_t PreparedBytes(const StackedSource& part) const {
+    size_t all = 0;
+    bool copied = false;
+    for (const MatrixSource& matrix : part) {
+      const auto stored = files_->Find(matrix.name + ".weight", {matrix.rows, matrix.columns}).tensor->dtype;
+      const Shape block{matrix.end - matrix.begin, matrix.columns};
+      copied = copied || !ops_.LeavesInPlace(block, *StoredDType(stored), compute_);
+      all += static_cast<size_t>(matrix.blocks * block.elements()) * SizeOf(compute_);
+    }
+    return copied ? all : 0;
+  }
+
+  /// The head's matrix, which may be the embedding's.
+  MatrixSource Head() const {
+    MatrixSource head = sources_.head;
+    if (!separate_head_) head.name = sources_.embedding.name;
+    return head;
   }
 
   Tensor LoadEmbedding() {
@@ -129,8 +153,10 @@ class Loader {
     std::vector<LinearPart> prepared;
     for (const StackedSource& part : parts) {
       LinearPart& linear = prepared.emplace_back();
+      linear.lasting = true;
       for (const MatrixSource& matrix : part) {
         read(matrix.name + ".weight", {matrix.rows, matrix.columns}, matrix, linear.weights);
+        linear.lasting = linear.lasting && hosts.at(matrix.name + ".weight").copy.empty();
         if (matrix.bias) read(matrix.name + ".bias", {matrix.rows}, matrix, linear.biases);
       }
       CHECK(linear.biases.empty() || linear.biases.size() == linear.weights.size());

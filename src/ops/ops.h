@@ -51,10 +51,11 @@ struct HeadSteps {
   const RopeTable* rope = nullptr;  // or none
 };
 
-/// What prepares a Linear: matrices in host memory, stacked by output row. Borrows them for the call only.
+/// What prepares a Linear: matrices in host memory, stacked by output row.
 struct LinearPart {
   std::vector<TensorView> weights;  // each [rows_i, in_features], any dtype, row-major
   std::vector<TensorView> biases;   // each [rows_i], any dtype; empty, or one for each of `weights`
+  bool lasting = false;             // the weights outlive the Linear, which may read them where they are
 };
 
 /// A weight matrix y = x W^T + b in the layout that its backend multiplies fastest. Made of parts (q | k,v for
@@ -103,8 +104,13 @@ class Ops {
   /// Puts a host tensor where the device reads it: itself on the CPU (the caller keeps the memory alive), a copy
   /// elsewhere.
   virtual Tensor Upload(TensorView host) = 0;
-  /// Packs parts for matmuls whose activations have dtype `compute`. Throws ConfigError when memory is short.
+  /// Prepares parts for matmuls whose activations have dtype `compute`: packs them, or leaves them where they are if
+  /// they last. Throws ConfigError when memory is short.
   virtual std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) = 0;
+  /// Whether Prepare leaves lasting parts of matrices of this shape and dtype where they are; else it copies them.
+  [[nodiscard]] virtual bool LeavesInPlace(const Shape& /*matrix*/, DType /*stored*/, DType /*compute*/) const {
+    return false;
+  }
   /// A copy, in this device's memory, of weights that the same backend prepared on a device that this one Reaches;
   /// enqueued on `stream`. For devices other than the host.
   virtual std::unique_ptr<Linear> Copy(const Linear& /*from*/, Stream& /*stream*/) {

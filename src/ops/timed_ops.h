@@ -31,6 +31,9 @@ class TimedOps final : public Ops {
   std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) override {
     return inner_.Prepare(parts, compute);
   }
+  [[nodiscard]] bool LeavesInPlace(const Shape& matrix, DType stored, DType compute) const override {
+    return inner_.LeavesInPlace(matrix, stored, compute);
+  }
   [[nodiscard]] int64_t PreferredRows() const override { return inner_.PreferredRows(); }
 
   void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out, Stream& stream) override;

@@ -1,4 +1,4 @@
-// Packed matrix products against the oracle.
+// Matrix products against the oracle.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -29,10 +29,10 @@ struct Weights {
     }
   }
 
-  std::vector<LinearPart> Parts() {
+  std::vector<LinearPart> Parts(bool lasting = false) {
     std::vector<LinearPart> parts;
     for (size_t i = 0; i < matrices.size(); ++i) {
-      parts.emplace_back();
+      parts.emplace_back().lasting = lasting;
       for (HostTensor& matrix : matrices[i]) parts.back().weights.push_back(matrix.view());
       for (HostTensor& bias : biases[i]) parts.back().biases.push_back(bias.view());
     }
@@ -50,9 +50,9 @@ double Tolerance(DType compute, DType result, int64_t in_features, double expect
 class MatmulTest : public OpsTest {
  protected:
   void Compare(Ops& ops, DType compute, DType stored, DType result, int64_t rows, int64_t in_features,
-               const std::vector<std::vector<int64_t>>& parts, bool biased, int64_t gap) {
+               const std::vector<std::vector<int64_t>>& parts, bool biased, int64_t gap, bool lasting = false) {
     Weights weights(random, stored, in_features, parts, biased);
-    const auto fast = ops.Prepare(weights.Parts(), compute);
+    const auto fast = ops.Prepare(weights.Parts(lasting), compute);
     const auto slow = oracle->Prepare(weights.Parts(), compute);
     HostTensor x(compute, {rows, in_features}, gap);
     x.Randomise(random);
@@ -92,6 +92,40 @@ TEST_F(MatmulTest, PartsTogetherAndAlone) {
       Compare(*one, compute, DType::kF16, DType::kF32, rows, 33, {{128}, {64}}, false, 5);
     }
   }
+}
+
+// Large enough to stay where they are: 8 MB each.
+TEST_F(MatmulTest, LastingWeightsStayInPlace) {
+  constexpr int64_t kIn = 2000;
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    const int64_t n = dtype == DType::kF32 ? 1070 : 2110;
+    EXPECT_EQ(one->LeavesInPlace({n, kIn}, dtype, dtype), dtype == DType::kF32 || CpuHasNativeBf16());
+    EXPECT_FALSE(one->LeavesInPlace({n, kIn}, DType::kF16, dtype));
+    for (const int64_t rows : {1, 2, 3, 4}) Compare(*two, dtype, dtype, dtype, rows, kIn, {{n}}, true, 5, true);
+    Compare(*two, dtype, dtype, dtype, 18, kIn, {{n}}, false, 0, true);
+    Compare(*one, dtype, dtype, DType::kF32, 7, kIn, {{n, n + 3}}, true, 5, true);
+    Compare(*two, dtype, dtype, dtype, 5, kIn, {{n}, {40, 24}, {n}}, true, 3, true);
+    Compare(*two, dtype, dtype, dtype, 2, kIn, {{64}, {n}, {64}}, false, 0, true);
+  }
+  Compare(*two, DType::kBF16, DType::kF32, DType::kBF16, 2, kIn, {{1100}}, false, 0, true);
+}
+
+TEST_F(MatmulTest, BlocksOfRowsInPlace) {
+  constexpr int64_t kIn = 2000;
+  constexpr int64_t kRows = 300;
+  Weights weights(random, DType::kF32, kIn, {{1070}}, true);
+  const auto in_place = two->Prepare(weights.Parts(true), DType::kF32);
+  const auto packed = two->Prepare(weights.Parts(false), DType::kF32);
+  HostTensor x(DType::kF32, {kRows, kIn});
+  x.Randomise(random);
+  HostTensor expected(DType::kF32, {kRows, 1070});
+  HostTensor actual(DType::kF32, {kRows, 1070}, 3);
+  two->Matmul(x.view(), *packed, expected.view(), *stream);
+  two->Matmul(x.view(), *in_place, actual.view(), *stream);
+  ExpectNear(
+      actual, expected,
+      [&](int64_t i, int64_t j) { return 2 * Tolerance(DType::kF32, DType::kF32, kIn, expected.At(i, j)); },
+      "in place against packed");
 }
 
 TEST_F(MatmulTest, LongSums) { Compare(*two, DType::kBF16, DType::kBF16, DType::kF32, 6, 4099, {{70}}, false, 0); }

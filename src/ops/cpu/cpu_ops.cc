@@ -4,6 +4,7 @@
 #include "ops/cpu/attention.h"
 #include "ops/cpu/checks.h"
 #include "ops/cpu/convert.h"
+#include "ops/cpu/linear.h"
 #include "ops/cpu/matmul.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/team.h"
@@ -22,7 +23,11 @@ class CpuOps final : public Ops {
 
   std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) override {
     team_.Enter();
-    return cpu::PackLinear(device_, parts, compute);
+    return cpu::PrepareLinear(device_, parts, compute);
+  }
+
+  [[nodiscard]] bool LeavesInPlace(const Shape& matrix, DType stored, DType compute) const override {
+    return cpu::StaysInPlace(matrix, stored, compute);
   }
 
   void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out,

@@ -1,4 +1,4 @@
-// Products of a few rows with packed weights: what decoding does, bound by the memory that holds the weights.
+// Products of a few rows: what decoding does, bound by the memory that holds the weights.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,8 @@ constexpr int64_t kFewRows = 4;
 constexpr int64_t kColumnFeatures = 64;
 
 /// y = x W^T + b. x: [rows, in_features] of `arithmetic` (f32 or bf16), y: [rows, out_features] of `result` (f32, or
-/// bf16 with bf16), both contiguous; weights: columns; bias: [out_features] or null.
+/// bf16 with bf16), both contiguous; weights: columns, or in place [out_features, in_features]; bias: [out_features]
+/// or null.
 struct FewRowsProduct {
   int64_t rows = 0;
   int64_t in_features = 0;
@@ -25,6 +26,7 @@ struct FewRowsProduct {
   DType result = DType::kF32;
   const void* x = nullptr;
   const void* weights = nullptr;
+  bool in_place = false;
   const float* bias = nullptr;
   void* y = nullptr;
 };

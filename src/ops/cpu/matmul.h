@@ -1,4 +1,4 @@
-// Matrix products with weights that were packed once (oneDNN, and our own kernel for a few rows).
+// Matrix products (oneDNN, and our own kernels for a few rows).
 #pragma once
 
 #include <cstdint>
@@ -11,10 +11,14 @@
 
 namespace runahead::cpu {
 
-/// Packs `parts` for activations of dtype `compute` into memory of `device`. Throws ConfigError when it is short.
-std::unique_ptr<Linear> PackLinear(Device& device, const std::vector<LinearPart>& parts, DType compute);
+class CpuLinear;
+struct Panel;
 
-/// Multiplies by packed weights. Keeps the primitives of the shapes it has met; the weights stay untouched, so that
+/// `parts` for activations of dtype `compute`; what has to be packed, in memory of `device`. Throws ConfigError when
+/// it is short.
+std::unique_ptr<Linear> PrepareLinear(Device& device, const std::vector<LinearPart>& parts, DType compute);
+
+/// Multiplies by prepared weights. Keeps the primitives of the shapes it has met; the weights stay untouched, so that
 /// ranks share them. One thread at a time.
 class Multiplier {
  public:
@@ -26,6 +30,9 @@ class Multiplier {
 
  private:
   struct Cache;
+
+  void MultiplyPanel(TensorView x, const CpuLinear& linear, const Panel& panel, TensorView y);
+
   const Team& team_;
   std::unique_ptr<Cache> cache_;
 };
