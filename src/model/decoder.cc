@@ -29,54 +29,64 @@ struct Pass {
   }
 };
 
-/// Keys and values of a pass's rows, which lie side by side.
-struct KeysAndValues {
-  TensorView k;  // [n, kv_heads, head_dim]
-  TensorView v;  // [n, kv_heads, head_dim]
-};
-
-/// key_values: [n, 2 * kv_features].
-KeysAndValues Split(const DecoderSpec& spec, TensorView key_values) {
-  const int64_t features = spec.kv_features();
-  return {key_values.Columns(0, features).SplitRows(spec.kv_heads, spec.head_dim),
-          key_values.Columns(features, 2 * features).SplitRows(spec.kv_heads, spec.head_dim)};
+/// What becomes of the columns of `qkv`, of the pass's rows in `layer`. qkv: [n, q_features + 2 * kv_features].
+HeadRows HeadsOf(const Pass& pass, const LayerWeights& weights, int layer, TensorView qkv) {
+  const DecoderSpec& spec = pass.spec;
+  const int64_t q_end = spec.q_features();
+  const int64_t k_end = q_end + spec.kv_features();
+  return {qkv.Columns(0, q_end).SplitRows(spec.q_heads, spec.head_dim),
+          qkv.Columns(q_end, k_end).SplitRows(spec.kv_heads, spec.head_dim),
+          qkv.Columns(k_end, qkv.row_elements()).SplitRows(spec.kv_heads, spec.head_dim),
+          pass.StepsWith(weights.q_norm),
+          pass.StepsWith(weights.k_norm),
+          pass.cache.Span(layer, pass.begin, pass.end)};
 }
 
-/// A layer's first half before the exchange: keys and values into the pass's rows of the cache. normalized:
-/// [n, hidden]. Returns the rotated queries [n, q_heads, head_dim].
-TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, TensorView normalized) {
+/// A layer's first half before the exchange: keys and values into the pass's rows of the cache. Leaves the
+/// attention's norm of `hidden` in `normalized`. hidden, normalized: [n, hidden]. Returns the rotated queries [n,
+/// q_heads, head_dim].
+TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, TensorView hidden,
+                   TensorView normalized) {
   const TensorView qkv = pass.workspace.Qkv(pass.n());
-  pass.ops.Matmul(normalized, *weights.qkv, qkv, pass.stream);
-  const TensorView heads = qkv.Columns(0, pass.spec.q_features()).SplitRows(pass.spec.q_heads, pass.spec.head_dim);
-  const auto [k, v] = Split(pass.spec, qkv.Columns(pass.spec.q_features(), qkv.row_elements()));
-  pass.ops.PrepareHeads(heads, pass.StepsWith(weights.q_norm), k, v, pass.StepsWith(weights.k_norm),
-                        pass.cache.Span(layer, pass.begin, pass.end), pass.stream);
-  return heads;
+  const HeadRows heads = HeadsOf(pass, weights, layer, qkv);
+  pass.ops.ProjectHeads(hidden, weights.attention_norm, normalized, *weights.qkv, qkv, heads, pass.stream);
+  return heads.q;
 }
 
 /// The same of the last layer: keys and values of all rows, the query of the last row on demand. Returns the rotated
 /// query [1, q_heads, head_dim], or an empty view.
-TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, TensorView normalized,
+TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, TensorView hidden, TensorView normalized,
                             LastLayer last_layer) {
   const int64_t n = pass.n();
   const int layer = pass.spec.layers - 1;
-  if (n == 1 && last_layer == LastLayer::kLastRow) return Project(pass, weights, layer, normalized);
+  if (n == 1 && last_layer == LastLayer::kLastRow) return Project(pass, weights, layer, hidden, normalized);
   const TensorView qkv = pass.workspace.Qkv(n);
   const TensorView key_values = qkv.Columns(pass.spec.q_features(), qkv.row_elements());
+  pass.ops.Normalize(hidden, weights.attention_norm, normalized, pass.stream);
   pass.ops.Matmul(normalized, *weights.qkv, kKeyValuePart, 1, key_values, pass.stream);
-  const auto [k, v] = Split(pass.spec, key_values);
-  pass.ops.AppendKv(k, v, pass.StepsWith(weights.k_norm), pass.cache.Span(layer, pass.begin, pass.end), pass.stream);
+  const HeadRows heads = HeadsOf(pass, weights, layer, qkv);
+  pass.ops.AppendKv(heads.k, heads.v, heads.key_steps, heads.rows, pass.stream);
   if (last_layer == LastLayer::kKeysAndValues) return {};
-  const TensorView query = qkv.Rows(n - 1, n).Columns(0, pass.spec.q_features());
-  pass.ops.Matmul(normalized.Rows(n - 1, n), *weights.qkv, kQueryPart, 1, query, pass.stream);
-  const TensorView heads = query.SplitRows(pass.spec.q_heads, pass.spec.head_dim);
-  pass.ops.PrepareQueries(heads, pass.StepsWith(weights.q_norm), pass.end - 1, pass.stream);
-  return heads;
+  const TensorView query = heads.q.Rows(n - 1, n);
+  pass.ops.Matmul(normalized.Rows(n - 1, n), *weights.qkv, kQueryPart, 1,
+                  qkv.Rows(n - 1, n).Columns(0, pass.spec.q_features()), pass.stream);
+  pass.ops.PrepareQueries(query, heads.query_steps, pass.end - 1, pass.stream);
+  return query;
 }
 
-/// delta = attention of the queries, the last m positions before `end`. queries: [m, q_heads, head_dim]; delta:
+/// hidden += norm(x W^T + b), where `norm` may be absent. x: [m, in]; hidden: [m, hidden].
+void AddProduct(const Pass& pass, TensorView x, const Linear& linear, const std::optional<Norm>& norm,
+                TensorView hidden) {
+  const TensorView delta = pass.workspace.Delta(hidden.rows());
+  if (!norm) return pass.ops.MatmulAdd(x, linear, delta, hidden, pass.stream);
+  pass.ops.Matmul(x, linear, delta, pass.stream);
+  pass.ops.Normalize(delta, *norm, delta, pass.stream);
+  pass.ops.Add(hidden, delta, pass.stream);
+}
+
+/// hidden += attention of the queries, the last m positions before `end`. queries: [m, q_heads, head_dim]; hidden:
 /// [m, hidden].
-void Attend(const Pass& pass, const LayerWeights& weights, int layer, TensorView queries, TensorView delta) {
+void Attend(const Pass& pass, const LayerWeights& weights, int layer, TensorView queries, TensorView hidden) {
   const TensorView attended = pass.workspace.Attended(queries.rows());
   const AttentionOptions options{.scale = pass.spec.attention_scale,
                                  .window = pass.spec.window(layer),
@@ -85,43 +95,41 @@ void Attend(const Pass& pass, const LayerWeights& weights, int layer, TensorView
                                  .causal = pass.extent.causal};
   pass.ops.Attention(queries, pass.end - queries.rows(), pass.cache.Span(layer, 0, pass.extent.rows), options,
                      attended.SplitRows(pass.spec.q_heads, pass.spec.head_dim), pass.stream);
-  pass.ops.Matmul(attended, *weights.out, delta, pass.stream);
-  if (weights.post_attention_norm) pass.ops.Normalize(delta, *weights.post_attention_norm, delta, pass.stream);
+  AddProduct(pass, attended, *weights.out, weights.post_attention_norm, hidden);
 }
 
-/// delta = mlp(normalized), by blocks of rows. normalized, delta: [m, hidden]; delta may be normalized.
-void Mlp(const Pass& pass, const LayerWeights& weights, TensorView normalized, TensorView delta) {
-  const int64_t m = normalized.rows();
+/// hidden += mlp, by blocks of rows: of `norm` of hidden, or without one of what `normalized` holds. hidden,
+/// normalized: [m, hidden].
+void Mlp(const Pass& pass, const LayerWeights& weights, const Norm* norm, TensorView hidden, TensorView normalized) {
+  const int64_t m = hidden.rows();
   const int64_t block = MlpBlockRows(m, pass.workspace.block_rows());
   for (int64_t first = 0; first < m; first += block) {
     const int64_t last = std::min(first + block, m);
+    const TensorView x = normalized.Rows(first, last);
     const TensorView gate_up = pass.workspace.GateUp(last - first);
     const TensorView activated = pass.workspace.Activated(last - first);
-    pass.ops.MatmulActivate(normalized.Rows(first, last), *weights.gate_up, pass.spec.activation, gate_up, activated,
-                            pass.stream);
-    pass.ops.Matmul(activated, *weights.down, delta.Rows(first, last), pass.stream);
+    if (norm != nullptr) {
+      pass.ops.NormalizeMatmulActivate(hidden.Rows(first, last), *norm, x, *weights.gate_up, pass.spec.activation,
+                                       gate_up, activated, pass.stream);
+    } else {
+      pass.ops.MatmulActivate(x, *weights.gate_up, pass.spec.activation, gate_up, activated, pass.stream);
+    }
+    AddProduct(pass, activated, *weights.down, weights.post_mlp_norm, hidden.Rows(first, last));
   }
-  if (weights.post_mlp_norm) pass.ops.Normalize(delta, *weights.post_mlp_norm, delta, pass.stream);
 }
 
-/// Adds attention and MLP to the residual stream and leaves norm `next` of it in `normalized`, which holds what the
-/// layer's attention read. queries: [m, q_heads, head_dim]; hidden, normalized: [m, hidden].
-void FinishLayer(const Pass& pass, const LayerWeights& weights, int layer, TensorView queries, const Norm& next,
-                 TensorView hidden, TensorView normalized) {
-  const TensorView delta = pass.workspace.Delta(hidden.rows());
-  Attend(pass, weights, layer, queries, delta);
+/// Adds attention and MLP to the residual stream. queries: [m, q_heads, head_dim]; hidden: [m, hidden]; normalized:
+/// [m, hidden], what the layer's attention read; it is overwritten.
+void FinishLayer(const Pass& pass, const LayerWeights& weights, int layer, TensorView queries, TensorView hidden,
+                 TensorView normalized) {
   switch (pass.spec.order) {
     case BlockOrder::kSequential:
-      pass.ops.AddNormalize(hidden, delta, *weights.mlp_norm, normalized, pass.stream);
-      Mlp(pass, weights, normalized, delta);
-      pass.ops.AddNormalize(hidden, delta, next, normalized, pass.stream);
-      return;
-    case BlockOrder::kParallel:
+      Attend(pass, weights, layer, queries, hidden);
+      return Mlp(pass, weights, &*weights.mlp_norm, hidden, normalized);
+    case BlockOrder::kParallel:  // both read the layer's input
       if (weights.mlp_norm) pass.ops.Normalize(hidden, *weights.mlp_norm, normalized, pass.stream);
-      Mlp(pass, weights, normalized, normalized);
-      pass.ops.Add(hidden, delta, pass.stream);
-      pass.ops.AddNormalize(hidden, normalized, next, normalized, pass.stream);
-      return;
+      Attend(pass, weights, layer, queries, hidden);
+      return Mlp(pass, weights, nullptr, hidden, normalized);
   }
 }
 
@@ -217,9 +225,10 @@ void Decoder::WarmUp(Ops& ops, Stream& stream) const {
   constexpr int64_t kFewestRows = 256;  // fewer are bound by memory, whatever the algorithm
   const LayerWeights& layer = weights_.layers.front();
   for (int64_t rows = kFewestRows; rows <= ops.PreferredRows() && rows < 2 * spec_.max_positions; rows *= 2) {
-    for (const Linear* linear : {layer.qkv.get(), layer.out.get(), layer.gate_up.get(), layer.down.get()}) {
-      ops.Tune(*linear, rows, compute_, stream);
-    }
+    ops.Tune(*layer.qkv, rows, compute_, false, stream);
+    ops.Tune(*layer.out, rows, compute_, !layer.post_attention_norm, stream);
+    ops.Tune(*layer.gate_up, rows, compute_, false, stream);
+    ops.Tune(*layer.down, rows, compute_, !layer.post_mlp_norm, stream);
   }
   const int64_t tokens = std::min(kFewestRows, spec_.max_positions - 1);
   if (tokens < 1) return;
@@ -297,21 +306,20 @@ Status Decoder::RunLayers(int64_t begin, int64_t n, LastLayer last_layer, const 
   const Pass pass{spec_, begin, end, tables, cache, exchange.Extent(end), workspace, ops, stream};
   TensorView hidden = workspace.Hidden(n);
   TensorView normalized = workspace.Normalized(n);
-  ops.Normalize(hidden, weights_.layers[0].attention_norm, normalized, stream);
   for (int layer = 0; layer < spec_.layers; ++layer) {
     const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
     const bool last = layer == spec_.layers - 1;
-    const TensorView queries =
-        last ? ProjectLastLayer(pass, weights, normalized, last_layer) : Project(pass, weights, layer, normalized);
+    const TensorView queries = last ? ProjectLastLayer(pass, weights, hidden, normalized, last_layer)
+                                    : Project(pass, weights, layer, hidden, normalized);
     if (Status status = exchange.LayerReady(layer, stream); !status.ok()) return status;
     if (last && last_layer == LastLayer::kKeysAndValues) return Status::Ok();
     if (last) {  // from here on only the last row matters
       hidden = hidden.Rows(n - 1, n);
       normalized = normalized.Rows(n - 1, n);
     }
-    const Norm& next = last ? weights_.final_norm : weights_.layers[static_cast<size_t>(layer) + 1].attention_norm;
-    FinishLayer(pass, weights, layer, queries, next, hidden, normalized);
+    FinishLayer(pass, weights, layer, queries, hidden, normalized);
   }
+  ops.Normalize(hidden, weights_.final_norm, normalized, stream);
   ops.Matmul(normalized, *weights_.head, workspace.Logits(), stream);
   if (spec_.logit_softcap > 0) ops.Softcap(workspace.Logits(), spec_.logit_softcap, stream);
   return Status::Ok();

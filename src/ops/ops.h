@@ -51,6 +51,17 @@ struct HeadSteps {
   const RopeTable* rope = nullptr;  // or none
 };
 
+/// What becomes of a layer's queries, keys and values, of n positions from rows.begin on: q stays where it is, k and
+/// v go into the cache.
+struct HeadRows {
+  TensorView q;  // [n, q_heads, head_dim]
+  TensorView k;  // [n, kv_heads, head_dim]
+  TensorView v;  // [n, kv_heads, head_dim]
+  HeadSteps query_steps;
+  HeadSteps key_steps;
+  KvSpan rows;  // of the cache
+};
+
 /// What prepares a Linear: matrices in host memory, stacked by output row.
 struct LinearPart {
   std::vector<TensorView> weights;  // each [rows_i, in_features], any dtype, row-major
@@ -122,9 +133,10 @@ class Ops {
     constexpr int64_t kRows = 2048;
     return kRows;
   }
-  /// Finds, by trying, the fastest way to multiply about `rows` rows by all parts of weights of this shape. Slow;
-  /// without it Matmul guesses. Backends without a choice do nothing.
-  virtual void Tune(const Linear& /*linear*/, int64_t /*rows*/, DType /*result*/, Stream& /*stream*/) {}
+  /// Finds, by trying, the fastest way to multiply about `rows` rows by all parts of weights of this shape, for
+  /// Matmul or with `adds` for MatmulAdd. Slow; without it they guess. Backends without a choice do nothing.
+  virtual void Tune(const Linear& /*linear*/, int64_t /*rows*/, DType /*result*/, bool /*adds*/, Stream& /*stream*/) {
+  }
 
   // ---- The decoder's steps
   // ------------------------------------------------------------------------------------------------
@@ -135,10 +147,6 @@ class Ops {
 
   /// out = norm(x) by rows. x, out: [n, features]; out may be x.
   virtual void Normalize(TensorView x, const Norm& norm, TensorView out, Stream& stream) = 0;
-  /// x += delta; out = norm(x). x, delta, out: [n, features]. The sum is rounded to the compute dtype before it is
-  /// normalised. out may be delta.
-  virtual void AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& stream) = 0;
-
   /// x += delta. x, delta: [n, features].
   virtual void Add(TensorView x, TensorView delta, Stream& stream) = 0;
 
@@ -167,24 +175,30 @@ class Ops {
   /// out = activation(x). x, out: [n, features]; out may be x.
   virtual void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) = 0;
 
+  /// x = cap * tanh(x / cap). x: [n, features], f32; cap > 0.
+  virtual void Softcap(TensorView x, float cap, Stream& stream) = 0;
+
+  // ---- Several steps, for backends that are faster when they know what follows. "Written or not" needs room
+  // ---------------------------------------------------------------------------------
+
+  /// AppendKv and PrepareQueries of the same rows.
+  virtual void PrepareHeads(const HeadRows& heads, Stream& stream);
+  /// normalized = norm(x); qkv = normalized W^T + b over all parts of `linear`; then PrepareHeads. x, normalized:
+  /// [n, in], not the same; qkv: [n, out_features], where q, k and v of `heads` lie, of which k and v are written or
+  /// not.
+  virtual void ProjectHeads(TensorView x, const Norm& norm, TensorView normalized, const Linear& linear,
+                            TensorView qkv, const HeadRows& heads, Stream& stream);
+  /// sum += x W^T + b over all parts of `linear`. x: [n, in]; sum: [n, out_features], of the compute dtype; product:
+  /// as large, written or not.
+  virtual void MatmulAdd(TensorView x, const Linear& linear, TensorView product, TensorView sum, Stream& stream);
   /// out = activation(product), or where `product` is twice as wide as `out` activation(gate) * up of its two halves;
   /// product = x W^T + b over all parts of `linear`. x: [n, in]; product: [n, out_features], of the compute dtype,
   /// written or not; out: [n, features].
   virtual void MatmulActivate(TensorView x, const Linear& linear, Activation activation, TensorView product,
-                              TensorView out, Stream& stream) {
-    Matmul(x, linear, product, stream);
-    if (product.row_elements() == out.row_elements()) return Activate(activation, product, out, stream);
-    GatedActivation(activation, product, out, stream);
-  }
-  /// AppendKv and PrepareQueries of the same rows. q: [n, q_heads, head_dim].
-  virtual void PrepareHeads(TensorView q, const HeadSteps& query_steps, TensorView k, TensorView v,
-                            const HeadSteps& key_steps, const KvSpan& rows, Stream& stream) {
-    AppendKv(k, v, key_steps, rows, stream);
-    PrepareQueries(q, query_steps, rows.begin, stream);
-  }
-
-  /// x = cap * tanh(x / cap). x: [n, features], f32; cap > 0.
-  virtual void Softcap(TensorView x, float cap, Stream& stream) = 0;
+                              TensorView out, Stream& stream);
+  /// MatmulActivate of normalized = norm(x). x, normalized: [n, in], not the same.
+  virtual void NormalizeMatmulActivate(TensorView x, const Norm& norm, TensorView normalized, const Linear& linear,
+                                       Activation activation, TensorView product, TensorView out, Stream& stream);
 
   // ---- Tokens that the host need not see
   // ---------------------------------------------------------------------------------

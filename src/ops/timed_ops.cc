@@ -23,6 +23,14 @@ double VisiblePairsOf(int64_t position, int64_t queries, int64_t window) {
   return pairs;
 }
 
+/// The product of x and a matrix into y.
+OpTime ProductOf(const char* name, TensorView x, TensorView y) {
+  const auto weights = static_cast<double>(x.row_elements()) * static_cast<double>(y.row_elements());
+  return {fmt::format("{} {} -> {}", name, x.row_elements(), y.row_elements()), 0,
+          2 * weights * static_cast<double>(x.rows()),
+          BytesOf(x, y) + weights * static_cast<double>(SizeOf(x.dtype()))};
+}
+
 }  // namespace
 
 std::vector<OpTime> TimedOps::Take(Stream& stream) {
@@ -44,21 +52,18 @@ void TimedOps::Normalize(TensorView x, const Norm& norm, TensorView out, Stream&
   Measure({"norm", 0, 0, BytesOf(x, out)}, stream, [&] { inner_.Normalize(x, norm, out, stream); });
 }
 
-void TimedOps::AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& stream) {
-  Measure({"add + norm", 0, 0, BytesOf(x, x, delta, out)}, stream,
-          [&] { inner_.AddNormalize(x, delta, norm, out, stream); });
-}
-
 void TimedOps::Add(TensorView x, TensorView delta, Stream& stream) {
   Measure({"add", 0, 0, BytesOf(x, x, delta)}, stream, [&] { inner_.Add(x, delta, stream); });
 }
 
 void TimedOps::Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& stream) {
-  const auto weights = static_cast<double>(x.row_elements()) * static_cast<double>(y.row_elements());
-  Measure(
-      {fmt::format("matmul {} -> {}", x.row_elements(), y.row_elements()), 0,
-       2 * weights * static_cast<double>(x.rows()), BytesOf(x, y) + weights * static_cast<double>(SizeOf(x.dtype()))},
-      stream, [&] { inner_.Matmul(x, linear, first, count, y, stream); });
+  Measure(ProductOf("matmul", x, y), stream, [&] { inner_.Matmul(x, linear, first, count, y, stream); });
+}
+
+void TimedOps::MatmulAdd(TensorView x, const Linear& linear, TensorView product, TensorView sum, Stream& stream) {
+  OpTime time = ProductOf("matmul + add", x, sum);
+  time.bytes += BytesOf(sum);  // is read, too
+  Measure(std::move(time), stream, [&] { inner_.MatmulAdd(x, linear, product, sum, stream); });
 }
 
 void TimedOps::PrepareQueries(TensorView q, const HeadSteps& steps, int64_t position, Stream& stream) {

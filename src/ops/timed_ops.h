@@ -38,7 +38,6 @@ class TimedOps final : public Ops {
 
   void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out, Stream& stream) override;
   void Normalize(TensorView x, const Norm& norm, TensorView out, Stream& stream) override;
-  void AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& stream) override;
   void Add(TensorView x, TensorView delta, Stream& stream) override;
   void Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& stream) override;
   void PrepareQueries(TensorView q, const HeadSteps& steps, int64_t position, Stream& stream) override;
@@ -48,6 +47,7 @@ class TimedOps final : public Ops {
   void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) override;
   void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) override;
   void Softcap(TensorView x, float cap, Stream& stream) override;
+  void MatmulAdd(TensorView x, const Linear& linear, TensorView product, TensorView sum, Stream& stream) override;
 
  private:
   struct Call {

@@ -69,34 +69,6 @@ TEST_F(OpsTest, NormalizeMatchesOracle) {
   }
 }
 
-TEST_F(OpsTest, AddNormalizeUpdatesTheResidual) {
-  for (const DType dtype : kAllDTypes) {
-    for (const int64_t features : kFeatures) {
-      HostTensor x(dtype, {17, features}, 1);
-      HostTensor delta(dtype, {17, features}, 2);
-      HostTensor weight(DType::kF32, {features});
-      x.Randomise(random);
-      delta.Randomise(random);
-      weight.Randomise(random);
-      HostTensor x_expected = x;
-      const Norm norm = MakeNorm(NormKind::kRms, weight, nullptr);
-      HostTensor expected(dtype, {17, features});
-      HostTensor actual(dtype, {17, features}, 4);
-      oracle->AddNormalize(x_expected.view(), delta.view(), norm, expected.view(), *stream);
-      two->AddNormalize(x.view(), delta.view(), norm, actual.view(), *stream);
-      ExpectNear(
-          x, x_expected, [](int64_t, int64_t) { return 0.0; }, "residual");
-      ExpectNear(
-          actual, expected,
-          [&](int64_t i, int64_t j) {
-            return 2 * UnitRoundoff(dtype) * std::abs(expected.At(i, j)) +
-                   SumTolerance(DType::kF32, features, std::abs(double{expected.At(i, j)}));
-          },
-          "normalised sum");
-    }
-  }
-}
-
 TEST_F(OpsTest, NormalizeInPlaceAndResultsIndependentOfThreadsAndRows) {
   HostTensor x(DType::kBF16, {40, 300});
   HostTensor weight(DType::kF32, {300});
@@ -246,24 +218,6 @@ TEST_F(OpsTest, AddSumsByRows) {
       ExpectNear(
           x, expected, [](int64_t, int64_t) { return 0.0; }, "sum");
     }
-  }
-}
-
-TEST_F(OpsTest, AddNormalizeMayOverwriteWhatItAdds) {
-  for (const DType dtype : kAllDTypes) {
-    HostTensor x(dtype, {17, 1000});
-    HostTensor delta(dtype, {17, 1000});
-    HostTensor weight(DType::kF32, {1000});
-    x.Randomise(random);
-    delta.Randomise(random);
-    weight.Randomise(random);
-    const Norm norm = MakeNorm(NormKind::kLayer, weight, nullptr);
-    HostTensor x_apart = x;
-    HostTensor apart(dtype, {17, 1000});
-    two->AddNormalize(x_apart.view(), delta.view(), norm, apart.view(), *stream);
-    two->AddNormalize(x.view(), delta.view(), norm, delta.view(), *stream);
-    ExpectNear(
-        delta, apart, [](int64_t, int64_t) { return 0.0; }, "out is delta");
   }
 }
 

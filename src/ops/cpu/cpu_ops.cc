@@ -38,13 +38,7 @@ class CpuOps final : public Ops {
 
   void Normalize(TensorView x, const Norm& norm, TensorView out, Stream& /*stream*/) override {
     CheckNormalize(x, norm, out);
-    cpu::AddNormalize(team_, x, TensorView(), norm, out);
-  }
-
-  void AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& /*stream*/) override {
-    CheckNormalize(x, norm, out);
-    CheckNormalize(x, norm, delta);
-    cpu::AddNormalize(team_, x, delta, norm, out);
+    cpu::Normalize(team_, x, norm, out);
   }
 
   void Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& /*stream*/) override {

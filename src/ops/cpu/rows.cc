@@ -27,16 +27,12 @@ void EmbedRange(std::span<const int32_t> tokens, const TensorView& table, float 
   });
 }
 
-/// The sum of delta and x, the norm's statistics, and the result, each in one pass over a row that stays in the
-/// cache.
+/// The norm's statistics and the result, each in one pass over a row that stays in the cache.
 template <typename T>
-HWY_INLINE void AddNormalizeRow(FloatTag d, T* x, const T* delta, const Norm& norm, T* out, size_t n) {
+HWY_INLINE void NormalizeRow(FloatTag d, const T* x, const Norm& norm, T* out, size_t n) {
   const auto count = static_cast<float>(n);
   auto sum = hn::Zero(d);
   auto squares = hn::Zero(d);
-  if (delta != nullptr) {
-    ForVectors(d, n, [&](auto load, auto store) HWY_ATTR { store(hn::Add(load(x), load(delta)), x); });
-  }
   float mean = 0;
   if (norm.kind == NormKind::kLayer) {
     ForVectors(d, n, [&](auto load, auto) HWY_ATTR { sum = hn::Add(sum, load(x)); });
@@ -68,16 +64,13 @@ HWY_INLINE void AddNormalizeRow(FloatTag d, T* x, const T* delta, const Norm& no
   });
 }
 
-void AddNormalizeRange(const TensorView& x, const TensorView& delta, const Norm& norm, const TensorView& out,
-                       int64_t begin, int64_t end) {
+void NormalizeRange(const TensorView& x, const Norm& norm, const TensorView& out, int64_t begin, int64_t end) {
   const FloatTag d;
   const auto n = static_cast<size_t>(x.row_elements());
   Dispatch(x.dtype(), [&](auto zero) HWY_ATTR {
     using T = decltype(zero);
     for (int64_t i = begin; i < end; ++i) {
-      AddNormalizeRow(d, x.As<T>() + i * x.row_stride(),
-                      delta.data() != nullptr ? delta.As<T>() + i * delta.row_stride() : nullptr, norm,
-                      out.As<T>() + i * out.row_stride(), n);
+      NormalizeRow(d, x.As<T>() + i * x.row_stride(), norm, out.As<T>() + i * out.row_stride(), n);
     }
   });
 }
@@ -103,8 +96,8 @@ void NormalizeHeadsRange(const TensorView& from, const Norm& norm, const TensorV
     using T = decltype(zero);
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t head = 0; head < heads; ++head) {
-        AddNormalizeRow<T>(d, from.As<T>() + i * from.row_stride() + head * head_dim, nullptr, norm,
-                           to.As<T>() + i * to.row_stride() + head * head_dim, static_cast<size_t>(head_dim));
+        NormalizeRow<T>(d, from.As<T>() + i * from.row_stride() + head * head_dim, norm,
+                        to.As<T>() + i * to.row_stride() + head * head_dim, static_cast<size_t>(head_dim));
       }
     }
   });
@@ -248,7 +241,7 @@ namespace runahead::cpu {
 namespace {
 
 HWY_EXPORT(EmbedRange);
-HWY_EXPORT(AddNormalizeRange);
+HWY_EXPORT(NormalizeRange);
 HWY_EXPORT(AddRange);
 HWY_EXPORT(NormalizeHeadsRange);
 HWY_EXPORT(RotateRange);
@@ -270,9 +263,9 @@ void Embed(const Team& team, std::span<const int32_t> tokens, TensorView table, 
   });
 }
 
-void AddNormalize(const Team& team, TensorView x, TensorView delta, const Norm& norm, TensorView out) {
+void Normalize(const Team& team, TensorView x, const Norm& norm, TensorView out) {
   team.RunRanges(x.rows(), Grain(x), [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(AddNormalizeRange)(x, delta, norm, out, begin, end);
+    HWY_DYNAMIC_DISPATCH(NormalizeRange)(x, norm, out, begin, end);
   });
 }
 

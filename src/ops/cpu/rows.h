@@ -10,8 +10,7 @@
 namespace runahead::cpu {
 
 void Embed(const Team& team, std::span<const int32_t> tokens, TensorView table, float scale, TensorView out);
-/// x += delta first, where delta.data() is not null.
-void AddNormalize(const Team& team, TensorView x, TensorView delta, const Norm& norm, TensorView out);
+void Normalize(const Team& team, TensorView x, const Norm& norm, TensorView out);
 void Add(const Team& team, TensorView x, TensorView delta);
 /// Each head of `from`, normalised, into `to`, which may be `from`. from, to: [n, heads, head_dim].
 void NormalizeHeads(const Team& team, TensorView from, const Norm& norm, TensorView to);

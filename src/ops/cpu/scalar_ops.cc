@@ -126,11 +126,6 @@ class ScalarOps final : public Ops {
     }
   }
 
-  void AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& stream) override {
-    Add(x, delta, stream);
-    Normalize(x, norm, out, stream);
-  }
-
   void Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& /*stream*/) override {
     const auto& scalar = static_cast<const ScalarLinear&>(linear);
     CheckMatmul(x, linear, scalar.compute(), first, count, y);

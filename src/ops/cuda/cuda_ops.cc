@@ -89,10 +89,10 @@ class CudaOps final : public Ops {
     return kRows;
   }
 
-  void Tune(const Linear& linear, int64_t rows, DType result, Stream& stream) override {
+  void Tune(const Linear& linear, int64_t rows, DType result, bool adds, Stream& stream) override {
     const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
     const CurrentDevice current(ordinal_);
-    multiplier_.Tune(weights, 0, weights.parts(), rows, result, On(stream));
+    multiplier_.Tune(weights, rows, result, adds, On(stream));
   }
 
   void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out,
@@ -117,12 +117,6 @@ class CudaOps final : public Ops {
     cuda::Normalize(Enter(stream), x, norm, out);
   }
 
-  void AddNormalize(TensorView x, TensorView delta, const Norm& norm, TensorView out, Stream& stream) override {
-    CheckNormalize(x, norm, delta);
-    CheckNormalize(x, norm, out);
-    cuda::AddNormalize(Enter(stream), x, delta, norm, out);
-  }
-
   void Add(TensorView x, TensorView delta, Stream& stream) override {
     CheckAdd(x, delta);
     cuda::Add(Enter(stream), x, delta);
@@ -132,18 +126,44 @@ class CudaOps final : public Ops {
     const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
     CheckMatmul(x, linear, weights.compute(), first, count, y);
     const LaunchOn on = Enter(stream);
-    if (x.rows() > 1) return multiplier_.Multiply(x, weights, first, count, y, on);
-    cuda::MultiplyRow(on, RowProductOf(x, weights, first), y);
+    if (x.rows() > 1) return multiplier_.Multiply(x, weights, first, count, false, y, on);
+    cuda::MultiplyRow(on, RowProductOf(x, linear, first), y);
+  }
+
+  void MatmulAdd(TensorView x, const Linear& linear, TensorView /*product*/, TensorView sum,
+                 Stream& stream) override {
+    const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
+    CheckMatmul(x, linear, weights.compute(), 0, linear.parts(), sum);
+    const LaunchOn on = Enter(stream);
+    if (x.rows() > 1) return multiplier_.Multiply(x, weights, 0, linear.parts(), true, sum, on);
+    cuda::MultiplyRowAndAdd(on, RowProductOf(x, linear, 0), sum);
   }
 
   void MatmulActivate(TensorView x, const Linear& linear, Activation activation, TensorView product, TensorView out,
                       Stream& stream) override {
     if (x.rows() > 1) return Ops::MatmulActivate(x, linear, activation, product, out, stream);
-    const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
-    CheckMatmul(x, linear, weights.compute(), 0, linear.parts(), product);
-    const bool gated = product.row_elements() != out.row_elements();
-    gated ? CheckGatedActivation(product, out) : CheckActivate(product, out);
-    cuda::MultiplyRowAndActivate(Enter(stream), RowProductOf(x, weights, 0), activation, gated, out);
+    ActivateRow(RowProductOf(x, linear, 0), linear, activation, product, out, stream);
+  }
+
+  void NormalizeMatmulActivate(TensorView x, const Norm& norm, TensorView normalized, const Linear& linear,
+                               Activation activation, TensorView product, TensorView out, Stream& stream) override {
+    if (x.rows() > 1) {
+      return Ops::NormalizeMatmulActivate(x, norm, normalized, linear, activation, product, out, stream);
+    }
+    ActivateRow(NormalizedProduct(x, norm, normalized, linear), linear, activation, product, out, stream);
+  }
+
+  void ProjectHeads(TensorView x, const Norm& norm, TensorView normalized, const Linear& linear, TensorView qkv,
+                    const HeadRows& heads, Stream& stream) override {
+    if (x.rows() > 1) return Ops::ProjectHeads(x, norm, normalized, linear, qkv, heads, stream);
+    const cuda::RowProduct product = NormalizedProduct(x, norm, normalized, linear);
+    CheckMatmul(x, linear, x.dtype(), 0, linear.parts(), qkv);
+    CheckHeads(heads.q, heads.query_steps, heads.rows.begin);
+    CheckAppendKv(heads.k, heads.v, heads.key_steps, heads.rows);
+    const LaunchOn on = Enter(stream);
+    if (cuda::MultiplyRowIntoHeads(on, product, heads)) return;
+    cuda::MultiplyRow(on, product, qkv);
+    cuda::PrepareHeads(on, heads);
   }
 
   void PrepareQueries(TensorView q, const HeadSteps& steps, int64_t position, Stream& stream) override {
@@ -156,11 +176,10 @@ class CudaOps final : public Ops {
     cuda::AppendKv(Enter(stream), k, v, steps, rows);
   }
 
-  void PrepareHeads(TensorView q, const HeadSteps& query_steps, TensorView k, TensorView v,
-                    const HeadSteps& key_steps, const KvSpan& rows, Stream& stream) override {
-    CheckHeads(q, query_steps, rows.begin);
-    CheckAppendKv(k, v, key_steps, rows);
-    cuda::PrepareHeads(Enter(stream), q, query_steps, k, v, key_steps, rows);
+  void PrepareHeads(const HeadRows& heads, Stream& stream) override {
+    CheckHeads(heads.q, heads.query_steps, heads.rows.begin);
+    CheckAppendKv(heads.k, heads.v, heads.key_steps, heads.rows);
+    cuda::PrepareHeads(Enter(stream), heads);
   }
 
   void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
@@ -216,8 +235,27 @@ class CudaOps final : public Ops {
     return {static_cast<CudaStream&>(stream).handle(), overlap(), properties_.multiProcessorCount};
   }
 
-  static cuda::RowProduct RowProductOf(TensorView x, const cuda::CudaLinear& linear, int first) {
-    return {x, linear.Weights(first), static_cast<const float*>(linear.Bias(first, DType::kF32))};
+  static cuda::RowProduct RowProductOf(TensorView x, const Linear& linear, int first) {
+    const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
+    return {x, weights.Weights(first), static_cast<const float*>(weights.Bias(first, DType::kF32)), nullptr, {}};
+  }
+
+  static cuda::RowProduct NormalizedProduct(TensorView x, const Norm& norm, TensorView normalized,
+                                            const Linear& linear) {
+    CheckNormalize(x, norm, normalized);
+    CHECK(normalized.data() != x.data());
+    cuda::RowProduct product = RowProductOf(x, linear, 0);
+    product.norm = &norm;
+    product.normalized = normalized;
+    return product;
+  }
+
+  void ActivateRow(const cuda::RowProduct& product, const Linear& linear, Activation activation, TensorView room,
+                   TensorView out, Stream& stream) {
+    CheckMatmul(product.x, linear, static_cast<const cuda::CudaLinear&>(linear).compute(), 0, linear.parts(), room);
+    const bool gated = room.row_elements() != out.row_elements();
+    gated ? CheckGatedActivation(room, out) : CheckActivate(room, out);
+    cuda::MultiplyRowAndActivate(Enter(stream), product, activation, gated, out);
   }
 
   void Attend(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,

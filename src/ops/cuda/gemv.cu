@@ -1,4 +1,6 @@
-// One row times a weight matrix: what decoding does most, at the speed the weights can be read.
+// One row times a weight matrix: what decoding does most, at the speed the weights can be read. The small steps
+// before and after a product - the norm of its row, the rotation of heads, the residual's sum - are done by its
+// blocks: between two kernels the memory rests for microseconds.
 #include <algorithm>
 
 #include "ops/cuda/activation.cuh"
@@ -35,32 +37,100 @@ __device__ float Dot(const uint4& a, const uint4& b, float sum) {
   return sum;
 }
 
-/// y = finish(x W^T + b).
+/// What happens to a product. Those of two matrices: kActivate to a gate and what it gates, kRotate to the two halves
+/// of a head.
+enum class Finishing : unsigned char { kStore, kAdd, kActivate, kRotate };
+
+/// Where the heads of q, k and v go, and the angles of their position.
+template <typename T>
+struct HeadTargets {
+  T* q;  // [q_heads, head_dim]
+  T* k;  // [kv_heads, head_dim]
+  T* v;  // [kv_heads, head_dim]
+  int q_heads;
+  int kv_heads;
+  const float* cosine;  // [head_dim / 2]; null: no rotation
+  const float* sine;
+};
+
+/// The norm of x before the product; `weight` null: none.
+template <typename T>
+struct RowNorm {
+  const float* weight;  // [in_features]
+  const float* bias;    // or null
+  float epsilon;
+  bool centred;   // layer norm
+  T* normalized;  // [in_features]: the result, for others
+};
+
+/// y = finish(norm(x) W^T + b). Output r of kMatrices rows of the weights: r itself, or of two rows the first is
+/// r + r / span * span and the other `span` further on. So a gate (all of them, then all that they gate) meets what
+/// it gates with span = outputs, and the halves of a head meet with span = head_dim / 2.
 template <typename T, typename Y>
 struct Job {
   const T* x;         // [in_features]
   const T* weights;   // [matrices * outputs, in_features]
   const float* bias;  // [matrices * outputs], or null
-  Y* y;               // [outputs]
+  Y* y;               // [outputs]; not of kRotate
   int in_features;
   int outputs;
-  bool activated;
+  int span;
+  Finishing finishing;
   Activation activation;
+  RowNorm<T> norm;
+  HeadTargets<T> heads;
 };
 
-/// The output `row` from its sums over each matrix: one, or a gate and what it gates.
+/// The row of the weights that output `output` takes from matrix m.
+template <int kMatrices>
+__device__ int WeightRow(int output, int m, int span) {
+  if constexpr (kMatrices == 1) return output;
+  return output + output / span * span + m * span;
+}
+
+/// Both halves' element of a head, rotated if it is of q or k.
+template <typename T>
+__device__ void FinishHead(const HeadTargets<T>& heads, int output, int half, float low, float high) {
+  const int head = output / half;
+  const int i = output % half;
+  const int key = head - heads.q_heads;
+  const int value = key - heads.kv_heads;
+  T* const to = (key < 0     ? heads.q + head * 2 * half
+                 : value < 0 ? heads.k + key * 2 * half
+                             : heads.v + value * 2 * half) +
+                i;
+  const float a = ToFloat(FromFloat<T>(low));
+  const float b = ToFloat(FromFloat<T>(high));
+  const bool rotated = value < 0 && heads.cosine != nullptr;
+  const float c = rotated ? heads.cosine[i] : 1.0f;
+  const float s = rotated ? heads.sine[i] : 0.0f;
+  to[0] = FromFloat<T>(a * c - b * s);
+  to[half] = FromFloat<T>(b * c + a * s);
+}
+
+/// An output from its sums over each matrix. Each step rounds to T, as kernels one after the other would.
 template <int kMatrices, typename T, typename Y>
-__device__ void Finish(const Job<T, Y>& job, int row, float (&sums)[kMatrices]) {
+__device__ void Finish(const Job<T, Y>& job, int output, float (&sums)[kMatrices]) {
 #pragma unroll
   for (int m = 0; m < kMatrices; ++m) {
-    if (job.bias != nullptr) sums[m] += job.bias[row + m * job.outputs];
+    if (job.bias != nullptr) sums[m] += job.bias[WeightRow<kMatrices>(output, m, job.span)];
   }
   float value = sums[0];
-  if (job.activated) {  // of what the product is when it exists
-    value = Apply<T>(job.activation, ToFloat(FromFloat<T>(value)));
-    if constexpr (kMatrices == 2) value *= ToFloat(FromFloat<T>(sums[1]));
+  switch (job.finishing) {
+    case Finishing::kStore:
+      break;
+    case Finishing::kAdd:
+      value = ToFloat(job.y[output]) + ToFloat(FromFloat<T>(value));
+      break;
+    case Finishing::kActivate:
+      value = Apply<T>(job.activation, ToFloat(FromFloat<T>(value)));
+      if constexpr (kMatrices == 2) value *= ToFloat(FromFloat<T>(sums[1]));
+      break;
+    case Finishing::kRotate:
+      if constexpr (kMatrices == 2) FinishHead(job.heads, output, job.span, sums[0], sums[1]);
+      return;
   }
-  job.y[row] = FromFloat<Y>(value);
+  job.y[output] = FromFloat<Y>(value);
 }
 
 /// Reads the rows of a warp one after the other, kUnroll vectors a lane at a time.
@@ -71,7 +141,7 @@ struct Reader {
 
   const T* weights;
   int in_features;
-  int outputs;
+  int span;
   int own;       // the lane's first element of a row
   int row;       // output of visit 0
   int row_step;  // from one visit of a matrix to the next
@@ -81,8 +151,8 @@ struct Reader {
   const T* from = nullptr;
 
   __device__ void Point() {
-    const int64_t at = row + visit / kMatrices * row_step + visit % kMatrices * outputs;
-    from = weights + at * in_features + own;
+    const int at = WeightRow<kMatrices>(row + visit / kMatrices * row_step, visit % kMatrices, span);
+    from = weights + int64_t{at} * in_features + own;
   }
 
   __device__ void Fetch(uint4 (&into)[kUnroll]) {
@@ -99,11 +169,62 @@ struct Reader {
   }
 };
 
+/// The weights and biases of the norm, which no kernel makes, into shared memory.
+template <typename T>
+__device__ void LoadGains(const RowNorm<T>& norm, int features, float* gains) {
+  for (int i = 4 * static_cast<int>(threadIdx.x); i < features; i += 4 * kThreads) {
+    Store(gains + i, Load<4>(norm.weight + i));
+    if (norm.bias != nullptr) Store(gains + features + i, Load<4>(norm.bias + i));
+  }
+}
+
+/// norm(x), in place: each thread its own vectors of x, which it loaded. The first block writes the result for
+/// others.
+template <typename T>
+__device__ void NormalizeShared(const RowNorm<T>& norm, int features, const float* gains, T* x) {
+  constexpr int kPer = kPerVector<T>;
+  __shared__ float scratch[33];
+  const auto visit = [&](const auto& function) {
+    for (int i = static_cast<int>(threadIdx.x) * kPer; i < features; i += kThreads * kPer) {
+      function(i, *reinterpret_cast<const uint4*>(x + i));
+    }
+  };
+  const auto count = static_cast<float>(features);
+  float mean = 0;
+  if (norm.centred) {
+    float sum = 0;
+    visit([&](int /*i*/, const uint4& bytes) {
+#pragma unroll
+      for (int j = 0; j < kPer; ++j) sum += ElementOf<T>(bytes, j);
+    });
+    mean = BlockSum(sum, scratch) / count;
+  }
+  float squares = 0;
+  visit([&](int /*i*/, const uint4& bytes) {
+#pragma unroll
+    for (int j = 0; j < kPer; ++j) {
+      const float centred = ElementOf<T>(bytes, j) - mean;
+      squares += centred * centred;
+    }
+  });
+  const float scale = 1.0f / sqrtf(BlockSum(squares, scratch) / count + norm.epsilon);
+  visit([&](int i, const uint4& bytes) {
+    Vector<T, kPer> result;
+#pragma unroll
+    for (int j = 0; j < kPer; ++j) {
+      const float bias = norm.bias == nullptr ? 0.0f : gains[features + i + j];
+      result.values[j] = FromFloat<T>((ElementOf<T>(bytes, j) - mean) * scale * gains[i + j] + bias);
+    }
+    Store(x + i, result);
+    if (blockIdx.x == 0) Store(norm.normalized + i, result);
+  });
+}
+
 /// Grid: at most as many blocks as are resident with kBlocksPerMultiprocessor; kThreads threads. kShare warps of a
 /// block share a row, and a block takes every gridDim'th set of kWarps / kShare rows. Reads the weights once:
 /// kMatrices * outputs * in_features elements. Their first kStages chunks are on the way before the kernel that makes
-/// x has ended. Shared memory: x, padded with zeros to whole chunks, and kWarps floats for each visit. Rows of the
-/// weights and x are aligned to 16 bytes.
+/// x has ended. Shared memory: x, padded with zeros to whole chunks, kWarps floats for each visit, and with a norm
+/// its weights and biases. Rows of the weights and x are aligned to 16 bytes.
 template <typename T, typename Y, int kMatrices, int kShare>
 __global__ void __launch_bounds__(kThreads, 2 * kBlocksPerMultiprocessor) RowTimesMatrix(const Job<T, Y> job) {
   using Rows = Reader<T, kMatrices, kShare>;
@@ -116,20 +237,28 @@ __global__ void __launch_bounds__(kThreads, 2 * kBlocksPerMultiprocessor) RowTim
   const int row = first + warp / kShare;
   const int row_step = static_cast<int>(gridDim.x) * kRows;
   const int visits = row < job.outputs ? ((job.outputs - 1 - row) / row_step + 1) * kMatrices : 0;
-  Rows rows{job.weights, job.in_features, job.outputs, own, row, row_step, visits};
+  Rows rows{job.weights, job.in_features, job.span, own, row, row_step, visits};
   rows.Point();
   uint4 ring[kStages][kUnroll];
 #pragma unroll
   for (int stage = 0; stage < kStages; ++stage) rows.Fetch(ring[stage]);
   ReleaseSuccessors();
-  WaitForPredecessors();
 
   const int padded = (job.in_features + Rows::kChunk - 1) / Rows::kChunk * Rows::kChunk;
   T* const x = reinterpret_cast<T*>(memory);
-  float* const sums = reinterpret_cast<float*>(x + padded);  // [visits, kWarps]
+  const bool normed = job.norm.weight != nullptr;
+  float* const gains = reinterpret_cast<float*>(x + padded);  // [1 or with a bias 2, in_features]
+  const int gain_rows = !normed ? 0 : job.norm.bias == nullptr ? 1 : 2;
+  float* const sums = gains + gain_rows * job.in_features;  // [visits, kWarps]
+  if (normed) LoadGains(job.norm, job.in_features, gains);
+  WaitForPredecessors();
   for (int i = static_cast<int>(threadIdx.x) * kPerVector<T>; i < padded; i += kThreads * kPerVector<T>) {
     *reinterpret_cast<uint4*>(x + i) =
         i < job.in_features ? *reinterpret_cast<const uint4*>(job.x + i) : make_uint4(0, 0, 0, 0);
+  }
+  if (normed) {
+    __syncthreads();  // the gains are there
+    NormalizeShared(job.norm, job.in_features, gains, x);
   }
   __syncthreads();
 
@@ -183,7 +312,7 @@ __global__ void __launch_bounds__(kThreads) RowTimesAny(const Job<T, Y> job) {
   float sums[kMatrices] = {};
 #pragma unroll
   for (int m = 0; m < kMatrices; ++m) {
-    const T* const own = job.weights + (static_cast<int64_t>(row) + m * job.outputs) * job.in_features;
+    const T* const own = job.weights + int64_t{WeightRow<kMatrices>(row, m, job.span)} * job.in_features;
     for (int i = lane; i < job.in_features; i += 32) sums[m] += ToFloat(own[i]) * ToFloat(job.x[i]);
     sums[m] = WarpSum(sums[m]);
   }
@@ -198,7 +327,7 @@ struct Cut {
 };
 
 template <typename T, int kMatrices, int kShare>
-Cut CutFor(int64_t in_features, int64_t outputs, int multiprocessors) {
+Cut CutFor(int64_t in_features, int64_t outputs, int gain_rows, int multiprocessors) {
   constexpr int64_t kRows = kWarps / kShare;
   constexpr int64_t kChunk = Reader<T, kMatrices, kShare>::kChunk;
   const int64_t sets = (outputs + kRows - 1) / kRows;
@@ -207,39 +336,60 @@ Cut CutFor(int64_t in_features, int64_t outputs, int multiprocessors) {
   const int64_t rounds = (sets + blocks - 1) / blocks;
   const int64_t padded = (in_features + kChunk - 1) / kChunk * kChunk;
   const auto shared_bytes =
-      static_cast<size_t>(padded) * sizeof(T) + static_cast<size_t>(rounds * kMatrices * kWarps) * sizeof(float);
+      static_cast<size_t>(padded) * sizeof(T) +
+      static_cast<size_t>(gain_rows * in_features + rounds * kMatrices * kWarps) * sizeof(float);
   return {static_cast<unsigned>(blocks), shared_bytes,
           static_cast<double>(outputs * in_features) / static_cast<double>(rounds * most * kRows * padded)};
 }
 
+bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+/// Launches RowTimesMatrix, or returns false where sizes or addresses are not for it.
 template <typename T, typename Y, int kMatrices>
-void MultiplyRowTyped(const LaunchOn& on, const Job<T, Y>& job) {
+bool LaunchRowTimesMatrix(const LaunchOn& on, const Job<T, Y>& job) {
   constexpr double kWorthSharing = 1.25;  // fewer reads than could be suffice; a row is best read by one warp
-  const bool vectors = job.in_features % kPerVector<T> == 0 && reinterpret_cast<uintptr_t>(job.x) % 16 == 0 &&
-                       reinterpret_cast<uintptr_t>(job.weights) % 16 == 0;
-  const Cut alone = CutFor<T, kMatrices, 1>(job.in_features, job.outputs, on.multiprocessors);
-  const Cut shared = CutFor<T, kMatrices, kWarps>(job.in_features, job.outputs, on.multiprocessors);
-  if (!vectors || std::max(alone.shared_bytes, shared.shared_bytes) > kMostSharedBytes) {
-    const auto blocks = static_cast<unsigned>((job.outputs + kWarps - 1) / kWarps);
-    return Launch(on, &RowTimesAny<T, Y, kMatrices>, dim3(blocks), dim3(kThreads), 0, job);
+  const int gain_rows = job.norm.weight == nullptr ? 0 : job.norm.bias == nullptr ? 1 : 2;
+  const Cut alone = CutFor<T, kMatrices, 1>(job.in_features, job.outputs, gain_rows, on.multiprocessors);
+  const Cut shared = CutFor<T, kMatrices, kWarps>(job.in_features, job.outputs, gain_rows, on.multiprocessors);
+  if (job.in_features % kPerVector<T> != 0 || !Aligned(job.x) || !Aligned(job.weights) || !Aligned(job.norm.weight) ||
+      !Aligned(job.norm.bias) || !Aligned(job.norm.normalized) ||
+      std::max(alone.shared_bytes, shared.shared_bytes) > kMostSharedBytes) {
+    return false;
   }
-  if (shared.fullness > kWorthSharing * alone.fullness) {
-    return Launch(on, &RowTimesMatrix<T, Y, kMatrices, kWarps>, dim3(shared.blocks), dim3(kThreads),
-                  shared.shared_bytes, job);
+  const bool share = shared.fullness > kWorthSharing * alone.fullness;
+  const Cut& cut = share ? shared : alone;
+  Launch(on, share ? &RowTimesMatrix<T, Y, kMatrices, kWarps> : &RowTimesMatrix<T, Y, kMatrices, 1>, dim3(cut.blocks),
+         dim3(kThreads), cut.shared_bytes, job);
+  return true;
+}
+
+template <typename T, typename Y, int kMatrices>
+void MultiplyRowTyped(const LaunchOn& on, const RowProduct& product, Job<T, Y> job) {
+  if (LaunchRowTimesMatrix<T, Y, kMatrices>(on, job)) return;
+  if (product.norm != nullptr) {
+    Normalize(on, product.x, *product.norm, product.normalized);
+    job.x = Pointer<T>(product.normalized);
   }
-  Launch(on, &RowTimesMatrix<T, Y, kMatrices, 1>, dim3(alone.blocks), dim3(kThreads), alone.shared_bytes, job);
+  const auto blocks = static_cast<unsigned>((job.outputs + kWarps - 1) / kWarps);
+  Launch(on, &RowTimesAny<T, Y, kMatrices>, dim3(blocks), dim3(kThreads), 0, job);
 }
 
 template <typename T, typename Y>
-Job<T, Y> JobOf(const RowProduct& product, TensorView y) {
-  return {static_cast<const T*>(product.x.data()),
-          static_cast<const T*>(product.weights),
-          product.bias,
-          Pointer<Y>(y),
-          static_cast<int>(product.x.row_elements()),
-          static_cast<int>(y.row_elements()),
-          false,
-          Activation::kSilu};
+Job<T, Y> JobOf(const RowProduct& product, TensorView y, Finishing finishing) {
+  Job<T, Y> job{};
+  job.x = Pointer<T>(product.x);
+  job.weights = static_cast<const T*>(product.weights);
+  job.bias = product.bias;
+  job.y = Pointer<Y>(y);
+  job.in_features = static_cast<int>(product.x.row_elements());
+  job.outputs = static_cast<int>(y.row_elements());
+  job.span = job.outputs;
+  job.finishing = finishing;
+  if (const Norm* norm = product.norm; norm != nullptr) {
+    job.norm = {Pointer<float>(norm->weight.view), Pointer<float>(norm->bias.view), norm->epsilon,
+                norm->kind == NormKind::kLayer, Pointer<T>(product.normalized)};
+  }
+  return job;
 }
 
 }  // namespace
@@ -247,9 +397,19 @@ Job<T, Y> JobOf(const RowProduct& product, TensorView y) {
 void MultiplyRow(const LaunchOn& on, const RowProduct& product, TensorView y) {
   DispatchDevice(product.x.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    if (y.dtype() == product.x.dtype()) return MultiplyRowTyped<T, T, 1>(on, JobOf<T, T>(product, y));
+    if (y.dtype() == product.x.dtype()) {
+      return MultiplyRowTyped<T, T, 1>(on, product, JobOf<T, T>(product, y, Finishing::kStore));
+    }
     CHECK(y.dtype() == DType::kF32);
-    MultiplyRowTyped<T, float, 1>(on, JobOf<T, float>(product, y));
+    MultiplyRowTyped<T, float, 1>(on, product, JobOf<T, float>(product, y, Finishing::kStore));
+  });
+}
+
+void MultiplyRowAndAdd(const LaunchOn& on, const RowProduct& product, TensorView sum) {
+  CHECK(sum.dtype() == product.x.dtype());
+  DispatchDevice(product.x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    MultiplyRowTyped<T, T, 1>(on, product, JobOf<T, T>(product, sum, Finishing::kAdd));
   });
 }
 
@@ -258,12 +418,40 @@ void MultiplyRowAndActivate(const LaunchOn& on, const RowProduct& product, Activ
   CHECK(y.dtype() == product.x.dtype());
   DispatchDevice(product.x.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    Job<T, T> job = JobOf<T, T>(product, y);
-    job.activated = true;
+    Job<T, T> job = JobOf<T, T>(product, y, Finishing::kActivate);
     job.activation = activation;
-    if (gated) return MultiplyRowTyped<T, T, 2>(on, job);
-    MultiplyRowTyped<T, T, 1>(on, job);
+    if (gated) return MultiplyRowTyped<T, T, 2>(on, product, job);
+    MultiplyRowTyped<T, T, 1>(on, product, job);
   });
+}
+
+bool MultiplyRowIntoHeads(const LaunchOn& on, const RowProduct& product, const HeadRows& heads) {
+  const int64_t head_dim = heads.q.shape()[2];
+  const RopeTable* const rope = heads.query_steps.rope;
+  if (heads.query_steps.norm != nullptr || heads.key_steps.norm != nullptr || rope != heads.key_steps.rope ||
+      head_dim % 2 != 0 || (rope != nullptr && rope->rotary_dim() != head_dim)) {
+    return false;
+  }
+  bool done = false;
+  DispatchDevice(product.x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    Job<T, T> job = JobOf<T, T>(product, heads.q, Finishing::kRotate);
+    job.heads = {Pointer<T>(heads.q),
+                 Pointer<T>(heads.rows.k),
+                 Pointer<T>(heads.rows.v),
+                 static_cast<int>(heads.q.shape()[1]),
+                 static_cast<int>(heads.k.shape()[1]),
+                 nullptr,
+                 nullptr};
+    job.span = static_cast<int>(head_dim / 2);
+    job.outputs = (job.heads.q_heads + 2 * job.heads.kv_heads) * job.span;
+    if (rope != nullptr) {
+      job.heads.cosine = Pointer<float>(rope->cos.view) + heads.rows.begin * job.span;
+      job.heads.sine = Pointer<float>(rope->sin.view) + heads.rows.begin * job.span;
+    }
+    done = LaunchRowTimesMatrix<T, T, 2>(on, job);
+  });
+  return done;
 }
 
 }  // namespace runahead::cuda

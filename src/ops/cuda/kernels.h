@@ -29,9 +29,8 @@ struct InlineTokens {
 void Embed(const LaunchOn& on, const int32_t* tokens, TensorView table, float scale, TensorView out);
 void Embed(const LaunchOn& on, const InlineTokens& tokens, TensorView table, float scale, TensorView out);
 
-/// Ops::Normalize, and with `delta` Ops::AddNormalize.
+/// Ops::Normalize.
 void Normalize(const LaunchOn& on, TensorView x, const Norm& norm, TensorView out);
-void AddNormalize(const LaunchOn& on, TensorView x, TensorView delta, const Norm& norm, TensorView out);
 
 /// x += delta.
 void Add(const LaunchOn& on, TensorView x, TensorView delta);
@@ -47,22 +46,28 @@ void PrepareQueries(const LaunchOn& on, TensorView q, const HeadSteps& steps, in
 /// Ops::AppendKv.
 void AppendKv(const LaunchOn& on, TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows);
 /// Ops::PrepareHeads: both.
-void PrepareHeads(const LaunchOn& on, TensorView q, const HeadSteps& query_steps, TensorView k, TensorView v,
-                  const HeadSteps& key_steps, const KvSpan& rows);
+void PrepareHeads(const LaunchOn& on, const HeadRows& heads);
 
-/// One row times weights in GPU memory.
+/// One row, or its norm, times weights in GPU memory.
 struct RowProduct {
   TensorView x;                   // [1, in_features]
   const void* weights = nullptr;  // [out_features, in_features], the dtype of x
   const float* bias = nullptr;    // [out_features], or null
+  const Norm* norm = nullptr;     // of x; null: none
+  TensorView normalized;          // [1, in_features]: where the norm's result goes; not x
 };
 
 /// y = x W^T + b. y: [1, out_features] of the dtype of x or f32.
 void MultiplyRow(const LaunchOn& on, const RowProduct& product, TensorView y);
+/// sum += x W^T + b. sum: [1, out_features] of the dtype of x.
+void MultiplyRowAndAdd(const LaunchOn& on, const RowProduct& product, TensorView sum);
 /// y = activation(x W^T + b), or with `gated` Ops::MatmulActivate's product of two. y: [1, features] of the dtype of
 /// x.
 void MultiplyRowAndActivate(const LaunchOn& on, const RowProduct& product, Activation activation, bool gated,
                             TensorView y);
+/// Ops::ProjectHeads, leaving k and v of `heads` unwritten; or returns false, having done nothing, where it does not
+/// do these sizes or steps.
+bool MultiplyRowIntoHeads(const LaunchOn& on, const RowProduct& product, const HeadRows& heads);
 
 /// Memory of the attention kernels that split the keys: partial results and counters that are zero between calls.
 struct SplitScratch {

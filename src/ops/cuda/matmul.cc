@@ -61,7 +61,7 @@ void Prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttri
             "cublasLtMatmulPreferenceSetAttribute");
 }
 
-Product Describe(TensorView x, const CudaLinear& linear, int first, int count, TensorView y) {
+Product Describe(TensorView x, const CudaLinear& linear, int first, int count, bool adds, TensorView y) {
   Product product;
   product.rows = x.rows();
   product.in_features = linear.in_features();
@@ -71,6 +71,7 @@ Product Describe(TensorView x, const CudaLinear& linear, int first, int count, T
   product.compute = linear.compute();
   product.result = y.dtype();
   product.biased = linear.Bias(first, y.dtype()) != nullptr;
+  product.adds = adds;
   product.x_alignment = Alignment(x.data(), x.row_stride(), x.dtype());
   product.y_alignment = Alignment(y.data(), y.row_stride(), y.dtype());
   product.weight_alignment = Alignment(linear.Weights(first), linear.in_features(), linear.compute());
@@ -98,7 +99,7 @@ std::unique_ptr<CudaLinear> CudaLinear::CopyTo(Device& device, Stream& stream) c
 
 /// The descriptors of a product and the algorithm chosen for it.
 struct Multiplier::Plan {
-  explicit Plan(const Product& product) {
+  explicit Plan(const Product& product) : kept(product.adds ? 1.0F : 0.0F) {
     CheckBlas(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
     Set(operation, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
     if (product.biased) {
@@ -151,6 +152,7 @@ struct Multiplier::Plan {
            result.workspaceSize <= kWorkspaceBytes;
   }
 
+  float kept;  // of what y was
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t weights = nullptr;
   cublasLtMatrixLayout_t x = nullptr;
@@ -206,16 +208,15 @@ Multiplier::Plan& Multiplier::PlanOf(const Product& product) {
 void Multiplier::Run(const Plan& plan, const Operands& operands, cudaStream_t stream) {
   if (operands.bias != nullptr) Set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
   const float one = 1;
-  const float zero = 0;
-  CheckBlas(cublasLtMatmul(handle_, plan.operation, &one, operands.weights, plan.weights, operands.x, plan.x, &zero,
-                           operands.y, plan.y, operands.y, plan.y, &plan.algorithm, workspace_.data(),
+  CheckBlas(cublasLtMatmul(handle_, plan.operation, &one, operands.weights, plan.weights, operands.x, plan.x,
+                           &plan.kept, operands.y, plan.y, operands.y, plan.y, &plan.algorithm, workspace_.data(),
                            kWorkspaceBytes, stream),
             "cublasLtMatmul");
 }
 
-void Multiplier::Multiply(TensorView x, const CudaLinear& linear, int first, int count, TensorView y,
+void Multiplier::Multiply(TensorView x, const CudaLinear& linear, int first, int count, bool adds, TensorView y,
                           const LaunchOn& on) {
-  const Product product = Describe(x, linear, first, count, y);
+  const Product product = Describe(x, linear, first, count, adds, y);
   Run(PlanOf(product), {x.data(), linear.Weights(first), linear.Bias(first, y.dtype()), y.data()}, on.stream);
 }
 
@@ -240,9 +241,8 @@ std::vector<float> Multiplier::Time(const Plan& plan, const Operands& operands, 
   return times;
 }
 
-void Multiplier::Tune(const CudaLinear& linear, int first, int count, int64_t rows, DType result,
-                      const LaunchOn& on) {
-  const int64_t out_features = linear.out_features(first, count);
+void Multiplier::Tune(const CudaLinear& linear, int64_t rows, DType result, bool adds, const LaunchOn& on) {
+  const int64_t out_features = linear.out_features(0, linear.parts());
   const auto bytes = [&](int64_t columns, DType dtype) {
     return static_cast<size_t>(rows * columns) * SizeOf(dtype);
   };
@@ -252,12 +252,13 @@ void Multiplier::Tune(const CudaLinear& linear, int first, int count, int64_t ro
   const Buffer y_memory = device_.Allocate(bytes(out_features, result));
   const TensorView x = x_memory.View(linear.compute(), {rows, linear.in_features()});
   const TensorView y = y_memory.View(result, {rows, out_features});
-  const Product product = Describe(x, linear, first, count, y);
+  const Product product = Describe(x, linear, 0, linear.parts(), adds, y);
   const Product kept_as = ClassOf(product);
   if (tuned_.contains(kept_as)) return;
   FillRandom(on, x.data(), x.dtype(), x.shape().elements(), 1);
+  if (adds) FillRandom(on, y.data(), y.dtype(), y.shape().elements(), 2);
 
-  const Operands operands{x.data(), linear.Weights(first), linear.Bias(first, result), y.data()};
+  const Operands operands{x.data(), linear.Weights(0), linear.Bias(0, result), y.data()};
   Plan plan(product);
   std::vector<std::pair<float, cublasLtMatmulAlgo_t>> timed;
   for (const cublasLtMatmulAlgo_t& candidate : plan.Candidates(handle_, product, kCandidates)) {

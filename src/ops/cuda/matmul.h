@@ -54,7 +54,7 @@ class CudaLinear final : public Linear {
   DType compute_;
 };
 
-/// One product y = x W^T + b as cuBLASLt sees it.
+/// One product y = x W^T + b, or y += x W^T + b, as cuBLASLt sees it.
 struct Product {
   int64_t rows = 0;  // of x and y
   int64_t in_features = 0;
@@ -64,6 +64,7 @@ struct Product {
   DType compute = DType::kF32;
   DType result = DType::kF32;
   bool biased = false;
+  bool adds = false;
   uint8_t x_alignment = 16;  // bytes that divide every row's address, at most 16
   uint8_t y_alignment = 16;
   uint8_t weight_alignment = 16;
@@ -79,13 +80,14 @@ class Multiplier {
   Multiplier(const Multiplier&) = delete;
   Multiplier& operator=(const Multiplier&) = delete;
 
-  /// Enqueues y = x W^T + b over parts [first, first + count) of `linear`.
-  void Multiply(TensorView x, const CudaLinear& linear, int first, int count, TensorView y, const LaunchOn& on);
+  /// Enqueues y = x W^T + b, or with `adds` y += x W^T + b, over parts [first, first + count) of `linear`.
+  void Multiply(TensorView x, const CudaLinear& linear, int first, int count, bool adds, TensorView y,
+                const LaunchOn& on);
 
-  /// Times cuBLASLt's best guesses for products of `rows` rows, on random numbers, and keeps the fastest for all
-  /// products of about as many rows; of long products the one that is fastest when many follow each other, since a
-  /// GPU lowers its clocks for what they draw. Waits for the GPU.
-  void Tune(const CudaLinear& linear, int first, int count, int64_t rows, DType result, const LaunchOn& on);
+  /// Times cuBLASLt's best guesses for products of `rows` rows by all of `linear`, on random numbers, and keeps the
+  /// fastest for all products of about as many rows; of long products the one that is fastest when many follow each
+  /// other, since a GPU lowers its clocks for what they draw. Waits for the GPU.
+  void Tune(const CudaLinear& linear, int64_t rows, DType result, bool adds, const LaunchOn& on);
 
  private:
   struct Plan;

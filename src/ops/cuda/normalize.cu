@@ -1,5 +1,4 @@
-// RMS norm (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016) of rows, with the residual's update in the same
-// pass.
+// RMS norm (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016) of rows.
 #include <algorithm>
 
 #include "ops/cuda/launch.cuh"
@@ -12,10 +11,8 @@ constexpr int kMaxThreads = 1024;
 
 template <typename T>
 struct Rows {
-  T* x;
+  const T* x;
   int64_t x_stride;
-  const T* delta;  // null: nothing is added
-  int64_t delta_stride;
   T* out;
   int64_t out_stride;
   const float* weight;
@@ -37,8 +34,8 @@ __device__ void LoadFloats(const float* from, int i, float (&values)[N]) {
   }
 }
 
-/// A block per row, at most kMaxThreads threads. Reads x (and delta), writes out (and x); of rows with more than
-/// kHeld vectors for each thread the rest of x is read twice. kPer divides the features, and rows are aligned to kPer
+/// A block per row, at most kMaxThreads threads. Reads x, writes out; of rows with more than kHeld vectors for each
+/// thread the rest of x is read again for each sum. kPer divides the features, and rows are aligned to kPer
 /// elements.
 template <typename T, int kPer>
 __global__ void __launch_bounds__(kMaxThreads) NormalizeRows(const Rows<T> rows) {
@@ -51,8 +48,7 @@ __global__ void __launch_bounds__(kMaxThreads) NormalizeRows(const Rows<T> rows)
   }
   ReleaseSuccessors();
   WaitForPredecessors();
-  T* const x = rows.x + blockIdx.x * rows.x_stride;
-  const T* const delta = rows.delta == nullptr ? nullptr : rows.delta + blockIdx.x * rows.delta_stride;
+  const T* const x = rows.x + blockIdx.x * rows.x_stride;
 
   Vector<T, kPer> held[kHeld];
   /// Calls function(i, vector) for each of the thread's vectors.
@@ -63,25 +59,13 @@ __global__ void __launch_bounds__(kMaxThreads) NormalizeRows(const Rows<T> rows)
       if (i < rows.features) function(i, held[h]);
     }
     for (int i = begin + kHeld * step; i < rows.features; i += step) {
-      Vector<T, kPer> vector = Load<kPer>(x + i);
-      function(i, vector);
+      function(i, Load<kPer>(x + i));
     }
   };
 #pragma unroll
   for (int h = 0; h < kHeld; ++h) {
     if (begin + h * step < rows.features) held[h] = Load<kPer>(x + begin + h * step);
   }
-  if (delta != nullptr) {
-    visit([&](int i, Vector<T, kPer>& vector) {
-      const auto added = Load<kPer>(delta + i);
-#pragma unroll
-      for (int j = 0; j < kPer; ++j) {
-        vector.values[j] = FromFloat<T>(ToFloat(vector.values[j]) + ToFloat(added.values[j]));
-      }
-      Store(x + i, vector);
-    });
-  }
-
   float sum = 0;
   visit([&](int /*i*/, const Vector<T, kPer>& vector) {
 #pragma unroll
@@ -120,17 +104,15 @@ __global__ void __launch_bounds__(kMaxThreads) NormalizeRows(const Rows<T> rows)
   });
 }
 
-void NormalizeAny(const LaunchOn& on, TensorView x, const TensorView* delta, const Norm& norm, TensorView out) {
+}  // namespace
+
+void Normalize(const LaunchOn& on, TensorView x, const Norm& norm, TensorView out) {
   const int64_t features = x.row_elements();
   DispatchDevice(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     Rows<T> rows{};
     rows.x = Pointer<T>(x);
     rows.x_stride = x.row_stride();
-    if (delta != nullptr) {
-      rows.delta = Pointer<T>(*delta);
-      rows.delta_stride = delta->row_stride();
-    }
     rows.out = Pointer<T>(out);
     rows.out_stride = out.row_stride();
     rows.weight = Pointer<float>(norm.weight.view);
@@ -139,8 +121,8 @@ void NormalizeAny(const LaunchOn& on, TensorView x, const TensorView* delta, con
     rows.epsilon = norm.epsilon;
     rows.centred = norm.kind == NormKind::kLayer;
     const auto aligned = [](const float* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
-    const bool vectors = Vectorizable(x, features) && Vectorizable(out, features) && aligned(rows.weight) &&
-                         aligned(rows.bias) && (delta == nullptr || Vectorizable(*delta, features));
+    const bool vectors =
+        Vectorizable(x, features) && Vectorizable(out, features) && aligned(rows.weight) && aligned(rows.bias);
     const int64_t per = vectors ? kPerVector<T> : 1;
     // Vectors of a thread: many rows are fastest by many small blocks, one row by many threads.
     const int64_t per_thread = x.rows() > 1 ? 4 : 1;
@@ -148,16 +130,6 @@ void NormalizeAny(const LaunchOn& on, TensorView x, const TensorView* delta, con
     const auto kernel = vectors ? &NormalizeRows<T, kPerVector<T>> : &NormalizeRows<T, 1>;
     Launch(on, kernel, dim3(static_cast<unsigned>(x.rows())), dim3(static_cast<unsigned>(32 * warps)), 0, rows);
   });
-}
-
-}  // namespace
-
-void Normalize(const LaunchOn& on, TensorView x, const Norm& norm, TensorView out) {
-  NormalizeAny(on, x, nullptr, norm, out);
-}
-
-void AddNormalize(const LaunchOn& on, TensorView x, TensorView delta, const Norm& norm, TensorView out) {
-  NormalizeAny(on, x, &delta, norm, out);
 }
 
 }  // namespace runahead::cuda

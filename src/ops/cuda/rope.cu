@@ -234,8 +234,8 @@ void AppendKv(const LaunchOn& on, TensorView k, TensorView v, const HeadSteps& s
   });
 }
 
-void PrepareHeads(const LaunchOn& on, TensorView q, const HeadSteps& query_steps, TensorView k, TensorView v,
-                  const HeadSteps& key_steps, const KvSpan& rows) {
+void PrepareHeads(const LaunchOn& on, const HeadRows& heads) {
+  const auto& [q, k, v, query_steps, key_steps, rows] = heads;
   if (query_steps.rope != key_steps.rope || !CanVectorize(query_steps, q, q) || !CanVectorize(key_steps, k, rows.k) ||
       !CanVectorize({}, v, rows.v)) {
     AppendKv(on, k, v, key_steps, rows);
@@ -243,8 +243,9 @@ void PrepareHeads(const LaunchOn& on, TensorView q, const HeadSteps& query_steps
   }
   DispatchDevice(k.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    LaunchRotate<T>(on, k.rows(), HeadsOf<T>(k, rows.k), AnglesOf(key_steps.rope, rows.begin), HeadsOf<T>(v, rows.v),
-                    HeadsOf<T>(q, q));
+    LaunchRotate<T>(on, heads.k.rows(), HeadsOf<T>(heads.k, heads.rows.k),
+                    AnglesOf(heads.key_steps.rope, heads.rows.begin), HeadsOf<T>(heads.v, heads.rows.v),
+                    HeadsOf<T>(heads.q, heads.q));
   });
 }
 

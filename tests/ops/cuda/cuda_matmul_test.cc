@@ -29,7 +29,7 @@ class CudaMatmulTest : public CudaOpsTest {
     }
     const auto fast = gpu->Prepare(prepared, compute);
     const auto slow = oracle->Prepare(prepared, compute);
-    if (tuned) gpu->Tune(*fast, rows, result, *gpu_stream);
+    if (tuned) gpu->Tune(*fast, rows, result, false, *gpu_stream);
     HostTensor x(compute, {rows, in_features}, gap);
     x.Randomise(random);
     Mirror gpu_x = Put(x);
