@@ -6,7 +6,6 @@ MODEL_DIR is a folder with weights (`runahead make-model` writes one). Prints on
 fastest and the slowest time to the first token's id, the slowest rank's of each run.
 """
 
-import argparse
 import os
 import time
 
@@ -14,19 +13,11 @@ import torch
 import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from results import Results
-
-DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+from results import DTYPES, Results, common_options
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--contexts", default="4096,16384")
-    parser.add_argument("--dtype", default="bf16", choices=DTYPES)
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--json", help="write all times")
-    options = parser.parse_args()
+    options = common_options(__doc__).parse_args()
 
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

@@ -6,15 +6,12 @@ MODEL_DIR needs its config.json only: the weights are random, drawn on the GPU, 
 time. Prints one line for each context: the median, the fastest and the slowest time to the first token's logits.
 """
 
-import argparse
 import time
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from results import Results
-
-DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+from results import DTYPES, Results, common_options
 
 
 def prefill_ms(model, tokens):
@@ -28,13 +25,7 @@ def prefill_ms(model, tokens):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--contexts", default="4096,16384")
-    parser.add_argument("--dtype", default="bf16", choices=DTYPES)
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--json", help="write all times")
-    options = parser.parse_args()
+    options = common_options(__doc__).parse_args()
 
     config = AutoConfig.from_pretrained(options.model)
     config.torch_dtype = DTYPES[options.dtype]

@@ -1,7 +1,25 @@
-"""What the scripts beside this one print and write: the fields of `runahead bench --json`'s results."""
+"""What the scripts beside this one share: their options, and what they print and write, the fields of
+`runahead bench --json`'s results.
+"""
 
+import argparse
 import json
 import statistics
+
+import torch
+
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+
+
+def common_options(story):
+    """A parser of the options that every peer has; the help says the first line of `story`."""
+    parser = argparse.ArgumentParser(description=story.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--contexts", default="4096,16384")
+    parser.add_argument("--dtype", default="bf16", choices=DTYPES)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--json", help="write all times")
+    return parser
 
 
 class Results:

@@ -9,7 +9,6 @@ torchrun one GPU works alone. MODEL_DIR needs its config.json only: the weights 
 with those of one GPU; --device cpu runs over gloo, for trying the script.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -20,9 +19,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
 
-from results import Results
-
-DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+from results import DTYPES, Results, common_options
 
 
 class Config:
@@ -152,14 +149,9 @@ class Model:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
+    parser = common_options(__doc__)
     parser.add_argument("--mode", default="zigzag", choices=("tp", "zigzag"))
-    parser.add_argument("--contexts", default="4096,16384")
-    parser.add_argument("--dtype", default="bf16", choices=DTYPES)
-    parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--json", help="write all times")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out of the small operations")
     parser.add_argument("--check", action="store_true", help="compare the logits with those of one rank")
     options = parser.parse_args()

@@ -59,7 +59,7 @@ class Loader {
   }
 
   /// What becomes a copy on the device: vectors, matrices that it does not read where they are, and the embedding
-  /// only where it has its own memory.
+  /// only where it has its own memory or the file does not align it.
   void CheckMemory() const {
     size_t layers = 0;
     for (const LayerSource& layer : sources_.layers) {
@@ -73,8 +73,10 @@ class Loader {
     MemoryPlan plan;
     plan.Add(fmt::format("layers in {}", Name(compute_)), layers + vectors);
     plan.Add("output head", PreparedBytes({Head()}));
-    if (!ops_.device().is_host()) {
-      plan.Add("embedding", static_cast<size_t>(spec_.vocab * spec_.hidden) * SizeOf(spec_.weights));
+    const MatrixSource& embedding = sources_.embedding;
+    const StoredTensor& table = *files_->Find(embedding.name + ".weight", {embedding.rows, embedding.columns}).tensor;
+    if (!ops_.device().is_host() || !IsAligned(table, *StoredDType(table.dtype))) {
+      plan.Add("embedding", table.bytes());
     }
     plan.CheckFits(fmt::format("{}: the model", dir_.string()), ops_.device());
   }
@@ -84,9 +86,10 @@ class Loader {
     size_t all = 0;
     bool copied = false;
     for (const MatrixSource& matrix : part) {
-      const auto stored = files_->Find(matrix.name + ".weight", {matrix.rows, matrix.columns}).tensor->dtype;
+      const StoredTensor& tensor = *files_->Find(matrix.name + ".weight", {matrix.rows, matrix.columns}).tensor;
+      const DType stored = *StoredDType(tensor.dtype);
       const Shape block{matrix.end - matrix.begin, matrix.columns};
-      copied = copied || !ops_.LeavesInPlace(block, *StoredDType(stored), compute_);
+      copied = copied || !IsAligned(tensor, stored) || !ops_.LeavesInPlace(block, stored, compute_);
       all += static_cast<size_t>(matrix.blocks * block.elements()) * SizeOf(compute_);
     }
     return copied ? all : 0;

@@ -168,6 +168,8 @@ std::optional<DType> StoredDType(std::string_view name) {
   return std::nullopt;
 }
 
+bool IsAligned(const StoredTensor& tensor, DType dtype) { return tensor.begin % SizeOf(dtype) == 0; }
+
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
   const std::string origin = path.string();
   const std::span<const std::byte> bytes = file_.bytes();
@@ -258,7 +260,7 @@ HostTensor WeightFiles::Read(const std::string& name, const Shape& shape) const 
   HostTensor host;
   // Views are of mutable memory, but nobody writes weights; the mapping is read-only.
   auto* data = const_cast<std::byte*>(bytes.data());
-  if (reinterpret_cast<uintptr_t>(data) % SizeOf(dtype) != 0) {
+  if (!IsAligned(*tensor, dtype)) {
     host.copy.assign(bytes.begin(), bytes.end());
     data = host.copy.data();
   }

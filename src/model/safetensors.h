@@ -29,6 +29,9 @@ struct StoredTensor {
 /// The dtype that the file's name for it means, or nothing where Runahead does not compute with it.
 std::optional<DType> StoredDType(std::string_view name);
 
+/// Whether the file holds the elements where they can be read as what they are.
+bool IsAligned(const StoredTensor& tensor, DType dtype);
+
 /// A tensor's elements in host memory: in the mapped file, or in `copy` where the file does not align them.
 struct HostTensor {
   TensorView view;

@@ -93,8 +93,10 @@ void AddedTokens::Split(std::string_view text, const Trie& trie, std::vector<Sec
     from = end;
     const AddedToken& token = tokens_.at(id);
     if (token.single_word && (WordBefore(text, begin) || WordAt(text, end))) continue;
-    if (token.lstrip) begin = SpacesStart(text, begin, done);
+    // A token before may have taken spaces with which this one begins.
+    if (token.lstrip) begin = std::max(SpacesStart(text, begin, done), done);
     if (token.rstrip) end = SpacesEnd(text, end);
+    if (begin >= end) continue;
     if (done < begin) sections.push_back({text.substr(done, begin - done), kNoToken});
     sections.push_back({text.substr(begin, end - begin), id});
     done = end;

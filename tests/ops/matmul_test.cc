@@ -15,12 +15,12 @@ struct Weights {
   std::vector<std::vector<HostTensor>> biases;
 
   Weights(std::mt19937& random, DType dtype, int64_t in_features, const std::vector<std::vector<int64_t>>& rows,
-          bool biased) {
+          bool biased, int64_t gap = 0) {
     for (const std::vector<int64_t>& part : rows) {
       matrices.emplace_back();
       biases.emplace_back();
       for (const int64_t n : part) {
-        matrices.back().emplace_back(dtype, Shape{n, in_features});
+        matrices.back().emplace_back(dtype, Shape{n, in_features}, gap);
         matrices.back().back().Randomise(random);
         if (!biased) continue;
         biases.back().emplace_back(dtype, Shape{n});
@@ -110,22 +110,71 @@ TEST_F(MatmulTest, LastingWeightsStayInPlace) {
   Compare(*two, DType::kBF16, DType::kF32, DType::kBF16, 2, kIn, {{1100}}, false, 0, true);
 }
 
+// A part stays or is packed as a whole, and so is one of another dtype.
+TEST_F(MatmulTest, SomeLastingPartsArePacked) {
+  constexpr int64_t kIn = 2000;
+  for (const DType compute : {DType::kBF16, DType::kF32}) {
+    const int64_t n = compute == DType::kF32 ? 1070 : 2110;
+    for (const int64_t rows : {2, 6})
+      Compare(*two, compute, compute, compute, rows, kIn, {{n}, {24, n}}, true, 3, true);
+    Compare(*two, compute, DType::kF16, compute, 6, kIn, {{n}}, true, 0, true);
+  }
+}
+
+// Whether something was copied shows when the original changes.
+TEST_F(MatmulTest, InPlaceMeansInPlace) {
+  constexpr int64_t kIn = 2000;
+  constexpr int64_t kOut = 1070;
+  const auto product_of_zeroed = [&](int64_t gap, const std::vector<int64_t>& rows, bool lasting) {
+    Weights weights(random, DType::kF32, kIn, {rows}, false, gap);
+    const auto linear = two->Prepare(weights.Parts(lasting), DType::kF32);
+    for (HostTensor& matrix : weights.matrices.front()) {
+      std::fill(matrix.memory().begin(), matrix.memory().end(), std::byte{0});
+    }
+    HostTensor x(DType::kF32, {2, kIn});
+    x.Randomise(random);
+    HostTensor y(DType::kF32, {2, linear->out_features(0, 1)});
+    two->Matmul(x.view(), *linear, y.view(), *stream);
+    return y.Largest();
+  };
+  ASSERT_TRUE(two->LeavesInPlace({kOut, kIn}, DType::kF32, DType::kF32));
+  EXPECT_EQ(product_of_zeroed(0, {kOut}, true), 0);
+  EXPECT_EQ(product_of_zeroed(0, {kOut, kOut + 1}, true), 0);
+  EXPECT_GT(product_of_zeroed(0, {kOut}, false), 1) << "what does not last";
+  EXPECT_GT(product_of_zeroed(5, {kOut}, true), 1) << "rows that lie apart";
+  if (!two->LeavesInPlace({24, kIn}, DType::kF32, DType::kF32)) {
+    EXPECT_GT(product_of_zeroed(0, {kOut, 24}, true), 1) << "a part with a small matrix";
+  }
+}
+
+// Rows of an odd length begin anywhere.
+TEST_F(MatmulTest, OddRowsInPlace) {
+  constexpr int64_t kIn = 2003;
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    const int64_t n = dtype == DType::kF32 ? 1049 : 2095;
+    for (const int64_t rows : {1, 3, 17}) Compare(*two, dtype, dtype, dtype, rows, kIn, {{n}}, true, 3, true);
+    Compare(*two, dtype, dtype, DType::kF32, 130, kIn, {{n}}, false, 0, true);
+  }
+}
+
 TEST_F(MatmulTest, BlocksOfRowsInPlace) {
   constexpr int64_t kIn = 2000;
   constexpr int64_t kRows = 300;
-  Weights weights(random, DType::kF32, kIn, {{1070}}, true);
-  const auto in_place = two->Prepare(weights.Parts(true), DType::kF32);
-  const auto packed = two->Prepare(weights.Parts(false), DType::kF32);
-  HostTensor x(DType::kF32, {kRows, kIn});
-  x.Randomise(random);
-  HostTensor expected(DType::kF32, {kRows, 1070});
-  HostTensor actual(DType::kF32, {kRows, 1070}, 3);
-  two->Matmul(x.view(), *packed, expected.view(), *stream);
-  two->Matmul(x.view(), *in_place, actual.view(), *stream);
-  ExpectNear(
-      actual, expected,
-      [&](int64_t i, int64_t j) { return 2 * Tolerance(DType::kF32, DType::kF32, kIn, expected.At(i, j)); },
-      "in place against packed");
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    const int64_t n = dtype == DType::kF32 ? 1070 : 2110;
+    Weights weights(random, dtype, kIn, {{n}}, true);
+    const auto in_place = two->Prepare(weights.Parts(true), dtype);
+    const auto packed = two->Prepare(weights.Parts(false), dtype);
+    HostTensor x(dtype, {kRows, kIn});
+    x.Randomise(random);
+    HostTensor expected(dtype, {kRows, n});
+    HostTensor actual(dtype, {kRows, n}, 3);
+    two->Matmul(x.view(), *packed, expected.view(), *stream);
+    two->Matmul(x.view(), *in_place, actual.view(), *stream);
+    ExpectNear(
+        actual, expected, [&](int64_t i, int64_t j) { return 2 * Tolerance(dtype, dtype, kIn, expected.At(i, j)); },
+        "in place against packed");
+  }
 }
 
 TEST_F(MatmulTest, LongSums) { Compare(*two, DType::kBF16, DType::kBF16, DType::kF32, 6, 4099, {{70}}, false, 0); }

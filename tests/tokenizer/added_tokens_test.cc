@@ -34,6 +34,20 @@ TEST(AddedTokens, StripTakesSpacesAlong) {
   EXPECT_EQ(WithToken({{"lstrip", true}, {"rstrip", true}}).Encode(" <t> <t> "), (Ids{3, 3}));
 }
 
+TEST(AddedTokens, SpacesAreTakenOnce) {
+  Json file = SmallTokenizer({"a", " ", "x"});
+  file["added_tokens"] = {AddedEntry(3, "<t>"), AddedEntry(4, "\t\t"), AddedEntry(5, "\n\n"), AddedEntry(6, "  a")};
+  file["added_tokens"][0]["rstrip"] = true;
+  file["added_tokens"][1].update({{"lstrip", true}, {"rstrip", true}});
+  file["added_tokens"][3]["lstrip"] = true;
+  const Tokenizer tokenizer = LoadSmall(file);
+  EXPECT_EQ(tokenizer.Encode("\t\t\t\tx"), (Ids{4, 2})) << "the first one takes the second one's text";
+  EXPECT_EQ(tokenizer.Encode("<t> \t\tx"), (Ids{3, 2}));
+  EXPECT_EQ(tokenizer.Encode("<t>   ax"), (Ids{3, 6, 2})) << "what is left of a token is that token";
+  EXPECT_EQ(tokenizer.Encode("<t>\n\nx"), (Ids{3, 5, 2})) << "one that does not strip stands twice, as in HF";
+  EXPECT_EQ(tokenizer.Encode("<t>  x"), (Ids{3, 2}));
+}
+
 TEST(AddedTokens, SingleWordsNeedEdges) {
   Json file = SmallTokenizer({"a", " ", "x", "t"});
   file["added_tokens"] = {AddedEntry(4, "tt")};

@@ -76,11 +76,7 @@ HWY_INLINE void WeighValues(FloatTag d, const float* HWY_RESTRICT weights, const
                             int64_t count, size_t i, float* HWY_RESTRICT sums, size_t stride) {
   const size_t lanes = hn::Lanes(d);
   FloatVec sum[kRows][kVectors];
-#pragma GCC unroll 8
-  for (size_t r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (size_t v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(d);
-  }
+  SetZero(d, sum);
   for (int64_t j = 0; j < count; ++j) {
     PrefetchRow(values + (j + kAhead) * value_stride + i, kVectors * lanes);
 #pragma GCC unroll 4

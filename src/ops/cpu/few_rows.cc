@@ -22,11 +22,7 @@ HWY_INLINE void MultiplyColumn(FloatTag d, const float* HWY_RESTRICT x, size_t i
   const size_t lanes = hn::Lanes(d);
   for (size_t j = 0; j < kFeatures; j += kVectors * lanes) {
     FloatVec sum[kRows][kVectors];
-#pragma GCC unroll 4
-    for (size_t i = 0; i < kRows; ++i) {
-#pragma GCC unroll 4
-      for (size_t v = 0; v < kVectors; ++v) sum[i][v] = hn::Zero(d);
-    }
+    SetZero(d, sum);
     for (size_t k = 0; k < in_features; ++k) {
 #pragma GCC unroll 4
       for (size_t v = 0; v < kVectors; ++v) {
@@ -45,28 +41,17 @@ HWY_INLINE void MultiplyColumn(FloatTag d, const float* HWY_RESTRICT x, size_t i
   }
 }
 
-void MultiplyColumns(const FewRowsProduct& product, int64_t begin, int64_t end) {
+template <size_t kRows>
+void MultiplyColumnsOf(const FewRowsProduct& product, int64_t begin, int64_t end) {
   const FloatTag d;
   const auto in_features = static_cast<size_t>(product.in_features);
   const int64_t column_floats = (product.in_features + 15) / 16 * 16 * kColumnFeatures;
   const auto* x = static_cast<const float*>(product.x);
   auto* y = static_cast<float*>(product.y);
-  HWY_ALIGN float sums[kFewRows * kColumnFeatures];
+  HWY_ALIGN float sums[kRows * kColumnFeatures];
   for (int64_t column = begin; column < end; ++column) {
     const float* weights = static_cast<const float*>(product.weights) + column * column_floats;
-    switch (product.rows) {
-      case 1:
-        MultiplyColumn<1>(d, x, in_features, weights, sums);
-        break;
-      case 2:
-        MultiplyColumn<2>(d, x, in_features, weights, sums);
-        break;
-      case 3:
-        MultiplyColumn<3>(d, x, in_features, weights, sums);
-        break;
-      default:
-        MultiplyColumn<4>(d, x, in_features, weights, sums);
-    }
+    MultiplyColumn<kRows>(d, x, in_features, weights, sums);
     const int64_t first = column * kColumnFeatures;
     const int64_t n = std::min(kColumnFeatures, product.out_features - first);
     for (int64_t i = 0; i < product.rows; ++i) {
@@ -78,6 +63,10 @@ void MultiplyColumns(const FewRowsProduct& product, int64_t begin, int64_t end) 
   }
 }
 
+void MultiplyColumns(const FewRowsProduct& product, int64_t begin, int64_t end) {
+  DispatchRows(product.rows, [&](auto rows) HWY_ATTR { MultiplyColumnsOf<rows>(product, begin, end); });
+}
+
 /// Dot products of all rows of x with one row of weights.
 template <size_t kRows, typename T>
 HWY_INLINE void MultiplyRow(FloatTag d, const T* HWY_RESTRICT x, size_t in_features, const T* HWY_RESTRICT weights,
@@ -85,11 +74,7 @@ HWY_INLINE void MultiplyRow(FloatTag d, const T* HWY_RESTRICT x, size_t in_featu
   constexpr size_t kVectors = 8 / kRows;  // sums of each row of x, enough to hide the latency of adding
   const size_t lanes = hn::Lanes(d);
   FloatVec sum[kRows][kVectors];
-#pragma GCC unroll 4
-  for (size_t i = 0; i < kRows; ++i) {
-#pragma GCC unroll 8
-    for (size_t v = 0; v < kVectors; ++v) sum[i][v] = hn::Zero(d);
-  }
+  SetZero(d, sum);
   constexpr size_t kAhead = 4096 / sizeof(T);  // as far as a page, where the processor's own prefetching stops
   size_t k = 0;
   for (; k + kVectors * lanes <= in_features; k += kVectors * lanes) {
@@ -119,27 +104,14 @@ HWY_INLINE void MultiplyRow(FloatTag d, const T* HWY_RESTRICT x, size_t in_featu
   }
 }
 
-template <typename T>
+template <size_t kRows, typename T>
 void MultiplyRowsOf(const FewRowsProduct& product, int64_t begin, int64_t end) {
   const FloatTag d;
   const auto in_features = static_cast<size_t>(product.in_features);
   const auto* x = static_cast<const T*>(product.x);
-  float sums[kFewRows] = {};
+  float sums[kRows];
   for (int64_t j = begin; j < end; ++j) {
-    const T* weights = static_cast<const T*>(product.weights) + j * product.in_features;
-    switch (product.rows) {
-      case 1:
-        MultiplyRow<1>(d, x, in_features, weights, sums);
-        break;
-      case 2:
-        MultiplyRow<2>(d, x, in_features, weights, sums);
-        break;
-      case 3:
-        MultiplyRow<3>(d, x, in_features, weights, sums);
-        break;
-      default:
-        MultiplyRow<4>(d, x, in_features, weights, sums);
-    }
+    MultiplyRow<kRows>(d, x, in_features, static_cast<const T*>(product.weights) + j * product.in_features, sums);
     for (int64_t i = 0; i < product.rows; ++i) {
       const float value = sums[i] + (product.bias != nullptr ? product.bias[j] : 0.0f);
       if (product.result == DType::kF32) {
@@ -152,11 +124,13 @@ void MultiplyRowsOf(const FewRowsProduct& product, int64_t begin, int64_t end) {
 }
 
 void MultiplyInPlace(const FewRowsProduct& product, int64_t begin, int64_t end) {
-  if (product.arithmetic == DType::kBF16) {
-    MultiplyRowsOf<BFloat16>(product, begin, end);
-  } else {
-    MultiplyRowsOf<float>(product, begin, end);
-  }
+  DispatchRows(product.rows, [&](auto rows) HWY_ATTR {
+    if (product.arithmetic == DType::kBF16) {
+      MultiplyRowsOf<rows, BFloat16>(product, begin, end);
+    } else {
+      MultiplyRowsOf<rows, float>(product, begin, end);
+    }
+  });
 }
 
 }  // namespace runahead::cpu::HWY_NAMESPACE

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "ops/cpu/team.h"
 #include "tensor/dtype.h"
@@ -30,6 +31,16 @@ struct FewRowsProduct {
   const float* bias = nullptr;
   void* y = nullptr;
 };
+
+/// Calls `function` with the number of rows as a std::integral_constant.
+template <typename Function>
+void DispatchRows(int64_t rows, const Function& function) {
+  static_assert(kFewRows == 4);
+  if (rows == 1) return function(std::integral_constant<int, 1>());
+  if (rows == 2) return function(std::integral_constant<int, 2>());
+  if (rows == 3) return function(std::integral_constant<int, 3>());
+  return function(std::integral_constant<int, 4>());
+}
 
 void MultiplyFewRows(const Team& team, const FewRowsProduct& product);
 

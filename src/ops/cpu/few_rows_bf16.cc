@@ -87,21 +87,9 @@ HWY_POP_ATTRIBUTES
 }  // namespace
 
 void MultiplyFewRowsBf16(const FewRowsProduct& product, int64_t begin, int64_t end) {
-  for (int64_t column = begin; column < end; ++column) {
-    switch (product.rows) {
-      case 1:
-        MultiplyColumn<1>(product, column);
-        break;
-      case 2:
-        MultiplyColumn<2>(product, column);
-        break;
-      case 3:
-        MultiplyColumn<3>(product, column);
-        break;
-      default:
-        MultiplyColumn<4>(product, column);
-    }
-  }
+  DispatchRows(product.rows, [&](auto rows) {
+    for (int64_t column = begin; column < end; ++column) MultiplyColumn<rows>(product, column);
+  });
 }
 
 }  // namespace runahead::cpu

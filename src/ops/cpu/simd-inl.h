@@ -71,6 +71,15 @@ HWY_INLINE void StoreFloatsN(FloatTag d, FloatVec value, T* to, size_t n) {
   for (size_t i = 0; i < n; ++i) to[i] = buffer[i];
 }
 
+template <size_t kRows, size_t kVectors>
+HWY_INLINE void SetZero(FloatTag d, FloatVec (&sums)[kRows][kVectors]) {
+#pragma GCC unroll 8
+  for (size_t i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+    for (size_t v = 0; v < kVectors; ++v) sums[i][v] = hn::Zero(d);
+  }
+}
+
 /// Calls body(i, load, store) for vectors that cover [0, n): load(p) reads p[i..], store(v, p) writes p[i..], both
 /// only what lies before n. Read all, then write: the ranges may be the same memory.
 template <typename Body>
