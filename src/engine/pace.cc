@@ -13,10 +13,10 @@ constexpr int kLastLayer = 4;       // four layers are timed
 constexpr double kEnoughS = 0.025;  // of one measurement, so that caches and clocks settle
 constexpr int kMostRuns = 50;
 
-/// Of several runs the later half.
+/// Of a layer; of several runs the later half. A layer that lost its processor says nothing of the next ones.
 double SettledSeconds(const std::vector<double>& seconds, int runs) {
   const size_t unsettled = runs > 1 ? seconds.size() / 2 : 0;
-  return TypicalSeconds({seconds.begin() + static_cast<std::ptrdiff_t>(unsettled), seconds.end()});
+  return Usual({seconds.begin() + static_cast<std::ptrdiff_t>(unsettled), seconds.end()});
 }
 
 }  // namespace

@@ -105,10 +105,9 @@ void Append(const ProfileSamples& from, ProfileSamples& to) {
 
 double Usual(Means means) {
   CHECK(!means.empty());
-  const auto middle = means.begin() + static_cast<std::ptrdiff_t>(means.size() / 2);
-  std::nth_element(means.begin(), middle, means.end());
-  if (means.size() % 2 == 1) return *middle;
-  return (*middle + *std::max_element(means.begin(), middle)) / 2;
+  const auto third = means.begin() + static_cast<std::ptrdiff_t>(means.size() / 3);
+  std::nth_element(means.begin(), third, means.end());
+  return *third;
 }
 
 double TypicalSeconds(std::vector<double> seconds) {

@@ -15,8 +15,8 @@ namespace runahead {
 
 /// One mean for each time that something was measured.
 using Means = std::vector<double>;
-/// The median. Other work on a machine slows it down, sometimes for a moment much, and where there nearly always is
-/// some, a moment without is the exception: neither tells what a prompt will take.
+/// What a third of them are below. Other work on a machine slows it down, for a moment much and for a while often;
+/// where there nearly always is some, a moment without is the rarer exception: neither tells what a prompt will take.
 double Usual(Means means);
 
 /// Stretches of several short runs.

@@ -34,14 +34,14 @@ using Noise = std::function<double()>;  // a factor for each run
 
 double NoNoise() { return 1; }
 
-/// What this project was developed on: a neighbour on the same core nearly always, rarely none, and now and then a
-/// moment without the processor.
+/// What this project was developed on: a neighbour on the same core nearly always, rarely none, and now and then, or
+/// for a while often, moments without the processor.
 Noise Neighbours(uint32_t seed) {
   return [random = std::mt19937(seed)]() mutable {
     const double kind = std::uniform_real_distribution(0.0, 1.0)(random);
-    if (kind < 0.1) return std::uniform_real_distribution(0.45, 0.7)(random);
-    if (kind > 0.95) return std::uniform_real_distribution(1.2, 5.0)(random);
-    return std::uniform_real_distribution(0.93, 1.07)(random);
+    if (kind < 0.05) return std::uniform_real_distribution(0.45, 0.7)(random);
+    if (kind > 0.8) return std::uniform_real_distribution(1.2, 5.0)(random);
+    return std::uniform_real_distribution(0.95, 1.05)(random);
   };
 }
 
@@ -96,7 +96,7 @@ TEST(FitDevices, FindsTheCostsOfAQuietMachine) {
 }
 
 TEST(FitDevices, IsNotMovedByMomentsThatAreFasterOrSlowerThanMost) {
-  for (uint32_t seed = 0; seed < 20; ++seed) {
+  for (uint32_t seed = 0; seed < 10; ++seed) {
     const GroupSamples seen = Sample({1, 1}, [&](int rank) { return Neighbours(2 * seed + rank); });
     const DeviceCost cost = FitDevices({"a", "a"}, Shape(), seen, kLongest).front();
     for (const int64_t rows : {1024, 1500, 2048, 3000}) {
