@@ -1,6 +1,7 @@
 // Facts about the machine that measurements are reported with.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -16,5 +17,9 @@ struct MachineFacts {
 };
 
 MachineFacts DescribeMachine();
+
+/// Milliseconds for which a hypervisor has let others run on this machine's processors while they had work, added up
+/// over all processors since the machine started, in steps of some 10; 0 where nobody counts them.
+int64_t StolenMilliseconds();
 
 }  // namespace runahead::cli

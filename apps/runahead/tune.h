@@ -31,8 +31,8 @@ struct SearchReport {
 };
 
 /// KVR-S with measured TTFT, for each context, number of ranks and topology; one rank is timed too. The finalists of
-/// a search, and the direct solve, are timed once more in turn, so that a lucky moment wins nothing. `on_step` is
-/// told the context and the candidates timed so far.
+/// a search are timed once more in turn with the direct solve, which they must surely beat (SurelyFastest). `on_step`
+/// is told the context and the candidates timed so far.
 std::vector<SearchReport> SearchPartitions(const Engine& engine, const DecoderSpec& spec, const SearchPlan& plan,
                                            const std::function<void(int64_t, int)>& on_step);
 

@@ -8,6 +8,7 @@
 #include "bench_run.h"
 #include "engine/engine_state.h"
 #include "engine/pace.h"
+#include "machine.h"
 #include "matmul_ceiling.h"
 #include "plan/simulator.h"
 #include "report/table.h"
@@ -17,7 +18,7 @@
 namespace runahead::cli {
 namespace {
 
-// Others use the machine too: of so many times the rounds asked for, those count during which its pace changed least.
+// Others use the machine too: of so many times the rounds asked for, those count that they disturbed least.
 constexpr int kRoundsPerCounted = 3;
 
 std::vector<Combination> Combine(const CheckPlan& plan) {
@@ -50,10 +51,11 @@ double PredictedMs(const WorkShape& shape, ClusterCosts costs, const std::vector
   return Simulate(shape, costs, scheme, Partition(measurement.cuts)).ttft_s * 1e3;
 }
 
-/// The slowdowns of the ranks around one run.
-struct Pace {
-  std::vector<double> before;
+/// What the machine did around one run.
+struct Round {
+  std::vector<double> before;  // the slowdowns of the ranks
   std::vector<double> after;
+  int64_t stolen_ms = 0;  // from the beginning of the first measurement to the end of the second
 
   /// How far a rank's pace went, as a factor, 1 or more.
   [[nodiscard]] double Change() const {
@@ -71,18 +73,20 @@ struct Pace {
   }
 };
 
-/// The `count` rounds in which the machine kept its pace best.
-std::vector<size_t> Steadiest(const std::vector<Pace>& paces, size_t count) {
-  std::vector<size_t> rounds(paces.size());
-  std::iota(rounds.begin(), rounds.end(), size_t{0});
-  std::stable_sort(rounds.begin(), rounds.end(),
-                   [&](size_t a, size_t b) { return paces[a].Change() < paces[b].Change(); });
-  rounds.resize(std::min(count, rounds.size()));
-  return rounds;
+/// The `count` rounds during which others took least of the processors, and among equal ones the pace changed least:
+/// what is taken during a run slows the run down, but not what is measured beside it.
+std::vector<size_t> Steadiest(const std::vector<Round>& rounds, size_t count) {
+  std::vector<size_t> order(rounds.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return std::pair(rounds[a].stolen_ms, rounds[a].Change()) < std::pair(rounds[b].stolen_ms, rounds[b].Change());
+  });
+  order.resize(std::min(count, order.size()));
+  return order;
 }
 
-/// `paces`: around each of its runs; `counted` of them count.
-Checked Check(const PhasePlanner& planner, const Measurement& measurement, const std::vector<Pace>& paces,
+/// `rounds`: one for each of its runs; `counted` of them count.
+Checked Check(const PhasePlanner& planner, const Measurement& measurement, const std::vector<Round>& rounds,
               int counted) {
   std::vector<int> members(measurement.cuts.size() - 1);
   std::iota(members.begin(), members.end(), 0);
@@ -91,8 +95,8 @@ Checked Check(const PhasePlanner& planner, const Measurement& measurement, const
   std::vector<double> predicted;
   std::vector<double> measured;
   std::vector<double> differences;
-  for (const size_t round : Steadiest(paces, static_cast<size_t>(counted))) {
-    const std::vector<double> during = paces[round].Mean();
+  for (const size_t round : Steadiest(rounds, static_cast<size_t>(counted))) {
+    const std::vector<double> during = rounds[round].Mean();
     slowest.push_back(*std::max_element(during.begin(), during.end()));
     predicted.push_back(PredictedMs(planner.shape(), costs, during, measurement));
     measured.push_back(measurement.ttft_ms[round]);
@@ -120,20 +124,22 @@ std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& s
     bench.combinations = Combine(plan);
     bench.repeats = kRoundsPerCounted * plan.repeats;
     for (const Combination& combination : bench.combinations) pace.Prepare(combination.options.ranks);
-    std::vector<std::vector<Pace>> paces(bench.combinations.size());
+    std::vector<std::vector<Round>> rounds(bench.combinations.size());
     bench.around_run = [&](size_t i) {
       const int ranks = bench.combinations[i].options.ranks;
-      std::vector<double> slowdowns = pace.Slowdowns(ranks, planner.CostsWhile(ranks));
-      const bool before = paces[i].empty() || !paces[i].back().after.empty();
+      const bool before = rounds[i].empty() || !rounds[i].back().after.empty();
       if (before) {
-        paces[i].push_back({std::move(slowdowns), {}});
+        rounds[i].emplace_back().stolen_ms = -StolenMilliseconds();
+        rounds[i].back().before = pace.Slowdowns(ranks, planner.CostsWhile(ranks));
       } else {
-        paces[i].back().after = std::move(slowdowns);
+        rounds[i].back().after = pace.Slowdowns(ranks, planner.CostsWhile(ranks));
+        rounds[i].back().stolen_ms += StolenMilliseconds();
       }
     };
     const std::vector<Measurement> measurements = RunBench(engine, spec, bench, on_round);
-    for (size_t i = 0; i < measurements.size(); ++i)
-      all.push_back(Check(planner, measurements[i], paces[i], plan.repeats));
+    for (size_t i = 0; i < measurements.size(); ++i) {
+      all.push_back(Check(planner, measurements[i], rounds[i], plan.repeats));
+    }
   }
   return all;
 }

@@ -122,15 +122,13 @@ class ProfileRun {
     profile.key = key_;
     for (const auto& [active, seen] : samples) {
       ClusterCosts costs;
-      for (int rank = 0; rank < key_.ranks(); ++rank) {
-        costs.devices.push_back(FitDevice(NameOf(rank), engine_->planner().shape(), Seen(seen, rank), longest_));
-      }
+      costs.devices = FitDevices(key_.devices, engine_->planner().shape(), seen, longest_);
       // One rank alone has no links: those of several stand in.
       const LinkSamples& links = active > 1 ? seen.links : samples.rbegin()->second.links;
       const LinkCost none{0, 1e9, 0, Mover::kThread};
       costs.links = LinkTable(key_.ranks(), links.one_row.empty() ? none : FitLink(links));
-      costs.start_s = Undisturbed(seen.ends.start_s);
-      costs.end_s = Undisturbed(seen.ends.end_s);
+      costs.start_s = Usual(seen.ends.start_s);
+      costs.end_s = Usual(seen.ends.end_s);
       profile.active[active] = std::move(costs);
     }
     return profile;
@@ -138,16 +136,6 @@ class ProfileRun {
 
  private:
   [[nodiscard]] const std::string& NameOf(int rank) const { return key_.devices[static_cast<size_t>(rank)]; }
-
-  /// What was seen of the rank, or of a namesake.
-  [[nodiscard]] const DeviceSamples& Seen(const GroupSamples& group, int rank) const {
-    if (const auto own = group.devices.find(rank); own != group.devices.end()) return own->second;
-    for (const auto& [other, samples] : group.devices) {
-      if (NameOf(other) == NameOf(rank)) return samples;
-    }
-    CHECK(false);
-    return group.devices.begin()->second;
-  }
 
   /// For 1, 2, 4, ... and all ranks at work so many groups that every rank is in one, or of equal GPUs, which nothing
   /// else uses, every name.

@@ -9,13 +9,14 @@
 namespace runahead {
 namespace {
 
-constexpr int kLastLayer = 2;       // two layers are timed
+constexpr int kLastLayer = 4;       // four layers are timed
 constexpr double kEnoughS = 0.025;  // of one measurement, so that caches and clocks settle
 constexpr int kMostRuns = 50;
 
-/// The later half.
-double SettledSeconds(const std::vector<double>& seconds) {
-  return TypicalSeconds({seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end()});
+/// Of a layer; of several runs the later half. A layer that lost its processor says nothing of the next ones.
+double SettledSeconds(const std::vector<double>& seconds, int runs) {
+  const size_t unsettled = runs > 1 ? seconds.size() / 2 : 0;
+  return Usual({seconds.begin() + static_cast<std::ptrdiff_t>(unsettled), seconds.end()});
 }
 
 }  // namespace
@@ -36,7 +37,7 @@ void PaceMeter::Prepare(int count) {
   const auto begin = Clock::now();
   probe.Run(run_, 2, nullptr);
   const double run_s = std::chrono::duration<double>(Clock::now() - begin).count() / 2;
-  runs_ = std::clamp(static_cast<int>(kEnoughS / run_s), 2, kMostRuns);
+  runs_ = std::clamp(static_cast<int>(kEnoughS / run_s), 1, kMostRuns);
 }
 
 std::vector<double> PaceMeter::Slowdowns(int count, const ClusterCosts& costs) {
@@ -51,7 +52,8 @@ std::vector<double> PaceMeter::Slowdowns(int count, const ClusterCosts& costs) {
     const RowCost cost = costs.devices[rank].At(run_.end - run_.begin);
     const bool whole_layers = !seen[rank].layer_s.empty();
     const double expected = whole_layers ? cost.layer_s + cost.pair_s * pairs : cost.before_s;
-    slowdowns.push_back(SettledSeconds(whole_layers ? seen[rank].layer_s : seen[rank].before_s) / expected);
+    const double seconds = SettledSeconds(whole_layers ? seen[rank].layer_s : seen[rank].before_s, runs_);
+    slowdowns.push_back(seconds / expected);
   }
   return slowdowns;
 }

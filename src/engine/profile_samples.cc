@@ -27,8 +27,44 @@ void Append(const LinkSamples& from, LinkSamples& to) {
 }
 
 /// A model of one layer has no stretch between two exchanges; nothing will ask for it.
-double LayerSeconds(const StretchMeans& seen) {
-  return Undisturbed(seen.layer_s.empty() ? seen.before_s : seen.layer_s);
+double LayerSeconds(const StretchMeans& seen) { return Usual(seen.layer_s.empty() ? seen.before_s : seen.layer_s); }
+
+/// What was seen of all ranks of one name.
+DeviceSamples SeenOf(const std::string& name, const std::vector<std::string>& names, const GroupSamples& group) {
+  DeviceSamples seen;
+  for (const auto& [rank, samples] : group.devices) {
+    if (names[static_cast<size_t>(rank)] == name) Append(samples, seen);
+  }
+  CHECK(!seen.layers.empty());
+  return seen;
+}
+
+DeviceCost FitDevice(const std::string& name, const WorkShape& shape, const DeviceSamples& seen, int64_t longest) {
+  DeviceCost device;
+  device.name = name;
+  const int64_t window = shape.window(0);
+  double pair_s = 0;  // of the largest chunk so far: the longest prompt's costs no other
+  for (const LayerSamples& layer : seen.layers) {
+    const auto pairs = static_cast<double>(CausalPairs(0, layer.rows, window));
+    const double at_start = LayerSeconds(layer.at_start);
+    if (layer.far > 0) {
+      const auto more = static_cast<double>(CausalPairs(layer.far, layer.far + layer.rows, window)) - pairs;
+      if (more > 0) pair_s = std::max(0.0, (LayerSeconds(layer.at_end) - at_start) / more);
+    }
+    device.knots.push_back(
+        {layer.rows, Usual(layer.at_start.before_s), std::max(0.0, at_start - pair_s * pairs), pair_s});
+  }
+  const LayerSamples& half_seen = seen.layers[seen.dense_size];
+  const RowCost& half = device.knots[seen.dense_size];
+  const double masked = static_cast<double>(half.rows * longest - CausalPairs(0, half.rows, window)) * half.pair_s;
+  const double dense_s = LayerSeconds(seen.dense) - LayerSeconds(half_seen.at_start);
+  if (masked > 0) device.masked_pair = std::max(0.0, dense_s / masked);
+  const auto more = static_cast<double>(CausalPairs(longest - 1, longest, shape.window(shape.layers - 1)) - 1);
+  const double first_s = Usual(seen.first_row.finish_s);
+  const double last_s = Usual(seen.last_row.finish_s);
+  device.finish_pair_s = more > 0 ? std::max(0.0, (last_s - first_s) / more) : 0;
+  device.finish_s = std::max(0.0, first_s - device.finish_pair_s);
+  return device;
 }
 
 }  // namespace
@@ -67,9 +103,11 @@ void Append(const ProfileSamples& from, ProfileSamples& to) {
   }
 }
 
-double Undisturbed(const Means& means) {
+double Usual(Means means) {
   CHECK(!means.empty());
-  return *std::min_element(means.begin(), means.end());
+  const auto third = means.begin() + static_cast<std::ptrdiff_t>(means.size() / 3);
+  std::nth_element(means.begin(), third, means.end());
+  return *third;
 }
 
 double TypicalSeconds(std::vector<double> seconds) {
@@ -81,44 +119,23 @@ double TypicalSeconds(std::vector<double> seconds) {
   return sum / static_cast<double>(seconds.size() - 2 * static_cast<size_t>(cut));
 }
 
-DeviceCost FitDevice(const std::string& name, const WorkShape& shape, const DeviceSamples& seen, int64_t longest) {
-  DeviceCost device;
-  device.name = name;
-  const int64_t window = shape.window(0);
-  double pair_s = 0;  // of the largest chunk so far
-  for (const LayerSamples& layer : seen.layers) {
-    const auto pairs = static_cast<double>(CausalPairs(0, layer.rows, window));
-    const double at_start = LayerSeconds(layer.at_start);
-    if (layer.far > 0) {
-      const auto more = static_cast<double>(CausalPairs(layer.far, layer.far + layer.rows, window)) - pairs;
-      if (more > 0) pair_s = std::max(0.0, (LayerSeconds(layer.at_end) - at_start) / more);
-    } else if (device.knots.size() > 1) {  // all else grows as it did up to here
-      pair_s = std::max(0.0, (at_start - device.At(layer.rows).layer_s) / pairs);
-    }
-    device.knots.push_back(
-        {layer.rows, Undisturbed(layer.at_start.before_s), std::max(0.0, at_start - pair_s * pairs), pair_s});
+std::vector<DeviceCost> FitDevices(const std::vector<std::string>& names, const WorkShape& shape,
+                                   const GroupSamples& seen, int64_t longest) {
+  std::vector<DeviceCost> costs;
+  for (const std::string& name : names) {
+    costs.push_back(FitDevice(name, shape, SeenOf(name, names, seen), longest));
   }
-  const LayerSamples& half_seen = seen.layers[seen.dense_size];
-  const RowCost& half = device.knots[seen.dense_size];
-  const double masked = static_cast<double>(half.rows * longest - CausalPairs(0, half.rows, window)) * half.pair_s;
-  const double dense_s = LayerSeconds(seen.dense) - LayerSeconds(half_seen.at_start);
-  if (masked > 0) device.masked_pair = std::max(0.0, dense_s / masked);
-  const auto more = static_cast<double>(CausalPairs(longest - 1, longest, shape.window(shape.layers - 1)) - 1);
-  const double first_s = Undisturbed(seen.first_row.finish_s);
-  const double last_s = Undisturbed(seen.last_row.finish_s);
-  device.finish_pair_s = more > 0 ? std::max(0.0, (last_s - first_s) / more) : 0;
-  device.finish_s = std::max(0.0, first_s - device.finish_pair_s);
-  return device;
+  return costs;
 }
 
 LinkCost FitLink(const LinkSamples& seen) {
   LinkCost link;
   link.mover = seen.mover;
-  link.setup_s = Undisturbed(seen.one_row);
-  link.latency_s = Undisturbed(seen.waking);
+  link.setup_s = Usual(seen.one_row);
+  link.latency_s = Usual(seen.waking);
   // Rows of few heads may take no longer than the set-up, which is not known to the last tenth either.
   constexpr double kLeastShare = 0.1;
-  const double many_s = Undisturbed(seen.many_rows);
+  const double many_s = Usual(seen.many_rows);
   const double seconds = std::max(many_s - link.setup_s, kLeastShare * many_s);
   link.bytes_per_s = static_cast<double>(seen.row_bytes) * static_cast<double>(seen.many - 1) / seconds;
   return link;

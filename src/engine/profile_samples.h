@@ -13,10 +13,11 @@
 
 namespace runahead {
 
-/// One mean for each time that something was measured. What disturbs a machine only ever adds time, and often for
-/// seconds on end: costs are fitted to the least of the means.
+/// One mean for each time that something was measured.
 using Means = std::vector<double>;
-double Undisturbed(const Means& means);
+/// What a third of them are below. Other work on a machine slows it down, for a moment much and for a while often;
+/// where there nearly always is some, a moment without is the rarer exception: neither tells what a prompt will take.
+double Usual(Means means);
 
 /// Stretches of several short runs.
 struct StretchMeans {
@@ -60,7 +61,7 @@ struct EndSamples {
 
 /// What was seen while so many ranks worked at once.
 struct GroupSamples {
-  std::map<int, DeviceSamples> devices;  // by rank: even namesakes differ, by what else their processors do
+  std::map<int, DeviceSamples> devices;  // by rank
   LinkSamples links;                     // empty for one rank
   EndSamples ends;
 };
@@ -78,8 +79,11 @@ void Append(const Stretches& run, StretchMeans& to);
 void Append(const DeviceSamples& from, DeviceSamples& to);
 void Append(const ProfileSamples& from, ProfileSamples& to);
 
-/// Splits what was seen into parts: attention is what grows with the rows before the chunk.
-DeviceCost FitDevice(const std::string& name, const WorkShape& shape, const DeviceSamples& seen, int64_t longest);
+/// The costs of the ranks with these names, each of which was seen of at least one rank. Ranks of one name are equal:
+/// they share their samples and their costs. Splits what was seen into parts: attention is what grows with the rows
+/// before the chunk.
+std::vector<DeviceCost> FitDevices(const std::vector<std::string>& names, const WorkShape& shape,
+                                   const GroupSamples& seen, int64_t longest);
 LinkCost FitLink(const LinkSamples& seen);
 
 }  // namespace runahead

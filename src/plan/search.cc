@@ -161,6 +161,24 @@ SearchResult GridSearch(int64_t tokens, int ranks, const Objective& objective, c
   return Search(tokens, static_cast<int>(std::min<int64_t>(tokens, ranks)), objective, options).Run();
 }
 
+size_t SurelyFastest(std::span<const std::vector<double>> seconds) {
+  CHECK(!seconds.empty() && !seconds.front().empty());
+  const auto median = [](std::vector<double> values) {
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+  };
+  const std::vector<double>& first = seconds.front();
+  size_t best = 0;
+  for (size_t i = 1; i < seconds.size(); ++i) {
+    CHECK_EQ(seconds[i].size(), first.size());
+    size_t wins = 0;
+    for (size_t round = 0; round < first.size(); ++round) wins += seconds[i][round] < first[round] ? 1 : 0;
+    if (4 * wins >= 3 * first.size() && median(seconds[i]) < median(seconds[best])) best = i;
+  }
+  return best;
+}
+
 Partition BalancedCompute(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens) {
   if (!IsRunahead(scheme)) return EvenPartition(tokens, costs.ranks());
   const double inner = shape.layers - 1;

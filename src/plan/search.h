@@ -1,9 +1,12 @@
 // Searches for the partition of the lowest cost, measured or simulated.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "plan/cluster_costs.h"
 #include "plan/partition.h"
@@ -35,6 +38,11 @@ struct SearchResult {
 /// too many evaluations (many ranks), it goes along its axes: each cut alone, and each together with all behind it.
 /// Uses min(ranks, tokens) ranks. Deterministic for a deterministic objective.
 SearchResult GridSearch(int64_t tokens, int ranks, const Objective& objective, const GridSearchOptions& options = {});
+
+/// Which of several candidates to take after rounds in which each was timed once: the first, unless others were
+/// faster than it in three quarters of the rounds; of those the one with the lowest median. So chance seldom replaces
+/// a good first candidate, and a steady gain does, however small. seconds: [candidates][rounds], as many of each.
+size_t SurelyFastest(std::span<const std::vector<double>> seconds);
 
 /// The chunks whose compute takes equally long on their devices, transfers left out: a direct solve, no search.
 Partition BalancedCompute(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens);

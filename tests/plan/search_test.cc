@@ -72,6 +72,32 @@ TEST(GridSearch, KeepsATokenForEveryRankAndUsesFewerRanksForFewerTokens) {
 
 // Two and three unequal ranks on unequal links, some of them slower than any computation, or
 // with threads that copy.
+/// 13 rounds of candidates that take `typical` seconds, and a share more or less by chance.
+std::vector<std::vector<double>> Rounds(const std::vector<double>& typical, double share, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<std::vector<double>> seconds(typical.size());
+  for (int round = 0; round < 13; ++round) {
+    for (size_t i = 0; i < typical.size(); ++i) {
+      seconds[i].push_back(typical[i] * std::uniform_real_distribution(1 - share, 1 + share)(random));
+    }
+  }
+  return seconds;
+}
+
+TEST(SurelyFastest, TakesASmallGainThatIsSteadyAndALargeOneAnyway) {
+  EXPECT_EQ(SurelyFastest(Rounds({1.0, 0.99, 0.98, 0.99}, 0, 0)), 2U);
+  EXPECT_EQ(SurelyFastest(Rounds({1.0}, 0.1, 0)), 0U);
+  for (uint32_t seed = 0; seed < 20; ++seed) EXPECT_EQ(SurelyFastest(Rounds({1.0, 1.0, 0.8}, 0.1, seed)), 2U);
+}
+
+TEST(SurelyFastest, KeepsTheFirstOfEqualCandidatesMostly) {
+  int kept = 0;
+  for (uint32_t seed = 0; seed < 100; ++seed) {
+    kept += SurelyFastest(Rounds({1.0, 1.0, 1.0, 1.0, 1.0}, 0.1, seed)) == 0 ? 1 : 0;
+  }
+  EXPECT_GE(kept, 75);
+}
+
 TEST(SolvePartition, IsAsGoodAsTryingEverything) {
   std::mt19937 random(2);
   for (int round = 0; round < 40; ++round) {
