@@ -90,7 +90,7 @@ class Loader {
       const DType stored = *StoredDType(tensor.dtype);
       const Shape block{matrix.end - matrix.begin, matrix.columns};
       copied = copied || !IsAligned(tensor, stored) || !ops_.LeavesInPlace(block, stored, compute_);
-      all += static_cast<size_t>(matrix.blocks * block.elements()) * SizeOf(compute_);
+      all += static_cast<size_t>(matrix.blocks * block.elements()) * SizeOf(ops_.WeightDType(compute_));
     }
     return copied ? all : 0;
   }

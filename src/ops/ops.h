@@ -122,6 +122,8 @@ class Ops {
   [[nodiscard]] virtual bool LeavesInPlace(const Shape& /*matrix*/, DType /*stored*/, DType /*compute*/) const {
     return false;
   }
+  /// What Prepare keeps weights in that it copies.
+  [[nodiscard]] virtual DType WeightDType(DType compute) const { return compute; }
   /// A copy, in this device's memory, of weights that the same backend prepared on a device that this one Reaches;
   /// enqueued on `stream`. For devices other than the host.
   virtual std::unique_ptr<Linear> Copy(const Linear& /*from*/, Stream& /*stream*/) {

@@ -34,6 +34,7 @@ class TimedOps final : public Ops {
   [[nodiscard]] bool LeavesInPlace(const Shape& matrix, DType stored, DType compute) const override {
     return inner_.LeavesInPlace(matrix, stored, compute);
   }
+  [[nodiscard]] DType WeightDType(DType compute) const override { return inner_.WeightDType(compute); }
   [[nodiscard]] int64_t PreferredRows() const override { return inner_.PreferredRows(); }
 
   void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out, Stream& stream) override;

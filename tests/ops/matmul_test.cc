@@ -147,6 +147,12 @@ TEST_F(MatmulTest, InPlaceMeansInPlace) {
   }
 }
 
+TEST_F(MatmulTest, WeightsAreKeptInWhatTheyAreMultipliedIn) {
+  EXPECT_EQ(one->WeightDType(DType::kF32), DType::kF32);
+  EXPECT_EQ(one->WeightDType(DType::kF16), DType::kF32);
+  EXPECT_EQ(one->WeightDType(DType::kBF16), CpuHasNativeBf16() ? DType::kBF16 : DType::kF32);
+}
+
 // Rows of an odd length begin anywhere.
 TEST_F(MatmulTest, OddRowsInPlace) {
   constexpr int64_t kIn = 2003;

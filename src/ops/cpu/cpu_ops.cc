@@ -30,6 +30,8 @@ class CpuOps final : public Ops {
     return cpu::StaysInPlace(matrix, stored, compute);
   }
 
+  [[nodiscard]] DType WeightDType(DType compute) const override { return cpu::ArithmeticOf(compute); }
+
   void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out,
              Stream& /*stream*/) override {
     CheckEmbed(tokens, table, out);

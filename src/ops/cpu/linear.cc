@@ -19,11 +19,6 @@ memory::format_tag ColumnTag(DType arithmetic) {
   return arithmetic == DType::kBF16 ? memory::format_tag::BA16a64b2a : memory::format_tag::BA16a64b;
 }
 
-/// What matrices are multiplied in: bf16 where the processor does so natively, f32 for all else.
-DType ArithmeticOf(DType compute) {
-  return compute == DType::kBF16 && TakesColumns(DType::kBF16) ? DType::kBF16 : DType::kF32;
-}
-
 int64_t RowsOf(const LinearPart& part) {
   int64_t rows = 0;
   for (const TensorView& matrix : part.weights) rows += matrix.rows();
@@ -35,6 +30,10 @@ int64_t RowsOf(const LinearPart& part) {
 const dnnl::engine& Engine() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
+}
+
+DType ArithmeticOf(DType compute) {
+  return compute == DType::kBF16 && TakesColumns(DType::kBF16) ? DType::kBF16 : DType::kF32;
 }
 
 memory::data_type TypeOf(DType dtype) {

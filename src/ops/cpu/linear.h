@@ -14,6 +14,9 @@ const dnnl::engine& Engine();
 
 dnnl::memory::data_type TypeOf(DType dtype);
 
+/// What products of this compute dtype are made in, and their weights kept in.
+DType ArithmeticOf(DType compute);
+
 /// [rows, columns], contiguous.
 dnnl::memory::desc RowMajor(int64_t rows, int64_t columns, DType dtype);
 
