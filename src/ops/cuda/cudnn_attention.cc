@@ -205,7 +205,14 @@ bool CudnnAttention::Attend(TensorView q, int64_t position, const KvSpan& keys, 
       options.key_bias.data() != nullptr || !Aligned(q) || !Aligned(keys.k) || !Aligned(keys.v) || !Aligned(out)) {
     return false;
   }
+  // Rows before the first query's window may never have been written: the kernels read whole tiles, and what is no
+  // number there would not be masked away. So the keys begin where the window does.
   const int64_t end = position + q.rows();
+  const bool windowed = options.window > 0 && options.window < end;
+  const int64_t first = windowed ? std::max<int64_t>(0, position + 1 - options.window) : 0;
+  const TensorView k = keys.k.Rows(first, keys.k.rows());
+  const TensorView v = keys.v.Rows(first, keys.v.rows());
+  const int64_t visible = end - first;
   Problem problem;
   problem.dtype = q.dtype();
   problem.q_heads = q.shape()[1];
@@ -215,24 +222,24 @@ bool CudnnAttention::Attend(TensorView q, int64_t position, const KvSpan& keys, 
   problem.kv_stride = keys.k.row_stride();
   problem.out_stride = out.row_stride();
   problem.scale = options.scale;
-  problem.window = options.window < end ? options.window : 0;
+  problem.window = windowed ? options.window : 0;
   problem.most = PlanSize(end);
   const int64_t elements =
-      std::max({q.rows() * q.row_stride(), end * keys.k.row_stride(), q.rows() * out.row_stride()});
+      std::max({q.rows() * q.row_stride(), visible * keys.k.row_stride(), q.rows() * out.row_stride()});
   if (elements > INT32_MAX) return false;  // more than the offsets hold
   const Plan& plan = state_->PlanOf(problem);
   if (!plan.graph) return false;
 
   const auto integer = [](int64_t value) { return static_cast<int32_t>(value); };
   state_->WriteLengths({integer(q.rows()),
-                        integer(end),
+                        integer(visible),
                         {0, integer(q.rows() * q.row_stride())},
-                        {0, integer(end * keys.k.row_stride())},
+                        {0, integer(visible * keys.k.row_stride())},
                         {0, integer(q.rows() * out.row_stride())}},
                        on);
   CheckCudnn(fe::detail::set_stream(state_->handle, on.stream), "cudnnSetStream");
   const auto length = [&](size_t i) { return state_->lengths.data() + i * sizeof(int32_t); };
-  std::unordered_map<int64_t, void*> tensors = {{kQ, q.data()},      {kK, keys.k.data()},   {kV, keys.v.data()},
+  std::unordered_map<int64_t, void*> tensors = {{kQ, q.data()},      {kK, k.data()},        {kV, v.data()},
                                                 {kOut, out.data()},  {kQueries, length(0)}, {kKeys, length(1)},
                                                 {kQEnds, length(2)}, {kKvEnds, length(4)},  {kOutEnds, length(6)}};
   CheckFrontend(plan.graph->execute(state_->handle, tensors, state_->workspace.data()), "attention");

@@ -19,15 +19,16 @@ struct Case {
 
 class CudaAttentionTest : public CudaOpsTest {
  protected:
-  /// `beyond`: rows of the cache behind the last query; they hold NaN.
+  /// `beyond`: rows of the cache behind the last query; they hold NaN, as do those before the first query's window.
   void Compare(const Case& c, DType dtype, int64_t gap = 0, int64_t beyond = 0) {
     HostTensor q(dtype, {c.queries, c.q_heads, c.head_dim}, gap);
     HostTensor k(dtype, {c.keys + beyond, c.kv_heads, c.head_dim});
     HostTensor v = k;
     HostTensor bias(DType::kF32, {c.q_heads, c.keys + beyond + 5});
     q.Randomise(random);
-    Fill(k, c.keys);
-    Fill(v, c.keys);
+    const int64_t unseen = c.window > 0 ? std::max<int64_t>(0, c.keys - c.queries - c.window + 1) : 0;
+    Fill(k, unseen, c.keys);
+    Fill(v, unseen, c.keys);
     bias.Randomise(random, 2);
     Mirror gpu_q = Put(q);
     Mirror gpu_k = Put(k);
@@ -50,7 +51,7 @@ class CudaAttentionTest : public CudaOpsTest {
     // weights, as is the rounding of the weights themselves (tests/ops/attention_test.cc).
     const double score = SumTolerance(DType::kF32, c.head_dim, 4) * (1 + c.softcap);
     double largest = 0;
-    for (int64_t i = 0; i < c.keys; ++i) {
+    for (int64_t i = unseen; i < c.keys; ++i) {
       for (int64_t j = 0; j < c.kv_heads * c.head_dim; ++j) largest = std::max(largest, std::abs(double{v.At(i, j)}));
     }
     const double weights = (4 * UnitRoundoff(dtype) + score) * largest;
@@ -71,10 +72,10 @@ class CudaAttentionTest : public CudaOpsTest {
   }
 
  private:
-  /// Unit normal numbers in the first `rows` rows; the rest stays NaN.
-  void Fill(HostTensor& tensor, int64_t rows) {
+  /// Unit normal numbers in rows [begin, end); the rest stays NaN.
+  void Fill(HostTensor& tensor, int64_t begin, int64_t end) {
     std::normal_distribution<float> normal;
-    for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t i = begin; i < end; ++i) {
       for (int64_t j = 0; j < tensor.columns(); ++j) tensor.Set(i, j, normal(random));
     }
   }
