@@ -18,6 +18,16 @@ namespace runahead::testing {
 
 inline constexpr DType kAllDTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
 
+/// A norm that borrows its weights and its biases, which may be empty.
+inline Norm MakeNorm(NormKind kind, TensorView weight, TensorView bias) {
+  Norm norm;
+  norm.kind = kind;
+  norm.epsilon = 1e-5f;
+  norm.weight.view = weight;
+  norm.bias.view = bias;
+  return norm;
+}
+
 /// A host tensor whose rows lie `gap` elements apart. Starts as NaN everywhere, gaps included.
 class HostTensor {
  public:

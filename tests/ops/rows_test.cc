@@ -10,15 +10,6 @@ namespace {
 constexpr int64_t kRowCounts[] = {1, 17, 130};
 constexpr int64_t kFeatures[] = {5, 64, 1000, 2051};
 
-Norm MakeNorm(NormKind kind, HostTensor& weight, HostTensor* bias) {
-  Norm norm;
-  norm.kind = kind;
-  norm.epsilon = 1e-5f;
-  norm.weight.view = weight.view();
-  if (bias != nullptr) norm.bias.view = bias->view();
-  return norm;
-}
-
 TEST_F(OpsTest, EmbedScalesRowsOfAnyTable) {
   for (const DType table_type : kAllDTypes) {
     for (const DType dtype : kAllDTypes) {
@@ -48,7 +39,7 @@ TEST_F(OpsTest, NormalizeMatchesOracle) {
             x.Randomise(random, 2, 3);
             weight.Randomise(random);
             bias.Randomise(random);
-            const Norm norm = MakeNorm(kind, weight, biased ? &bias : nullptr);
+            const Norm norm = MakeNorm(kind, weight.view(), biased ? bias.view() : TensorView());
             HostTensor expected(dtype, {rows, features});
             HostTensor actual(dtype, {rows, features}, 7);
             oracle->Normalize(x.view(), norm, expected.view(), *stream);
@@ -74,7 +65,7 @@ TEST_F(OpsTest, NormalizeInPlaceAndResultsIndependentOfThreadsAndRows) {
   HostTensor weight(DType::kF32, {300});
   x.Randomise(random);
   weight.Randomise(random);
-  const Norm norm = MakeNorm(NormKind::kRms, weight, nullptr);
+  const Norm norm = MakeNorm(NormKind::kRms, weight.view(), {});
   HostTensor apart(DType::kBF16, {40, 300});
   two->Normalize(x.view(), norm, apart.view(), *stream);
   for (int64_t i = 0; i < 40; i += 8) {
@@ -156,7 +147,7 @@ TEST_F(OpsTest, HeadsAreNormalisedBeforeTheyTurn) {
       Angles angles(60, head_dim);
       HostTensor weight(DType::kF32, {head_dim});
       weight.Randomise(random);
-      const Norm norm = MakeNorm(NormKind::kRms, weight, nullptr);
+      const Norm norm = MakeNorm(NormKind::kRms, weight.view(), {});
       for (const RopeTable* rope : {static_cast<const RopeTable*>(nullptr), &std::as_const(angles.table)}) {
         const HeadSteps steps{&norm, rope};
         HostTensor q(dtype, {kRows, kHeads, head_dim}, 5);

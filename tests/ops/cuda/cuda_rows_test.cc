@@ -49,19 +49,13 @@ class CudaNormTest : public CudaOpsTest {
     Mirror gpu_x = Put(x);
     Mirror gpu_weight = Put(weight);
     Mirror gpu_bias = Put(bias);
-    const auto norm_of = [&](TensorView weights, TensorView biases) {
-      Norm norm;
-      norm.kind = kind;
-      norm.epsilon = 1e-5f;
-      norm.weight.view = weights;
-      if (biased) norm.bias.view = biases;
-      return norm;
-    };
     HostTensor expected(dtype, {rows, features});
     HostTensor actual(dtype, {rows, features}, gap);
     Mirror gpu_actual = Put(actual);
-    oracle->Normalize(x.view(), norm_of(weight.view(), bias.view()), expected.view(), *stream);
-    gpu->Normalize(gpu_x.view(), norm_of(gpu_weight.view(), gpu_bias.view()), gpu_actual.view(), *gpu_stream);
+    const TensorView none;
+    oracle->Normalize(x.view(), MakeNorm(kind, weight.view(), biased ? bias.view() : none), expected.view(), *stream);
+    gpu->Normalize(gpu_x.view(), MakeNorm(kind, gpu_weight.view(), biased ? gpu_bias.view() : none),
+                   gpu_actual.view(), *gpu_stream);
     gpu_actual.Fetch();
     // The statistics are sums over the features; the mean (3) cancels and leaves its own rounding.
     ExpectNear(

@@ -34,16 +34,8 @@ class CudaStepsTest : public CudaOpsTest {
       bias.Randomise(test.random);
       gpu_weight = std::make_unique<Mirror>(Put(weight));
       gpu_bias = std::make_unique<Mirror>(Put(bias));
-      const auto make = [&](TensorView weights, TensorView biases) {
-        Norm norm;
-        norm.kind = kind;
-        norm.epsilon = 1e-5f;
-        norm.weight.view = weights;
-        if (biased) norm.bias.view = biases;
-        return norm;
-      };
-      on_host = make(weight.view(), bias.view());
-      on_gpu = make(gpu_weight->view(), gpu_bias->view());
+      on_host = MakeNorm(kind, weight.view(), biased ? bias.view() : TensorView());
+      on_gpu = MakeNorm(kind, gpu_weight->view(), biased ? gpu_bias->view() : TensorView());
     }
     HostTensor weight;
     HostTensor bias;
