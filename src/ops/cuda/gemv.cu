@@ -102,10 +102,8 @@ __device__ void FinishHead(const HeadTargets<T>& heads, int output, int half, fl
   const float a = ToFloat(FromFloat<T>(low));
   const float b = ToFloat(FromFloat<T>(high));
   const bool rotated = value < 0 && heads.cosine != nullptr;
-  const float c = rotated ? heads.cosine[i] : 1.0f;
-  const float s = rotated ? heads.sine[i] : 0.0f;
-  to[0] = FromFloat<T>(a * c - b * s);
-  to[half] = FromFloat<T>(b * c + a * s);
+  to[0] = FromFloat<T>(rotated ? a * heads.cosine[i] - b * heads.sine[i] : a);
+  to[half] = FromFloat<T>(rotated ? b * heads.cosine[i] + a * heads.sine[i] : b);
 }
 
 /// An output from its sums over each matrix. Each step rounds to T, as kernels one after the other would.
