@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 
+#include "base/undisturbed.h"
 #include "engine/probe.h"
 #include "engine/session_state.h"
 
@@ -14,6 +15,8 @@ namespace {
 constexpr int kLastProbedLayer = 6;   // whose exchange ends a short run
 constexpr int64_t kStartTokens = 16;  // of the prompts that show what a phase costs besides its layers
 constexpr int kStartRuns = 3;
+constexpr double kPatienceS =
+    2;  // for each run of CPU ranks to be undisturbed; GPUs work without the host's processors
 
 /// Rows whose costs are measured: close where devices are least linear. GPUs go up by steps: by the number of tiles
 /// that all their multiprocessors work on at a time.
@@ -33,6 +36,7 @@ class Group {
       : members_(std::move(members)),
         longest_(longest),
         layers_(engine.decoder().spec().layers),
+        patience_s_(engine.on_gpus() ? 0 : kPatienceS),
         rows_(RowsToMeasure(longest, engine.on_gpus())),
         probe_(engine, members_, longest) {
     if (members_.size() > 1) links_.emplace(engine, members_, longest);
@@ -57,8 +61,12 @@ class Group {
       }
     }
     const auto measure = [&](const ShortRun& run, const auto& part) {
-      std::vector<Stretches> stretches(members_.size());
-      probe_.Run(run, 1, &stretches);
+      const auto take = [&] {
+        std::vector<Stretches> stretches(members_.size());
+        probe_.Run(run, 1, &stretches);
+        return stretches;
+      };
+      const std::vector<Stretches> stretches = LeastDisturbed(take, patience_s_).value;
       for (size_t i = 0; i < members_.size(); ++i) Append(stretches[i], part(samples[i]));
     };
     for (size_t i = 0; i < rows_.size(); ++i) {
@@ -77,7 +85,10 @@ class Group {
     return samples;
   }
 
-  LinkSamples MeasureLinks() { return links_ ? links_->Measure() : LinkSamples{}; }
+  LinkSamples MeasureLinks() {
+    if (!links_) return {};
+    return LeastDisturbed([&] { return links_->Measure(); }, patience_s_).value;
+  }
 
  private:
   [[nodiscard]] int LastProbed() const { return std::min(layers_ - 1, kLastProbedLayer); }
@@ -85,6 +96,7 @@ class Group {
   std::vector<int> members_;
   int64_t longest_;
   int layers_;
+  double patience_s_;
   std::vector<int64_t> rows_;
   Probe probe_;
   std::optional<LinkProbe> links_;
@@ -113,7 +125,9 @@ class ProfileRun {
         if (seen.links.one_row.empty()) seen.links = group->MeasureLinks();
       }
     }
-    for (auto& [active, seen] : samples) seen.ends = MeasureEnds(active);
+    for (auto& [active, seen] : samples) {
+      seen.ends = LeastDisturbed([&, count = active] { return MeasureEnds(count); }, kPatienceS).value;
+    }
     return samples;
   }
 

@@ -1,0 +1,53 @@
+// Samples of times on a machine whose processors a hypervisor lends to others now and then.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <utility>
+
+namespace runahead {
+
+/// Seconds for which a hypervisor has let others run on this machine's processors while they had work, added up over
+/// all processors since the machine started, in steps of 0.01; 0 where nobody counts them.
+double StolenSeconds();
+
+/// Seconds since some moment.
+double SecondsNow();
+
+/// What samples are watched by; tests bring their own.
+struct SampleClocks {
+  std::function<double()> now_s = SecondsNow;
+  std::function<double()> stolen_s = StolenSeconds;
+};
+
+template <typename Value>
+struct Sample {
+  Value value;
+  double seconds = 0;   // that taking it took
+  double stolen_s = 0;  // meanwhile, of all processors
+
+  [[nodiscard]] bool undisturbed() const { return stolen_s <= 0; }
+};
+
+/// Takes samples until one during which no time was stolen, or until `patience_s` seconds have passed; returns the
+/// one during which least was stolen, the first of equal ones. So it takes one sample where nothing is stolen, or
+/// where nobody counts it. Time is stolen in bursts: a mean or a median of a fixed number of samples tells what
+/// others did.
+template <typename Take>
+auto LeastDisturbed(const Take& take, double patience_s, const SampleClocks& clocks = {})
+    -> Sample<decltype(take())> {
+  std::optional<Sample<decltype(take())>> best;
+  const double first_begin = clocks.now_s();
+  for (double begin = first_begin;;) {
+    const double stolen_before = clocks.stolen_s();
+    Sample<decltype(take())> sample{take()};
+    sample.stolen_s = clocks.stolen_s() - stolen_before;
+    const double end = clocks.now_s();
+    sample.seconds = end - begin;
+    begin = end;
+    if (!best || sample.stolen_s < best->stolen_s) best = std::move(sample);
+    if (best->undisturbed() || end - first_begin >= patience_s) return std::move(*best);
+  }
+}
+
+}  // namespace runahead
