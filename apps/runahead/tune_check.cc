@@ -18,7 +18,8 @@
 namespace runahead::cli {
 namespace {
 
-constexpr double kPatienceS = 4;  // for a round to be undisturbed
+constexpr double kPatienceS = 0.8;       // for a round to be undisturbed
+constexpr size_t kRoundsPerCounted = 3;  // at most: where too few are undisturbed, the least disturbed third counts
 
 std::vector<Combination> Combine(const CheckPlan& plan) {
   std::vector<Combination> all = {{{Strategy::kSingle, Topology::kChain, {}, 1, false}, ""}};
@@ -63,28 +64,34 @@ struct Round {
   }
 };
 
-Checked Check(const PhasePlanner& planner, const Measurement& measurement, const std::vector<Round>& rounds) {
+Checked Check(const PhasePlanner& planner, const Measurement& measurement, const std::vector<Sample<Round>>& rounds) {
   std::vector<int> members(measurement.cuts.size() - 1);
   std::iota(members.begin(), members.end(), 0);
   const ClusterCosts costs = planner.CostsWhile(static_cast<int>(members.size())).Select(members);
   std::vector<double> slowest;
   std::vector<double> predicted;
   std::vector<double> differences;
-  for (const Round& round : rounds) {
-    const std::vector<double> during = round.MeanSlowdowns();
+  std::vector<double> measured;
+  int undisturbed = 0;
+  const std::vector<Sample<Round>> counted =
+      Counted(rounds, (rounds.size() + kRoundsPerCounted - 1) / kRoundsPerCounted);
+  for (const Sample<Round>& round : counted) {
+    const std::vector<double> during = round.value.MeanSlowdowns();
     slowest.push_back(*std::max_element(during.begin(), during.end()));
     predicted.push_back(PredictedMs(planner.shape(), costs, during, measurement));
-    differences.push_back(predicted.back() / round.ttft_ms - 1);
+    measured.push_back(round.value.ttft_ms);
+    differences.push_back(predicted.back() / measured.back() - 1);
+    undisturbed += round.undisturbed() ? 1 : 0;
   }
   return {measurement.combination.ToString(),
           measurement.context,
           Partition(measurement.cuts).ToString(),
           MedianOf(slowest),
           MedianOf(predicted),
-          measurement.MedianMs(),
+          MedianOf(measured),
           MedianOf(differences),
-          static_cast<int>(rounds.size()),
-          measurement.undisturbed};
+          static_cast<int>(counted.size()),
+          undisturbed};
 }
 
 }  // namespace
@@ -100,19 +107,18 @@ std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& s
     bench.combinations = Combine(plan);
     bench.repeats = plan.repeats;
     for (const Combination& combination : bench.combinations) pace.Prepare(combination.options.ranks);
-    std::vector<std::vector<Round>> rounds(bench.combinations.size());
+    std::vector<std::vector<Sample<Round>>> rounds(bench.combinations.size());
     bench.time_run = [&](size_t i, const std::function<double()>& prefill_ms) {
       const int ranks = bench.combinations[i].options.ranks;
       const ClusterCosts& costs = planner.CostsWhile(ranks);
+      std::vector<double> paces = pace.Slowdowns(ranks, costs);
       const auto take = [&] {
-        Round round;
-        round.before = pace.Slowdowns(ranks, costs);
-        round.ttft_ms = prefill_ms();
-        round.after = pace.Slowdowns(ranks, costs);
+        Round round{paces, prefill_ms(), pace.Slowdowns(ranks, costs)};
+        paces = round.after;
         return round;
       };
       const Sample<Round> sample = LeastDisturbed(take, kPatienceS);
-      rounds[i].push_back(sample.value);
+      rounds[i].push_back(sample);
       return Sample<double>{sample.value.ttft_ms, sample.seconds, sample.stolen_s};
     };
     const std::vector<Measurement> measurements = RunBench(engine, spec, bench, on_round);

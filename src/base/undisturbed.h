@@ -1,9 +1,13 @@
 // Samples of times on a machine whose processors a hypervisor lends to others now and then.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <functional>
+#include <iterator>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace runahead {
 
@@ -13,6 +17,12 @@ double StolenSeconds();
 
 /// Seconds since some moment.
 double SecondsNow();
+/// Seconds for which this thread has had a processor: what a hypervisor or other programs take meanwhile does not
+/// count, but where it sleeps does not either.
+double ThreadSeconds();
+
+/// What a rank's work is timed by: SecondsNow, or ThreadSeconds where one thread does all of it without sleeping.
+using WorkClock = double (*)();
 
 /// What samples are watched by; tests bring their own.
 struct SampleClocks {
@@ -48,6 +58,20 @@ auto LeastDisturbed(const Take& take, double patience_s, const SampleClocks& clo
     if (!best || sample.stolen_s < best->stolen_s) best = std::move(sample);
     if (best->undisturbed() || end - first_begin >= patience_s) return std::move(*best);
   }
+}
+
+/// The samples that count, in their order: the undisturbed ones, or where these are fewer than `least`, as many of
+/// those during which least was stolen.
+template <typename Value>
+std::vector<Sample<Value>> Counted(const std::vector<Sample<Value>>& samples, size_t least) {
+  std::vector<double> stolen_s;
+  for (const Sample<Value>& sample : samples) stolen_s.push_back(sample.stolen_s);
+  std::sort(stolen_s.begin(), stolen_s.end());
+  const double most_s = samples.empty() ? 0 : stolen_s[std::clamp<size_t>(least, 1, samples.size()) - 1];
+  std::vector<Sample<Value>> counted;
+  std::copy_if(samples.begin(), samples.end(), std::back_inserter(counted),
+               [&](const Sample<Value>& sample) { return sample.undisturbed() || sample.stolen_s <= most_s; });
+  return counted;
 }
 
 }  // namespace runahead

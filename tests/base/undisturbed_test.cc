@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstddef>
+#include <thread>
 #include <vector>
 
 namespace runahead {
@@ -65,6 +67,32 @@ TEST(LeastDisturbed, TakesOneSampleWithoutPatience) {
   FakeMachine machine({0.25, 0});
   EXPECT_EQ(machine.Measure(0).value, 0U);
   EXPECT_EQ(machine.taken(), 1U);
+}
+
+std::vector<int> CountedOf(const std::vector<double>& stolen_s, size_t least) {
+  std::vector<Sample<int>> samples;
+  for (const double stolen : stolen_s) samples.push_back({static_cast<int>(samples.size()), kSampleS, stolen});
+  std::vector<int> values;
+  for (const Sample<int>& sample : Counted(samples, least)) values.push_back(sample.value);
+  return values;
+}
+
+TEST(Counted, TakesEveryUndisturbedSample) {
+  EXPECT_EQ(CountedOf({0, 0.25, 0, 0.125, 0}, 2), (std::vector<int>{0, 2, 4}));
+  EXPECT_EQ(CountedOf({0, 0}, 1), (std::vector<int>{0, 1}));
+}
+
+TEST(Counted, TakesTheLeastDisturbedWhereTooFewAreUndisturbed) {
+  EXPECT_EQ(CountedOf({0.5, 0.25, 0, 0.125, 0.375}, 3), (std::vector<int>{1, 2, 3}));
+  EXPECT_EQ(CountedOf({0.5, 0.25}, 5), (std::vector<int>{0, 1}));
+  EXPECT_TRUE(CountedOf({}, 1).empty());
+}
+
+TEST(ThreadSeconds, DoesNotCountSleep) {
+  const double before = ThreadSeconds();
+  const double begin = SecondsNow();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_LT(ThreadSeconds() - before, SecondsNow() - begin);
 }
 
 TEST(StolenSeconds, NeverGoesBack) {
