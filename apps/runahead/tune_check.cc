@@ -18,7 +18,7 @@
 namespace runahead::cli {
 namespace {
 
-constexpr double kPatienceS = 0.8;       // for a round to be undisturbed
+constexpr double kPatienceS = 0.8;       // for a round of CPU ranks to be undisturbed
 constexpr size_t kRoundsPerCounted = 3;  // at most: where too few are undisturbed, the least disturbed third counts
 
 std::vector<Combination> Combine(const CheckPlan& plan) {
@@ -99,6 +99,7 @@ Checked Check(const PhasePlanner& planner, const Measurement& measurement, const
 std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& spec, const CheckPlan& plan,
                                       const std::function<void(double)>& on_round) {
   const PhasePlanner& planner = engine.state()->planner();
+  const double patience_s = engine.state()->on_gpus() ? 0 : kPatienceS;
   std::vector<Checked> all;
   for (const int64_t context : plan.contexts) {
     PaceMeter pace(engine.state(), context);
@@ -117,7 +118,7 @@ std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& s
         paces = round.after;
         return round;
       };
-      const Sample<Round> sample = LeastDisturbed(take, kPatienceS);
+      const Sample<Round> sample = LeastDisturbed(take, patience_s);
       rounds[i].push_back(sample);
       return Sample<double>{sample.value.ttft_ms, sample.seconds, sample.stolen_s};
     };
