@@ -70,7 +70,7 @@ std::vector<Sample<Value>> Counted(const std::vector<Sample<Value>>& samples, si
   const double most_s = samples.empty() ? 0 : stolen_s[std::clamp<size_t>(least, 1, samples.size()) - 1];
   std::vector<Sample<Value>> counted;
   std::copy_if(samples.begin(), samples.end(), std::back_inserter(counted),
-               [&](const Sample<Value>& sample) { return sample.undisturbed() || sample.stolen_s <= most_s; });
+               [&](const Sample<Value>& sample) { return sample.stolen_s <= most_s; });
   return counted;
 }
 
