@@ -35,6 +35,7 @@ Json ToJson(const Measurement& measurement, const BenchReport& report) {
                {"ttft_ms_first", measurement.first_ms},
                {"ttft_ms", measurement.ttft_ms},
                {"ttft_ms_median", measurement.MedianMs()},
+               {"undisturbed_runs", measurement.undisturbed},
                {"speed_up", report.SpeedUp(measurement)},
                {"model_flops", measurement.flops},
                {"flop_rate", FlopRate(measurement)},

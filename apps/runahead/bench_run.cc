@@ -9,11 +9,14 @@
 #include <utility>
 
 #include "base/check.h"
+#include "engine/engine_state.h"
 #include "matmul_ceiling.h"
 #include "model/flops.h"
 
 namespace runahead::cli {
 namespace {
+
+constexpr double kPatienceS = 2;  // for a run of CPU ranks to be undisturbed
 
 size_t Likeliest(std::span<const float> logits) {
   return static_cast<size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
@@ -37,12 +40,17 @@ class ContextBench {
   ContextBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan, int64_t context)
       : session_(engine.NewSession(context)),
         prompt_(RandomPrompt(context, spec.vocab, plan.seed)),
-        around_run_(plan.around_run),
+        time_run_(plan.time_run),
         random_(plan.seed) {
     const double flops = PromptFlops(spec, context).total();
     for (const Combination& combination : plan.combinations) {
-      measurements_.push_back({combination, context, {}, 0, {}, flops, true, 0});
+      measurements_.push_back({combination, context, {}, 0, {}, 0, flops, true, 0});
     }
+    if (time_run_) return;
+    const double patience_s = engine.state()->on_gpus() ? 0 : kPatienceS;
+    time_run_ = [patience_s](size_t, const std::function<double()>& prefill_ms) {
+      return LeastDisturbed(prefill_ms, patience_s);
+    };
   }
 
   /// Prefills every combination once and compares it with the first.
@@ -67,11 +75,14 @@ class ContextBench {
     for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random_() % i]);
     for (const size_t i : order) {
       Measurement& measurement = measurements_[i];
-      if (counted) around_run_(i);
-      const double ms = session_.Prefill(prompt_, measurement.combination.options).ttft_ms;
-      if (!counted) continue;
-      around_run_(i);
-      measurement.ttft_ms.push_back(ms);
+      const auto prefill_ms = [&] { return session_.Prefill(prompt_, measurement.combination.options).ttft_ms; };
+      if (!counted) {
+        prefill_ms();
+        continue;
+      }
+      const Sample<double> sample = time_run_(i, prefill_ms);
+      measurement.ttft_ms.push_back(sample.value);
+      measurement.undisturbed += sample.undisturbed() ? 1 : 0;
     }
   }
 
@@ -80,7 +91,7 @@ class ContextBench {
  private:
   Session session_;
   std::vector<int32_t> prompt_;
-  const std::function<void(size_t)>& around_run_;
+  RunTimer time_run_;
   std::mt19937_64 random_;
   std::vector<Measurement> measurements_;
 };

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/undisturbed.h"
 #include "model/decoder_spec.h"
 #include "runahead/engine.h"
 
@@ -20,13 +21,17 @@ struct Combination {
   [[nodiscard]] std::string ToString() const;
 };
 
+/// Times a run of a combination that counts, given its number and what prefills it once and returns TTFT in ms: to
+/// get an undisturbed sample, it may do so several times.
+using RunTimer = std::function<Sample<double>(size_t, const std::function<double()>&)>;
+
 struct BenchPlan {
   std::vector<int64_t> contexts;
   std::vector<Combination> combinations;  // the first one is a single rank
   int repeats = 5;
   int warmup = 1;
   uint64_t seed = 0;
-  std::function<void(size_t)> around_run = [](size_t) {};  // told the combination, before and after a run that counts
+  RunTimer time_run;  // empty: the least disturbed run of some seconds, or of GPUs the first one
 };
 
 /// One combination at one context length.
@@ -36,6 +41,7 @@ struct Measurement {
   std::vector<int64_t> cuts;
   double first_ms = 0;          // TTFT of the first prompt of this length, the one that is checked
   std::vector<double> ttft_ms;  // one for each repeat
+  int undisturbed = 0;          // of these, by others to whom a hypervisor lent the processors
   double flops = 0;             // of the model, causal
   bool same_token = true;       // the greedy first token is that of a single rank
   double logit_difference = 0;  // the largest from a single rank's, as a share of its largest magnitude

@@ -58,15 +58,4 @@ MachineFacts DescribeMachine() {
   return facts;
 }
 
-int64_t StolenMilliseconds() {
-  constexpr int kStolenField = 7;  // of proc(5): user, nice, system, idle, iowait, irq, softirq, steal
-  constexpr int64_t kMsPerSecond = 1000;
-  std::ifstream file("/proc/stat");
-  std::string name;
-  file >> name;
-  int64_t ticks = 0;
-  for (int field = 0; field <= kStolenField; ++field) file >> ticks;
-  return file ? ticks * kMsPerSecond / ::sysconf(_SC_CLK_TCK) : 0;
-}
-
 }  // namespace runahead::cli

@@ -18,8 +18,4 @@ struct MachineFacts {
 
 MachineFacts DescribeMachine();
 
-/// Milliseconds for which a hypervisor has let others run on this machine's processors while they had work, added up
-/// over all processors since the machine started, in steps of some 10; 0 where nobody counts them.
-int64_t StolenMilliseconds();
-
 }  // namespace runahead::cli

@@ -44,7 +44,7 @@ struct CheckPlan {
   std::vector<int64_t> ranks;
   std::vector<Topology> topologies;
   std::vector<std::string> partitions;
-  int repeats = 5;
+  int repeats = 12;
 };
 
 /// One way to prefill: what the simulator says, and what it took. Medians over the rounds.
@@ -56,10 +56,13 @@ struct Checked {
   double predicted_ms = 0;  // at that pace
   double measured_ms = 0;
   double difference = 0;  // of the prediction from the time measured in the same round, as a share of that
+  int rounds = 0;         // that count
+  int undisturbed = 0;    // rounds, by others to whom a hypervisor lent the processors
 };
 
 /// Every strategy x partition x ranks, timed in turn, round after round, and predicted from the engine's cost profile
-/// at the pace that the machine has just before and after each run (PaceMeter).
+/// at the pace that the machine has just before and after each run (PaceMeter). A round is taken again for some
+/// seconds until nobody disturbs it (LeastDisturbed).
 std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& spec, const CheckPlan& plan,
                                       const std::function<void(double)>& on_round);
 

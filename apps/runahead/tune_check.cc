@@ -5,10 +5,10 @@
 #include <numeric>
 
 #include "base/json.h"
+#include "base/undisturbed.h"
 #include "bench_run.h"
 #include "engine/engine_state.h"
 #include "engine/pace.h"
-#include "machine.h"
 #include "matmul_ceiling.h"
 #include "plan/simulator.h"
 #include "report/table.h"
@@ -18,8 +18,8 @@
 namespace runahead::cli {
 namespace {
 
-// Others use the machine too: of so many times the rounds asked for, those count that they disturbed least.
-constexpr int kRoundsPerCounted = 3;
+constexpr double kPatienceS = 0.8;       // for a round of CPU ranks to be undisturbed
+constexpr size_t kRoundsPerCounted = 3;  // at most: where too few are undisturbed, the least disturbed third counts
 
 std::vector<Combination> Combine(const CheckPlan& plan) {
   std::vector<Combination> all = {{{Strategy::kSingle, Topology::kChain, {}, 1, false}, ""}};
@@ -51,56 +51,37 @@ double PredictedMs(const WorkShape& shape, ClusterCosts costs, const std::vector
   return Simulate(shape, costs, scheme, Partition(measurement.cuts)).ttft_s * 1e3;
 }
 
-/// What the machine did around one run.
+/// One run, and the slowdowns of its ranks around it.
 struct Round {
-  std::vector<double> before;  // the slowdowns of the ranks
+  std::vector<double> before;
+  double ttft_ms = 0;
   std::vector<double> after;
-  int64_t stolen_ms = 0;  // from the beginning of the first measurement to the end of the second
 
-  /// How far a rank's pace went, as a factor, 1 or more.
-  [[nodiscard]] double Change() const {
-    double most = 1;
-    for (size_t rank = 0; rank < before.size(); ++rank) {
-      const auto [least, largest] = std::minmax(before[rank], after[rank]);
-      most = std::max(most, largest / least);
-    }
-    return most;
-  }
-  [[nodiscard]] std::vector<double> Mean() const {
+  [[nodiscard]] std::vector<double> MeanSlowdowns() const {
     std::vector<double> mean = before;
     for (size_t rank = 0; rank < mean.size(); ++rank) mean[rank] = (mean[rank] + after[rank]) / 2;
     return mean;
   }
 };
 
-/// The `count` rounds during which others took least of the processors, and among equal ones the pace changed least:
-/// what is taken during a run slows the run down, but not what is measured beside it.
-std::vector<size_t> Steadiest(const std::vector<Round>& rounds, size_t count) {
-  std::vector<size_t> order(rounds.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return std::pair(rounds[a].stolen_ms, rounds[a].Change()) < std::pair(rounds[b].stolen_ms, rounds[b].Change());
-  });
-  order.resize(std::min(count, order.size()));
-  return order;
-}
-
-/// `rounds`: one for each of its runs; `counted` of them count.
-Checked Check(const PhasePlanner& planner, const Measurement& measurement, const std::vector<Round>& rounds,
-              int counted) {
+Checked Check(const PhasePlanner& planner, const Measurement& measurement, const std::vector<Sample<Round>>& rounds) {
   std::vector<int> members(measurement.cuts.size() - 1);
   std::iota(members.begin(), members.end(), 0);
   const ClusterCosts costs = planner.CostsWhile(static_cast<int>(members.size())).Select(members);
   std::vector<double> slowest;
   std::vector<double> predicted;
-  std::vector<double> measured;
   std::vector<double> differences;
-  for (const size_t round : Steadiest(rounds, static_cast<size_t>(counted))) {
-    const std::vector<double> during = rounds[round].Mean();
+  std::vector<double> measured;
+  int undisturbed = 0;
+  const std::vector<Sample<Round>> counted =
+      Counted(rounds, (rounds.size() + kRoundsPerCounted - 1) / kRoundsPerCounted);
+  for (const Sample<Round>& round : counted) {
+    const std::vector<double> during = round.value.MeanSlowdowns();
     slowest.push_back(*std::max_element(during.begin(), during.end()));
     predicted.push_back(PredictedMs(planner.shape(), costs, during, measurement));
-    measured.push_back(measurement.ttft_ms[round]);
+    measured.push_back(round.value.ttft_ms);
     differences.push_back(predicted.back() / measured.back() - 1);
+    undisturbed += round.undisturbed() ? 1 : 0;
   }
   return {measurement.combination.ToString(),
           measurement.context,
@@ -108,7 +89,9 @@ Checked Check(const PhasePlanner& planner, const Measurement& measurement, const
           MedianOf(slowest),
           MedianOf(predicted),
           MedianOf(measured),
-          MedianOf(differences)};
+          MedianOf(differences),
+          static_cast<int>(counted.size()),
+          undisturbed};
 }
 
 }  // namespace
@@ -116,30 +99,31 @@ Checked Check(const PhasePlanner& planner, const Measurement& measurement, const
 std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& spec, const CheckPlan& plan,
                                       const std::function<void(double)>& on_round) {
   const PhasePlanner& planner = engine.state()->planner();
+  const double patience_s = engine.state()->on_gpus() ? 0 : kPatienceS;
   std::vector<Checked> all;
   for (const int64_t context : plan.contexts) {
     PaceMeter pace(engine.state(), context);
     BenchPlan bench;
     bench.contexts = {context};
     bench.combinations = Combine(plan);
-    bench.repeats = kRoundsPerCounted * plan.repeats;
+    bench.repeats = plan.repeats;
     for (const Combination& combination : bench.combinations) pace.Prepare(combination.options.ranks);
-    std::vector<std::vector<Round>> rounds(bench.combinations.size());
-    bench.around_run = [&](size_t i) {
+    std::vector<std::vector<Sample<Round>>> rounds(bench.combinations.size());
+    bench.time_run = [&](size_t i, const std::function<double()>& prefill_ms) {
       const int ranks = bench.combinations[i].options.ranks;
-      const bool before = rounds[i].empty() || !rounds[i].back().after.empty();
-      if (before) {
-        rounds[i].emplace_back().stolen_ms = -StolenMilliseconds();
-        rounds[i].back().before = pace.Slowdowns(ranks, planner.CostsWhile(ranks));
-      } else {
-        rounds[i].back().after = pace.Slowdowns(ranks, planner.CostsWhile(ranks));
-        rounds[i].back().stolen_ms += StolenMilliseconds();
-      }
+      const ClusterCosts& costs = planner.CostsWhile(ranks);
+      std::vector<double> paces = pace.Slowdowns(ranks, costs);
+      const auto take = [&] {
+        Round round{paces, prefill_ms(), pace.Slowdowns(ranks, costs)};
+        paces = round.after;
+        return round;
+      };
+      const Sample<Round> sample = LeastDisturbed(take, patience_s);
+      rounds[i].push_back(sample);
+      return Sample<double>{sample.value.ttft_ms, sample.seconds, sample.stolen_s};
     };
     const std::vector<Measurement> measurements = RunBench(engine, spec, bench, on_round);
-    for (size_t i = 0; i < measurements.size(); ++i) {
-      all.push_back(Check(planner, measurements[i], rounds[i], plan.repeats));
-    }
+    for (size_t i = 0; i < measurements.size(); ++i) all.push_back(Check(planner, measurements[i], rounds[i]));
   }
   return all;
 }
@@ -151,7 +135,8 @@ std::string ToText(const std::vector<Checked>& checked) {
     largest = std::max(largest, std::abs(row.difference));
     rows.push_back({report::Grouped(row.context), row.way, row.partition, report::Milliseconds(row.predicted_ms),
                     report::Milliseconds(row.measured_ms), fmt::format("{:.2f}x", row.slowdown),
-                    fmt::format("{:+.1f} %", 100 * row.difference)});
+                    fmt::format("{:+.1f} %", 100 * row.difference),
+                    fmt::format("{} of {}", row.undisturbed, row.rounds)});
   }
   return report::FormatTable({{"tokens"},
                               {"strategy", report::Align::kLeft},
@@ -159,7 +144,8 @@ std::string ToText(const std::vector<Checked>& checked) {
                               {"predicted"},
                               {"measured"},
                               {"slowdown"},
-                              {"difference"}},
+                              {"difference"},
+                              {"undisturbed"}},
                              rows) +
          fmt::format("largest difference: {:.1f} %\n", 100 * largest);
 }
@@ -173,7 +159,9 @@ std::string ToJson(const std::vector<Checked>& checked) {
                     {"predicted_ms", row.predicted_ms},
                     {"measured_ms", row.measured_ms},
                     {"slowdown", row.slowdown},
-                    {"difference", row.difference}});
+                    {"difference", row.difference},
+                    {"rounds", row.rounds},
+                    {"undisturbed_rounds", row.undisturbed}});
   }
   return Json{{"checked", std::move(rows)}}.dump(1) + "\n";
 }

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <random>
 
+#include "base/undisturbed.h"
 #include "engine/engine_state.h"
 #include "matmul_ceiling.h"
 #include "plan/search.h"
@@ -16,17 +17,20 @@ namespace runahead::cli {
 namespace {
 
 constexpr double kMsPerSecond = 1000;
+constexpr double kPatienceS = 2;  // for a run of CPU ranks to be undisturbed
 
 /// Times partitions of prompts of one length.
 class Timer {
  public:
   Timer(const Engine& engine, const DecoderSpec& spec, int64_t context, uint64_t seed)
-      : session_(engine.NewSession(context)), prompt_(static_cast<size_t>(context)) {
+      : session_(engine.NewSession(context)),
+        prompt_(static_cast<size_t>(context)),
+        patience_s_(engine.state()->on_gpus() ? 0 : kPatienceS) {
     std::mt19937_64 random(seed);
     for (int32_t& id : prompt_) id = static_cast<int32_t>(random() % static_cast<uint64_t>(spec.vocab));
   }
 
-  /// TTFT of one run, in seconds.
+  /// TTFT of one run that nobody disturbed, or of the least disturbed one, in seconds.
   double Once(Scheme scheme, const Partition& partition) {
     PrefillOptions options;
     options.strategy = partition.ranks() == 1 ? Strategy::kSingle : Strategy::kRunahead;
@@ -36,7 +40,8 @@ class Timer {
     for (int rank = 0; rank < partition.ranks(); ++rank) {
       options.partition.fractions.push_back(static_cast<double>(partition.rows(rank)));
     }
-    return session_.Prefill(prompt_, options).ttft_ms / kMsPerSecond;
+    const auto prefill_ms = [&] { return session_.Prefill(prompt_, options).ttft_ms; };
+    return LeastDisturbed(prefill_ms, patience_s_).value / kMsPerSecond;
   }
 
   double MedianOfRuns(Scheme scheme, const Partition& partition, int repeats) {
@@ -48,6 +53,7 @@ class Timer {
  private:
   Session session_;
   std::vector<int32_t> prompt_;
+  double patience_s_;
 };
 
 /// Times the candidates in turn and returns the surely fastest one.

@@ -5,15 +5,20 @@
 #include <optional>
 #include <set>
 
+#include "base/undisturbed.h"
 #include "engine/probe.h"
 #include "engine/session_state.h"
 
 namespace runahead {
 namespace {
 
-constexpr int kLastProbedLayer = 6;   // whose exchange ends a short run
+constexpr int kLastProbedLayer = 6;  // whose exchange ends a short run
+constexpr int64_t kManyRows = 512;   // from which on CPU ranks run fewer layers
+constexpr int kLastProbedOfMany = 2;
+constexpr int64_t kGaugeRows = 512;
 constexpr int64_t kStartTokens = 16;  // of the prompts that show what a phase costs besides its layers
 constexpr int kStartRuns = 3;
+constexpr double kPatienceS = 2;  // for a measurement in which stolen time would count
 
 /// Rows whose costs are measured: close where devices are least linear. GPUs go up by steps: by the number of tiles
 /// that all their multiprocessors work on at a time.
@@ -26,6 +31,13 @@ std::vector<int64_t> RowsToMeasure(int64_t longest, bool gpus) {
   return {rows.begin(), rows.end()};
 }
 
+/// Whether what a hypervisor takes from this machine's processors tells in the times of the ranks' compute.
+bool StolenTimeCounts(EngineState& engine) {
+  bool counts = false;
+  for (int rank = 0; rank < engine.ranks(); ++rank) counts |= engine.rank(rank).work_clock() != ThreadSeconds;
+  return counts && !engine.on_gpus();
+}
+
 /// Ranks that are measured while they work together.
 class Group {
  public:
@@ -33,6 +45,9 @@ class Group {
       : members_(std::move(members)),
         longest_(longest),
         layers_(engine.decoder().spec().layers),
+        gauged_(!engine.on_gpus()),
+        patience_s_(StolenTimeCounts(engine) ? kPatienceS : 0),
+        link_patience_s_(engine.on_gpus() ? 0 : kPatienceS),
         rows_(RowsToMeasure(longest, engine.on_gpus())),
         probe_(engine, members_, longest) {
     if (members_.size() > 1) links_.emplace(engine, members_, longest);
@@ -43,7 +58,7 @@ class Group {
 
   /// Plans, and leaves the rows that later chunks read.
   void WarmUp() {
-    probe_.Run({0, longest_, LastProbed()}, 1, nullptr);
+    probe_.Run({0, longest_, LastProbed(1)}, 1, nullptr);
     if (links_) (void)links_->Measure();  // touches the memory
   }
 
@@ -56,20 +71,25 @@ class Group {
         device.layers.push_back({rows, longest_ - rows, {}, {}});
       }
     }
+    std::vector<double> before = GaugeSeconds();
     const auto measure = [&](const ShortRun& run, const auto& part) {
-      std::vector<Stretches> stretches(members_.size());
-      probe_.Run(run, 1, &stretches);
-      for (size_t i = 0; i < members_.size(); ++i) Append(stretches[i], part(samples[i]));
+      const std::vector<Stretches> seen = Run(run);
+      const std::vector<double> after = GaugeSeconds();
+      for (size_t i = 0; i < members_.size(); ++i) {
+        Append(seen[i], gauged_ ? (before[i] + after[i]) / 2 : 1, part(samples[i]));
+        if (gauged_) samples[i].gauge_s.push_back(after[i]);
+      }
+      before = after;
     };
     for (size_t i = 0; i < rows_.size(); ++i) {
-      measure({0, rows_[i], LastProbed()},
-              [&](DeviceSamples& device) -> StretchMeans& { return device.layers[i].at_start; });
+      const int last = LastProbed(rows_[i]);
+      measure({0, rows_[i], last}, [&](DeviceSamples& device) -> StretchMeans& { return device.layers[i].at_start; });
       if (rows_[i] == longest_) continue;
-      measure({longest_ - rows_[i], longest_, LastProbed()},
+      measure({longest_ - rows_[i], longest_, last},
               [&](DeviceSamples& device) -> StretchMeans& { return device.layers[i].at_end; });
     }
     const size_t half = samples.front().dense_size;
-    measure({0, rows_[half], LastProbed(), true},
+    measure({0, rows_[half], LastProbed(rows_[half]), true},
             [](DeviceSamples& device) -> StretchMeans& { return device.dense; });
     measure({0, 1, layers_}, [](DeviceSamples& device) -> StretchMeans& { return device.first_row; });
     measure({longest_ - 1, longest_, layers_},
@@ -77,14 +97,44 @@ class Group {
     return samples;
   }
 
-  LinkSamples MeasureLinks() { return links_ ? links_->Measure() : LinkSamples{}; }
+  LinkSamples MeasureLinks() {
+    if (!links_) return {};
+    return LeastDisturbed([&] { return links_->Measure(); }, link_patience_s_).value;
+  }
 
  private:
-  [[nodiscard]] int LastProbed() const { return std::min(layers_ - 1, kLastProbedLayer); }
+  /// Long chunks' layers are long enough to be few: the pace is the gauge's the better, the shorter the run.
+  [[nodiscard]] int LastProbed(int64_t rows) const {
+    return std::min(layers_ - 1, gauged_ && rows >= kManyRows ? kLastProbedOfMany : kLastProbedLayer);
+  }
+
+  std::vector<Stretches> Run(const ShortRun& run) {
+    const auto take = [&] {
+      std::vector<Stretches> seen(members_.size());
+      probe_.Run(run, 1, &seen);
+      return seen;
+    };
+    return LeastDisturbed(take, patience_s_).value;
+  }
+
+  /// What some rows in the middle of the longest prompt take each member now. None on GPUs, which nobody else uses.
+  std::vector<double> GaugeSeconds() {
+    std::vector<double> gauges;
+    if (!gauged_) return gauges;
+    const int64_t begin = longest_ / 2;
+    const int64_t end = std::min(longest_, begin + kGaugeRows);
+    for (const Stretches& seen : Run({begin, end, std::min(layers_ - 1, kLastProbedOfMany)})) {
+      gauges.push_back(TypicalSeconds(seen.layer_s.empty() ? seen.before_s : seen.layer_s));
+    }
+    return gauges;
+  }
 
   std::vector<int> members_;
   int64_t longest_;
   int layers_;
+  bool gauged_;
+  double patience_s_;  // for a run
+  double link_patience_s_;
   std::vector<int64_t> rows_;
   Probe probe_;
   std::optional<LinkProbe> links_;
@@ -113,7 +163,9 @@ class ProfileRun {
         if (seen.links.one_row.empty()) seen.links = group->MeasureLinks();
       }
     }
-    for (auto& [active, seen] : samples) seen.ends = MeasureEnds(active);
+    for (auto& [active, seen] : samples) {
+      seen.ends = LeastDisturbed([&, count = active] { return MeasureEnds(count); }, kPatienceS).value;
+    }
     return samples;
   }
 

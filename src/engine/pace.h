@@ -27,11 +27,16 @@ class PaceMeter {
   std::vector<double> Slowdowns(int count, const ClusterCosts& costs);
 
  private:
+  /// Some ranks, and what they run: enough for caches and clocks to settle.
+  struct Gauge {
+    Probe probe;
+    ShortRun run;
+    int runs = 1;
+  };
+
   std::shared_ptr<EngineState> engine_;
   int64_t tokens_;
-  ShortRun run_;
-  int runs_ = 1;
-  std::map<int, Probe> probes_;  // by the number of ranks
+  std::map<int, Gauge> gauges_;  // by the number of ranks
 };
 
 }  // namespace runahead

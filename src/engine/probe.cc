@@ -17,36 +17,50 @@ int32_t TokenAt(int64_t position, int64_t vocab) {
   return static_cast<int32_t>(scattered % static_cast<uint64_t>(vocab));
 }
 
-/// Notes when each layer's exchange begins, and ends the pass there once it has seen enough of them.
+/// Notes when each layer's exchange begins, and ends the pass there once it has seen enough of them. A GPU's stream
+/// has marks of its own; a CPU rank computes before it comes here, and looks at its work clock.
 class ProbeExchange final : public PrefillExchange {
  public:
-  ProbeExchange(int last_layer, std::optional<AttentionExtent> extent) : last_layer_(last_layer), extent_(extent) {}
+  ProbeExchange(const Rank& rank, int last_layer, std::optional<AttentionExtent> extent)
+      : on_gpu_(rank.gpu().has_value()), clock_(rank.work_clock()), last_layer_(last_layer), extent_(extent) {}
 
-  void Start(Stream& stream) override { marks_.push_back(stream.NewMark()); }
+  void Start(Stream& stream) override { Note(stream); }
   Status LayerReady(int layer, Stream& stream) override {
-    marks_.push_back(stream.NewMark());
+    Note(stream);
     return layer == last_layer_ ? Status::Failed("enough layers were seen") : Status::Ok();
   }
   Status Finish(Stream& stream) override {
-    marks_.push_back(stream.NewMark());
+    Note(stream);
     stream.Synchronize();
     return Status::Ok();
   }
   [[nodiscard]] AttentionExtent Extent(int64_t end) const override {
     return extent_.value_or(AttentionExtent{end, CausalWork::kSkip});
   }
-  /// Seconds from each mark to the next: those of the start and of each exchange, and of the end where the pass came
-  /// to it. The stream has passed them.
+  /// Seconds between what was noted: the start, each exchange, and the end where the pass came to it. The stream has
+  /// passed all of them.
   [[nodiscard]] std::vector<double> Stretches() const {
     std::vector<double> seconds;
     for (size_t i = 1; i < marks_.size(); ++i) seconds.push_back(marks_[i]->MillisecondsSince(*marks_[i - 1]) / 1e3);
+    for (size_t i = 1; i < noted_s_.size(); ++i) seconds.push_back(noted_s_[i] - noted_s_[i - 1]);
     return seconds;
   }
 
  private:
+  void Note(Stream& stream) {
+    if (on_gpu_) {
+      marks_.push_back(stream.NewMark());
+    } else {
+      noted_s_.push_back(clock_());
+    }
+  }
+
+  bool on_gpu_;
+  WorkClock clock_;
   int last_layer_;
-  std::optional<AttentionExtent> extent_;  // empty: up to the chunk's end
-  std::vector<std::unique_ptr<Mark>> marks_;
+  std::optional<AttentionExtent> extent_;     // empty: up to the chunk's end
+  std::vector<std::unique_ptr<Mark>> marks_;  // of a GPU
+  std::vector<double> noted_s_;               // of a CPU rank
 };
 
 /// Of the FLOPs of a layer's queries, keys and values.
@@ -91,10 +105,10 @@ void Probe::Once(size_t index, const ShortRun& run, Stretches* seen) {
   Workspace& workspace = rank.WorkspaceFor(decoder, rows);
   std::optional<AttentionExtent> extent;
   if (run.dense) extent = AttentionExtent{caches_[index].capacity(), CausalWork::kDense};
-  auto owned = std::make_unique<ProbeExchange>(run.last_layer, extent);
+  auto owned = std::make_unique<ProbeExchange>(rank, run.last_layer, extent);
   const ProbeExchange& probe = *owned;
   std::unique_ptr<PrefillExchange> exchange = std::move(owned);
-  if (rank.slowdown() > 1) exchange = MakeSlowExchange(std::move(exchange), rank.slowdown());
+  if (rank.slowdown() > 1) exchange = MakeSlowExchange(std::move(exchange), rank.slowdown(), rank.work_clock());
   exchange->Start(rank.stream());
   const LastLayer last = run.last_layer >= layers ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
   const Status status = decoder.Forward(tokens, run.begin, last, *tables_[index], caches_[index], *exchange,

@@ -69,9 +69,9 @@ DeviceCost FitDevice(const std::string& name, const WorkShape& shape, const Devi
 
 }  // namespace
 
-void Append(const Stretches& run, StretchMeans& to) {
-  const auto add = [](const std::vector<double>& seconds, Means& means) {
-    if (!seconds.empty()) means.push_back(TypicalSeconds(seconds));
+void Append(const Stretches& run, double unit_s, StretchMeans& to) {
+  const auto add = [unit_s](const std::vector<double>& seconds, Means& means) {
+    if (!seconds.empty()) means.push_back(TypicalSeconds(seconds) / unit_s);
   };
   add(run.before_s, to.before_s);
   add(run.layer_s, to.layer_s);
@@ -88,6 +88,7 @@ void Append(const DeviceSamples& from, DeviceSamples& to) {
     Append(from.layers[i].at_start, to.layers[i].at_start);
     Append(from.layers[i].at_end, to.layers[i].at_end);
   }
+  Append(from.gauge_s, to.gauge_s);
   Append(from.dense, to.dense);
   Append(from.first_row, to.first_row);
   Append(from.last_row, to.last_row);
@@ -105,9 +106,9 @@ void Append(const ProfileSamples& from, ProfileSamples& to) {
 
 double Usual(Means means) {
   CHECK(!means.empty());
-  const auto third = means.begin() + static_cast<std::ptrdiff_t>(means.size() / 3);
-  std::nth_element(means.begin(), third, means.end());
-  return *third;
+  const auto middle = means.begin() + static_cast<std::ptrdiff_t>(means.size() / 2);
+  std::nth_element(means.begin(), middle, means.end());
+  return *middle;
 }
 
 double TypicalSeconds(std::vector<double> seconds) {
@@ -123,7 +124,9 @@ std::vector<DeviceCost> FitDevices(const std::vector<std::string>& names, const 
                                    const GroupSamples& seen, int64_t longest) {
   std::vector<DeviceCost> costs;
   for (const std::string& name : names) {
-    costs.push_back(FitDevice(name, shape, SeenOf(name, names, seen), longest));
+    const DeviceSamples device = SeenOf(name, names, seen);
+    const double unit_s = device.gauge_s.empty() ? 1 : Usual(device.gauge_s);
+    costs.push_back(FitDevice(name, shape, device, longest).Slowed(unit_s));
   }
   return costs;
 }

@@ -15,8 +15,8 @@ namespace runahead {
 
 /// One mean for each time that something was measured.
 using Means = std::vector<double>;
-/// What a third of them are below. Other work on a machine slows it down, for a moment much and for a while often;
-/// where there nearly always is some, a moment without is the rarer exception: neither tells what a prompt will take.
+/// Their median. Other work on a machine slows it down, for a moment much and for a while often; where there nearly
+/// always is some, a moment without is the rarer exception: neither tells what a prompt will take.
 double Usual(Means means);
 
 /// Stretches of several short runs.
@@ -34,8 +34,9 @@ struct LayerSamples {
   StretchMeans at_end;
 };
 
-/// What was seen of one device.
+/// What was seen of one device: seconds, or where it has a gauge, in what the gauge took around each run.
 struct DeviceSamples {
+  Means gauge_s;  // seconds of one and the same piece of work, again and again; empty: there is none
   std::vector<LayerSamples> layers;  // by rows
   StretchMeans dense;  // at the start, of the rows of layers[dense_size], against the longest prompt's keys
   size_t dense_size = 0;
@@ -73,8 +74,8 @@ using ProfileSamples = std::map<int, GroupSamples>;
 /// not their median, but one hiccup of the machine should not tell.
 double TypicalSeconds(std::vector<double> seconds);
 
-/// Adds the means of one short run.
-void Append(const Stretches& run, StretchMeans& to);
+/// Adds the means of one short run, in units of `unit_s` seconds.
+void Append(const Stretches& run, double unit_s, StretchMeans& to);
 /// Both were taken at the same sizes, or `to` is empty.
 void Append(const DeviceSamples& from, DeviceSamples& to);
 void Append(const ProfileSamples& from, ProfileSamples& to);

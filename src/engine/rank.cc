@@ -10,6 +10,7 @@ Rank::Rank(int index, const RankDevice& device, int threads, const std::vector<i
     : index_(index),
       gpu_(device.gpu),
       slowdown_(slowdown),
+      work_clock_(!device.gpu && threads == 1 ? ThreadSeconds : SecondsNow),
       device_(device.gpu ? MakeCudaDevice(*device.gpu) : MakeCpuDevice()),
       ops_(device.gpu ? MakeCudaOps(*device_, *device.gpu) : MakeCpuOps(*device_, threads)),
       stream_(device_->NewStream()),

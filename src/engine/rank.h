@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/undisturbed.h"
 #include "engine/devices.h"
 #include "model/decoder.h"
 #include "ops/ops.h"
@@ -35,6 +36,8 @@ class Rank {
   [[nodiscard]] int index() const { return index_; }
   [[nodiscard]] std::optional<int> gpu() const { return gpu_; }  // by its ordinal; none: the CPU
   [[nodiscard]] double slowdown() const { return slowdown_; }
+  /// What its compute is timed by.
+  [[nodiscard]] WorkClock work_clock() const { return work_clock_; }
   [[nodiscard]] Device& device() { return *device_; }
   [[nodiscard]] Ops& ops() { return *ops_; }
   [[nodiscard]] Stream& stream() { return *stream_; }
@@ -49,6 +52,7 @@ class Rank {
   int index_;
   std::optional<int> gpu_;
   double slowdown_;
+  WorkClock work_clock_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<Stream> stream_;

@@ -137,6 +137,7 @@ void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOption
         job.ops = &rank.ops();
         job.stream = &rank.stream();
         job.slowdown = rank.slowdown();
+        job.work_clock = rank.work_clock();
         if (const Status status = PrefillRank(job); !status.ok()) {
           throw LinkError(fmt::format("rank {}: {}", rank.index(), status.message()));
         }

@@ -14,7 +14,7 @@ Status PrefillRank(const RankPrefill& job) {
   const auto chunk = job.prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(partition.rows(rank)));
 
   std::unique_ptr<PrefillExchange> exchange = MakeExchange(job.strategy, job.topology, job.exchange);
-  if (job.slowdown > 1) exchange = MakeSlowExchange(std::move(exchange), job.slowdown);
+  if (job.slowdown > 1) exchange = MakeSlowExchange(std::move(exchange), job.slowdown, job.work_clock);
   exchange->Start(*job.stream);
   const LastLayer last_layer = last ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
   Status status = job.decoder->Forward(chunk, begin, last_layer, *job.tables, *job.exchange.cache, *exchange,

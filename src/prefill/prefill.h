@@ -5,6 +5,7 @@
 #include <span>
 
 #include "base/status.h"
+#include "base/undisturbed.h"
 #include "model/decoder.h"
 #include "prefill/exchanges.h"
 
@@ -22,6 +23,7 @@ struct RankPrefill {
   Ops* ops = nullptr;
   Stream* stream = nullptr;
   double slowdown = 1;  // MakeSlowExchange
+  WorkClock work_clock = SecondsNow;
 };
 
 /// Runs the rank's chunk through all layers and waits until its device and its sends are done. On success the rows

@@ -3,12 +3,14 @@
 
 #include <memory>
 
+#include "base/undisturbed.h"
 #include "prefill/exchanges.h"
 
 namespace runahead {
 
-/// Wraps `inner` so that every stretch of compute of a prompt phase takes `slowdown` times as long: the rank's thread
-/// spins for the rest before it goes on to the exchange. Only the decode phase keeps its speed.
-std::unique_ptr<PrefillExchange> MakeSlowExchange(std::unique_ptr<PrefillExchange> inner, double slowdown);
+/// Wraps `inner` so that every stretch of compute of a prompt phase takes `slowdown` times as long by `clock`: the
+/// rank's thread spins for the rest before it goes on to the exchange. Only the decode phase keeps its speed.
+std::unique_ptr<PrefillExchange> MakeSlowExchange(std::unique_ptr<PrefillExchange> inner, double slowdown,
+                                                  WorkClock clock);
 
 }  // namespace runahead

@@ -12,7 +12,7 @@ namespace runahead {
 namespace {
 
 constexpr int64_t kLongest = 4096;
-constexpr int kRounds = 5;
+constexpr int kRounds = 12;
 constexpr double kFirstS = 600e-6;  // of a layer, whatever its rows
 constexpr double kRowS = 25e-6;     // of each row more
 constexpr double kPairS = 14e-9;
@@ -105,6 +105,23 @@ TEST(FitDevices, IsNotMovedByMomentsThatAreFasterOrSlowerThanMost) {
     }
     EXPECT_NEAR(cost.masked_pair, kMaskedPair, 0.2) << "seed " << seed;
   }
+}
+
+TEST(FitDevices, IsNotMovedByAPaceThatItsGaugeSees) {
+  constexpr double kGaugeS = 2e-3;
+  std::mt19937 random(7);
+  GroupSamples seen;
+  for (int round = 0; round < kRounds; ++round) {
+    // Each run at a pace of its own, in units of what the gauge took then; the machine's usual pace is 1.
+    DeviceSamples samples = Round([] { return 1 / kGaugeS; }, 1);
+    for (int run = 0; run < 10; ++run) samples.gauge_s.push_back(kGaugeS * (random() % 5 == 0 ? 0.6 : 1));
+    Append(samples, seen.devices[0]);
+  }
+  const DeviceCost cost = FitDevices({"a"}, Shape(), seen, kLongest).front();
+  EXPECT_NEAR(LayerRatio(cost, 0, 1500), 1, 0.01);
+  EXPECT_NEAR(LayerRatio(cost, kLongest - 1500, kLongest), 1, 0.01);
+  EXPECT_NEAR(cost.masked_pair, kMaskedPair, 1e-6);
+  EXPECT_NEAR(cost.finish_s, kHeadS, 1e-9);
 }
 
 TEST(FitDevices, GivesEqualRanksEqualCosts) {
