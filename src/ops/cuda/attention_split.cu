@@ -12,7 +12,7 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr int kPerLane = 8;  // elements of a head that a lane holds
 constexpr int kMaxHeadDim = SplitScratch::kMaxHeadDim;
-constexpr int kMaxSplits = kWarps * kMaxHeadDim / 2;  // two floats of each fit where the warps' results were
+constexpr int kMaxSplits = 512;
 constexpr float kLog2E = 1.4426950408889634f;
 
 /// A query of one head is an item. The items of one kv head are numbered query by query: item = query * group + head
@@ -28,6 +28,7 @@ struct Job {
   int64_t kv_stride;
   int n;
   int position;  // of query 0
+  int settled;   // rows of the keys and values that are there before this kernel's wait
   int group;     // q heads that share a kv head
   int head_dim;
   float scale;
@@ -99,16 +100,18 @@ __device__ float Score(const Job<T>& job, const ItemSet<T, kItems>& items, int i
   return dot * kLog2E;
 }
 
-/// Adds the keys begin + slot, + 2 slots, ... below `end` to the items' states. kLanes lanes share a key.
+/// The keys and values that a lane has in flight. kLanes lanes share a key.
 template <typename T, int kLanes, int kItems, bool kVectors>
-__device__ void Accumulate(const Job<T>& job, const ItemSet<T, kItems>& items, int begin, int end, int count,
-                           const T* k, const T* v, State (&states)[kItems]) {
-  constexpr int kUnroll = kItems == 1 ? 8 : 4;  // keys that a lane has in flight
-  constexpr int kSlots = kWarps * (32 / kLanes);
-  const int slot = static_cast<int>(threadIdx.x) / kLanes;
-  for (int base = begin; base < end; base += kSlots * kUnroll) {
-    Part<T> keys[kUnroll];
-    Part<T> values[kUnroll];
+struct Round {
+  static constexpr int kUnroll = kItems == 1 ? 8 : 4;
+  static constexpr int kSlots = kWarps * (32 / kLanes);
+  static constexpr int kKeys = kSlots * kUnroll;  // of a block
+  Part<T> keys[kUnroll];
+  Part<T> values[kUnroll];
+
+  /// Of keys base + slot, + 2 slots, ... those below `end`.
+  __device__ void Load(const Job<T>& job, int base, int end, int count, const T* k, const T* v) {
+    const int slot = static_cast<int>(threadIdx.x) / kLanes;
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int j = base + u * kSlots + slot;
@@ -116,6 +119,21 @@ __device__ void Accumulate(const Job<T>& job, const ItemSet<T, kItems>& items, i
       keys[u] = LoadPart<kVectors>(k + int64_t{j} * job.kv_stride, here);
       values[u] = LoadPart<kVectors>(v + int64_t{j} * job.kv_stride, here);
     }
+  }
+};
+
+/// Adds the keys of [begin, end) to the items' states. `round`: with `loaded`, what lies at `begin`.
+template <typename T, int kLanes, int kItems, bool kVectors>
+__device__ void Accumulate(const Job<T>& job, const ItemSet<T, kItems>& items, int begin, int end, int count,
+                           const T* k, const T* v, Round<T, kLanes, kItems, kVectors>& round, bool loaded,
+                           State (&states)[kItems]) {
+  using Keys = Round<T, kLanes, kItems, kVectors>;
+  constexpr int kUnroll = Keys::kUnroll;
+  constexpr int kSlots = Keys::kSlots;
+  const int slot = static_cast<int>(threadIdx.x) / kLanes;
+  for (int base = begin; base < end; base += Keys::kKeys) {
+    if (!loaded) round.Load(job, base, end, count, k, v);
+    loaded = false;
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       float scores[kUnroll];
@@ -124,7 +142,7 @@ __device__ void Accumulate(const Job<T>& job, const ItemSet<T, kItems>& items, i
       for (int u = 0; u < kUnroll; ++u) {
         float dot = 0;
 #pragma unroll
-        for (int d = 0; d < kPerLane; ++d) dot += items.q[i][d] * keys[u][d];
+        for (int d = 0; d < kPerLane; ++d) dot += items.q[i][d] * round.keys[u][d];
 #pragma unroll
         for (int offset = kLanes / 2; offset > 0; offset /= 2) dot += __shfl_xor_sync(0xffffffffu, dot, offset);
         const int j = base + u * kSlots + slot;
@@ -142,7 +160,7 @@ __device__ void Accumulate(const Job<T>& job, const ItemSet<T, kItems>& items, i
         const float weight = exp2f(scores[u] - largest);
         states[i].sum += weight;
 #pragma unroll
-        for (int d = 0; d < kPerLane; ++d) states[i].values[d] += weight * values[u][d];
+        for (int d = 0; d < kPerLane; ++d) states[i].values[d] += weight * round.values[u][d];
       }
     }
   }
@@ -166,51 +184,42 @@ __device__ void JoinSlots(State& state) {
   }
 }
 
-/// The joined value of element d: of `count` partial results, each [largest, sum, values of head_dim], `stride`
-/// floats apart. `factors`: what each weighs in the result.
-__device__ float JoinValues(const float* partials, const float* factors, int count, int64_t stride, int d) {
-  constexpr int kAtOnce = 8;
-  float value = 0;
-  for (int first = 0; first < count; first += kAtOnce) {
-    float loaded[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int p = first + i;
-      loaded[i] = p < count ? __ldcg(partials + p * stride + 2 + d) * factors[p] : 0.0f;
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) value += loaded[i];
-  }
-  return value;
-}
-
-/// One item's results of all splits, joined and written. All threads of the block; `memory`: 2 * kMaxSplits floats of
-/// shared memory.
+/// One item's results of all splits, joined and written: of each [largest, sum, values of head_dim], `stride` floats
+/// apart. All threads of the block.
 template <typename T>
-__device__ void JoinSplits(const float* partials, int splits, int64_t stride, int head_dim, float* memory, T* out) {
-  float* const factors = memory;
-  float* const sums = memory + kMaxSplits;
-  for (int p = static_cast<int>(threadIdx.x); p < splits; p += kThreads) {
-    factors[p] = __ldcg(partials + p * stride);
-    sums[p] = __ldcg(partials + p * stride + 1);
+__device__ void JoinSplits(const float* partials, int splits, int64_t stride, int head_dim, T* out) {
+  constexpr int kAtOnce = 16;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int d = static_cast<int>(threadIdx.x); d - lane < head_dim; d += kThreads) {
+    float largest = -INFINITY;
+    float sum = 0;
+    float value = 0;
+    for (int first = 0; first < splits; first += kAtOnce) {
+      const float* const of = partials + first * stride;
+      const int count = min(splits - first, kAtOnce);
+      const float top = lane < count ? __ldcg(of + lane * stride) : -INFINITY;
+      const float part = lane < count ? __ldcg(of + lane * stride + 1) : 0.0f;
+      float values[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        values[i] = i < count && d < head_dim ? __ldcg(of + i * stride + 2 + d) : 0.0f;
+      }
+      const float before = largest;
+      largest = fmaxf(before, WarpMax(top));
+      const float keep = Rescale(before, largest);
+      const float factor = Rescale(top, largest);
+      sum = sum * keep + WarpSum(factor * part);
+      value *= keep;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) value += __shfl_sync(0xffffffffu, factor, i) * values[i];
+    }
+    if (d < head_dim) out[d] = FromFloat<T>(value / sum);
   }
-  __syncthreads();
-  float largest = -INFINITY;
-  for (int p = 0; p < splits; ++p) largest = fmaxf(largest, factors[p]);
-  __syncthreads();
-  for (int p = static_cast<int>(threadIdx.x); p < splits; p += kThreads) factors[p] = Rescale(factors[p], largest);
-  __syncthreads();
-  float sum = 0;
-  for (int p = 0; p < splits; ++p) sum += factors[p] * sums[p];
-  for (int d = static_cast<int>(threadIdx.x); d < head_dim; d += kThreads) {
-    out[d] = FromFloat<T>(JoinValues(partials, factors, splits, stride, d) / sum);
-  }
-  __syncthreads();
 }
 
-template <typename T, int kItems, bool kVectors>
-__device__ void LoadItems(const Job<T>& job, int first_item, int kv_head, int column, int count,
-                          ItemSet<T, kItems>& items) {
+/// All of the items but their queries, which may not be there yet.
+template <typename T, int kItems>
+__device__ void NameItems(const Job<T>& job, int first_item, int kv_head, ItemSet<T, kItems>& items) {
   items.head = first_item % job.group;
   items.group = job.group;
   items.base = kv_head * job.group;
@@ -220,9 +229,17 @@ __device__ void LoadItems(const Job<T>& job, int first_item, int kv_head, int co
     const bool there = query < job.n;
     items.own[i] = there ? job.position + query : -1;
     items.first[i] = there && job.window > 0 ? max(items.own[i] - job.window + 1, 0) : 0;
+  }
+}
+
+template <typename T, int kItems, bool kVectors>
+__device__ void LoadQueries(const Job<T>& job, int first_item, int column, int count, ItemSet<T, kItems>& items) {
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    const int query = (first_item + i) / job.group;
     const auto q = LoadPart<kVectors>(
         job.q + int64_t{query} * job.q_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + column,
-        there ? count : 0);
+        query < job.n ? count : 0);
 #pragma unroll
     for (int d = 0; d < kPerLane; ++d) items.q[i][d] = job.scale * q[d];
   }
@@ -238,7 +255,6 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
   __shared__ float joined[kWarps * (kMaxHeadDim + 2)];
   __shared__ bool last;
   ReleaseSuccessors();
-  WaitForPredecessors();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int kv_head = static_cast<int>(blockIdx.y);
@@ -247,7 +263,7 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
   const int first_item = static_cast<int>(blockIdx.x) * kItems;
 
   ItemSet<T, kItems> items;
-  LoadItems<T, kItems, kVectors>(job, first_item, kv_head, column, count, items);
+  NameItems(job, first_item, kv_head, items);
   int end = 0;
 #pragma unroll
   for (int i = 0; i < kItems; ++i) end = max(end, items.own[i] + 1);
@@ -257,10 +273,16 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
   const int split_begin = begin + static_cast<int>(blockIdx.z) * per_split;
   const int split_end = min(split_begin + per_split, end);
 
-  State states[kItems];
   const int64_t offset = static_cast<int64_t>(kv_head) * job.head_dim + column;
-  Accumulate<T, kLanes, kItems, kVectors>(job, items, split_begin, split_end, count, job.k + offset, job.v + offset,
-                                          states);
+  const T* const k = job.k + offset;
+  const T* const v = job.v + offset;
+  Round<T, kLanes, kItems, kVectors> round;
+  const bool settled = split_begin < split_end && min(split_begin + round.kKeys, split_end) <= job.settled;
+  if (settled) round.Load(job, split_begin, split_end, count, k, v);
+  WaitForPredecessors();
+  LoadQueries<T, kItems, kVectors>(job, first_item, column, count, items);
+  State states[kItems];
+  Accumulate<T, kLanes, kItems, kVectors>(job, items, split_begin, split_end, count, k, v, round, settled, states);
 
   const int64_t stride = job.head_dim + 2;  // of one partial result
   const int64_t set = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
@@ -314,7 +336,7 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
     const int64_t query = (first_item + i) / job.group;
     if (query >= job.n) break;
     const int64_t head = kv_head * job.group + (first_item + i) % job.group;
-    JoinSplits(all + i * stride, static_cast<int>(gridDim.z), kItems * stride, job.head_dim, joined,
+    JoinSplits(all + i * stride, static_cast<int>(gridDim.z), kItems * stride, job.head_dim,
                job.out + query * job.out_stride + head * job.head_dim);
   }
   if (threadIdx.x == 0) job.counters[set] = 0;  // as the next launch expects it
@@ -347,7 +369,7 @@ void LaunchSplit(const LaunchOn& on, const Job<T>& job, int64_t kv_heads, int64_
 }  // namespace
 
 void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
-                    const AttentionOptions& options, TensorView out, const SplitScratch& scratch) {
+                    const AttentionOptions& options, TensorView out, const SplitScratch& scratch, int64_t settled) {
   const int64_t head_dim = q.shape()[2];
   const int64_t kv_heads = keys.k.shape()[1];
   const int64_t end = position + q.rows();
@@ -366,6 +388,7 @@ void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const Kv
     job.kv_stride = keys.k.row_stride();
     job.n = static_cast<int>(q.rows());
     job.position = static_cast<int>(position);
+    job.settled = static_cast<int>(settled);
     job.group = static_cast<int>(q.shape()[1] / kv_heads);
     job.head_dim = static_cast<int>(head_dim);
     job.scale = options.scale;

@@ -173,13 +173,17 @@ class CudaOps final : public Ops {
 
   void AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& stream) override {
     CheckAppendKv(k, v, steps, rows);
-    cuda::AppendKv(Enter(stream), k, v, steps, rows);
+    const LaunchOn on = Enter(stream);
+    NoteAppend(k.rows());
+    cuda::AppendKv(on, k, v, steps, rows);
   }
 
   void PrepareHeads(const HeadRows& heads, Stream& stream) override {
     CheckHeads(heads.q, heads.query_steps, heads.rows.begin);
     CheckAppendKv(heads.k, heads.v, heads.key_steps, heads.rows);
-    cuda::PrepareHeads(Enter(stream), heads);
+    const LaunchOn on = Enter(stream);
+    NoteAppend(heads.k.rows());
+    cuda::PrepareHeads(on, heads);
   }
 
   void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
@@ -263,7 +267,19 @@ class CudaOps final : public Ops {
     constexpr int64_t kFewQueries = 16;  // that the split kernel serves sooner than a tile of the tensor cores
     if (q.rows() > kFewQueries && cudnn_.Attend(q, position, keys, options, out, on)) return;
     if (cuda::DecodeAttention(on, q, position, keys, options, out, scratch_)) return;
-    cuda::SplitAttention(on, q, position, keys, options, out, scratch_);
+    cuda::SplitAttention(on, q, position, keys, options, out, scratch_, SettledRows(position));
+  }
+
+  /// Kernels start while those before them run, but a GPU has no more than kMostKernels at a time. So what was
+  /// appended so many launches ago is there before the next kernel's wait: rows that came one by one, and many at
+  /// once when so many launches followed.
+  [[nodiscard]] int64_t SettledRows(int64_t position) const {
+    constexpr int64_t kMostKernels = 128;
+    return launches_ - many_appended_ > kMostKernels ? std::max<int64_t>(position - kMostKernels, 0) : 0;
+  }
+  /// What is enqueued next appends `rows` rows.
+  void NoteAppend(int64_t rows) {
+    if (rows > 1) many_appended_ = launches_;
   }
 
   /// CausalWork::kDense: computes into `out`, which is overwritten by what counts, as many pairs as the mask takes
@@ -287,7 +303,8 @@ class CudaOps final : public Ops {
   }
 
   /// On, after making the GPU the thread's current one, for good: a rank's thread has one GPU.
-  LaunchOn Enter(Stream& stream) const {
+  LaunchOn Enter(Stream& stream) {
+    ++launches_;
     CheckCuda(cudaSetDevice(ordinal_), ordinal_, "cudaSetDevice");
     return On(stream);
   }
@@ -322,6 +339,8 @@ class CudaOps final : public Ops {
   Buffer partial_;
   Buffer counters_;
   cuda::SplitScratch scratch_;
+  int64_t launches_ = 0;       // calls that enqueued kernels
+  int64_t many_appended_ = 0;  // of them, when the last one appended several rows
 };
 
 }  // namespace

@@ -89,9 +89,10 @@ bool DecodeAttention(const LaunchOn& on, TensorView q, int64_t position, const K
                      const AttentionOptions& options, TensorView out, const SplitScratch& scratch);
 
 /// Ops::Attention for any shape and option with heads of at most SplitScratch::kMaxHeadDim: on the plain cores, keys
-/// split over blocks when there are few queries.
+/// split over blocks when there are few queries. The first `settled` rows of `keys` are complete whatever kernels
+/// still run when this one's blocks become resident.
 void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
-                    const AttentionOptions& options, TensorView out, const SplitScratch& scratch);
+                    const AttentionOptions& options, TensorView out, const SplitScratch& scratch, int64_t settled);
 
 /// Memory of Likeliest in a GPU; `done` is zero between calls.
 struct LikeliestScratch {

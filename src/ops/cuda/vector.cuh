@@ -104,6 +104,11 @@ __device__ inline float WarpSum(float x) {
   return x;
 }
 
+__device__ inline float WarpMax(float x) {
+  for (int offset = 16; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
+  return x;
+}
+
 /// The sum of x over the block's threads, in each of them. `scratch`: 33 floats of shared memory. The block is a
 /// multiple of 32 threads.
 __device__ inline float BlockSum(float x, float* scratch) {

@@ -146,6 +146,44 @@ TEST_F(CudaAttentionTest, DecodingAgainAndAgain) {
   for (int run = 0; run < 20; ++run) Compare({1, 1000 + 37 * run, 16, 4, 128}, DType::kBF16);
 }
 
+// A kernel's blocks may be there before the one that writes the keys has ended, and read early what is long settled.
+TEST_F(CudaAttentionTest, OneQueryRightBehindManyAppendedRows) {
+  constexpr int64_t kRows = 2048;
+  constexpr int64_t kHeads = 32;
+  const Shape shape{kRows, kHeads, 128};
+  HostTensor q(DType::kBF16, {1, kHeads, 128});
+  HostTensor values(DType::kBF16, shape);
+  HostTensor zeros(DType::kBF16, shape);
+  q.Randomise(random);
+  values.Randomise(random);
+  for (int64_t i = 0; i < kRows; ++i) {
+    for (int64_t j = 0; j < zeros.columns(); ++j) zeros.Set(i, j, 0);
+  }
+  Mirror gpu_q = Put(q);
+  Mirror sources[] = {Put(zeros), Put(values)};
+  Mirror gpu_k = Put(zeros);
+  Mirror gpu_v = Put(zeros);
+  const KvSpan rows{0, 0, kRows, gpu_k.view(), gpu_v.view()};
+  HostTensor expected(DType::kBF16, {1, kHeads, 128});
+  oracle->Attention(q.view(), kRows - 1, {0, 0, kRows, values.view(), values.view()}, {}, expected.view(), *stream);
+  constexpr int kTimes = 200;  // more than the launches after which rows count as settled
+  for (int i = 0; i < kTimes; ++i) {
+    for (Mirror& source : sources) {
+      HostTensor actual(DType::kBF16, {1, kHeads, 128});
+      Mirror gpu_actual = Put(actual);
+      gpu->AppendKv(source.view(), source.view(), {}, rows, *gpu_stream);
+      gpu->Attention(gpu_q.view(), kRows - 1, rows, {}, gpu_actual.view(), *gpu_stream);
+      if (&source == &sources[0]) continue;
+      gpu_actual.Fetch();
+      double difference = 0;
+      for (int64_t j = 0; j < expected.columns(); ++j) {
+        difference = std::max(difference, std::abs(double{actual.At(0, j)} - expected.At(0, j)));
+      }
+      ASSERT_LE(difference, 8 * UnitRoundoff(DType::kBF16)) << "append " << i;
+    }
+  }
+}
+
 TEST_F(CudaAttentionTest, ChunksOfAPrompt) {
   for (const DType dtype : kAllDTypes) {
     for (const auto& [queries, keys] : {std::pair<int64_t, int64_t>{1, 1},
