@@ -34,6 +34,7 @@ struct Flags {
   std::vector<std::string> partitions = {"auto"};
   std::string ranks;
   BenchPlan plan;
+  std::optional<int> decoded_tokens;
   std::string json;
   std::string svg;
   std::string timeline;
@@ -98,20 +99,18 @@ std::vector<MatmulCeiling> MeasureCeilings(const BenchPlan& plan, const std::vec
   return ceilings;
 }
 
-/// The longest prompt's operations, and decoding behind each context.
+/// The longest prompt's operations, and decoding behind each prompt of one rank.
 GpuReport MeasureGpu(const std::shared_ptr<EngineState>& state, const BenchReport& report, const BenchPlan& plan,
                      const RankDevice& device) {
-  constexpr int kDecodedTokens = 64;
   const DecoderSpec& spec = state->decoder().spec();
   GpuReport gpu;
   gpu.matmul_rate = report.ceilings.front().Best();
   gpu.copy_rate = MeasureCopyRate(device);
   gpu.breakdown_context = *std::max_element(plan.contexts.begin(), plan.contexts.end());
   gpu.breakdown = MeasureOps(*state, gpu.breakdown_context);
-  const Engine engine(state);
-  for (const int64_t context : plan.contexts) {
-    if (context + kDecodedTokens >= spec.max_positions) continue;
-    gpu.decoding.push_back(MeasureDecoding(engine, spec, state->decoder().compute_dtype(), context, kDecodedTokens));
+  for (const Measurement& measurement : report.measurements) {
+    if (measurement.combination.options.ranks != 1 || measurement.token_ms.empty()) continue;
+    gpu.decoding.push_back(DecodingOf(measurement, spec, state->decoder().compute_dtype()));
   }
   return gpu;
 }
@@ -126,6 +125,13 @@ void CheckContexts(const std::vector<int64_t>& contexts, int64_t longest) {
   }
 }
 
+/// GPUs decode behind each prompt, as they do between the prompts of a server: their clocks depend on what ran
+/// before.
+int DecodedTokens(const Flags& flags) {
+  constexpr int kOnGpus = 64;
+  return flags.decoded_tokens.value_or(ParseDevices(flags.engine.devices).front().gpu ? kOnGpus : 0);
+}
+
 /// Throws ConfigError for none, and for several without a suite.
 void CheckModels(const Flags& flags) {
   if (flags.models.empty() && flags.suite.from.empty()) throw ConfigError("--model: a folder is needed");
@@ -137,8 +143,9 @@ void CheckModels(const Flags& flags) {
 int Run(Flags& flags) {
   CheckModels(flags);
   if (!flags.suite.name.empty() || !flags.suite.from.empty()) {
-    return RunSuite(flags.suite, {flags.models, flags.engine, flags.contexts_given ? flags.contexts : "", flags.ranks,
-                                  flags.plan.repeats, flags.plan.warmup, flags.plan.seed, flags.json});
+    return RunSuite(flags.suite,
+                    {flags.models, flags.engine, flags.contexts_given ? flags.contexts : "", flags.ranks,
+                     flags.plan.repeats, flags.plan.warmup, DecodedTokens(flags), flags.plan.seed, flags.json});
   }
   const std::string& model = flags.models.front();
   const OutputFile json(flags.json);
@@ -165,6 +172,7 @@ int Run(Flags& flags) {
     }
   }
   plan.combinations = Combine(flags, ranks);
+  plan.decoded_tokens = DecodedTokens(flags);
   const DType compute = ParseDType(engine.facts().dtype).value_or(DType::kF32);
 
   BenchReport report{model,
@@ -207,6 +215,7 @@ int Run(Flags& flags) {
 
 Action AddBench(CLI::App& command) {
   constexpr int kMostRepeats = 100000;
+  constexpr int kMostDecodedTokens = 100000;
   auto flags = std::make_shared<Flags>();
   flags->engine.devices = fmt::format("cpu:{}", std::clamp<size_t>(AvailableProcessors().size(), 2, 8));
   command.add_option("--model", flags->models, "A Hugging Face folder (make-model writes one); several for a suite")
@@ -230,6 +239,8 @@ Action AddBench(CLI::App& command) {
       ->allow_extra_args(false);
   AddInteger(command, "--repeats", flags->plan.repeats, 1, kMostRepeats, "Timed runs of each [5]");
   AddInteger(command, "--warmup", flags->plan.warmup, 0, kMostRepeats, "Runs before them that are not counted [1]");
+  AddInteger(command, "--decode-tokens", flags->decoded_tokens, 0, kMostDecodedTokens,
+             "Decoded greedily behind each prompt [64 on GPUs, else 0]");
   AddInteger(command, "--seed", flags->plan.seed, 0, INT64_MAX, "Of the prompts' random ids [0]");
   command.add_option("--json", flags->json, "Write all measurements")->type_name("FILE");
   command.add_option("--svg", flags->svg, "Write a chart of TTFT by context")->type_name("FILE");

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/json.h"
+#include "matmul_ceiling.h"
 #include "report/line_chart_svg.h"
 #include "report/table.h"
 #include "report/units.h"
@@ -42,6 +43,10 @@ Json ToJson(const Measurement& measurement, const BenchReport& report) {
                {"share_of_ceiling", FlopRate(measurement) / report.CeilingOf(measurement)},
                {"same_first_token", measurement.same_token},
                {"logit_difference", measurement.logit_difference}};
+  if (!measurement.token_ms.empty()) {
+    json["token_ms"] = measurement.token_ms;
+    json["tpot_ms_median"] = MedianOf(measurement.token_ms);
+  }
   if (UsesTopology(measurement)) {
     json["topology"] = Name(options.topology.value_or(Topology::kChain));
     json["partition"] = measurement.combination.partition_name;
@@ -103,6 +108,7 @@ std::string Table(const BenchReport& report) {
                                                {"TTFT ms"},
                                                {"min"},
                                                {"max"},
+                                               {"TPOT ms"},
                                                {"speed-up"},
                                                {"GFLOP/s"},
                                                {"of ceiling"},
@@ -117,6 +123,7 @@ std::string Table(const BenchReport& report) {
                     topology ? measurement.combination.partition_name : "", std::to_string(options.ranks),
                     fmt::format("{:.2f}", measurement.first_ms), fmt::format("{:.2f}", measurement.MedianMs()),
                     fmt::format("{:.2f}", *min), fmt::format("{:.2f}", *max),
+                    measurement.token_ms.empty() ? "" : fmt::format("{:.3f}", MedianOf(measurement.token_ms)),
                     fmt::format("{:.2f}x", report.SpeedUp(measurement)),
                     fmt::format("{:.1f}", FlopRate(measurement) / kGiga),
                     fmt::format("{:.1f} %", 100 * FlopRate(measurement) / report.CeilingOf(measurement)),

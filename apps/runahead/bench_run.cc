@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/deadline.h"
 #include "engine/engine_state.h"
 #include "matmul_ceiling.h"
 #include "model/flops.h"
@@ -38,13 +39,14 @@ double LargestDifference(std::span<const float> a, std::span<const float> b) {
 class ContextBench {
  public:
   ContextBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan, int64_t context)
-      : session_(engine.NewSession(context)),
+      : decoded_tokens_(static_cast<int>(std::min<int64_t>(plan.decoded_tokens, spec.max_positions - context - 1))),
+        session_(engine.NewSession(context + (decoded_tokens_ > 0 ? decoded_tokens_ + 1 : 0))),
         prompt_(RandomPrompt(context, spec.vocab, plan.seed)),
         time_run_(plan.time_run),
         random_(plan.seed) {
     const double flops = PromptFlops(spec, context).total();
     for (const Combination& combination : plan.combinations) {
-      measurements_.push_back({combination, context, {}, 0, {}, 0, flops, true, 0});
+      measurements_.push_back({combination, context, {}, 0, {}, 0, {}, flops, true, 0});
     }
     if (time_run_) return;
     const double patience_s = engine.state()->on_gpus() ? 0 : kPatienceS;
@@ -67,8 +69,8 @@ class ContextBench {
     }
   }
 
-  /// Prefills every combination once more, and keeps the time when it is to be counted. In an order of its own: how
-  /// warm a device is, and so its clocks, depends on what ran before.
+  /// One more request of every combination, whose times are kept when it is to be counted. In an order of its own:
+  /// how warm a device is, and so its clocks, depends on what ran before.
   void Round(bool counted) {
     std::vector<size_t> order(measurements_.size());
     std::iota(order.begin(), order.end(), size_t{0});
@@ -78,17 +80,35 @@ class ContextBench {
       const auto prefill_ms = [&] { return session_.Prefill(prompt_, measurement.combination.options).ttft_ms; };
       if (!counted) {
         prefill_ms();
+        Decode();
         continue;
       }
       const Sample<double> sample = time_run_(i, prefill_ms);
       measurement.ttft_ms.push_back(sample.value);
       measurement.undisturbed += sample.undisturbed() ? 1 : 0;
+      const std::vector<double> token_ms = Decode();
+      measurement.token_ms.insert(measurement.token_ms.end(), token_ms.begin(), token_ms.end());
     }
   }
 
   [[nodiscard]] const std::vector<Measurement>& measurements() const { return measurements_; }
 
  private:
+  /// Decodes behind the prompt; milliseconds of each token.
+  std::vector<double> Decode() {
+    std::vector<double> token_ms;
+    if (decoded_tokens_ <= 0) return token_ms;
+    auto token = static_cast<int32_t>(Likeliest(session_.logits()));
+    for (int i = 0; i <= decoded_tokens_; ++i) {
+      const auto begin = Clock::now();
+      token = session_.AppendGreedy(token, i < decoded_tokens_);
+      // Of the first one nothing was enqueued ahead.
+      if (i > 0) token_ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
+    }
+    return token_ms;
+  }
+
+  int decoded_tokens_;
   Session session_;
   std::vector<int32_t> prompt_;
   RunTimer time_run_;

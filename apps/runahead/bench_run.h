@@ -30,6 +30,7 @@ struct BenchPlan {
   std::vector<Combination> combinations;  // the first one is a single rank
   int repeats = 5;
   int warmup = 1;
+  int decoded_tokens = 0;  // greedily, behind each prompt
   uint64_t seed = 0;
   RunTimer time_run;  // empty: the least disturbed run of some seconds, or of GPUs the first one
 };
@@ -39,12 +40,13 @@ struct Measurement {
   Combination combination;
   int64_t context = 0;
   std::vector<int64_t> cuts;
-  double first_ms = 0;          // TTFT of the first prompt of this length, the one that is checked
-  std::vector<double> ttft_ms;  // one for each repeat
-  int undisturbed = 0;          // of these, by others to whom a hypervisor lent the processors
-  double flops = 0;             // of the model, causal
-  bool same_token = true;       // the greedy first token is that of a single rank
-  double logit_difference = 0;  // the largest from a single rank's, as a share of its largest magnitude
+  double first_ms = 0;           // TTFT of the first prompt of this length, the one that is checked
+  std::vector<double> ttft_ms;   // one for each repeat
+  int undisturbed = 0;           // of these, by others to whom a hypervisor lent the processors
+  std::vector<double> token_ms;  // of each token decoded behind a prompt
+  double flops = 0;              // of the model, causal
+  bool same_token = true;        // the greedy first token is that of a single rank
+  double logit_difference = 0;   // the largest from a single rank's, as a share of its largest magnitude
 
   [[nodiscard]] double MedianMs() const;
 };
@@ -56,9 +58,9 @@ std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, uint64_t seed);
 /// and of f32 sums over the hidden features, added up as a random walk; four times that is allowed.
 double AllowedDifference(const DecoderSpec& spec, DType compute);
 
-/// Prefills `plan`'s combinations round after round, each round in an order of its own, so that a drift of the
-/// machine and the heat that one leaves behind meet all of them. Prompts are random ids. Each is checked first.
-/// `on_round` is told the share of the work done.
+/// Runs requests, a prompt and the tokens behind it, of `plan`'s combinations round after round, each round in an
+/// order of its own, so that a drift of the machine and the heat that one leaves behind meet all of them. Prompts are
+/// random ids. Each is checked first. `on_round` is told the share of the work done.
 std::vector<Measurement> RunBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan,
                                   const std::function<void(double)>& on_round);
 

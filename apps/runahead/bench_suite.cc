@@ -28,6 +28,7 @@ SuitePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   plan.probe_context = flags.probe_context;
   plan.repeats = request.repeats;
   plan.warmup = request.warmup;
+  plan.decoded_tokens = request.decoded_tokens;
   plan.search_evaluations = flags.search_evaluations;
   plan.seed = request.seed;
   return plan;

@@ -26,6 +26,7 @@ struct SuiteRequest {
   std::string ranks;
   int repeats = 5;
   int warmup = 1;
+  int decoded_tokens = 0;
   uint64_t seed = 0;
   std::string json;
 };

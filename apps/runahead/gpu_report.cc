@@ -5,10 +5,7 @@
 #include <algorithm>
 #include <map>
 
-#include "base/deadline.h"
 #include "base/json.h"
-#include "bench_run.h"
-#include "engine/sampler.h"
 #include "matmul_ceiling.h"
 #include "model/flops.h"
 #include "ops/timed_ops.h"
@@ -77,24 +74,13 @@ std::vector<OpShare> MeasureOps(EngineState& engine, int64_t tokens) {
   return Summarise(times, decoder.spec().layers);
 }
 
-DecodeMeasurement MeasureDecoding(const Engine& engine, const DecoderSpec& spec, DType compute, int64_t context,
-                                  int tokens) {
-  Session session = engine.NewSession(context + tokens + 1);
-  session.Prefill(RandomPrompt(context, spec.vocab, 0));
-  int32_t token = LikeliestToken(session.logits());
-  DecodeMeasurement measurement;
-  measurement.context = context;
-  for (int i = 0; i <= tokens; ++i) {
-    const auto begin = Clock::now();
-    token = session.AppendGreedy(token, i < tokens);
-    const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
-    if (i > 0) measurement.ms.push_back(ms);
-  }
+DecodeMeasurement DecodingOf(const Measurement& measurement, const DecoderSpec& spec, DType compute) {
+  const int64_t context = measurement.context;
   // A multiplication by each weight is two operations.
   const double weights = ChunkFlops(spec, context, context + 1, LastLayer::kLastRow).linear / 2;
-  measurement.bytes = weights * static_cast<double>(SizeOf(compute)) +
-                      static_cast<double>(context) * static_cast<double>(spec.kv_shape(compute).BytesPerToken());
-  return measurement;
+  return {context, measurement.token_ms,
+          weights * static_cast<double>(SizeOf(compute)) +
+              static_cast<double>(context) * static_cast<double>(spec.kv_shape(compute).BytesPerToken())};
 }
 
 std::string ToText(const GpuReport& gpu) {

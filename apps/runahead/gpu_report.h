@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "bench_run.h"
 #include "engine/engine_state.h"
 
 namespace runahead::cli {
@@ -38,9 +39,8 @@ struct GpuReport {
 /// A prompt of `tokens` random ids through rank 0 of `engine`, each operation timed on the device.
 std::vector<OpShare> MeasureOps(EngineState& engine, int64_t tokens);
 
-/// `tokens` greedy tokens behind `context` random ones.
-DecodeMeasurement MeasureDecoding(const Engine& engine, const DecoderSpec& spec, DType compute, int64_t context,
-                                  int tokens);
+/// What was decoded behind the prompts of `measurement`.
+DecodeMeasurement DecodingOf(const Measurement& measurement, const DecoderSpec& spec, DType compute);
 
 std::string ToText(const GpuReport& report);
 std::string ToJsonText(const GpuReport& report);

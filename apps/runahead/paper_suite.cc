@@ -246,6 +246,7 @@ class ModelSuite {
     for (const Way& way : ways) bench.combinations.push_back(way.combination);
     bench.repeats = plan_.repeats;
     bench.warmup = plan_.warmup;
+    bench.decoded_tokens = plan_.decoded_tokens;
     bench.seed = plan_.seed;
     const std::vector<Measurement> measured = RunBench(*engine_, spec_, bench, [](double) {});
     const DType compute = ParseDType(engine_->facts().dtype).value_or(DType::kF32);
@@ -406,6 +407,7 @@ Json RunPaperSuite(const SuitePlan& plan, const Say& say, const std::function<vo
   Json suite = {{"suite", "paper"},
                 {"devices", plan.engine.devices},
                 {"repeats", plan.repeats},
+                {"decoded_tokens", plan.decoded_tokens},
                 {"machine", {{"cpu", machine.cpu}, {"processors", machine.processors}}},
                 {"models", Json::array()}};
   std::string wrong;

@@ -22,6 +22,7 @@ struct SuitePlan {
   int64_t probe_context = 0;        // of side traffic and breakdown; 0: the longest up to 16,384
   int repeats = 5;                  // timed runs of each way
   int warmup = 1;
+  int decoded_tokens = 0;       // behind each prompt
   int search_repeats = 2;       // timed runs of each searched partition
   int search_evaluations = 12;  // partitions timed in one search
   uint64_t seed = 0;            // of the prompts' random ids

@@ -59,6 +59,20 @@ TEST_F(MeasureTest, BenchChecksTimesAndWritesEverything) {
   EXPECT_GT(Json::parse(ReadFile(InFolder("run.json"))).at("traceEvents").size(), 6U);
 }
 
+TEST_F(MeasureTest, RequestsDecodeBehindTheirPrompts) {
+  const Outcome outcome =
+      Runahead({"bench", "--model", Model(), "--devices", "cpu:2", "--contexts", "40", "--repeats", "2", "--dtype",
+                "f32", "--decode-tokens", "3", "--json", InFolder("bench.json")});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  const Json json = Json::parse(ReadFile(InFolder("bench.json")));
+  EXPECT_GT(json.at("results").size(), 1U);
+  for (const Json& result : json.at("results")) {
+    EXPECT_EQ(result.at("ttft_ms").size(), 2U);
+    EXPECT_EQ(result.at("token_ms").size(), 2U * 3U);
+    EXPECT_GT(result.at("tpot_ms_median").get<double>(), 0);
+  }
+}
+
 TEST_F(MeasureTest, ThePaperSuiteComparesEveryWayAndDrawsItsPlots) {
   const std::string json_path = InFolder("suite.json");
   const Outcome outcome = Runahead({"bench",
