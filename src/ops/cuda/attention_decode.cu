@@ -26,7 +26,10 @@ struct Job {
   int64_t kv_stride;
   int begin;  // keys [begin, end) are visible
   int end;
-  int per_split;   // keys of a block, a multiple of kRoundKeys
+  int per_split;  // keys of a block, a multiple of kRoundKeys
+  int splits;
+  int sets;  // of a kv head's query heads
+  int kv_heads;
   int group;       // q heads that share a kv head
   float scale;     // of the scores, base 2
   float* partial;  // [kv_heads, sets of heads, splits, heads of a set, kResultFloats]
@@ -250,9 +253,9 @@ __device__ void StoreFour(T* to, const float4& values, float scale) {
   Store(to, stored);
 }
 
-/// Grid: sets of 8 kTiles heads of a group x kv heads x splits of the keys; kThreads threads. Each block reads the
-/// keys and values of its split once, and writes its heads, or with several splits its part of them. Everything is
-/// aligned to 16 bytes.
+/// Grid: kv heads x sets of 8 kTiles heads of a group x splits of the keys, and perhaps idle blocks; kThreads
+/// threads. Each block reads the keys and values of its split once, and writes its heads, or with several splits its
+/// part of them. Everything is aligned to 16 bytes.
 template <typename T, int kHeadDim, int kTiles>
 __global__ void __launch_bounds__(kThreads, kTiles* kHeadDim <= 192 ? 3 : 2) AttendDecode(const Job<T> job) {
   constexpr int kHeads = kTileHeads * kTiles;
@@ -263,15 +266,20 @@ __global__ void __launch_bounds__(kThreads, kTiles* kHeadDim <= 192 ? 3 : 2) Att
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int g = lane / 4;
   const int t = lane % 4;
-  const int kv_head = static_cast<int>(blockIdx.y);
-  const int first_head = kv_head * job.group + static_cast<int>(blockIdx.x) * kHeads;
-  const int heads = min(job.group - static_cast<int>(blockIdx.x) * kHeads, kHeads);
-  const int end = min(job.begin + static_cast<int>(blockIdx.z + 1) * job.per_split, job.end);
-  int first = job.begin + static_cast<int>(blockIdx.z) * job.per_split + warp * kTileKeys;
+  const int splits = job.splits;
+  const int split = static_cast<int>(blockIdx.x) % splits;
+  const int set = static_cast<int>(blockIdx.x) / splits;  // of all kv heads
+  const int kv_head = set / job.sets;
+  const int head_in_group = set % job.sets * kHeads;
+  const int first_head = kv_head * job.group + head_in_group;
+  const int heads = min(job.group - head_in_group, kHeads);
+  const int end = min(job.begin + (split + 1) * job.per_split, job.end);
+  int first = job.begin + split * job.per_split + warp * kTileKeys;
   const T* const k = job.k + static_cast<int64_t>(kv_head) * kHeadDim;
   const T* const v = job.v + static_cast<int64_t>(kv_head) * kHeadDim;
   ReleaseSuccessors();
   WaitForPredecessors();
+  if (kv_head >= job.kv_heads) return;
 
   KeyTile<kHeadDim> keys;
   ValueTile<kHeadDim> values;
@@ -315,9 +323,7 @@ __global__ void __launch_bounds__(kThreads, kTiles* kHeadDim <= 192 ? 3 : 2) Att
     }
   }
   __syncthreads();
-  const int splits = static_cast<int>(gridDim.z);
-  const int64_t set = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
-  float* const partial = job.partial + (set * splits + blockIdx.z) * kStep;
+  float* const partial = job.partial + (int64_t{set} * splits + split) * kStep;
   T* const out = job.out + static_cast<int64_t>(first_head) * kHeadDim;
   for (int i = static_cast<int>(threadIdx.x); i < heads * kQuads; i += kThreads) {
     const int at = i / kQuads * kResultFloats<kHeadDim>;
@@ -337,7 +343,7 @@ __global__ void __launch_bounds__(kThreads, kTiles* kHeadDim <= 192 ? 3 : 2) Att
 /// The results of the splits of one head, joined and written. Grid: query heads; kThreads threads. Reads each part
 /// once.
 template <typename T, int kHeadDim, int kTiles>
-__global__ void __launch_bounds__(kThreads) JoinSplits(const Job<T> job, int sets, int splits) {
+__global__ void __launch_bounds__(kThreads) JoinSplits(const Job<T> job) {
   constexpr int kHeads = kTileHeads * kTiles;
   constexpr int kStep = kHeads * kResultFloats<kHeadDim>;  // from one split to the next
   constexpr int kQuads = kHeadDim / 4;
@@ -350,12 +356,12 @@ __global__ void __launch_bounds__(kThreads) JoinSplits(const Job<T> job, int set
   WaitForPredecessors();
   const int head = static_cast<int>(blockIdx.x);
   const int in_group = head % job.group;
-  const int64_t set = static_cast<int64_t>(head / job.group) * sets + in_group / kHeads;
-  const float* const results = job.partial + set * splits * kStep + in_group % kHeads * kResultFloats<kHeadDim>;
+  const int64_t set = static_cast<int64_t>(head / job.group) * job.sets + in_group / kHeads;
+  const float* const results = job.partial + set * job.splits * kStep + in_group % kHeads * kResultFloats<kHeadDim>;
 
   const int thread = static_cast<int>(threadIdx.x);
   float2 own = make_float2(-INFINITY, 0);  // the largest score and the sum of a split
-  if (thread < splits) own = __ldcg(reinterpret_cast<const float2*>(results + thread * kStep + kHeadDim));
+  if (thread < job.splits) own = __ldcg(reinterpret_cast<const float2*>(results + thread * kStep + kHeadDim));
   float largest = own.x;
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) {
@@ -371,7 +377,7 @@ __global__ void __launch_bounds__(kThreads) JoinSplits(const Job<T> job, int set
   const int quad = thread % kQuads;
   float4 values = make_float4(0, 0, 0, 0);
 #pragma unroll 8
-  for (int p = thread / kQuads; p < splits; p += kGroups) {
+  for (int p = thread / kQuads; p < job.splits; p += kGroups) {
     const float4 part = __ldcg(reinterpret_cast<const float4*>(results + p * kStep + 4 * quad));
     values.x += factors[p] * part.x;
     values.y += factors[p] * part.y;
@@ -393,39 +399,37 @@ __global__ void __launch_bounds__(kThreads) JoinSplits(const Job<T> job, int set
 }
 
 template <typename T, int kHeadDim, int kTiles>
-void LaunchDecode(const LaunchOn& on, Job<T> job, int64_t kv_heads, const SplitScratch& scratch) {
+void LaunchDecode(const LaunchOn& on, Job<T> job, const SplitScratch& scratch) {
   constexpr int64_t kHeads = kTileHeads * kTiles;
-  constexpr int64_t kBlocksPerMultiprocessor = kTiles * kHeadDim <= 192 ? 3 : 2;
   static_assert(kHeads * kResultFloats<kHeadDim> <= SplitScratch::kBlockFloats);
   const int64_t sets = (job.group + kHeads - 1) / kHeads;
   const int64_t keys = job.end - job.begin;
-  const int64_t room = std::min<int64_t>(kBlocksPerMultiprocessor * on.multiprocessors, scratch.blocks);
-  const int64_t wanted = std::clamp<int64_t>(room / (sets * kv_heads), 1, kMostSplits);
+  const int64_t room = std::min<int64_t>(on.multiprocessors, scratch.blocks);  // a block each: fewer parts to join
+  const int64_t wanted = std::clamp<int64_t>(room / (sets * job.kv_heads), 1, kMostSplits);
   const int64_t rounds = (keys + kRoundKeys - 1) / kRoundKeys;
   const int64_t rounds_per_split = (rounds + wanted - 1) / wanted;
   const int64_t splits = (rounds + rounds_per_split - 1) / rounds_per_split;
   job.per_split = static_cast<int>(rounds_per_split * kRoundKeys);
-  const dim3 grid(static_cast<unsigned>(sets), static_cast<unsigned>(kv_heads), static_cast<unsigned>(splits));
-  Launch(on, &AttendDecode<T, kHeadDim, kTiles>, grid, dim3(kThreads), 0, job);
+  job.splits = static_cast<int>(splits);
+  job.sets = static_cast<int>(sets);
+  Launch(on, &AttendDecode<T, kHeadDim, kTiles>, dim3(EvenBlocks(job.kv_heads * sets * splits, on)), dim3(kThreads),
+         0, job);
   if (splits == 1) return;
-  Launch(on, &JoinSplits<T, kHeadDim, kTiles>, dim3(static_cast<unsigned>(kv_heads * job.group)), dim3(kThreads), 0,
-         job, static_cast<int>(sets), static_cast<int>(splits));
+  Launch(on, &JoinSplits<T, kHeadDim, kTiles>, dim3(static_cast<unsigned>(job.kv_heads * job.group)), dim3(kThreads),
+         0, job);
 }
 
 /// As few sets of heads as fit the registers.
 template <typename T>
-void LaunchForHeads(const LaunchOn& on, const Job<T>& job, int64_t kv_heads, int64_t head_dim,
-                    const SplitScratch& scratch) {
+void LaunchForHeads(const LaunchOn& on, const Job<T>& job, int64_t head_dim, const SplitScratch& scratch) {
   const bool narrow = job.group <= kTileHeads;
   if (head_dim == 64) {
-    return narrow ? LaunchDecode<T, 64, 1>(on, job, kv_heads, scratch)
-                  : LaunchDecode<T, 64, 3>(on, job, kv_heads, scratch);
+    return narrow ? LaunchDecode<T, 64, 1>(on, job, scratch) : LaunchDecode<T, 64, 3>(on, job, scratch);
   }
   if (head_dim == 128) {
-    return narrow ? LaunchDecode<T, 128, 1>(on, job, kv_heads, scratch)
-                  : LaunchDecode<T, 128, 2>(on, job, kv_heads, scratch);
+    return narrow ? LaunchDecode<T, 128, 1>(on, job, scratch) : LaunchDecode<T, 128, 2>(on, job, scratch);
   }
-  LaunchDecode<T, 256, 1>(on, job, kv_heads, scratch);
+  LaunchDecode<T, 256, 1>(on, job, scratch);
 }
 
 }  // namespace
@@ -453,10 +457,11 @@ bool DecodeAttention(const LaunchOn& on, TensorView q, int64_t position, const K
       job.kv_stride = keys.k.row_stride();
       job.end = static_cast<int>(position + 1);
       job.begin = options.window > 0 ? static_cast<int>(std::max<int64_t>(position + 1 - options.window, 0)) : 0;
+      job.kv_heads = static_cast<int>(kv_heads);
       job.group = static_cast<int>(group);
       job.scale = options.scale * kLog2E;
       job.partial = scratch.partial;
-      LaunchForHeads<T>(on, job, kv_heads, head_dim, scratch);
+      LaunchForHeads<T>(on, job, head_dim, scratch);
     }
   });
   return true;

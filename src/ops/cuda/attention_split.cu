@@ -12,7 +12,6 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr int kPerLane = 8;  // elements of a head that a lane holds
 constexpr int kMaxHeadDim = SplitScratch::kMaxHeadDim;
-constexpr int kMaxSplits = 512;
 constexpr float kLog2E = 1.4426950408889634f;
 
 /// A query of one head is an item. The items of one kv head are numbered query by query: item = query * group + head
@@ -36,8 +35,11 @@ struct Job {
   float softcap;          // 0: none
   const float* key_bias;  // [q_heads, >= rows], or null
   int64_t bias_stride;
-  float* partial;
-  unsigned* counters;
+  int tiles;  // blocks of items of a kv head
+  int kv_heads;
+  int splits;          // of the keys
+  float* partial;      // [kv_heads, tiles, splits, items, head_dim + 2]
+  unsigned* counters;  // [kv_heads, tiles]
 };
 
 /// Softmax so far: the largest score (base 2), the sum of the weights and the weighted values.
@@ -245,9 +247,9 @@ __device__ void LoadQueries(const Job<T>& job, int first_item, int column, int c
   }
 }
 
-/// Grid: blocks of kItems items x kv heads x splits of the keys; kThreads threads. Heads of at most kLanes * kPerLane
-/// elements. Each block reads the keys and values that its items see, once; with several splits the last block of
-/// each set of items joins their results.
+/// Grid: kv heads x tiles of kItems items x splits of the keys, and perhaps idle blocks; kThreads threads. Heads of
+/// at most kLanes * kPerLane elements. Each block reads the keys and values that its items see, once; with several
+/// splits the last block of each tile joins their results.
 template <typename T, int kLanes, int kItems, bool kVectors>
 __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
                                             : kItems == 4 ? 3
@@ -257,10 +259,14 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
   ReleaseSuccessors();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int kv_head = static_cast<int>(blockIdx.y);
+  const int splits = job.splits;
+  const int split = static_cast<int>(blockIdx.x) % splits;
+  const int set = static_cast<int>(blockIdx.x) / splits;  // kv head and tile
+  const int kv_head = set / job.tiles;
+  if (kv_head >= job.kv_heads) return WaitForPredecessors();
   const int column = lane % kLanes * kPerLane;
   const int count = min(max(job.head_dim - column, 0), kPerLane);
-  const int first_item = static_cast<int>(blockIdx.x) * kItems;
+  const int first_item = set % job.tiles * kItems;
 
   ItemSet<T, kItems> items;
   NameItems(job, first_item, kv_head, items);
@@ -268,9 +274,8 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
 #pragma unroll
   for (int i = 0; i < kItems; ++i) end = max(end, items.own[i] + 1);
   const int begin = items.first[0];
-  const int splits = static_cast<int>(gridDim.z);
   const int per_split = (end - begin + splits - 1) / splits;
-  const int split_begin = begin + static_cast<int>(blockIdx.z) * per_split;
+  const int split_begin = begin + split * per_split;
   const int split_end = min(split_begin + per_split, end);
 
   const int64_t offset = static_cast<int64_t>(kv_head) * job.head_dim + column;
@@ -285,8 +290,8 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
   Accumulate<T, kLanes, kItems, kVectors>(job, items, split_begin, split_end, count, k, v, round, settled, states);
 
   const int64_t stride = job.head_dim + 2;  // of one partial result
-  const int64_t set = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
-  float* const partial = job.partial + (set * gridDim.z + blockIdx.z) * kItems * stride;
+  float* const partials = job.partial + int64_t{set} * splits * kItems * stride;
+  float* const partial = partials + int64_t{split} * kItems * stride;
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
     JoinSlots<kLanes>(states[i]);
@@ -312,7 +317,7 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
       float value = 0;
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) value += factors[w] * joined[w * stride + 2 + d];
-      if (gridDim.z > 1) {
+      if (splits > 1) {
         partial[i * stride + 2 + d] = value;
         if (d == 0) partial[i * stride] = largest;
         if (d == 0) partial[i * stride + 1] = sum;
@@ -323,20 +328,19 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
     }
     __syncthreads();
   }
-  if (gridDim.z == 1) return;
+  if (splits == 1) return;
 
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) last = atomicAdd(job.counters + set, 1u) == gridDim.z - 1;
+  if (threadIdx.x == 0) last = atomicAdd(job.counters + set, 1u) + 1 == static_cast<unsigned>(splits);
   __syncthreads();
   if (!last) return;
   __threadfence();
-  const float* const all = job.partial + set * gridDim.z * kItems * stride;
   for (int i = 0; i < kItems; ++i) {
     const int64_t query = (first_item + i) / job.group;
     if (query >= job.n) break;
     const int64_t head = kv_head * job.group + (first_item + i) % job.group;
-    JoinSplits(all + i * stride, static_cast<int>(gridDim.z), kItems * stride, job.head_dim,
+    JoinSplits(partials + i * stride, splits, kItems * stride, job.head_dim,
                job.out + query * job.out_stride + head * job.head_dim);
   }
   if (threadIdx.x == 0) job.counters[set] = 0;  // as the next launch expects it
@@ -348,22 +352,24 @@ int64_t Splits(int64_t sets, int64_t keys, const SplitScratch& scratch) {
   constexpr int64_t kBlocksPerMultiprocessor = 4;
   const int64_t wanted = kBlocksPerMultiprocessor * scratch.multiprocessors / sets;
   const int64_t worth = (keys + kKeysWorthABlock - 1) / kKeysWorthABlock;
-  const int64_t most = std::min<int64_t>(kMaxSplits, scratch.blocks / sets);
+  const int64_t most = scratch.blocks / sets;
   return std::clamp<int64_t>(std::min(wanted, worth), 1, std::max<int64_t>(1, most));
 }
 
 template <typename T, int kLanes, bool kVectors>
-void LaunchSplit(const LaunchOn& on, const Job<T>& job, int64_t kv_heads, int64_t keys, const SplitScratch& scratch) {
+void LaunchSplit(const LaunchOn& on, Job<T> job, int64_t keys, const SplitScratch& scratch) {
   const int64_t items = static_cast<int64_t>(job.n) * job.group;
   constexpr int kSome = 4;  // the groups of many models
   const int per_block = items == 1 ? 1 : items <= kSome ? kSome : SplitScratch::kItems;
   const int64_t tiles = (items + per_block - 1) / per_block;
-  const int64_t splits = Splits(tiles * kv_heads, keys, scratch);
-  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(kv_heads), static_cast<unsigned>(splits));
+  const int64_t sets = tiles * job.kv_heads;
+  const int64_t splits = Splits(sets, keys, scratch);
+  job.tiles = static_cast<int>(tiles);
+  job.splits = static_cast<int>(splits);
   const auto kernel = per_block == 1       ? &AttendSplit<T, kLanes, 1, kVectors>
                       : per_block == kSome ? &AttendSplit<T, kLanes, kSome, kVectors>
                                            : &AttendSplit<T, kLanes, SplitScratch::kItems, kVectors>;
-  Launch(on, kernel, grid, dim3(kThreads), 0, job);
+  Launch(on, kernel, dim3(EvenBlocks(sets * splits, on)), dim3(kThreads), 0, job);
 }
 
 }  // namespace
@@ -389,6 +395,7 @@ void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const Kv
     job.n = static_cast<int>(q.rows());
     job.position = static_cast<int>(position);
     job.settled = static_cast<int>(settled);
+    job.kv_heads = static_cast<int>(kv_heads);
     job.group = static_cast<int>(q.shape()[1] / kv_heads);
     job.head_dim = static_cast<int>(head_dim);
     job.scale = options.scale;
@@ -400,10 +407,10 @@ void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const Kv
                          Vectorizable(keys.k, keys.k.row_elements()) && Vectorizable(keys.v, keys.v.row_elements());
     job.partial = scratch.partial;
     job.counters = scratch.counters;
-    if (!vectors) return LaunchSplit<T, 32, false>(on, job, kv_heads, visible, scratch);
-    if (head_dim <= 64) return LaunchSplit<T, 8, true>(on, job, kv_heads, visible, scratch);
-    if (head_dim <= 128) return LaunchSplit<T, 16, true>(on, job, kv_heads, visible, scratch);
-    return LaunchSplit<T, 32, true>(on, job, kv_heads, visible, scratch);
+    if (!vectors) return LaunchSplit<T, 32, false>(on, job, visible, scratch);
+    if (head_dim <= 64) return LaunchSplit<T, 8, true>(on, job, visible, scratch);
+    if (head_dim <= 128) return LaunchSplit<T, 16, true>(on, job, visible, scratch);
+    return LaunchSplit<T, 32, true>(on, job, visible, scratch);
   });
 }
 

@@ -10,13 +10,16 @@
 namespace runahead::cuda {
 namespace {
 
-constexpr int kWarps = 4;
+constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-// A lane has kStages * kUnroll 16-byte reads of the weights under way: 64 KB for the 8 warps of a multiprocessor,
-// twice what its share of the memory's rate needs at a latency of a microsecond.
+// A lane has kStages * kUnroll 16-byte reads of the weights under way: 128 KB for the warps of a multiprocessor, four
+// times what its share of the memory's rate needs at a latency of a microsecond.
 constexpr int kUnroll = 4;
 constexpr int kStages = 4;
-// Few, so that the next matrix's blocks find room beside them and have their first weights there when x is.
+// All that the registers have room for. Blocks become resident wherever those before them leave room: if a product
+// took less than all of it, some multiprocessors would get more of its blocks than others, take longer, and leave the
+// same gaps to the product behind. The next product's blocks follow as these end, and have their first weights there
+// when x is.
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr size_t kMostSharedBytes = 96 * 1024;  // what a block of any GPU may have
 
@@ -224,7 +227,7 @@ __device__ void NormalizeShared(const RowNorm<T>& norm, int features, const floa
 /// x has ended. Shared memory: x, padded with zeros to whole chunks, kWarps floats for each visit, and with a norm
 /// its weights and biases. Rows of the weights and x are aligned to 16 bytes.
 template <typename T, typename Y, int kMatrices, int kShare>
-__global__ void __launch_bounds__(kThreads, 2 * kBlocksPerMultiprocessor) RowTimesMatrix(const Job<T, Y> job) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) RowTimesMatrix(const Job<T, Y> job) {
   using Rows = Reader<T, kMatrices, kShare>;
   constexpr int kRows = kWarps / kShare;  // of a block at a time
   extern __shared__ uint4 memory[];

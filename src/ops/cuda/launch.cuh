@@ -24,6 +24,14 @@ __device__ inline void ReleaseSuccessors() {
 #endif
 }
 
+/// `blocks` and as many idle ones as give every multiprocessor the same number. A kernel's blocks become resident
+/// wherever those before it leave room: behind a kernel that fills some multiprocessors less than others, two blocks
+/// of a product would meet on one, take longer, and leave the same gaps to the product behind them, and so on.
+inline unsigned EvenBlocks(int64_t blocks, const LaunchOn& on) {
+  const int64_t each = (blocks + on.multiprocessors - 1) / on.multiprocessors;
+  return static_cast<unsigned>(each * on.multiprocessors);
+}
+
 /// Enqueues `kernel`. Throws DeviceError when the launch is refused.
 template <typename... Parameters, typename... Arguments>
 void Launch(const LaunchOn& on, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
