@@ -231,7 +231,7 @@ class ModelSuite {
       }
       PartitionTable others = table;
       std::erase_if(others.entries, [&](const TableEntry& entry) { return entry.partition.tokens() == context; });
-      if (const std::optional<TableEntry> predicted = others.Predict(scheme, ranks, context)) {
+      if (const std::optional<TableEntry> predicted = state().planner().Predict(others, scheme, ranks, context)) {
         ways.push_back({"KVR-P", Given(topology, predicted->partition, "predicted")});
       }
     }

@@ -124,7 +124,7 @@ PhasePlan PhasePlanner::FromTable(int64_t tokens, const PrefillOptions& options)
     if (!tuned_.table) break;
     std::optional<TableEntry> entry;
     if (!searched) {
-      entry = tuned_.table->Predict(scheme, used, tokens);
+      entry = Predict(*tuned_.table, scheme, used, tokens);
     } else if (const TableEntry* found = tuned_.table->Find(scheme, used, tokens)) {
       entry = *found;
     }
@@ -137,6 +137,15 @@ PhasePlan PhasePlanner::FromTable(int64_t tokens, const PrefillOptions& options)
                   searched ? "for" : "near", tokens, used, why));
 }
 
+std::optional<TableEntry> PhasePlanner::Predict(const PartitionTable& table, Scheme scheme, int used,
+                                                int64_t tokens) const {
+  return table.Predict(scheme, used, tokens, [&](Scheme way, int count, int64_t length) {
+    std::vector<int> members(static_cast<size_t>(count));
+    std::iota(members.begin(), members.end(), 0);
+    return SolvePartition(shape_, CostsWhile(count).Select(members), way, length, /*most_events=*/0);
+  });
+}
+
 std::optional<PhasePlan> PhasePlanner::BestOfTable(int64_t tokens, const PrefillOptions& options) const {
   if (!tuned_.table) return std::nullopt;
   const int fewest = options.ranks == 0 ? 1 : options.ranks;
@@ -146,7 +155,7 @@ std::optional<PhasePlan> PhasePlanner::BestOfTable(int64_t tokens, const Prefill
   std::string times;
   for (int count = fewest; count <= most; ++count) {
     for (const Scheme scheme : count == 1 ? std::vector{Scheme::kSingle} : RunaheadSchemes(options)) {
-      const std::optional<TableEntry> entry = tuned_.table->Predict(scheme, count, tokens);
+      const std::optional<TableEntry> entry = Predict(*tuned_.table, scheme, count, tokens);
       if (!entry) continue;
       knows_several = knows_several || count > 1;
       times += fmt::format("{}{}: {:.4g} ms", times.empty() ? "" : ", ", count, entry->ttft_s * 1e3);

@@ -35,6 +35,10 @@ class PhasePlanner {
   /// Costs of all ranks while `active` work: measured where there is a profile, with the links as limited.
   [[nodiscard]] const ClusterCosts& CostsWhile(int active) const;
 
+  /// KVR-P by the searches of `table`, on the first `used` ranks; nothing where it does not reach.
+  [[nodiscard]] std::optional<TableEntry> Predict(const PartitionTable& table, Scheme scheme, int used,
+                                                  int64_t tokens) const;
+
   /// Throws ConfigError for options that do not fit the engine, and for kSearched and kPredicted where the table has
   /// nothing for this length.
   const PhasePlan& PlanFor(int64_t tokens, const PrefillOptions& options);

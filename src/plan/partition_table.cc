@@ -15,15 +15,29 @@ constexpr int64_t kVersion = 1;
 constexpr double kMsPerSecond = 1000;
 constexpr double kFurthest = 2;  // beyond the outermost entry, as a factor
 
-/// `fraction` of the cuts of `b`, the rest of those of `a`, as shares of `tokens`.
-Partition MixCuts(const Partition& a, const Partition& b, double fraction, int64_t tokens) {
+/// Each chunk's part of the prompt.
+std::vector<double> SharesOf(const Partition& partition) {
   std::vector<double> shares;
-  for (int rank = 0; rank < a.ranks(); ++rank) {
-    const double of_a = static_cast<double>(a.rows(rank)) / static_cast<double>(a.tokens());
-    const double of_b = static_cast<double>(b.rows(rank)) / static_cast<double>(b.tokens());
-    shares.push_back(of_a + fraction * (of_b - of_a));
+  for (int rank = 0; rank < partition.ranks(); ++rank) {
+    shares.push_back(static_cast<double>(partition.rows(rank)) / static_cast<double>(partition.tokens()));
   }
-  return FractionPartition(tokens, shares);
+  return shares;
+}
+
+/// `fraction` of the shares of `b`, the rest of those of `a`.
+std::vector<double> Mix(const std::vector<double>& a, const std::vector<double>& b, double fraction) {
+  std::vector<double> shares;
+  for (size_t rank = 0; rank < a.size(); ++rank) shares.push_back(a[rank] + fraction * (b[rank] - a[rank]));
+  return shares;
+}
+
+/// `shares`, moved from `from` to `to`; what of a share would be left below a tenth stays.
+std::vector<double> Move(std::vector<double> shares, const std::vector<double>& from, const std::vector<double>& to) {
+  constexpr double kLeast = 0.1;
+  for (size_t rank = 0; rank < shares.size(); ++rank) {
+    shares[rank] = std::max(kLeast * shares[rank], shares[rank] + to[rank] - from[rank]);
+  }
+  return shares;
 }
 
 }  // namespace
@@ -44,7 +58,8 @@ const TableEntry* PartitionTable::Find(Scheme scheme, int ranks, int64_t tokens)
   return nullptr;
 }
 
-std::optional<TableEntry> PartitionTable::Predict(Scheme scheme, int ranks, int64_t tokens) const {
+std::optional<TableEntry> PartitionTable::Predict(Scheme scheme, int ranks, int64_t tokens,
+                                                  const Solve& solve) const {
   const TableEntry* below = nullptr;  // the closest to both sides
   const TableEntry* above = nullptr;
   for (const TableEntry& entry : entries) {
@@ -55,19 +70,24 @@ std::optional<TableEntry> PartitionTable::Predict(Scheme scheme, int ranks, int6
   }
   if (below == nullptr && above == nullptr) return std::nullopt;
   if (below == above) return *below;
+  const auto entry = [&](const std::vector<double>& shares, double ttft_s) {
+    return TableEntry{scheme, RoundCuts(FractionPartition(tokens, shares), tile_rows), ttft_s};
+  };
   if (below == nullptr || above == nullptr) {
     const TableEntry& nearest = below != nullptr ? *below : *above;
     const double ratio = static_cast<double>(tokens) / static_cast<double>(nearest.partition.tokens());
     if (std::max(ratio, 1 / ratio) > kFurthest) return std::nullopt;
-    return TableEntry{scheme, RoundCuts(MixCuts(nearest.partition, nearest.partition, 0, tokens), tile_rows),
-                      nearest.ttft_s * ratio};
+    const SearchResult there = solve(scheme, ranks, nearest.partition.tokens());
+    const SearchResult here = solve(scheme, ranks, tokens);
+    return entry(Move(SharesOf(here.partition), SharesOf(there.partition), SharesOf(nearest.partition)),
+                 nearest.ttft_s * here.cost / there.cost);
   }
   const auto low = static_cast<double>(below->partition.tokens());
   const auto high = static_cast<double>(above->partition.tokens());
   const double fraction = std::log(static_cast<double>(tokens) / low) / std::log(high / low);
   const double per_token = below->ttft_s / low + fraction * (above->ttft_s / high - below->ttft_s / low);
-  return TableEntry{scheme, RoundCuts(MixCuts(below->partition, above->partition, fraction, tokens), tile_rows),
-                    per_token * static_cast<double>(tokens)};
+  return entry(Mix(SharesOf(below->partition), SharesOf(above->partition), fraction),
+               per_token * static_cast<double>(tokens));
 }
 
 std::string ToJson(const PartitionTable& table) {

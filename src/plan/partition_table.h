@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 #include "plan/cost_profile.h"
 #include "plan/partition.h"
 #include "plan/scheme.h"
+#include "plan/search.h"
 
 namespace runahead {
 
@@ -19,6 +21,9 @@ struct TableEntry {
   Partition partition;
   double ttft_s = 0;  // measured
 };
+
+/// A planner's partition for a length that nobody has searched, and its TTFT in seconds.
+using Solve = std::function<SearchResult(Scheme scheme, int ranks, int64_t tokens)>;
 
 /// Searched partitions of one model on one group of devices. A value.
 struct PartitionTable {
@@ -33,9 +38,10 @@ struct PartitionTable {
   [[nodiscard]] const TableEntry* Find(Scheme scheme, int ranks, int64_t tokens) const;
 
   /// KVR-P: cut points as fractions of the prompt, and the time per token, interpolated linearly over the logarithm
-  /// of the length between the entries to both sides. Up to twice beyond the outermost entry its fractions are kept;
-  /// further away, and where the table has no such entry, there is nothing.
-  [[nodiscard]] std::optional<TableEntry> Predict(Scheme scheme, int ranks, int64_t tokens) const;
+  /// of the length between the entries to both sides. Up to twice beyond the outermost entry: the cuts that `solve`
+  /// finds, moved by as much of the prompt as the search moved them at that entry, whose time grows as `solve`'s
+  /// does. Further away, and where the table has no such entry, there is nothing.
+  [[nodiscard]] std::optional<TableEntry> Predict(Scheme scheme, int ranks, int64_t tokens, const Solve& solve) const;
 };
 
 /// Readable JSON.

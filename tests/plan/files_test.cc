@@ -104,26 +104,6 @@ TEST(PartitionTable, ReadsBackFindsAndReplaces) {
   EXPECT_EQ(back.Find(Scheme::kRunaheadChain, 3, 100), nullptr);
 }
 
-TEST(PartitionTable, InterpolatesFractionsAndExtrapolatesWithCare) {
-  PartitionTable table{RandomProfile().key, {}};
-  table.Put({Scheme::kRunaheadChain, Partition({0, 500, 1000}), 1});
-  table.Put({Scheme::kRunaheadChain, Partition({0, 2800, 4000}), 8});
-  const auto fraction = [&](int64_t tokens) {
-    const auto entry = table.Predict(Scheme::kRunaheadChain, 2, tokens);
-    return entry ? static_cast<double>(entry->partition.rows(0)) / static_cast<double>(tokens) : -1.0;
-  };
-  EXPECT_DOUBLE_EQ(fraction(1000), 0.5);
-  EXPECT_DOUBLE_EQ(fraction(4000), 0.7);
-  EXPECT_DOUBLE_EQ(fraction(2000), 0.6) << "half way on a logarithmic scale";
-  EXPECT_DOUBLE_EQ(table.Predict(Scheme::kRunaheadChain, 2, 2000)->ttft_s, 0.0015 * 2000);
-  EXPECT_DOUBLE_EQ(fraction(500), 0.5);
-  EXPECT_DOUBLE_EQ(fraction(8000), 0.7);
-  EXPECT_EQ(fraction(499), -1) << "too far from what was searched";
-  EXPECT_EQ(fraction(8001), -1);
-  EXPECT_FALSE(table.Predict(Scheme::kRunaheadDirect, 2, 2000).has_value());
-  EXPECT_FALSE(table.Predict(Scheme::kRunaheadChain, 3, 2000).has_value());
-}
-
 TEST(PartitionTable, RefusesFilesByFieldAndValue) {
   const auto refusal = [](const std::string& entry) {
     return RefusalOf([&] {
