@@ -17,6 +17,7 @@
 #include "model_folder.h"
 #include "output.h"
 #include "report/trace_events.h"
+#include "requests.h"
 #include "runahead/error.h"
 #include "tensor/cpu_device.h"
 
@@ -125,11 +126,9 @@ void CheckContexts(const std::vector<int64_t>& contexts, int64_t longest) {
   }
 }
 
-/// GPUs decode behind each prompt, as they do between the prompts of a server: their clocks depend on what ran
-/// before.
 int DecodedTokens(const Flags& flags) {
-  constexpr int kOnGpus = 64;
-  return flags.decoded_tokens.value_or(ParseDevices(flags.engine.devices).front().gpu ? kOnGpus : 0);
+  return flags.decoded_tokens.value_or(
+      UsualDecodedTokens(ParseDevices(flags.engine.devices).front().gpu.has_value()));
 }
 
 /// Throws ConfigError for none, and for several without a suite.
@@ -240,7 +239,7 @@ Action AddBench(CLI::App& command) {
   AddInteger(command, "--repeats", flags->plan.repeats, 1, kMostRepeats, "Timed runs of each [5]");
   AddInteger(command, "--warmup", flags->plan.warmup, 0, kMostRepeats, "Runs before them that are not counted [1]");
   AddInteger(command, "--decode-tokens", flags->decoded_tokens, 0, kMostDecodedTokens,
-             "Decoded greedily behind each prompt [64 on GPUs, else 0]");
+             "Decoded greedily behind each prompt, as far as the model's context goes [64 on GPUs, else 0]");
   AddInteger(command, "--seed", flags->plan.seed, 0, INT64_MAX, "Of the prompts' random ids [0]");
   command.add_option("--json", flags->json, "Write all measurements")->type_name("FILE");
   command.add_option("--svg", flags->svg, "Write a chart of TTFT by context")->type_name("FILE");

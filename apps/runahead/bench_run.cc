@@ -9,19 +9,13 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/deadline.h"
-#include "engine/engine_state.h"
+#include "engine/sampler.h"
 #include "matmul_ceiling.h"
 #include "model/flops.h"
+#include "requests.h"
 
 namespace runahead::cli {
 namespace {
-
-constexpr double kPatienceS = 2;  // for a run of CPU ranks to be undisturbed
-
-size_t Likeliest(std::span<const float> logits) {
-  return static_cast<size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
 
 /// The largest |a - b| as a share of the largest |b|; infinite where a is not a number.
 double LargestDifference(std::span<const float> a, std::span<const float> b) {
@@ -39,33 +33,27 @@ double LargestDifference(std::span<const float> a, std::span<const float> b) {
 class ContextBench {
  public:
   ContextBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan, int64_t context)
-      : decoded_tokens_(static_cast<int>(std::min<int64_t>(plan.decoded_tokens, spec.max_positions - context - 1))),
-        session_(engine.NewSession(context + (decoded_tokens_ > 0 ? decoded_tokens_ + 1 : 0))),
-        prompt_(RandomPrompt(context, spec.vocab, plan.seed)),
+      : requests_(engine, spec, context, plan.decoded_tokens, plan.seed),
         time_run_(plan.time_run),
         random_(plan.seed) {
     const double flops = PromptFlops(spec, context).total();
     for (const Combination& combination : plan.combinations) {
       measurements_.push_back({combination, context, {}, 0, {}, 0, {}, flops, true, 0});
     }
-    if (time_run_) return;
-    const double patience_s = engine.state()->on_gpus() ? 0 : kPatienceS;
-    time_run_ = [patience_s](size_t, const std::function<double()>& prefill_ms) {
-      return LeastDisturbed(prefill_ms, patience_s);
-    };
   }
 
   /// Prefills every combination once and compares it with the first.
   void Check() {
     std::vector<float> expected;
     for (Measurement& measurement : measurements_) {
-      const PrefillReport prefill = session_.Prefill(prompt_, measurement.combination.options);
+      const PrefillReport prefill = requests_.Prefill(measurement.combination.options);
       measurement.cuts = prefill.cuts;
       measurement.first_ms = prefill.ttft_ms;
-      const std::span<const float> logits = session_.logits();
+      const std::span<const float> logits = requests_.logits();
       if (expected.empty()) expected.assign(logits.begin(), logits.end());
-      measurement.same_token = Likeliest(logits) == Likeliest(expected);
       measurement.logit_difference = LargestDifference(logits, expected);
+      const bool numbers = std::isfinite(measurement.logit_difference);
+      measurement.same_token = numbers && LikeliestToken(logits) == LikeliestToken(expected);
     }
   }
 
@@ -77,16 +65,17 @@ class ContextBench {
     for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random_() % i]);
     for (const size_t i : order) {
       Measurement& measurement = measurements_[i];
-      const auto prefill_ms = [&] { return session_.Prefill(prompt_, measurement.combination.options).ttft_ms; };
+      const PrefillOptions& options = measurement.combination.options;
       if (!counted) {
-        prefill_ms();
-        Decode();
+        requests_.Prefill(options);
+        requests_.Decode();
         continue;
       }
-      const Sample<double> sample = time_run_(i, prefill_ms);
+      const auto prefill_ms = [&] { return requests_.Prefill(options).ttft_ms; };
+      const Sample<double> sample = time_run_ ? time_run_(i, prefill_ms) : requests_.TtftMs(options);
       measurement.ttft_ms.push_back(sample.value);
       measurement.undisturbed += sample.undisturbed() ? 1 : 0;
-      const std::vector<double> token_ms = Decode();
+      const std::vector<double> token_ms = requests_.Decode();
       measurement.token_ms.insert(measurement.token_ms.end(), token_ms.begin(), token_ms.end());
     }
   }
@@ -94,23 +83,7 @@ class ContextBench {
   [[nodiscard]] const std::vector<Measurement>& measurements() const { return measurements_; }
 
  private:
-  /// Decodes behind the prompt; milliseconds of each token.
-  std::vector<double> Decode() {
-    std::vector<double> token_ms;
-    if (decoded_tokens_ <= 0) return token_ms;
-    auto token = static_cast<int32_t>(Likeliest(session_.logits()));
-    for (int i = 0; i <= decoded_tokens_; ++i) {
-      const auto begin = Clock::now();
-      token = session_.AppendGreedy(token, i < decoded_tokens_);
-      // Of the first one nothing was enqueued ahead.
-      if (i > 0) token_ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
-    }
-    return token_ms;
-  }
-
-  int decoded_tokens_;
-  Session session_;
-  std::vector<int32_t> prompt_;
+  Requests requests_;
   RunTimer time_run_;
   std::mt19937_64 random_;
   std::vector<Measurement> measurements_;
@@ -124,13 +97,6 @@ std::string Combination::ToString() const {
     text += fmt::format(" {} {}", Name(options.topology.value_or(Topology::kChain)), partition_name);
   }
   return text + fmt::format(", {} rank{}", options.ranks, options.ranks == 1 ? "" : "s");
-}
-
-std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::vector<int32_t> prompt(static_cast<size_t>(tokens));
-  for (int32_t& id : prompt) id = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab));
-  return prompt;
 }
 
 double Measurement::MedianMs() const { return MedianOf(ttft_ms); }
@@ -174,11 +140,10 @@ PrefillReport RunFastestAgain(const Engine& engine, const DecoderSpec& spec, con
   }
   CHECK(fastest != nullptr);
   PrefillOptions options = fastest->combination.options;
-  Session session = engine.NewSession(context);
-  const std::vector<int32_t> prompt = RandomPrompt(context, spec.vocab, plan.seed);
-  session.Prefill(prompt, options);  // makes room
+  Requests requests(engine, spec, context, 0, plan.seed);
+  requests.Prefill(options);  // makes room
   options.record_timeline = true;
-  return session.Prefill(prompt, options);
+  return requests.Prefill(options);
 }
 
 }  // namespace runahead::cli

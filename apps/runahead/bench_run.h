@@ -51,9 +51,6 @@ struct Measurement {
   [[nodiscard]] double MedianMs() const;
 };
 
-/// Random ids below `vocab`.
-std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, uint64_t seed);
-
 /// The largest logit_difference that rounding explains: errors of about eight roundings to `compute` in each layer,
 /// and of f32 sums over the hidden features, added up as a random walk; four times that is allowed.
 double AllowedDifference(const DecoderSpec& spec, DType compute);

@@ -11,6 +11,7 @@
 #include "ops/timed_ops.h"
 #include "report/table.h"
 #include "report/units.h"
+#include "requests.h"
 
 namespace runahead::cli {
 namespace {

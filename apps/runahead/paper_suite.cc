@@ -18,6 +18,7 @@
 #include "model/model_loader.h"
 #include "model_folder.h"
 #include "plan/search.h"
+#include "requests.h"
 #include "runahead/error.h"
 #include "side_traffic.h"
 #include "tune.h"
@@ -43,14 +44,6 @@ struct Way {
   std::string name;  // "single", "TSP", "TSP causal", "KVR-E", "KVR-S", "KVR-P", "auto"
   Combination combination;
 };
-
-Combination Given(Topology topology, const Partition& partition, const std::string& name) {
-  PrefillOptions options{Strategy::kRunahead, topology, {PartitionKind::kManual, {}}, partition.ranks(), false};
-  for (int rank = 0; rank < partition.ranks(); ++rank) {
-    options.partition.fractions.push_back(static_cast<double>(partition.rows(rank)));
-  }
-  return {options, name};
-}
 
 Json Round(const std::vector<double>& values) {
   Json list = Json::array();
@@ -188,6 +181,7 @@ class ModelSuite {
       plan.topologies = {topologies_.at(count)};
       plan.repeats = plan_.search_repeats;
       plan.most_evaluations = plan_.search_evaluations;
+      plan.decoded_tokens = plan_.decoded_tokens;
       plan.seed = plan_.seed;
       for (const SearchReport& report : SearchPartitions(*engine_, spec_, plan, [](int64_t, int) {})) {
         table.Put(report.best);
@@ -225,14 +219,14 @@ class ModelSuite {
           ways.push_back({name, {{strategy, Topology::kDirect, {}, ranks, false, Gather::kNccl}, ""}});
         }
       }
-      ways.push_back({"KVR-E", Given(topology, EvenPartition(context, ranks), "even")});
+      ways.push_back({"KVR-E", {OptionsFor(topology, EvenPartition(context, ranks)), "even"}});
       if (const TableEntry* searched = table.Find(scheme, ranks, context)) {
-        ways.push_back({"KVR-S", Given(topology, searched->partition, "searched")});
+        ways.push_back({"KVR-S", {OptionsFor(topology, searched->partition), "searched"}});
       }
       PartitionTable others = table;
       std::erase_if(others.entries, [&](const TableEntry& entry) { return entry.partition.tokens() == context; });
       if (const std::optional<TableEntry> predicted = state().planner().Predict(others, scheme, ranks, context)) {
-        ways.push_back({"KVR-P", Given(topology, predicted->partition, "predicted")});
+        ways.push_back({"KVR-P", {OptionsFor(topology, predicted->partition), "predicted"}});
       }
     }
     ways.push_back({"auto", {{Strategy::kRunahead, std::nullopt, {}, 0, false}, "auto"}});
@@ -296,20 +290,24 @@ class ModelSuite {
 
   /// The ways on most ranks, in turn with and without somebody else's copies on the first link.
   void Disturb(int64_t context) {
-    Session session = engine_->NewSession(context);
-    const std::vector<int32_t> prompt = RandomPrompt(context, spec_.vocab, plan_.seed);
+    Requests requests(*engine_, spec_, context, plan_.decoded_tokens, plan_.seed);
+    const auto request_ms = [&](const PrefillOptions& options) {
+      const double ttft_ms = requests.Prefill(options).ttft_ms;
+      requests.Decode();
+      return ttft_ms;
+    };
     for (const Way& way : WaysFor(context)) {
       if (way.combination.options.ranks != ranks_.back()) continue;
       const PrefillOptions& options = way.combination.options;
       std::vector<double> quiet;
       std::vector<double> disturbed;
       double rate = 0;
-      session.Prefill(prompt, options);
+      request_ms(options);
       for (int repeat = 0; repeat < plan_.repeats; ++repeat) {
-        quiet.push_back(session.Prefill(prompt, options).ttft_ms);
+        quiet.push_back(request_ms(options));
         const SideTraffic traffic(state(), 0, 1);
-        session.Prefill(prompt, options);  // by when it flows
-        disturbed.push_back(session.Prefill(prompt, options).ttft_ms);
+        request_ms(options);  // by when it flows
+        disturbed.push_back(request_ms(options));
         rate = traffic.Rate();
       }
       const double lost = MedianOf(disturbed) / MedianOf(quiet) - 1;
@@ -332,14 +330,14 @@ class ModelSuite {
 
   /// Where the time of the ways on most ranks goes.
   void BreakDown(int64_t context) {
-    Session session = engine_->NewSession(context);
-    const std::vector<int32_t> prompt = RandomPrompt(context, spec_.vocab, plan_.seed);
+    Requests requests(*engine_, spec_, context, plan_.decoded_tokens, plan_.seed);
     for (const Way& way : WaysFor(context)) {
       PrefillOptions options = way.combination.options;
       if (options.ranks != ranks_.back() && options.ranks != 1) continue;
       options.record_timeline = true;
-      session.Prefill(prompt, options);
-      const PrefillReport report = session.Prefill(prompt, options);
+      requests.Prefill(options);
+      requests.Decode();
+      const PrefillReport report = requests.Prefill(options);
       Json ranks = Json::array();
       for (int rank = 0; rank < report.ranks(); ++rank) ranks.push_back(OfRank(report, rank));
       json_["breakdown"].push_back({{"links", links_},

@@ -15,6 +15,7 @@
 #include "output.h"
 #include "report/table.h"
 #include "report/units.h"
+#include "requests.h"
 #include "runahead/error.h"
 #include "tensor/cpu_device.h"
 
@@ -134,6 +135,7 @@ int Run(Flags& flags) {
     plan.ranks = ranks;
     plan.topologies = topologies;
     plan.repeats = std::max(1, flags.repeats / 4);
+    plan.decoded_tokens = UsualDecodedTokens(engine.state()->on_gpus());
     SearchAndStore(engine, spec, flags, plan);
   }
   if (!flags.check) return 0;

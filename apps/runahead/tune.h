@@ -20,6 +20,7 @@ struct SearchPlan {
   int most_evaluations = 80;  // of one search: each is several prompts
   int finalists = 4;          // of each search, timed once more in turn
   int64_t finest = 128;       // the last level's step is the prompt divided by this
+  int decoded_tokens = 0;     // greedily, behind each prompt
   uint64_t seed = 0;          // of the prompts' random ids
 };
 
