@@ -63,6 +63,7 @@ std::vector<SearchReport> SearchPartitions(const Engine& engine, const DecoderSp
         (void)Once(requests, scheme, solved);
         std::vector<std::pair<double, Partition>> timed;
         GridSearchOptions options;
+        options.divisions = 16;  // the start is good already
         options.finest = std::max<int64_t>(1, context / plan.finest);
         options.most_evaluations = plan.most_evaluations;
         options.start = solved;

@@ -38,7 +38,9 @@ class Search {
       int64_t divisions = std::min<int64_t>(options_.divisions, tokens_);
       while (divisions > cuts_ + 1 && Choose(divisions - 1, cuts_) > kWholeGrid) --divisions;
       const int64_t step = std::max<int64_t>(1, tokens_ / divisions);
-      if (options_.coarse_grid && Choose(divisions - 1, cuts_) <= kWholeGrid) CoarseGrid(Cuts{0}, step);
+      if (Choose(divisions - 1, cuts_) <= std::min<int64_t>(kWholeGrid, options_.most_evaluations / 2)) {
+        CoarseGrid(Cuts{0}, step);
+      }
       for (const Cuts& start : BestSoFar(options_.descents)) Descend(start, step);
     }
     const Cuts best = BestSoFar(1).front();
@@ -213,9 +215,8 @@ SearchResult SolvePartition(const WorkShape& shape, const ClusterCosts& costs, S
   options.divisions = 32;  // the start is good already
   options.finest = std::max<int64_t>(1, tokens / kFinestShare);
   options.most_evaluations = static_cast<int>(std::min<int64_t>(kEnough, affordable));
-  constexpr int kAffordsWholeGrids = 150;
-  options.coarse_grid = affordable >= kAffordsWholeGrids;
-  options.descents = options.coarse_grid ? 3 : 1;
+  constexpr int kAffordsDescents = 150;
+  options.descents = affordable >= kAffordsDescents ? 3 : 1;
   options.start = balanced;
   return GridSearch(
       tokens, used.ranks(),

@@ -20,7 +20,6 @@ using Objective = std::function<double(const Partition&)>;
 
 struct GridSearchOptions {
   int divisions = 8;               // of the prompt, for the coarsest grid of cut points
-  bool coarse_grid = true;         // otherwise only its step is used, around the start
   int64_t finest = 1;              // the last level's step, in tokens
   int most_evaluations = 400;      // of the objective
   int descents = 1;                // from so many of the best points of the coarsest grid
@@ -35,7 +34,8 @@ struct SearchResult {
 
 /// KVR-S, the hierarchical grid search of KV-Runahead (section 4): a coarse grid over the cut points, then finer and
 /// finer ones around the best so far, which a level follows as long as it gets better. Where a whole grid would take
-/// too many evaluations (many ranks), it goes along its axes: each cut alone, and each together with all behind it.
+/// too many evaluations (many ranks), it goes along its axes: each cut alone, and each together with all behind it. A
+/// coarse grid that would take more than half of the evaluations is left out: the first level goes around the start.
 /// Uses min(ranks, tokens) ranks. Deterministic for a deterministic objective.
 SearchResult GridSearch(int64_t tokens, int ranks, const Objective& objective, const GridSearchOptions& options = {});
 

@@ -64,14 +64,26 @@ TEST(GridSearch, StopsAtItsBudgetAndAtItsFinestStep) {
   EXPECT_LE(found.rows(0), 10);
 }
 
+TEST(GridSearch, SpendsFewEvaluationsAroundItsStart) {
+  constexpr int64_t kTokens = 8192;
+  for (const int64_t best : {4096, 4400, 4700, 5000}) {
+    const Objective busiest = [&](const Partition& partition) {
+      return static_cast<double>(std::max(partition.rows(0) * (kTokens - best), partition.rows(1) * best));
+    };
+    GridSearchOptions options;
+    options.divisions = 16;
+    options.most_evaluations = 8;
+    options.start = Partition({0, 4600, kTokens});
+    EXPECT_LE(GridSearch(kTokens, 2, busiest, options).cost, 1.02 * busiest(Partition({0, best, kTokens}))) << best;
+  }
+}
+
 TEST(GridSearch, KeepsATokenForEveryRankAndUsesFewerRanksForFewerTokens) {
   const Objective any = [](const Partition& partition) { return static_cast<double>(partition.rows(0)); };
   EXPECT_EQ(GridSearch(3, 5, any).partition.ranks(), 3);
   EXPECT_EQ(GridSearch(7, 1, any).partition.ToString(), "7");
 }
 
-// Two and three unequal ranks on unequal links, some of them slower than any computation, or
-// with threads that copy.
 /// 13 rounds of candidates that take `typical` seconds, and a share more or less by chance.
 std::vector<std::vector<double>> Rounds(const std::vector<double>& typical, double share, uint32_t seed) {
   std::mt19937 random(seed);
@@ -98,6 +110,7 @@ TEST(SurelyFastest, KeepsTheFirstOfEqualCandidatesMostly) {
   EXPECT_GE(kept, 75);
 }
 
+// Two and three unequal ranks on unequal links, some of them slower than any computation, or with threads that copy.
 TEST(SolvePartition, IsAsGoodAsTryingEverything) {
   std::mt19937 random(2);
   for (int round = 0; round < 40; ++round) {
