@@ -91,8 +91,8 @@ class ModelSuite {
   /// What did not compute what one rank computes; empty: nothing.
   [[nodiscard]] const std::string& wrong() const { return wrong_; }
 
-  /// All ways at all contexts, over links as `links` says.
-  void RunCase(const std::string& links) {
+  /// All ways at all contexts, over links as `links` says. `keep` is called whenever json() knows more.
+  void RunCase(const std::string& links, const std::function<void()>& keep) {
     {
       const std::lock_guard lock(state().busy());
       state().SetLinks(ParseLinkOptions(WithLinks(plan_.engine, links), engine_->ranks()));
@@ -103,9 +103,14 @@ class ModelSuite {
     topologies_.clear();
     for (const int64_t count : ranks_) topologies_[count] = BetterTopology(count);
     Search();
-    for (const int64_t context : contexts_) Compare(context);
+    for (const int64_t context : contexts_) {
+      Compare(context);
+      keep();
+    }
     Disturb(ProbeContext());
+    keep();
     BreakDown(ProbeContext());
+    keep();
   }
 
  private:
@@ -413,9 +418,10 @@ Json RunPaperSuite(const SuitePlan& plan, const Say& say, const std::function<vo
     ModelSuite model(plan, folder, say);
     suite["models"].push_back(model.json());
     for (const std::string& links : plan.links) {
-      model.RunCase(links);
-      suite["models"].back() = model.json();
-      keep(suite);
+      model.RunCase(links, [&] {
+        suite["models"].back() = model.json();
+        keep(suite);
+      });
     }
     wrong += model.wrong();
   }
