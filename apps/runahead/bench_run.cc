@@ -71,8 +71,7 @@ class ContextBench {
         requests_.Decode();
         continue;
       }
-      const auto prefill_ms = [&] { return requests_.Prefill(options).ttft_ms; };
-      const Sample<double> sample = time_run_ ? time_run_(i, prefill_ms) : requests_.TtftMs(options);
+      const Sample<double> sample = Time(i, options);
       measurement.ttft_ms.push_back(sample.value);
       measurement.undisturbed += sample.undisturbed() ? 1 : 0;
       const std::vector<double> token_ms = requests_.Decode();
@@ -83,6 +82,13 @@ class ContextBench {
   [[nodiscard]] const std::vector<Measurement>& measurements() const { return measurements_; }
 
  private:
+  /// TTFT in ms.
+  Sample<double> Time(size_t combination, const PrefillOptions& options) {
+    if (time_run_) return time_run_(combination, [&] { return requests_.Prefill(options).ttft_ms; });
+    const Sample<PrefillReport> run = requests_.PrefillUndisturbed(options);
+    return {run.value.ttft_ms, run.seconds, run.stolen_s};
+  }
+
   Requests requests_;
   RunTimer time_run_;
   std::mt19937_64 random_;

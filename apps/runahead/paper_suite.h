@@ -31,8 +31,8 @@ struct SuitePlan {
 /// Throws ConfigError naming `--suite-links` for a case that is none.
 void CheckLinkCases(const std::vector<std::string>& links);
 
-/// Runs everything. `say` gets a line for people now and then; `keep` gets all that is known so far, after each context.
-/// Throws what Session throws, and Error when some way did not compute what one rank computes.
+/// Runs everything. `say` gets a line for people now and then; `keep` gets all that is known so far, after each
+/// context. Throws what Session throws, and Error when some way did not compute what one rank computes.
 Json RunPaperSuite(const SuitePlan& plan, const std::function<void(const std::string&)>& say,
                    const std::function<void(const Json&)>& keep);
 

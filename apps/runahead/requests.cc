@@ -49,8 +49,8 @@ Requests::Requests(const Engine& engine, const DecoderSpec& spec, int64_t contex
       session_(engine.NewSession(context + (decoded_tokens_ > 0 ? decoded_tokens_ + 1 : 0))),
       prompt_(RandomPrompt(context, spec.vocab, seed)) {}
 
-Sample<double> Requests::TtftMs(const PrefillOptions& options) {
-  return LeastDisturbed([&] { return Prefill(options).ttft_ms; }, patience_s_);
+Sample<PrefillReport> Requests::PrefillUndisturbed(const PrefillOptions& options) {
+  return LeastDisturbed([&] { return Prefill(options); }, patience_s_);
 }
 
 std::vector<double> Requests::Decode() {

@@ -30,8 +30,8 @@ class Requests {
 
   PrefillReport Prefill(const PrefillOptions& options) { return session_.Prefill(prompt_, options); }
 
-  /// TTFT in ms of a prefill that nobody disturbed, or of the least disturbed of some seconds; on GPUs of the first.
-  Sample<double> TtftMs(const PrefillOptions& options);
+  /// A prefill that nobody disturbed, or the least disturbed of some seconds; on GPUs the first.
+  Sample<PrefillReport> PrefillUndisturbed(const PrefillOptions& options);
 
   /// Logits behind the prompt. [vocab]
   [[nodiscard]] std::span<const float> logits() const { return session_.logits(); }

@@ -31,9 +31,10 @@ struct SearchReport {
   int evaluations = 0;
 };
 
-/// KVR-S with measured TTFT, for each context, number of ranks and topology; one rank is timed too. The finalists of
-/// a search are timed once more in turn with the direct solve, which they must surely beat (SurelyFastest). `on_step`
-/// is told the context and the candidates timed so far.
+/// KVR-S with measured TTFT, for each context, number of ranks and topology; one rank is timed too. A search starts
+/// from the best of the direct solve and its corrections by the ranks' own compute times (CostsAsMeasured). The
+/// finalists of a search are timed once more in turn with the direct solve, which they must surely beat
+/// (SurelyFastest). `on_step` is told the context and the candidates timed so far.
 std::vector<SearchReport> SearchPartitions(const Engine& engine, const DecoderSpec& spec, const SearchPlan& plan,
                                            const std::function<void(int64_t, int)>& on_step);
 

@@ -35,6 +35,9 @@ class PhasePlanner {
   /// Costs of all ranks while `active` work: measured where there is a profile, with the links as limited.
   [[nodiscard]] const ClusterCosts& CostsWhile(int active) const;
 
+  /// Cuts of long chunks are best at multiples of so many rows.
+  [[nodiscard]] int64_t tile_rows() const { return unlimited_.tile_rows; }
+
   /// KVR-P by the searches of `table`, on the first `used` ranks; nothing where it does not reach.
   [[nodiscard]] std::optional<TableEntry> Predict(const PartitionTable& table, Scheme scheme, int used,
                                                   int64_t tokens) const;

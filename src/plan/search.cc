@@ -33,7 +33,7 @@ class Search {
 
   SearchResult Run() {
     Try(EvenPartition(tokens_, cuts_ + 1).cuts());
-    if (options_.start) Try(options_.start->cuts());
+    for (const Partition& start : options_.starts) Try(start.cuts());
     if (cuts_ > 0) {
       int64_t divisions = std::min<int64_t>(options_.divisions, tokens_);
       while (divisions > cuts_ + 1 && Choose(divisions - 1, cuts_) > kWholeGrid) --divisions;
@@ -163,6 +163,18 @@ SearchResult GridSearch(int64_t tokens, int ranks, const Objective& objective, c
   return Search(tokens, static_cast<int>(std::min<int64_t>(tokens, ranks)), objective, options).Run();
 }
 
+ClusterCosts CostsAsMeasured(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme,
+                             const Partition& partition, std::span<const double> compute_s) {
+  const Simulation simulation = Simulate(shape, costs, scheme, partition);
+  CHECK_EQ(compute_s.size(), simulation.compute_s.size());
+  ClusterCosts measured = costs;
+  for (size_t rank = 0; rank < compute_s.size(); ++rank) {
+    if (!(compute_s[rank] > 0 && simulation.compute_s[rank] > 0)) continue;
+    measured.devices[rank] = costs.devices[rank].Slowed(compute_s[rank] / simulation.compute_s[rank]);
+  }
+  return measured;
+}
+
 size_t SurelyFastest(std::span<const std::vector<double>> seconds) {
   CHECK(!seconds.empty() && !seconds.front().empty());
   const auto median = [](std::vector<double> values) {
@@ -217,7 +229,7 @@ SearchResult SolvePartition(const WorkShape& shape, const ClusterCosts& costs, S
   options.most_evaluations = static_cast<int>(std::min<int64_t>(kEnough, affordable));
   constexpr int kAffordsDescents = 150;
   options.descents = affordable >= kAffordsDescents ? 3 : 1;
-  options.start = balanced;
+  options.starts = {balanced};
   return GridSearch(
       tokens, used.ranks(),
       [&](const Partition& partition) { return Simulate(shape, used, scheme, partition).ttft_s; }, options);

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -19,11 +18,11 @@ namespace runahead {
 using Objective = std::function<double(const Partition&)>;
 
 struct GridSearchOptions {
-  int divisions = 8;               // of the prompt, for the coarsest grid of cut points
-  int64_t finest = 1;              // the last level's step, in tokens
-  int most_evaluations = 400;      // of the objective
-  int descents = 1;                // from so many of the best points of the coarsest grid
-  std::optional<Partition> start;  // looked at besides the coarsest grid
+  int divisions = 8;              // of the prompt, for the coarsest grid of cut points
+  int64_t finest = 1;             // the last level's step, in tokens
+  int most_evaluations = 400;     // of the objective
+  int descents = 1;               // from so many of the best points of the coarsest grid
+  std::vector<Partition> starts;  // looked at besides the coarsest grid
 };
 
 struct SearchResult {
@@ -35,9 +34,15 @@ struct SearchResult {
 /// KVR-S, the hierarchical grid search of KV-Runahead (section 4): a coarse grid over the cut points, then finer and
 /// finer ones around the best so far, which a level follows as long as it gets better. Where a whole grid would take
 /// too many evaluations (many ranks), it goes along its axes: each cut alone, and each together with all behind it. A
-/// coarse grid that would take more than half of the evaluations is left out: the first level goes around the start.
-/// Uses min(ranks, tokens) ranks. Deterministic for a deterministic objective.
+/// coarse grid that would take more than half of the evaluations is left out: the first level goes around the best
+/// start. Uses min(ranks, tokens) ranks. Deterministic for a deterministic objective.
 SearchResult GridSearch(int64_t tokens, int ranks, const Objective& objective, const GridSearchOptions& options = {});
+
+/// `costs` with every rank as much slower or faster as its compute time in a run of `partition` - compute_s [ranks],
+/// in seconds - is than the simulated one. Solved again, they balance what one run has shown of all ranks at once,
+/// where a search has to try each cut.
+ClusterCosts CostsAsMeasured(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme,
+                             const Partition& partition, std::span<const double> compute_s);
 
 /// Which of several candidates to take after rounds in which each was timed once: the first, unless others were
 /// faster than it in three quarters of the rounds; of those the one with the lowest median. So chance seldom replaces
