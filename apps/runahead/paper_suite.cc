@@ -162,14 +162,8 @@ class ModelSuite {
                      link.setup_s * 1e6, link.latency_s * 1e6));
   }
 
-  [[nodiscard]] ClusterCosts CostsOf(int64_t count) {
-    std::vector<int> members(static_cast<size_t>(count));
-    std::iota(members.begin(), members.end(), 0);
-    return state().planner().CostsWhile(static_cast<int>(count)).Select(members);
-  }
-
   [[nodiscard]] Topology BetterTopology(int64_t count) {
-    const ClusterCosts costs = CostsOf(count);
+    const ClusterCosts costs = state().planner().CostsOfFirst(static_cast<int>(count));
     const auto seconds = [&](Scheme scheme) {
       return SolvePartition(state().planner().shape(), costs, scheme, contexts_.back()).cost;
     };

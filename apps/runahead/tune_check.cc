@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "base/json.h"
 #include "base/undisturbed.h"
@@ -65,9 +64,7 @@ struct Round {
 };
 
 Checked Check(const PhasePlanner& planner, const Measurement& measurement, const std::vector<Sample<Round>>& rounds) {
-  std::vector<int> members(measurement.cuts.size() - 1);
-  std::iota(members.begin(), members.end(), 0);
-  const ClusterCosts costs = planner.CostsWhile(static_cast<int>(members.size())).Select(members);
+  const ClusterCosts costs = planner.CostsOfFirst(static_cast<int>(measurement.cuts.size()) - 1);
   std::vector<double> slowest;
   std::vector<double> predicted;
   std::vector<double> differences;

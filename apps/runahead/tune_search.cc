@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "engine/engine_state.h"
 #include "matmul_ceiling.h"
@@ -48,9 +47,7 @@ std::vector<double> ComputeSeconds(Requests& requests, Topology topology, const 
 std::vector<Partition> Solve(Requests& requests, const PhasePlanner& planner, Topology topology, int ranks,
                              int64_t context) {
   constexpr size_t kRounds = 3;
-  std::vector<int> members(static_cast<size_t>(ranks));
-  std::iota(members.begin(), members.end(), 0);
-  const ClusterCosts known = planner.CostsWhile(ranks).Select(members);
+  const ClusterCosts known = planner.CostsOfFirst(ranks);
   const Scheme scheme = SchemeOf(Strategy::kRunahead, topology);
   const auto solve = [&](const ClusterCosts& costs) {
     return RoundCuts(SolvePartition(planner.shape(), costs, scheme, context).partition, planner.tile_rows());

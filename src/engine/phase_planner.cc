@@ -14,11 +14,15 @@ namespace {
 
 constexpr size_t kMostPlans = 1024;  // remembered
 
+std::vector<int> FirstRanks(int count) {
+  std::vector<int> members(static_cast<size_t>(count));
+  std::iota(members.begin(), members.end(), 0);
+  return members;
+}
+
 /// The first ranks of the engine, as many as the partition has.
 PhasePlan OnFirstRanks(Scheme scheme, Partition partition, std::string reason) {
-  std::vector<int> members(static_cast<size_t>(partition.ranks()));
-  std::iota(members.begin(), members.end(), 0);
-  return {std::move(members), scheme, std::move(partition), 0, std::move(reason)};
+  return {FirstRanks(partition.ranks()), scheme, std::move(partition), 0, std::move(reason)};
 }
 
 PhasePlan FromEntry(const TableEntry& entry, std::string reason) {
@@ -70,6 +74,8 @@ void PhasePlanner::Use(Tuned tuned) {
 const ClusterCosts& PhasePlanner::CostsWhile(int active) const {
   return limited_ ? limited_->While(active) : assumed_;
 }
+
+ClusterCosts PhasePlanner::CostsOfFirst(int count) const { return CostsWhile(count).Select(FirstRanks(count)); }
 
 const PhasePlan& PhasePlanner::PlanFor(int64_t tokens, const PrefillOptions& options) {
   if (options.ranks < 0 || options.ranks > ranks()) {
@@ -140,9 +146,7 @@ PhasePlan PhasePlanner::FromTable(int64_t tokens, const PrefillOptions& options)
 std::optional<TableEntry> PhasePlanner::Predict(const PartitionTable& table, Scheme scheme, int used,
                                                 int64_t tokens) const {
   return table.Predict(scheme, used, tokens, [&](Scheme way, int count, int64_t length) {
-    std::vector<int> members(static_cast<size_t>(count));
-    std::iota(members.begin(), members.end(), 0);
-    return SolvePartition(shape_, CostsWhile(count).Select(members), way, length, /*most_events=*/0);
+    return SolvePartition(shape_, CostsOfFirst(count), way, length, /*most_events=*/0);
   });
 }
 

@@ -35,6 +35,9 @@ class PhasePlanner {
   /// Costs of all ranks while `active` work: measured where there is a profile, with the links as limited.
   [[nodiscard]] const ClusterCosts& CostsWhile(int active) const;
 
+  /// Of the first `count` ranks alone while they work.
+  [[nodiscard]] ClusterCosts CostsOfFirst(int count) const;
+
   /// Cuts of long chunks are best at multiples of so many rows.
   [[nodiscard]] int64_t tile_rows() const { return unlimited_.tile_rows; }
 
