@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds with CUDA, runs the GPU tests and the benches on a machine with an NVIDIA GPU, and prints a short table last.
 #   tools/gpu/run.sh [--no-build] [MODEL:CONTEXTS...]     (llama-7b:1024,4096,16384 llama-3-8b:16384 falcon-7b:8192)
-# Models are random weights, made under $MODELS (/dev/shm/runahead); results go to $RESULTS (build/gpu).
+# Models are random weights, made under $MODELS (/dev/shm/runahead); results go to $RESULTS (build/gpu). $DTYPES (bf16) are
+# run one after the other, $REPEATS (10) times. With $PEERS=1 Hugging Face transformers runs too, where PyTorch is.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -46,6 +47,11 @@ for plan in "${plans[@]}"; do
   for dtype in ${DTYPES:-bf16}; do
     "$program" bench --model "$models/$model" --devices cuda:0 --dtype "$dtype" --contexts "${plan#*:}" \
       --repeats "${REPEATS:-10}" --json "$results/$model-$dtype.json" | tee "$results/$model-$dtype.txt"
+    if [ "${PEERS:-0}" = 1 ] && python3 -c 'import torch, transformers' 2>/dev/null; then
+      timeout 600 python3 bench/peers/hf_transformers.py "$models/$model" --contexts "${plan#*:}" --dtype "$dtype" \
+        --repeats "${REPEATS:-10}" --json "$results/$model-$dtype-transformers.json" \
+        >"$results/$model-$dtype-transformers.txt" 2>&1 || summary+=("transformers FAILED: $results/$model-$dtype-transformers.txt")
+    fi
   done
 done
 
@@ -57,6 +63,10 @@ import glob, json, sys
 for path in sorted(glob.glob(sys.argv[1] + "/*-*.json")):
     run = json.load(open(path))
     name = path.rsplit("/", 1)[1][:-5]
+    if "peer" in run:
+        for r in run["results"]:
+            print(f"{name}: {r['context']:>6} tokens: TTFT {r['ttft_ms_median']:8.2f} ms")
+        continue
     ceiling = run["matmul_ceilings"][0]
     print(f"{name}: ready after {run['load_s']:.1f} s, ceiling {ceiling['best'] / 1e12:.0f} TFLOP/s "
           f"({ceiling['sustained'] / 1e12:.0f} sustained), "
