@@ -93,7 +93,7 @@ void SearchAndStore(const Engine& engine, const DecoderSpec& spec, const Flags& 
     Progress progress("searching partitions");
     double steps = 0;
     const double about =
-        30.0 * static_cast<double>(plan.contexts.size() * plan.ranks.size() * plan.topologies.size());
+        12.0 * static_cast<double>(plan.contexts.size() * plan.ranks.size() * plan.topologies.size());
     reports =
         SearchPartitions(engine, spec, plan, [&](int64_t, int) { progress.Show(std::min(1.0, ++steps / about)); });
   }
