@@ -54,7 +54,7 @@ std::vector<Partition> Solve(Requests& requests, const PhasePlanner& planner, To
   };
   std::vector<Partition> solved{solve(known)};
   (void)requests.Prefill(OptionsFor(topology, solved.front()));  // makes room
-  while (solved.size() < kRounds && solved.back().ranks() == ranks) {
+  while (solved.size() < kRounds) {
     const std::vector<double> compute_s = ComputeSeconds(requests, topology, solved.back());
     Partition next = solve(CostsAsMeasured(planner.shape(), known, scheme, solved.back(), compute_s));
     if (std::find(solved.begin(), solved.end(), next) != solved.end()) break;
@@ -82,8 +82,9 @@ SearchReport SearchOne(Requests& requests, const PhasePlanner& planner, const Se
   const std::vector<Partition> solved = Solve(requests, planner, topology, ranks, context);
   std::vector<std::pair<double, Partition>> timed;
   GridSearchOptions options;
-  // Where costs were measured, the starts are good already.
-  options.divisions = planner.tuned().profile ? 64 : 16;
+  const bool measured = planner.tuned().profile.has_value();  // costs: the starts are good already
+  options.divisions = measured ? 64 : 16;
+  options.coarse_grid = !measured;
   options.finest = std::max<int64_t>(1, context / plan.finest);
   options.most_evaluations = plan.most_evaluations;
   options.starts = solved;

@@ -33,14 +33,15 @@ class Search {
 
   SearchResult Run() {
     Try(EvenPartition(tokens_, cuts_ + 1).cuts());
-    for (const Partition& start : options_.starts) Try(start.cuts());
+    for (const Partition& start : options_.starts) {
+      CHECK_EQ(start.tokens(), tokens_);
+      CHECK_EQ(start.ranks(), cuts_ + 1);
+      Try(start.cuts());
+    }
     if (cuts_ > 0) {
-      int64_t divisions = std::min<int64_t>(options_.divisions, tokens_);
-      while (divisions > cuts_ + 1 && Choose(divisions - 1, cuts_) > kWholeGrid) --divisions;
-      const int64_t step = std::max<int64_t>(1, tokens_ / divisions);
-      if (Choose(divisions - 1, cuts_) <= std::min<int64_t>(kWholeGrid, options_.most_evaluations / 2)) {
-        CoarseGrid(Cuts{0}, step);
-      }
+      const int64_t divisions = CoarseDivisions();
+      const int64_t step = std::max<int64_t>(1, tokens_ / (divisions > 0 ? divisions : Divisions()));
+      if (divisions > 0) CoarseGrid(Cuts{0}, step);
       for (const Cuts& start : BestSoFar(options_.descents)) Descend(start, step);
     }
     const Cuts best = BestSoFar(1).front();
@@ -48,6 +49,17 @@ class Search {
   }
 
  private:
+  [[nodiscard]] int64_t Divisions() const { return std::min<int64_t>(options_.divisions, tokens_); }
+
+  /// Of the prompt by the coarse grid; 0: there is none.
+  [[nodiscard]] int64_t CoarseDivisions() const {
+    if (!options_.coarse_grid) return 0;
+    const int64_t most = std::min<int64_t>(kWholeGrid, options_.most_evaluations / 2);
+    int64_t divisions = Divisions();
+    while (divisions > cuts_ + 1 && Choose(divisions - 1, cuts_) > most) --divisions;
+    return divisions > cuts_ + 1 ? divisions : 0;  // otherwise there is one point at most, the even chunks
+  }
+
   [[nodiscard]] bool Spent() const { return seen_.size() >= static_cast<size_t>(options_.most_evaluations); }
 
   /// What `cuts` cost; infinitely much when they are none, or may not be evaluated any more.
@@ -98,7 +110,8 @@ class Search {
       Try(cuts);
       return;
     }
-    for (int64_t cut = chosen.back() + step; cut < tokens_; cut += step) {
+    const int64_t behind = (cuts_ - static_cast<int64_t>(chosen.size())) * step;  // room for the later cuts
+    for (int64_t cut = chosen.back() + step; cut + behind < tokens_; cut += step) {
       Cuts longer = chosen;
       longer.push_back(cut);
       CoarseGrid(longer, step);
@@ -227,8 +240,9 @@ SearchResult SolvePartition(const WorkShape& shape, const ClusterCosts& costs, S
   options.divisions = 32;  // the start is good already
   options.finest = std::max<int64_t>(1, tokens / kFinestShare);
   options.most_evaluations = static_cast<int>(std::min<int64_t>(kEnough, affordable));
-  constexpr int kAffordsDescents = 150;
-  options.descents = affordable >= kAffordsDescents ? 3 : 1;
+  constexpr int kAffordsWholeGrids = 150;
+  options.coarse_grid = affordable >= kAffordsWholeGrids;
+  options.descents = options.coarse_grid ? 3 : 1;
   options.starts = {balanced};
   return GridSearch(
       tokens, used.ranks(),

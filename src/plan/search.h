@@ -18,11 +18,12 @@ namespace runahead {
 using Objective = std::function<double(const Partition&)>;
 
 struct GridSearchOptions {
-  int divisions = 8;              // of the prompt, for the coarsest grid of cut points
+  int divisions = 8;              // of the prompt: the first step
+  bool coarse_grid = true;        // at first all cut points on multiples of that step, or of a larger one
   int64_t finest = 1;             // the last level's step, in tokens
   int most_evaluations = 400;     // of the objective
-  int descents = 1;               // from so many of the best points of the coarsest grid
-  std::vector<Partition> starts;  // looked at besides the coarsest grid
+  int descents = 1;               // from so many of the best points so far
+  std::vector<Partition> starts;  // looked at first, besides even chunks
 };
 
 struct SearchResult {
@@ -33,9 +34,10 @@ struct SearchResult {
 
 /// KVR-S, the hierarchical grid search of KV-Runahead (section 4): a coarse grid over the cut points, then finer and
 /// finer ones around the best so far, which a level follows as long as it gets better. Where a whole grid would take
-/// too many evaluations (many ranks), it goes along its axes: each cut alone, and each together with all behind it. A
-/// coarse grid that would take more than half of the evaluations is left out: the first level goes around the best
-/// start. Uses min(ranks, tokens) ranks. Deterministic for a deterministic objective.
+/// too many evaluations (many ranks), it goes along its axes: each cut alone, and each together with all behind it.
+/// The coarse grid takes at most half of the evaluations, with larger steps if need be; without one, or where the
+/// ranks are too many for any, the first level goes around the best start. Uses min(ranks, tokens) ranks, as the
+/// starts must. Deterministic for a deterministic objective.
 SearchResult GridSearch(int64_t tokens, int ranks, const Objective& objective, const GridSearchOptions& options = {});
 
 /// `costs` with every rank as much slower or faster as its compute time in a run of `partition` - compute_s [ranks],

@@ -72,9 +72,32 @@ TEST(GridSearch, SpendsFewEvaluationsAroundItsStart) {
     };
     GridSearchOptions options;
     options.divisions = 16;
+    options.coarse_grid = false;
     options.most_evaluations = 8;
     options.starts = {Partition({0, 4600, kTokens})};
     EXPECT_LE(GridSearch(kTokens, 2, busiest, options).cost, 1.02 * busiest(Partition({0, best, kTokens}))) << best;
+  }
+}
+
+TEST(GridSearch, BettersAGoodStartOfSeveralRanks) {
+  constexpr int64_t kTokens = 8192;
+  for (const int ranks : {2, 3, 4, 8}) {
+    const ChunkCost cost{1, 1e-4};
+    const Objective busiest = [&](const Partition& partition) {
+      double most = 0;
+      for (int rank = 0; rank < ranks; ++rank)
+        most = std::max(most, cost(partition.begin(rank), partition.end(rank)));
+      return most;
+    };
+    const double best = busiest(BalancedPartition(kTokens, ranks, cost));
+    const Partition start = BalancedPartition(kTokens, ranks, ChunkCost{1, 2e-4});
+    GridSearchOptions options;
+    options.divisions = 64;
+    options.coarse_grid = false;
+    options.finest = kTokens / 512;
+    options.most_evaluations = 80;
+    options.starts = {start};
+    EXPECT_LT(GridSearch(kTokens, ranks, busiest, options).cost - best, 0.7 * (busiest(start) - best)) << ranks;
   }
 }
 
@@ -124,6 +147,25 @@ TEST(SolvePartition, IsAsGoodAsTryingEverything) {
         return Simulate(shape, costs, scheme, partition).ttft_s;
       });
       EXPECT_LE(SolvePartition(shape, costs, scheme, tokens).cost, 1.03 * lowest) << round << " " << Name(scheme);
+    }
+  }
+}
+
+// A grid of cut points among so many ranks has more points than a machine could count.
+TEST(SolvePartition, EndsForManyRanks) {
+  WorkShape shape = SmallShape();
+  shape.layers = 4;
+  for (const int ranks : {24, 28, 32, 33, 64}) {
+    ClusterCosts costs;
+    costs.devices.assign(static_cast<size_t>(ranks), {"device", {{1, 1e-6, 1e-6, 1e-9}}, 1e-6, 0, 1});
+    costs.links = LinkTable(ranks, {1e-6, 1e9, 0, Mover::kEngine});
+    const Partition even = EvenPartition(4000, ranks);
+    const Simulation simulation = Simulate(shape, costs, Scheme::kRunaheadChain, even);
+    for (const int64_t simulations : {10, 300}) {
+      const SearchResult found =
+          SolvePartition(shape, costs, Scheme::kRunaheadChain, 4000, simulations * simulation.events);
+      EXPECT_EQ(found.partition.ranks(), ranks);
+      EXPECT_LE(found.cost, simulation.ttft_s);
     }
   }
 }
