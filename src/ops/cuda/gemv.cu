@@ -352,13 +352,12 @@ bool LaunchRowTimesMatrix(const LaunchOn& on, const Job<T, Y>& job) {
   const int gain_rows = job.norm.weight == nullptr ? 0 : job.norm.bias == nullptr ? 1 : 2;
   const Cut alone = CutFor<T, kMatrices, 1>(job.in_features, job.outputs, gain_rows, on.multiprocessors);
   const Cut shared = CutFor<T, kMatrices, kWarps>(job.in_features, job.outputs, gain_rows, on.multiprocessors);
+  const bool share = shared.shared_bytes <= kMostSharedBytes && shared.fullness > kWorthSharing * alone.fullness;
+  const Cut& cut = share ? shared : alone;
   if (job.in_features % kPerVector<T> != 0 || !Aligned(job.x) || !Aligned(job.weights) || !Aligned(job.norm.weight) ||
-      !Aligned(job.norm.bias) || !Aligned(job.norm.normalized) ||
-      std::max(alone.shared_bytes, shared.shared_bytes) > kMostSharedBytes) {
+      !Aligned(job.norm.bias) || !Aligned(job.norm.normalized) || cut.shared_bytes > kMostSharedBytes) {
     return false;
   }
-  const bool share = shared.fullness > kWorthSharing * alone.fullness;
-  const Cut& cut = share ? shared : alone;
   Launch(on, share ? &RowTimesMatrix<T, Y, kMatrices, kWarps> : &RowTimesMatrix<T, Y, kMatrices, 1>, dim3(cut.blocks),
          dim3(kThreads), cut.shared_bytes, job);
   return true;

@@ -169,7 +169,7 @@ TEST_F(CudaStepsTest, AddsProductsToASum) {
   for (const DType dtype : kAllDTypes) {
     for (const int64_t rows : {1, 3, 130}) {
       for (const bool biased : {false, true}) {
-        CompareAdd(dtype, rows, 256, 1100, biased);
+        CompareAdd(dtype, rows, 256, 2300, biased);
         CompareAdd(dtype, rows, 1096, 77, biased);
         CompareAdd(dtype, rows, 13, 9, biased);
       }
@@ -183,7 +183,7 @@ TEST_F(CudaStepsTest, NormalizesMultipliesAndActivates) {
       for (const bool gated : {false, true}) {
         for (const bool biased : {false, true}) {
           for (const int64_t rows : {1, 3}) {
-            CompareActivate(dtype, kind, gated, biased, rows, 256, 1100);
+            CompareActivate(dtype, kind, gated, biased, rows, 256, 2300);
             CompareActivate(dtype, kind, gated, biased, rows, 1096, 77);
             CompareActivate(dtype, kind, gated, biased, rows, 13, 9);
           }
