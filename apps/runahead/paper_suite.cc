@@ -103,6 +103,7 @@ class ModelSuite {
     topologies_.clear();
     for (const int64_t count : ranks_) topologies_[count] = BetterTopology(count);
     Search();
+    keep();
     for (const int64_t context : contexts_) {
       Compare(context);
       keep();
@@ -304,10 +305,12 @@ class ModelSuite {
       request_ms(options);
       for (int repeat = 0; repeat < plan_.repeats; ++repeat) {
         quiet.push_back(request_ms(options));
-        const SideTraffic traffic(state(), 0, 1);
+        SideTraffic traffic(state(), 0, 1);
         request_ms(options);  // by when it flows
-        disturbed.push_back(request_ms(options));
+        (void)traffic.Rate();
+        disturbed.push_back(requests.Prefill(options).ttft_ms);
         rate = traffic.Rate();
+        requests.Decode();
       }
       const double lost = MedianOf(disturbed) / MedianOf(quiet) - 1;
       json_["side_traffic"].push_back({{"links", links_},

@@ -1,6 +1,7 @@
 #include "side_traffic.h"
 
 #include <deque>
+#include <utility>
 
 namespace runahead::cli {
 namespace {
@@ -23,8 +24,10 @@ SideTraffic::~SideTraffic() {
   thread_.join();
 }
 
-double SideTraffic::Rate() const {
-  return static_cast<double>(bytes_.load()) / std::chrono::duration<double>(Clock::now() - begin_).count();
+double SideTraffic::Rate() {
+  const Clock::time_point now = Clock::now();
+  const double seconds = std::chrono::duration<double>(now - std::exchange(asked_, now)).count();
+  return static_cast<double>(bytes_.exchange(0)) / seconds;
 }
 
 void SideTraffic::Run() {

@@ -18,8 +18,8 @@ class SideTraffic {
   SideTraffic(const SideTraffic&) = delete;
   SideTraffic& operator=(const SideTraffic&) = delete;
 
-  /// Bytes per second so far.
-  [[nodiscard]] double Rate() const;
+  /// Bytes per second since the last call, or since its making.
+  double Rate();
 
  private:
   void Run();
@@ -29,7 +29,7 @@ class SideTraffic {
   KvCache source_;
   KvCache target_;
   std::unique_ptr<Stream> stream_;
-  Clock::time_point begin_ = Clock::now();
+  Clock::time_point asked_ = Clock::now();
   std::atomic<size_t> bytes_{0};
   std::atomic<bool> stopping_{false};
   std::thread thread_;  // last: it uses all of the above

@@ -31,7 +31,7 @@ std::vector<double> Mix(const std::vector<double>& a, const std::vector<double>&
   return shares;
 }
 
-/// `shares`, moved from `from` to `to`; what of a share would be left below a tenth stays.
+/// `shares`, moved as `from` would have to be to become `to`. Each keeps at least a tenth of itself.
 std::vector<double> Move(std::vector<double> shares, const std::vector<double>& from, const std::vector<double>& to) {
   constexpr double kLeast = 0.1;
   for (size_t rank = 0; rank < shares.size(); ++rank) {
