@@ -15,7 +15,7 @@ namespace runahead::cli {
 /// Random ids below `vocab`.
 std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, uint64_t seed);
 
-/// Prefills with exactly these cuts: KV-Runahead on the first ranks, or the one rank alone.
+/// Options that prefill with exactly these cuts: KV-Runahead on the first ranks, or the one rank alone.
 PrefillOptions OptionsFor(Topology topology, const Partition& partition);
 
 /// How many tokens are decoded behind each prompt unless told: some on GPUs, whose clocks depend on what ran before,
@@ -28,6 +28,7 @@ class Requests {
   /// As many of `decoded_tokens` are decoded as the model's context has room for.
   Requests(const Engine& engine, const DecoderSpec& spec, int64_t context, int decoded_tokens, uint64_t seed);
 
+  /// Throws what Session::Prefill throws, as does PrefillUndisturbed.
   PrefillReport Prefill(const PrefillOptions& options) { return session_.Prefill(prompt_, options); }
 
   /// A prefill that nobody disturbed, or the least disturbed of some seconds; on GPUs the first.

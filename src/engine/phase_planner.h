@@ -35,7 +35,7 @@ class PhasePlanner {
   /// Costs of all ranks while `active` work: measured where there is a profile, with the links as limited.
   [[nodiscard]] const ClusterCosts& CostsWhile(int active) const;
 
-  /// Of the first `count` ranks alone while they work.
+  /// Costs of the first `count` ranks, 1 to all, while they alone work.
   [[nodiscard]] ClusterCosts CostsOfFirst(int count) const;
 
   /// Cuts of long chunks are best at multiples of so many rows.
