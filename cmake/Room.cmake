@@ -14,11 +14,6 @@ target_compile_options(runahead_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Wnon-virtual-dtor;-Werror=return-type>)
 if(RUNAHEAD_SANITIZE)
   add_compile_options(-fsanitize=${RUNAHEAD_SANITIZE} -fno-omit-frame-pointer)
-  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # These take GCC as long as all the rest. The address sanitizer sees null and most of what leaves an object; clang
-    # builds the readers of files with all of them, as fuzz targets.
-    add_compile_options(-fno-sanitize=null,alignment,object-size,vptr,pointer-overflow)
-  endif()
   add_link_options(-fsanitize=${RUNAHEAD_SANITIZE})
 endif()
 
