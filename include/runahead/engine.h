@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "runahead/error.h"
+#include "runahead/export.h"
 #include "runahead/options.h"
 #include "runahead/timeline.h"
 
@@ -61,7 +62,7 @@ class SessionState;
 
 /// One sequence: its KV-caches on the ranks and the logits of its last position. Move-only; used by one thread at a
 /// time. Sessions of one engine may be used from several threads: their work queues.
-class Session {
+class RUNAHEAD_API Session {
  public:
   explicit Session(std::unique_ptr<SessionState> state);
   ~Session();
@@ -98,7 +99,7 @@ class Session {
 };
 
 /// A model's weights on a group of ranks, each with its own threads. Cheap to copy (shared); thread-safe.
-class Engine {
+class RUNAHEAD_API Engine {
  public:
   /// Loads a Hugging Face folder. Throws ConfigError or IoError that names the file and the value.
   static Engine Load(const std::filesystem::path& model_dir, const EngineOptions& options = {});

@@ -4,34 +4,36 @@
 #include <stdexcept>
 #include <string>
 
+#include "runahead/export.h"
+
 namespace runahead {
 
 /// Base of every exception the library throws. `what()` is one line that names the thing and the offending value.
-class Error : public std::runtime_error {
+class RUNAHEAD_API Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
 /// A value that cannot be used: in a model's files, an option, a request or a command line.
-class ConfigError : public Error {
+class RUNAHEAD_API ConfigError : public Error {
  public:
   using Error::Error;
 };
 
 /// A file that cannot be opened, read, mapped or written, or that ends too early.
-class IoError : public Error {
+class RUNAHEAD_API IoError : public Error {
  public:
   using Error::Error;
 };
 
 /// A device (a GPU, a set of CPU threads) that is missing or failed.
-class DeviceError : public Error {
+class RUNAHEAD_API DeviceError : public Error {
  public:
   using Error::Error;
 };
 
 /// A rank or a link that was lost, or did not answer before its deadline. The group of ranks is dead afterwards.
-class LinkError : public Error {
+class RUNAHEAD_API LinkError : public Error {
  public:
   using Error::Error;
 };

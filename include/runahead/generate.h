@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runahead/engine.h"
+#include "runahead/export.h"
 #include "runahead/tokenizer.h"
 
 namespace runahead {
@@ -30,7 +31,7 @@ struct GenerationOptions {
 
 enum class FinishReason : unsigned char { kLength, kEndOfSequence, kStopString };
 
-std::string_view Name(FinishReason reason);  // "length", "eos", "stop"
+RUNAHEAD_API std::string_view Name(FinishReason reason);  // "length", "eos", "stop"
 
 struct Generation {
   PrefillReport prefill;
@@ -44,8 +45,8 @@ struct Generation {
 /// Prefills `prompt` and goes on until an end. `tokenizer` may be null: then there is no text. `on_text` may be
 /// empty; it gets the text piece by piece as it becomes final, never a part of a character or of a stop string. Stops
 /// early, as kLength, when the session is full. Throws ConfigError for options out of range, and what Session throws.
-Generation Generate(Session& session, const Tokenizer* tokenizer, std::span<const int32_t> prompt,
-                    const PrefillOptions& prefill, const GenerationOptions& options,
-                    const std::function<void(std::string_view)>& on_text = {});
+RUNAHEAD_API Generation Generate(Session& session, const Tokenizer* tokenizer, std::span<const int32_t> prompt,
+                                 const PrefillOptions& prefill, const GenerationOptions& options,
+                                 const std::function<void(std::string_view)>& on_text = {});
 
 }  // namespace runahead

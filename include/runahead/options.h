@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "runahead/export.h"
+
 namespace runahead {
 
 /// How a prompt is spread over ranks. kTspDense is the paper's baseline (equal chunks, all-gather of keys and values,
@@ -25,18 +27,18 @@ enum class Gather : unsigned char { kCopies, kNccl };
 /// or a cost model of the model's sizes alone; kManual (given fractions).
 enum class PartitionKind : unsigned char { kEven, kSearched, kPredicted, kAuto, kManual };
 
-std::string_view Name(Strategy strategy);   // "single", "runahead", "tsp", "tsp-causal"
-std::string_view Name(Topology topology);   // "chain", "direct"
-std::string_view Name(Gather gather);       // "copies", "nccl"
-std::string_view Name(PartitionKind kind);  // "even", "searched", "predicted", "auto", "manual"
+RUNAHEAD_API std::string_view Name(Strategy strategy);   // "single", "runahead", "tsp", "tsp-causal"
+RUNAHEAD_API std::string_view Name(Topology topology);   // "chain", "direct"
+RUNAHEAD_API std::string_view Name(Gather gather);       // "copies", "nccl"
+RUNAHEAD_API std::string_view Name(PartitionKind kind);  // "even", "searched", "predicted", "auto", "manual"
 
 // Throw ConfigError naming `text` and what is known.
-Strategy ParseStrategy(std::string_view text);
-Topology ParseTopology(std::string_view text);
-Gather ParseGather(std::string_view text);
+RUNAHEAD_API Strategy ParseStrategy(std::string_view text);
+RUNAHEAD_API Topology ParseTopology(std::string_view text);
+RUNAHEAD_API Gather ParseGather(std::string_view text);
 
 /// A partition as asked for: "even", "searched", "predicted", "auto", or positive fractions "5,4,3" of any sum.
-struct PartitionRequest {
+struct RUNAHEAD_API PartitionRequest {
   PartitionKind kind = PartitionKind::kAuto;
   std::vector<double> fractions;  // kManual: one for each rank
 

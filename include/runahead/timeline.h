@@ -4,11 +4,13 @@
 #include <cstddef>
 #include <string_view>
 
+#include "runahead/export.h"
+
 namespace runahead {
 
 enum class Activity : unsigned char { kCompute, kWait, kSend, kReceive };
 
-std::string_view Name(Activity activity);  // "compute", "wait", "send", "receive"
+RUNAHEAD_API std::string_view Name(Activity activity);  // "compute", "wait", "send", "receive"
 
 /// One stretch of one rank's time, in milliseconds since the prompt phase began.
 struct TimelineEvent {

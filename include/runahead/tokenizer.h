@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "runahead/export.h"
+
 namespace runahead {
 
 namespace tokenizer {
@@ -19,7 +21,7 @@ struct TokenizerParts;
 
 /// The tokenizer of one model folder. Immutable after Load and cheap to copy (copies share the tables); every method
 /// may be called from many threads at once.
-class Tokenizer {
+class RUNAHEAD_API Tokenizer {
  public:
   /// Reads `tokenizer.json`, or `tokenizer.model` (SentencePiece) where there is none, and the files beside it that
   /// name special tokens: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`. Throws IoError for
@@ -56,7 +58,7 @@ class Tokenizer {
 /// Decodes ids one at a time: what Feed and Flush return, joined, is Tokenizer::Decode of all the ids. Text is
 /// returned as soon as no later id can change it, so a character is never cut. Keeps the tokenizer's tables alive;
 /// one thread.
-class StreamDecoder {
+class RUNAHEAD_API StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);
   ~StreamDecoder();
