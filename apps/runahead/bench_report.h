@@ -18,11 +18,11 @@ struct BenchReport {
   int threads_per_rank = 0;
   double allowed_difference = 0;
   MachineFacts machine;
-  std::string device;                   // of rank 0
-  double load_s = 0;                    // from the files to an engine that is ready
+  std::string device;                   // device of rank 0
+  double load_s = 0;                    // time from the files to an engine that is ready, s
   std::vector<MatmulCeiling> ceilings;  // one for each number of ranks in use
   std::vector<Measurement> measurements;
-  std::optional<GpuReport> gpu;  // on a GPU
+  std::optional<GpuReport> gpu;  // report of a GPU; none on CPUs
 
   /// The best rate of as many ranks as the measurement used.
   [[nodiscard]] double CeilingOf(const Measurement& measurement) const;

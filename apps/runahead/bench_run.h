@@ -15,7 +15,7 @@ namespace runahead::cli {
 /// One way to prefill.
 struct Combination {
   PrefillOptions options;      // `ranks` is always set
-  std::string partition_name;  // as it was asked for
+  std::string partition_name;  // the name in the request
 
   /// "runahead chain auto, 4 ranks".
   [[nodiscard]] std::string ToString() const;
@@ -30,7 +30,7 @@ struct BenchPlan {
   std::vector<Combination> combinations;  // the first one is a single rank
   int repeats = 5;
   int warmup = 1;
-  int decoded_tokens = 0;  // greedily, behind each prompt
+  int decoded_tokens = 0;  // tokens decoded greedily behind each prompt
   uint64_t seed = 0;
   RunTimer time_run;  // empty: the least disturbed run of some seconds, or of GPUs the first one
 };
@@ -41,12 +41,12 @@ struct Measurement {
   int64_t context = 0;
   std::vector<int64_t> cuts;
   double first_ms = 0;           // TTFT of the first prompt of this length, the one that is checked
-  std::vector<double> ttft_ms;   // one for each repeat
-  int undisturbed = 0;           // of these, by others to whom a hypervisor lent the processors
-  std::vector<double> token_ms;  // of each token decoded behind a prompt
-  double flops = 0;              // of the model, causal
-  bool same_token = true;        // the greedy first token is that of a single rank
-  double logit_difference = 0;   // the largest from a single rank's, as a share of its largest magnitude
+  std::vector<double> ttft_ms;   // TTFT of each repeat, ms
+  int undisturbed = 0;           // repeats during which the hypervisor lent no processor to others
+  std::vector<double> token_ms;  // time of each token decoded behind a prompt, ms
+  double flops = 0;              // FLOPs of the model, causal
+  bool same_token = true;        // the greedy first token equals a single rank's
+  double logit_difference = 0;   // largest difference from a single rank's logits, over their largest magnitude
 
   [[nodiscard]] double MedianMs() const;
 };

@@ -29,8 +29,8 @@ DemoPrompt WriteDemoPrompt(const Tokenizer& tokenizer, uint64_t seed, int64_t to
 /// What one configuration did.
 struct DemoResult {
   int ranks = 0;
-  std::vector<double> ttft_ms;  // of each repeat
-  PrefillReport median;         // of the repeat with the median TTFT, with its timeline
+  std::vector<double> ttft_ms;  // TTFT of each repeat, ms
+  PrefillReport median;         // the repeat with the median TTFT, with its timeline
   Generation answer;
   bool right = false;
 
@@ -40,7 +40,7 @@ struct DemoResult {
 /// Where the two configurations' outcomes differ.
 struct DemoComparison {
   bool same_tokens = false;
-  double logit_difference = 0;  // the largest, as a share of the largest magnitude
+  double logit_difference = 0;  // largest difference of the logits, over their largest magnitude
 };
 
 /// Answers a prompt with one engine after the other, round after round, so that a drift of the machine meets both.

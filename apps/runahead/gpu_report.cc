@@ -19,7 +19,7 @@ namespace {
 constexpr double kMillisecondsPerSecond = 1e3;
 constexpr double kTera = 1e12;
 
-/// What of its own ceiling an operation reaches: the matmul's rate, or the copies'.
+/// The share of its own ceiling that an operation reaches: the matmul's rate, or the copies'.
 double ShareOfCeiling(const OpShare& op, const GpuReport& report) {
   const double seconds = op.ms / kMillisecondsPerSecond;
   return op.flops > 0 ? op.flops / seconds / report.matmul_rate : op.bytes / seconds / report.copy_rate;

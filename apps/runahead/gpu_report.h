@@ -14,7 +14,7 @@ namespace runahead::cli {
 struct OpShare {
   std::string op;
   double ms = 0;
-  double share = 0;  // of the pass
+  double share = 0;  // share of the pass
   double flops = 0;  // 0: bound by memory
   double bytes = 0;
 };
@@ -22,15 +22,15 @@ struct OpShare {
 /// Decoding behind one context.
 struct DecodeMeasurement {
   int64_t context = 0;
-  std::vector<double> ms;  // of each token
-  double bytes = 0;        // of weights and cache that a token reads
+  std::vector<double> ms;  // time of each token, ms
+  double bytes = 0;        // bytes of weights and cache that a token reads
 
   [[nodiscard]] double MedianMs() const;
 };
 
 struct GpuReport {
-  double matmul_rate = 0;  // FLOP/s, the ceiling
-  double copy_rate = 0;    // bytes/s read and written
+  double matmul_rate = 0;  // ceiling, FLOP/s
+  double copy_rate = 0;    // ceiling, bytes per second read and written
   int64_t breakdown_context = 0;
   std::vector<OpShare> breakdown;
   std::vector<DecodeMeasurement> decoding;
@@ -39,7 +39,7 @@ struct GpuReport {
 /// A prompt of `tokens` random ids through rank 0 of `engine`, each operation timed on the device.
 std::vector<OpShare> MeasureOps(EngineState& engine, int64_t tokens);
 
-/// What was decoded behind the prompts of `measurement`.
+/// The decoding behind the prompts of `measurement`.
 DecodeMeasurement DecodingOf(const Measurement& measurement, const DecoderSpec& spec, DType compute);
 
 std::string ToText(const GpuReport& report);

@@ -29,8 +29,8 @@ struct Flags {
 /// Memory for a prompt as long as the context, beside the weights, which the ranks of a machine share.
 struct Needs {
   int ranks = 0;
-  size_t cache_bytes = 0;      // of the rank that ends up with the whole cache
-  size_t workspace_bytes = 0;  // of one rank
+  size_t cache_bytes = 0;      // bytes on the rank that ends up with the whole cache
+  size_t workspace_bytes = 0;  // bytes on each rank
 };
 
 std::vector<Needs> NeedsByRanks(const DecoderSpec& spec, DType compute) {

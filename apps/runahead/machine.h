@@ -9,9 +9,9 @@ namespace runahead::cli {
 
 struct MachineFacts {
   std::string cpu;                    // "AMD EPYC 9454"
-  int processors = 0;                 // this process may use
-  size_t memory_bytes = 0;            // of the machine; 0: unknown
-  std::vector<std::string> features;  // of those that matter here
+  int processors = 0;                 // processors that this process may use
+  size_t memory_bytes = 0;            // memory of the machine, bytes; 0: unknown
+  std::vector<std::string> features;  // names of the processor's features that matter here
   bool native_bf16 = false;           // multiplies bf16 matrices natively
   std::string onednn;                 // version
 };

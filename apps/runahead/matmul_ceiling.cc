@@ -14,7 +14,7 @@ namespace runahead::cli {
 namespace {
 
 constexpr double kCpuRoundSeconds = 0.2;
-constexpr double kGpuRoundSeconds = 0.015;  // before a GPU lowers its clocks for the power it draws
+constexpr double kGpuRoundSeconds = 0.015;  // longest round, s, before a GPU lowers its clocks for the power it draws
 
 /// A multiplication of [rows, in] by [in, out].
 struct Size {

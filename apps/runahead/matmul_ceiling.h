@@ -12,7 +12,7 @@ namespace runahead::cli {
 struct MatmulCeiling {
   int ranks = 0;
   std::vector<double> rates;  // FLOP/s of all ranks together, one for each round
-  double sustained = 0;       // of half a second without a pause, which a GPU's power limit may slow down
+  double sustained = 0;       // FLOP/s of half a second without a pause, which a GPU's power limit may lower
 
   [[nodiscard]] double Best() const;
   [[nodiscard]] double Median() const;

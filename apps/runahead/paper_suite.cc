@@ -281,7 +281,8 @@ class ModelSuite {
     }
   }
 
-  /// Of exactly so many ranks where measured (auto may use others), or of the next larger number's share.
+  /// The ceiling of so many ranks, FLOP/s: measured, or the share of the next larger number (auto may use any
+  /// number).
   [[nodiscard]] double CeilingOf(int ranks) const {
     const auto found = ceilings_.lower_bound(ranks);
     if (found == ceilings_.end()) return ceilings_.rbegin()->second;
@@ -306,7 +307,7 @@ class ModelSuite {
       for (int repeat = 0; repeat < plan_.repeats; ++repeat) {
         quiet.push_back(request_ms(options));
         SideTraffic traffic(state(), 0, 1);
-        request_ms(options);  // by when it flows
+        request_ms(options);  // the traffic flows when this prompt is done
         (void)traffic.Rate();
         disturbed.push_back(requests.Prefill(options).ttft_ms);
         rate = traffic.Rate();
@@ -330,7 +331,7 @@ class ModelSuite {
     }
   }
 
-  /// Where the time of the ways on most ranks goes.
+  /// Reports where the time of the ways on most ranks goes.
   void BreakDown(int64_t context) {
     Requests requests(*engine_, spec_, context, plan_.decoded_tokens, plan_.seed);
     for (const Way& way : WaysFor(context)) {
@@ -381,14 +382,14 @@ class ModelSuite {
   const Say& say_;
   DecoderSpec spec_;
   std::string name_;
-  std::vector<int64_t> contexts_;  // in order
-  std::vector<int64_t> ranks_;     // beside one
+  std::vector<int64_t> contexts_;  // ascending
+  std::vector<int64_t> ranks_;     // numbers of ranks beside 1, ascending
   std::optional<Engine> engine_;
   std::map<int64_t, double> ceilings_;  // FLOP/s of so many ranks
   Json ceilings_json_ = Json::array();
   std::string links_;  // the case that runs
   bool has_nccl_ = false;
-  std::map<int64_t, Topology> topologies_;  // by ranks
+  std::map<int64_t, Topology> topologies_;  // key: number of ranks
   Json json_;
   std::string wrong_;
 };

@@ -15,17 +15,17 @@ namespace runahead::cli {
 
 struct SuitePlan {
   std::vector<std::string> models;  // folders
-  EngineOptions engine;             // its links are replaced by those of each case
-  std::vector<int64_t> contexts;    // those beyond a model's context are left out
-  std::vector<int64_t> ranks;       // beside one; empty: 2, 4, 8, ... and all of the devices
+  EngineOptions engine;             // options of the engine; each case replaces the links
+  std::vector<int64_t> contexts;    // prompt lengths; those beyond a model's context are left out
+  std::vector<int64_t> ranks;       // numbers of ranks beside 1; empty: 2, 4, 8, ... and all of the devices
   std::vector<std::string> links;   // cases: "full", "host", "link:RATE", "rank:RATE"
-  int64_t probe_context = 0;        // of side traffic and breakdown; 0: the longest up to 16,384
+  int64_t probe_context = 0;        // prompt length of side traffic and breakdown; 0: the longest up to 16,384
   int repeats = 5;                  // timed runs of each way
   int warmup = 1;
-  int decoded_tokens = 0;       // behind each prompt
+  int decoded_tokens = 0;       // tokens decoded behind each prompt
   int search_repeats = 2;       // timed runs of each searched partition
   int search_evaluations = 12;  // partitions timed in one search
-  uint64_t seed = 0;            // of the prompts' random ids
+  uint64_t seed = 0;            // seed of the prompts' random ids
 };
 
 /// Throws ConfigError naming `--suite-links` for a case that is none.

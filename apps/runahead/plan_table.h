@@ -19,7 +19,7 @@ struct PlannedScheme {
   Scheme scheme = Scheme::kSingle;
   Partition partition;
   double ttft_s = 0;
-  size_t busiest_bytes = 0;  // through the link that carries most
+  size_t busiest_bytes = 0;  // bytes of the link that carries most
 };
 
 /// One context on one number of ranks.
@@ -27,8 +27,8 @@ struct PlanRow {
   int64_t context = 0;
   std::vector<int> members;            // the devices, as many as ranks
   std::vector<std::string> left_out;   // names of devices that the best strategy is faster without
-  std::vector<PlannedScheme> schemes;  // in the order of kSchemes, without those that need several ranks on one
-  size_t best = 0;                     // of `schemes`
+  std::vector<PlannedScheme> schemes;  // in the order of kSchemes; on one rank without those that need several
+  size_t best = 0;                     // index into `schemes`
   double single_s = 0;                 // TTFT of the fastest device alone
 
   [[nodiscard]] double BestSeconds() const { return schemes[best].ttft_s; }

@@ -11,7 +11,7 @@
 namespace runahead::cli {
 namespace {
 
-constexpr double kPatienceS = 2;  // for a run of CPU ranks to be undisturbed
+constexpr double kPatienceS = 2;  // longest wait, s, for an undisturbed run of CPU ranks
 
 int TokensWithRoom(const DecoderSpec& spec, int64_t context, int decoded_tokens) {
   return static_cast<int>(std::clamp<int64_t>(spec.max_positions - context - 1, 0, decoded_tokens));

@@ -31,7 +31,7 @@ double SideTraffic::Rate() {
 }
 
 void SideTraffic::Run() {
-  constexpr size_t kAhead = 2;  // so that the link is never idle
+  constexpr size_t kAhead = 2;  // copies under way at once, so that the link is never idle
   constexpr std::chrono::duration<double> kPatience(60);
   struct Pair {
     std::unique_ptr<Transfer> received;

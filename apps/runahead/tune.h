@@ -17,17 +17,17 @@ struct SearchPlan {
   std::vector<int64_t> ranks;
   std::vector<Topology> topologies;
   int repeats = 3;            // timed runs of a candidate; the median counts
-  int most_evaluations = 80;  // of one search: each is several prompts
-  int finalists = 4;          // of each search, timed once more in turn
+  int most_evaluations = 80;  // most evaluations of one search, each of several prompts
+  int finalists = 4;          // candidates of each search that are timed once more, in turn
   int64_t finest = 128;       // the last level's step is the prompt divided by this
-  int decoded_tokens = 0;     // greedily, behind each prompt
-  uint64_t seed = 0;          // of the prompts' random ids
+  int decoded_tokens = 0;     // tokens decoded greedily behind each prompt
+  uint64_t seed = 0;          // seed of the prompts' random ids
 };
 
 /// One finished search.
 struct SearchReport {
   TableEntry best;
-  Partition direct_solve;  // what the costs say without any search
+  Partition direct_solve;  // the partition that the costs give without any search
   int evaluations = 0;
 };
 
@@ -54,12 +54,12 @@ struct Checked {
   std::string way;
   int64_t context = 0;
   std::string partition;
-  double slowdown = 1;      // of the slowest rank around the runs, from what its costs say
-  double predicted_ms = 0;  // at that pace
+  double slowdown = 1;      // pace of the slowest rank around the runs, over that of its costs
+  double predicted_ms = 0;  // predicted TTFT at that pace, ms
   double measured_ms = 0;
-  double difference = 0;  // of the prediction from the time measured in the same round, as a share of that
-  int rounds = 0;         // that count
-  int undisturbed = 0;    // rounds, by others to whom a hypervisor lent the processors
+  double difference = 0;  // prediction minus the time measured in the same round, over that time
+  int rounds = 0;         // rounds that count
+  int undisturbed = 0;    // rounds during which the hypervisor lent no processor to others
 };
 
 /// Every strategy x partition x ranks, timed in turn, round after round, and predicted from the engine's cost profile

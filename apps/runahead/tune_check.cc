@@ -17,8 +17,8 @@
 namespace runahead::cli {
 namespace {
 
-constexpr double kPatienceS = 0.8;       // for a round of CPU ranks to be undisturbed
-constexpr size_t kRoundsPerCounted = 3;  // at most: where too few are undisturbed, the least disturbed third counts
+constexpr double kPatienceS = 0.8;       // longest wait, s, for an undisturbed round of CPU ranks
+constexpr size_t kRoundsPerCounted = 3;  // most rounds for each one that counts, the least disturbed
 
 std::vector<Combination> Combine(const CheckPlan& plan) {
   std::vector<Combination> all = {{{Strategy::kSingle, Topology::kChain, {}, 1, false}, ""}};

@@ -43,7 +43,7 @@ std::vector<double> ComputeSeconds(Requests& requests, Topology topology, const 
   return seconds;
 }
 
-/// What the planner makes of `context` tokens: first by its costs, then by what the run before showed of the ranks.
+/// The planner's partitions of `context` tokens: first by its costs, then by what the run before showed of the ranks.
 std::vector<Partition> Solve(Requests& requests, const PhasePlanner& planner, Topology topology, int ranks,
                              int64_t context) {
   constexpr size_t kRounds = 3;
@@ -63,7 +63,7 @@ std::vector<Partition> Solve(Requests& requests, const PhasePlanner& planner, To
   return solved;
 }
 
-/// In which finalists and single ranks are timed.
+/// Rounds in which finalists and single ranks are timed.
 int Rounds(const SearchPlan& plan) { return 4 * plan.repeats + 1; }
 
 /// Times the candidates in turn and returns the surely fastest one.

@@ -20,22 +20,26 @@ struct EngineOptions {
   std::string devices = "cpu";           // "cpu": one rank; "cpu:4": four ranks of this process; "cuda:0,1": GPUs
   int threads_per_rank = 0;              // 0: this machine's processors divided by the ranks
   std::vector<int> threads_of_rank;      // one for each rank, instead of threads_per_rank; empty: all alike
-  std::vector<double> slowdown_of_rank;  // for experiments: compute of the prompt phase takes so many times as long
+  std::vector<double> slowdown_of_rank;  // for experiments: factor of each rank's compute time in the prompt phase
   std::string link = "auto";             // "host": between GPUs through host memory even where they reach each other
-  std::string
-      link_bandwidth;  // for experiments: "10GB/s" for each link by itself, or links' own, "0-1=10GB/s,1-2=2GB/s"
-  std::string rank_bandwidth;  // for experiments: "10GB/s" for all that leaves a rank together, and for all that
-                               // enters it, or one for each rank; empty: not limited
-  std::string tuned_folder;    // where `runahead tune` left its measurements; empty: the user's cache folder
-  std::string dtype;  // "f32", "bf16", "f16"; empty: the weights' own where the device is good at it, f32 otherwise
-  double timeout_s = 600;                        // the longest that a rank waits for rows of another
-  std::function<void(double)> on_load_progress;  // the share of the weights that is ready, 0 to 1; may be empty
+  /// For experiments, the rate of each link by itself: "10GB/s" for all, or "0-1=10GB/s,1-2=2GB/s". Empty: not
+  /// limited.
+  std::string link_bandwidth;
+  /// For experiments, the rate of all that leaves a rank together, and of all that enters it: "10GB/s" for all, or
+  /// one for each rank. Empty: not limited.
+  std::string rank_bandwidth;
+  std::string tuned_folder;  // folder of the measurements of `runahead tune`; empty: the user's cache folder
+  /// "f32", "bf16" or "f16". Empty: the weights' own dtype where the device is good at it, f32 elsewhere.
+  std::string dtype;
+  double timeout_s = 600;  // longest wait of a rank for rows of another, s
+  /// Is told the share of the weights that is ready, 0 to 1. May be empty.
+  std::function<void(double)> on_load_progress;
 };
 
 /// What a caller needs to know of the model.
 struct ModelFacts {
   std::string architecture;
-  std::string dtype;  // of compute and cache
+  std::string dtype;  // dtype of activations and cache
   int layers = 0;
   int64_t vocab = 0;
   int64_t max_positions = 0;
@@ -48,10 +52,10 @@ struct PrefillReport {
   Topology topology = Topology::kChain;
   PartitionKind partition_kind = PartitionKind::kAuto;
   std::vector<int64_t> cuts;            // ranks used + 1 cut points
-  std::vector<int> members;             // of the engine's ranks, one for each chunk
-  std::string plan;                     // why these ranks and cuts, in a line
-  double predicted_ms = 0;              // TTFT as the plan has it; 0: it has no measurements to tell from
-  double ttft_ms = 0;                   // from the call to the last position's logits in host memory
+  std::vector<int> members;             // ranks of the engine, one for each chunk
+  std::string plan;                     // the reason for these ranks and cuts, one line
+  double predicted_ms = 0;              // predicted TTFT, ms; 0: there are no measurements to predict from
+  double ttft_ms = 0;                   // time from the call to the last position's logits in host memory, ms
   std::vector<TimelineEvent> timeline;  // empty unless asked for
 
   [[nodiscard]] int ranks() const { return static_cast<int>(cuts.size()) - 1; }
@@ -85,7 +89,7 @@ class RUNAHEAD_API Session {
   /// DeviceError when the logits hold a NaN.
   int32_t AppendGreedy(int32_t token, bool go_on);
 
-  /// Of the last position: [vocab], f32. Valid until the next call.
+  /// Logits of the last position: [vocab], f32. Valid until the next call.
   [[nodiscard]] std::span<const float> logits() const;
   [[nodiscard]] int64_t size() const;      // tokens in the cache
   [[nodiscard]] int64_t capacity() const;  // tokens there is room for

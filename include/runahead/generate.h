@@ -36,10 +36,10 @@ RUNAHEAD_API std::string_view Name(FinishReason reason);  // "length", "eos", "s
 struct Generation {
   PrefillReport prefill;
   std::vector<int32_t> ids;  // new tokens only
-  std::string text;          // of `ids`; empty without a tokenizer
+  std::string text;          // text of `ids`; empty without a tokenizer
   FinishReason finish = FinishReason::kLength;
   double tpot_ms = 0;                // mean time per output token after the first; 0 when there is none
-  std::vector<float> prompt_logits;  // of the prompt's last position, [vocab]
+  std::vector<float> prompt_logits;  // logits of the prompt's last position, [vocab]
 };
 
 /// Prefills `prompt` and goes on until an end. `tokenizer` may be null: then there is no text. `on_text` may be

@@ -88,7 +88,7 @@ class Builder final : public nlohmann::json_sax<Json> {
 
   /// An object or array that has not ended.
   struct Open {
-    std::vector<Key> keys;  // of an object
+    std::vector<Key> keys;  // keys of an object, empty for an array
     Json::array_t values;
   };
 

@@ -11,7 +11,7 @@
 namespace runahead {
 
 double StolenSeconds() {
-  constexpr int kStolenField = 7;  // of proc(5): user, nice, system, idle, iowait, irq, softirq, steal
+  constexpr int kStolenField = 7;  // column in proc(5): user, nice, system, idle, iowait, irq, softirq, steal
   std::ifstream file("/proc/stat");
   std::string name;
   file >> name;

@@ -21,10 +21,10 @@ double SecondsNow();
 /// count, but where it sleeps does not either.
 double ThreadSeconds();
 
-/// What a rank's work is timed by: SecondsNow, or ThreadSeconds where one thread does all of it without sleeping.
+/// The clock of a rank's work: SecondsNow, or ThreadSeconds where one thread does all of it without sleeping.
 using WorkClock = double (*)();
 
-/// What samples are watched by; tests bring their own.
+/// The clocks that watch samples; tests bring their own.
 struct SampleClocks {
   std::function<double()> now_s = SecondsNow;
   std::function<double()> stolen_s = StolenSeconds;
@@ -33,8 +33,8 @@ struct SampleClocks {
 template <typename Value>
 struct Sample {
   Value value;
-  double seconds = 0;   // that taking it took
-  double stolen_s = 0;  // meanwhile, of all processors
+  double seconds = 0;   // duration of the sample, s
+  double stolen_s = 0;  // time stolen from all processors meanwhile, s
 
   [[nodiscard]] bool undisturbed() const { return stolen_s <= 0; }
 };

@@ -41,7 +41,7 @@ class Dice {
 struct Vessel {
   std::string name;
   std::string kind;
-  std::array<std::string, kFactCount> facts;  // as written where the mark stands
+  std::array<std::string, kFactCount> facts;  // text that replaces each mark
   std::array<int, kFactCount> times_stated{};
   int notes_left = 0;
   bool departs = false;

@@ -13,8 +13,8 @@ namespace runahead::demo {
 struct Question {
   std::string text;       // "At which berth did the Amber Heron lie?"
   std::string answer;     // "berth 12": as the log spells it, no full stop inside
-  size_t fact_begin = 0;  // byte offsets into HarbourLog::text of the vessel's first entry's start
-  size_t fact_end = 0;    // and of its last entry's end
+  size_t fact_begin = 0;  // byte offset into HarbourLog::text: start of the vessel's first entry
+  size_t fact_end = 0;    // byte offset into HarbourLog::text: end of its last entry
 };
 
 // Every vessel has one cargo, port of origin, destination, master, berth and tonnage, and keeps them for the whole

@@ -28,9 +28,9 @@ Words Harbours();
 Words Winds();
 Words Skies();
 
-Words ArrivalSentences();    // all six facts
-Words NoteSentences();       // two to four facts
-Words DepartureSentences();  // two to four facts
+Words ArrivalSentences();    // sentences of all six facts
+Words NoteSentences();       // sentences of two to four facts
+Words DepartureSentences();  // sentences of two to four facts
 Words QuestionsAbout(Fact fact);
 
 }  // namespace runahead::demo

@@ -25,7 +25,7 @@ ClusterCosts AssumedGpuCosts(const WorkShape& shape, int ranks) {
   constexpr LinkCost kPeerCopies{1e-5, 3e11, 2e-5, Mover::kEngine};
   ClusterCosts costs;
   costs.links = LinkTable(ranks, kPeerCopies);
-  costs.tile_rows = 128;  // of the larger tiles of GPU matmuls
+  costs.tile_rows = 128;  // rows of the larger tiles of GPU matmuls
   costs.devices.assign(static_cast<size_t>(ranks), CostFromRates(shape, rates));
   return costs;
 }

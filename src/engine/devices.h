@@ -11,7 +11,7 @@ namespace runahead {
 
 /// Where one rank works.
 struct RankDevice {
-  std::optional<int> gpu;  // by its ordinal; none: threads of the CPU
+  std::optional<int> gpu;  // ordinal of the GPU; none: threads of the CPU
 
   friend bool operator==(const RankDevice&, const RankDevice&) = default;
 };

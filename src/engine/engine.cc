@@ -106,7 +106,8 @@ void LoadOnEach(const std::filesystem::path& model_dir, DType compute, const std
       decoders[i]->WarmUp(rank.ops(), rank.stream());
     }));
   }
-  for (const std::future<void>& future : done) future.wait();  // all, before one failure ends the ranks
+  // Wait for all first: a failure rethrown by get() ends the ranks.
+  for (const std::future<void>& future : done) future.wait();
   for (std::future<void>& future : done) future.get();
 }
 

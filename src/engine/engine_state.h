@@ -43,8 +43,8 @@ class EngineState {
   /// Links like the engine's own, which share their limits; without limits when `limited` is false.
   [[nodiscard]] std::unique_ptr<Fabric> NewFabric(bool limited = true) const;
   [[nodiscard]] bool on_gpus() const { return !gpus_.empty(); }
-  /// What gathers among `members` by NCCL; made when first asked for. Needs `busy`. Throws ConfigError where NCCL is
-  /// not, or the GPUs are not all different.
+  /// The all-gather among `members` by NCCL; made when first asked for. Needs `busy`. Throws ConfigError where NCCL
+  /// is not, or the GPUs are not all different.
   AllGather& GatherOf(const std::vector<int>& members);
   /// Uses `fabric` from now on, for tests.
   void SetFabric(std::unique_ptr<Fabric> fabric) { fabric_ = std::move(fabric); }
@@ -54,7 +54,7 @@ class EngineState {
   /// Tables in the memory of rank `index` for at least `positions` positions that a sequence of `tokens` needs. Grow;
   /// need `busy`.
   const PositionTables& PositionsFor(int index, int64_t positions, int64_t tokens);
-  /// What PositionsFor would allocate. Needs `busy`.
+  /// Bytes that PositionsFor would allocate. Needs `busy`.
   [[nodiscard]] size_t MissingPositionBytes(int index, int64_t positions, int64_t tokens) const;
 
   /// Where prompts are cut, and over which ranks. Needs `busy`.
@@ -75,7 +75,7 @@ class EngineState {
   LinkOptions links_;
   std::shared_ptr<Throttle> throttle_;  // null: nothing is limited
   std::unique_ptr<Fabric> fabric_;
-  std::map<std::vector<int>, std::unique_ptr<AllGather>> gathers_;  // by members
+  std::map<std::vector<int>, std::unique_ptr<AllGather>> gathers_;  // key: members of the group
   PhasePlanner planner_;
   std::vector<Tables> tables_;  // [ranks], used as MemoryOf says
   std::mutex busy_;

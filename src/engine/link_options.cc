@@ -115,7 +115,7 @@ LinkOptions ParseLinkOptions(const EngineOptions& options, int ranks) {
 
 ClusterCosts Limited(const ClusterCosts& costs, const LinkRates& rates) {
   if (!rates.any()) return costs;
-  constexpr double kWakingUp = 5e-5;  // of a thread that sleeps until rows are due
+  constexpr double kWakingUp = 5e-5;  // time, s, to wake a thread that sleeps until rows are due
   const int ranks = costs.ranks();
   const Sharing sharing = rates.of_rank.empty() ? Sharing::kPairs : Sharing::kPorts;
   ClusterCosts limited = costs;

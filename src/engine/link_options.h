@@ -9,7 +9,7 @@
 
 namespace runahead {
 
-/// What EngineOptions says of links.
+/// The links' part of EngineOptions.
 struct LinkOptions {
   bool through_host = false;
   LinkRates rates;

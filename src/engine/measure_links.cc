@@ -7,14 +7,14 @@
 namespace runahead {
 namespace {
 
-constexpr int kCopies = 15;            // of each size
-constexpr int64_t kEnoughRows = 8192;  // whatever fewer cost
+constexpr int kCopies = 15;            // copies of each size
+constexpr int64_t kEnoughRows = 8192;  // most rows of a timed copy
 constexpr std::chrono::duration<double> kPatience{30};
 
 /// What one rank saw of the copies of one size.
 struct CopyTimes {
   std::vector<double> moving_s;
-  std::vector<double> waking_s;  // from the last byte until the receiver goes on
+  std::vector<double> waking_s;  // time from the last byte until the receiver goes on, s
 };
 
 double SecondsBetween(Clock::time_point from, Clock::time_point to) {

@@ -12,13 +12,13 @@
 namespace runahead {
 namespace {
 
-constexpr int kLastProbedLayer = 6;  // whose exchange ends a short run
-constexpr int64_t kManyRows = 512;   // from which on CPU ranks run fewer layers
+constexpr int kLastProbedLayer = 6;  // layer whose exchange ends a short run
+constexpr int64_t kManyRows = 512;   // rows from which on CPU ranks run fewer layers
 constexpr int kLastProbedOfMany = 2;
 constexpr int64_t kGaugeRows = 512;
-constexpr int64_t kStartTokens = 16;  // of the prompts that show what a phase costs besides its layers
+constexpr int64_t kStartTokens = 16;  // length of the prompts that show what a phase costs besides its layers
 constexpr int kStartRuns = 3;
-constexpr double kPatienceS = 2;  // for a measurement in which stolen time would count
+constexpr double kPatienceS = 2;  // longest wait, s, for a measurement in which stolen time would count
 
 /// Rows whose costs are measured: close where devices are least linear. GPUs go up by steps: by the number of tiles
 /// that all their multiprocessors work on at a time.
@@ -117,7 +117,8 @@ class Group {
     return LeastDisturbed(take, patience_s_).value;
   }
 
-  /// What some rows in the middle of the longest prompt take each member now. None on GPUs, which nobody else uses.
+  /// Seconds that some rows in the middle of the longest prompt take each member now. None on GPUs, which nobody else
+  /// uses.
   std::vector<double> GaugeSeconds() {
     std::vector<double> gauges;
     if (!gauged_) return gauges;
@@ -133,7 +134,7 @@ class Group {
   int64_t longest_;
   int layers_;
   bool gauged_;
-  double patience_s_;  // for a run
+  double patience_s_;  // longest wait for an undisturbed run, s
   double link_patience_s_;
   std::vector<int64_t> rows_;
   Probe probe_;
@@ -189,8 +190,8 @@ class ProfileRun {
  private:
   [[nodiscard]] const std::string& NameOf(int rank) const { return key_.devices[static_cast<size_t>(rank)]; }
 
-  /// For 1, 2, 4, ... and all ranks at work so many groups that every rank is in one, or of equal GPUs, which nothing
-  /// else uses, every name.
+  /// Groups of 1, 2, 4, ... and all ranks: of each size so many that every rank is in one. Of equal GPUs, which
+  /// nothing else uses, one is enough for each name.
   void MakeGroups() {
     std::vector<int> counts;
     for (int count = 1; count < key_.ranks(); count *= 2) counts.push_back(count);

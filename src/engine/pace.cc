@@ -9,8 +9,8 @@
 namespace runahead {
 namespace {
 
-constexpr int kMostLayers = 4;      // whole ones that are timed in a run
-constexpr double kEnoughS = 0.025;  // of one measurement, so that caches and clocks settle
+constexpr int kMostLayers = 4;      // most whole layers timed in a run
+constexpr double kEnoughS = 0.025;  // shortest measurement, s, in which caches and clocks settle
 constexpr int kMostRuns = 50;
 
 /// The mean of a layer, since a phase is a sum of layers; of several runs that of the later half.

@@ -36,7 +36,7 @@ class PaceMeter {
 
   std::shared_ptr<EngineState> engine_;
   int64_t tokens_;
-  std::map<int, Gauge> gauges_;  // by the number of ranks
+  std::map<int, Gauge> gauges_;  // key: number of ranks
 };
 
 }  // namespace runahead

@@ -24,7 +24,7 @@ class PhasePlanner {
 
   [[nodiscard]] const WorkShape& shape() const { return shape_; }
   [[nodiscard]] const ProfileKey& key() const { return key_; }
-  [[nodiscard]] const ProfileKey& table_key() const { return table_key_; }  // of what is searched
+  [[nodiscard]] const ProfileKey& table_key() const { return table_key_; }  // key of the searched partitions
   /// The links are others from now on. Forgets what was measured of them: the table, and the profile where they take
   /// another way.
   void Limit(const LinkOptions& links);
@@ -52,7 +52,7 @@ class PhasePlanner {
  private:
   [[nodiscard]] int ranks() const { return key_.ranks(); }
   [[nodiscard]] PhasePlan Make(int64_t tokens, const PrefillOptions& options) const;
-  /// From the table, exactly or interpolated. Throws ConfigError when it has nothing.
+  /// The table's entry, exact or interpolated. Throws ConfigError when it has nothing.
   [[nodiscard]] PhasePlan FromTable(int64_t tokens, const PrefillOptions& options) const;
   [[nodiscard]] PhasePlan Auto(int64_t tokens, const PrefillOptions& options) const;
   /// The best of the table's interpolated entries, or nothing where it does not reach.
@@ -66,9 +66,9 @@ class PhasePlanner {
   ProfileKey table_key_;
   LinkRates rates_;
   Tuned tuned_;
-  ClusterCosts unlimited_;              // assumed
+  ClusterCosts unlimited_;              // assumed costs, no rates
   std::optional<CostProfile> limited_;  // tuned_.profile under the rates
-  ClusterCosts assumed_;                // under the rates
+  ClusterCosts assumed_;                // assumed costs under the rates
   std::map<Question, PhasePlan> plans_;
 };
 

@@ -59,11 +59,11 @@ class ProbeExchange final : public PrefillExchange {
   WorkClock clock_;
   int last_layer_;
   std::optional<AttentionExtent> extent_;     // empty: up to the chunk's end
-  std::vector<std::unique_ptr<Mark>> marks_;  // of a GPU
-  std::vector<double> noted_s_;               // of a CPU rank
+  std::vector<std::unique_ptr<Mark>> marks_;  // marks of a GPU's stream
+  std::vector<double> noted_s_;               // times of a CPU rank, s
 };
 
-/// Of the FLOPs of a layer's queries, keys and values.
+/// The queries' share of the FLOPs of a layer's queries, keys and values.
 double QueryShare(const DecoderSpec& spec) {
   return static_cast<double>(spec.q_features()) / static_cast<double>(spec.q_features() + 2 * spec.kv_features());
 }

@@ -14,7 +14,7 @@ struct ShortRun {
   int64_t begin = 0;
   int64_t end = 0;
   int last_layer = 0;
-  bool dense = false;  // against all keys of the longest prompt, masked, as kTspDense does
+  bool dense = false;  // true: over all keys of the longest prompt, masked, as kTspDense does
 };
 
 /// What one rank saw of a short run: seconds before the first exchange, between two exchanges that have whole layers

@@ -43,7 +43,7 @@ DeviceCost FitDevice(const std::string& name, const WorkShape& shape, const Devi
   DeviceCost device;
   device.name = name;
   const int64_t window = shape.window(0);
-  double pair_s = 0;  // of the largest chunk so far: the longest prompt's costs no other
+  double pair_s = 0;  // time of a pair in the largest chunk so far, s; the longest prompt's chunk has no other
   for (const LayerSamples& layer : seen.layers) {
     const auto pairs = static_cast<double>(CausalPairs(0, layer.rows, window));
     const double at_start = LayerSeconds(layer.at_start);

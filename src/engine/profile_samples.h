@@ -29,29 +29,29 @@ struct StretchMeans {
 /// Layers of chunks of one size as they were seen: at the start of a prompt, and at the end of the longest one.
 struct LayerSamples {
   int64_t rows = 0;
-  int64_t far = 0;  // where the chunk at the end begins; 0: there is none
+  int64_t far = 0;  // first position of the chunk at the end; 0: there is none
   StretchMeans at_start;
   StretchMeans at_end;
 };
 
 /// What was seen of one device: seconds, or where it has a gauge, in what the gauge took around each run.
 struct DeviceSamples {
-  Means gauge_s;  // seconds of one and the same piece of work, again and again; empty: there is none
-  std::vector<LayerSamples> layers;  // by rows
-  StretchMeans dense;  // at the start, of the rows of layers[dense_size], against the longest prompt's keys
+  Means gauge_s;                     // seconds of the same piece of work, again and again; empty: no gauge
+  std::vector<LayerSamples> layers;  // ascending by rows
+  StretchMeans dense;  // a masked chunk at the start, as large as layers[dense_size], over the longest prompt's keys
   size_t dense_size = 0;
-  StretchMeans first_row;  // alone, to the end of the pass
-  StretchMeans last_row;   // of the longest prompt
+  StretchMeans first_row;  // a prompt of one row, to the end of the pass
+  StretchMeans last_row;   // the last row of the longest prompt
 };
 
 /// What was seen of copies while all ranks copy. Seconds.
 struct LinkSamples {
   Mover mover = Mover::kThread;
-  int64_t many = 0;      // rows
-  size_t row_bytes = 0;  // of one row of one layer, K and V
+  int64_t many = 0;      // rows of a large copy
+  size_t row_bytes = 0;  // bytes of one row of one layer, K and V
   std::vector<double> one_row;
   std::vector<double> many_rows;
-  std::vector<double> waking;  // from the last byte until the receiver goes on
+  std::vector<double> waking;  // time from the last byte until the receiver goes on, s
 };
 
 /// How long phases of a few tokens took to begin and to end. Seconds.
@@ -62,12 +62,12 @@ struct EndSamples {
 
 /// What was seen while so many ranks worked at once.
 struct GroupSamples {
-  std::map<int, DeviceSamples> devices;  // by rank
-  LinkSamples links;                     // empty for one rank
+  std::map<int, DeviceSamples> devices;  // key: rank
+  LinkSamples links;                     // links; empty for one rank
   EndSamples ends;
 };
 
-/// By the number of ranks at work.
+/// Key: the number of ranks at work.
 using ProfileSamples = std::map<int, GroupSamples>;
 
 /// The mean without the smallest and the largest tenth: a phase is a sum of many stretches, and shares their mean,

@@ -34,14 +34,14 @@ class Rank {
   std::future<void> Post(std::function<void()> task);
 
   [[nodiscard]] int index() const { return index_; }
-  [[nodiscard]] std::optional<int> gpu() const { return gpu_; }  // by its ordinal; none: the CPU
+  [[nodiscard]] std::optional<int> gpu() const { return gpu_; }  // ordinal of the GPU; none: the CPU
   [[nodiscard]] double slowdown() const { return slowdown_; }
-  /// What its compute is timed by.
+  /// The clock of its compute.
   [[nodiscard]] WorkClock work_clock() const { return work_clock_; }
   [[nodiscard]] Device& device() { return *device_; }
   [[nodiscard]] Ops& ops() { return *ops_; }
   [[nodiscard]] Stream& stream() { return *stream_; }
-  /// What WorkspaceFor allocates beyond what it frees.
+  /// Bytes that WorkspaceFor allocates beyond those that it frees.
   [[nodiscard]] size_t MissingWorkspaceBytes(const Decoder& decoder, int64_t rows) const;
   /// The workspace, which is made anew when it is too small for `rows`.
   Workspace& WorkspaceFor(const Decoder& decoder, int64_t rows);

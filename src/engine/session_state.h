@@ -61,8 +61,8 @@ class SessionState {
   int64_t capacity_;
   int64_t size_ = 0;
   std::vector<int32_t> tokens_;  // [size]
-  PrefillOptions options_;       // of the last prompt
-  int last_rank_ = 0;            // holds the whole cache
+  PrefillOptions options_;       // options of the last prompt
+  int last_rank_ = 0;            // the rank that holds the whole cache
   std::vector<std::optional<KvCache>> caches_;
   std::vector<float> logits_;  // [vocab]
   // Greedy decoding on a GPU: choices in turn, on rank chosen_on_; its next one is in chosen_[0].

@@ -8,7 +8,7 @@
 
 namespace runahead {
 
-/// What one token adds to every layer of a cache.
+/// The shape of what one token adds to a cache.
 struct KvShape {
   int layers = 0;
   int64_t kv_heads = 0;

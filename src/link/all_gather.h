@@ -23,8 +23,8 @@ class AllGather {
                          Stream& stream) = 0;
 };
 
-/// By NCCL between these GPUs. Throws ConfigError in a build without NCCL, where its library is missing, and for a
-/// GPU that is named twice; DeviceError where it fails.
+/// An all-gather by NCCL between these GPUs. Throws ConfigError in a build without NCCL, where its library is
+/// missing, and for a GPU that is named twice; DeviceError where it fails.
 std::unique_ptr<AllGather> MakeNcclAllGather(const std::vector<int>& gpus);
 
 }  // namespace runahead

@@ -26,8 +26,8 @@ class Transfer {
   /// Work enqueued on `stream` afterwards happens after the transfer. Blocks the host only where the device has no
   /// queue.
   virtual Status OrderBefore(Stream& stream, Deadline deadline) = 0;
-  /// When it moved, once Wait was a success; nothing where the transport does not tell, or was not asked to
-  /// (Fabric::KeepTimes).
+  /// The time at which it moved, once Wait was a success; nothing where the transport does not tell, or was not asked
+  /// to (Fabric::KeepTimes).
   [[nodiscard]] virtual std::optional<MovedAt> Moved() const { return std::nullopt; }
 };
 

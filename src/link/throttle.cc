@@ -57,7 +57,7 @@ MovedAt Throttle::Book(int from, int to, size_t bytes, Clock::time_point ready) 
   Port& in = coming_.at(static_cast<size_t>(to));
   const auto begin = std::max({ready, link, out});
   out = link = begin + takes;
-  const auto entering = std::max(begin, in);  // what comes in while the card is taken waits before it
+  const auto entering = std::max(begin, in);  // bytes that arrive while the card is taken wait
   in = entering + takes;
   return {begin, in};
 }

@@ -13,8 +13,9 @@ namespace runahead {
 /// Bytes per second; 0: as many as there is room for.
 struct LinkRates {
   std::vector<double> of_link;  // [from][to], each link by itself; empty: none is limited
-  std::vector<double> of_rank;  // [ranks], of a rank's network card: all that leaves it share this much, and so does
-                                // all that enters it; empty: none is limited
+  /// [ranks], the rate of a rank's network card: all that leaves it shares this much, and so does all that enters it.
+  /// Empty: none is limited.
+  std::vector<double> of_rank;
 
   [[nodiscard]] bool any() const;
   /// What a transfer between two of `ranks` ranks gets at best: the lowest of its link and its two ranks. 0: not
@@ -39,7 +40,7 @@ class Throttle {
   MovedAt Book(int from, int to, size_t bytes, Clock::time_point ready);
 
  private:
-  using Port = Clock::time_point;  // when it is free
+  using Port = Clock::time_point;  // the time at which the port is free
 
   int ranks_;
   LinkRates rates_;

@@ -16,7 +16,7 @@ namespace runahead {
 /// `blocks` such ranges, each `stride` rows behind the one before.
 struct MatrixSource {
   std::string name;
-  int64_t rows = 0;     // of the whole tensor
+  int64_t rows = 0;     // rows of the whole tensor
   int64_t columns = 0;  // in_features
   bool bias = false;
   int64_t begin = 0;
@@ -65,8 +65,8 @@ struct ParsedModel {
 
 /// One row of the table of families.
 struct Architecture {
-  std::string_view name;        // in `architectures` of config.json
-  std::string_view model_type;  // in `model_type`, for files that do not name the architecture
+  std::string_view name;        // the entry in `architectures` of config.json
+  std::string_view model_type;  // the `model_type` of files that do not name the architecture
   ParsedModel (*parse)(const JsonObject& config);
 };
 

@@ -8,7 +8,7 @@
 namespace runahead {
 namespace {
 
-constexpr int kQueryPart = 0;  // of LayerWeights::qkv
+constexpr int kQueryPart = 0;  // index of a part of LayerWeights::qkv
 constexpr int kKeyValuePart = 1;
 
 /// One call of Forward: what its steps share.
@@ -313,7 +313,7 @@ Status Decoder::RunLayers(int64_t begin, int64_t n, LastLayer last_layer, const 
                                     : Project(pass, weights, layer, hidden, normalized);
     if (Status status = exchange.LayerReady(layer, stream); !status.ok()) return status;
     if (last && last_layer == LastLayer::kKeysAndValues) return Status::Ok();
-    if (last) {  // from here on only the last row matters
+    if (last) {  // only the last row matters from here on
       hidden = hidden.Rows(n - 1, n);
       normalized = normalized.Rows(n - 1, n);
     }

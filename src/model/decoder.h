@@ -20,14 +20,14 @@ namespace runahead {
 struct LayerWeights {
   Norm attention_norm;                      // [hidden]
   std::unique_ptr<Linear> qkv;              // parts: q [q_features, hidden] | k,v [2 * kv_features, hidden]
-  std::optional<Norm> q_norm;               // [head_dim], of each query head
-  std::optional<Norm> k_norm;               // [head_dim], of each key head
+  std::optional<Norm> q_norm;               // [head_dim], norm of each query head
+  std::optional<Norm> k_norm;               // [head_dim], norm of each key head
   std::unique_ptr<Linear> out;              // [hidden, q_features]
-  std::optional<Norm> post_attention_norm;  // [hidden], of what attention adds
+  std::optional<Norm> post_attention_norm;  // [hidden], norm of what attention adds
   std::optional<Norm> mlp_norm;             // [hidden]; none: the MLP reads what attention read
   std::unique_ptr<Linear> gate_up;          // [2 * ffn, hidden], gate first; ungated: [ffn, hidden]
   std::unique_ptr<Linear> down;             // [hidden, ffn]
-  std::optional<Norm> post_mlp_norm;        // [hidden], of what the MLP adds
+  std::optional<Norm> post_mlp_norm;        // [hidden], norm of what the MLP adds
 };
 
 /// All weights of a model, ready for one memory. Immutable; shared by the ranks of that memory.
@@ -60,7 +60,7 @@ class Decoder {
   /// The same model in the memory of `ops`, whose device reaches this one's. Throws ConfigError when memory is short.
   [[nodiscard]] std::shared_ptr<const Decoder> CopyTo(Ops& ops) const;
 
-  /// What MakePositions allocates.
+  /// Bytes that MakePositions allocates.
   [[nodiscard]] size_t PositionBytes(int64_t positions) const;
   /// Tables for positions [0, positions) in the memory of `ops`. `long_sequence` asks for those that
   /// RopeSpec::IsLong sequences need.

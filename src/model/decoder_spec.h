@@ -29,7 +29,7 @@ enum class BlockOrder : uint8_t { kSequential, kParallel };
 
 /// The shape and arithmetic of one model. A plain value; each architecture fills it from its config.json.
 struct DecoderSpec {
-  std::string architecture;  // as config.json names it, "LlamaForCausalLM"
+  std::string architecture;  // the name in config.json, "LlamaForCausalLM"
   std::string family;        // its model_type, "llama"
   int layers = 0;
   int64_t vocab = 0;
@@ -46,7 +46,7 @@ struct DecoderSpec {
   Activation activation = Activation::kSilu;
   bool gated_mlp = true;  // down(activation(gate(x)) * up(x)); otherwise down(activation(up(x)))
   float embedding_scale = 1;
-  float attention_scale = 1;     // on q.k, usually 1 / sqrt(head_dim)
+  float attention_scale = 1;     // factor of q.k, usually 1 / sqrt(head_dim)
   float attention_softcap = 0;   // AttentionOptions::softcap of every layer
   std::vector<int64_t> windows;  // [layers], AttentionOptions::window of each; empty: all positions everywhere
   float logit_softcap = 0;       // cap * tanh(logit / cap) of the head's output; 0: none

@@ -24,7 +24,7 @@ namespace runahead {
 namespace {
 
 constexpr size_t kBlockElements = size_t{1} << 20;  // generated and written at once; a multiple of 4
-constexpr double kSpread = 1.28;                    // of weights, over the square root of their width: 0.02 at 4096
+constexpr double kSpread = 1.28;  // standard deviation of weights times the root of their width: 0.02 at 4096
 constexpr double kBiasSpread = 0.02;
 
 /// A tensor to write.

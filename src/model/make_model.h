@@ -14,7 +14,7 @@ namespace runahead {
 /// The names MakeModel knows: "llama-7b", ..., "tiny-llama", ...
 std::vector<std::string_view> PresetNames();
 
-/// What one safetensors file holds at most, one tensor aside.
+/// Most bytes of one safetensors file, unless one tensor is larger.
 inline constexpr size_t kMaxShardBytes = 5'000'000'000;
 
 /// Writes a folder as users have them: config.json, generation_config.json, a byte-level tokenizer, and bf16 weights

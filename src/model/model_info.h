@@ -13,15 +13,15 @@ namespace runahead {
 /// Facts about tensors on disk.
 struct TensorFacts {
   int64_t parameters = 0;           // elements
-  size_t bytes = 0;                 // as stored
-  std::vector<std::string> dtypes;  // as the files name them: "BF16"
+  size_t bytes = 0;                 // bytes as stored
+  std::vector<std::string> dtypes;  // names in the files: "BF16"
   int files = 0;                    // safetensors files
 };
 
 /// Facts about a model on disk.
 struct ModelInfo {
   DecoderSpec spec;
-  TensorFacts weights;               // of the tensors that the model uses; a tied head counts once
+  TensorFacts weights;               // tensors that the model uses; a tied head counts once
   std::vector<std::string> ignored;  // tensors of the files that it does not use
 };
 

@@ -16,7 +16,7 @@ namespace {
 
 constexpr size_t kLengthBytes = 8;                // a little-endian u64 opens the file
 constexpr size_t kMaxHeaderBytes = 100'000'000;   // the limit of the format's own library
-constexpr int64_t kMaxExtent = int64_t{1} << 48;  // of one dimension
+constexpr int64_t kMaxExtent = int64_t{1} << 48;  // largest extent of one dimension, elements
 constexpr size_t kMaxDimensions = 16;
 
 /// Bits of one element, or 0 for a dtype that is not known: its tensors are refused when they are needed.

@@ -18,7 +18,7 @@ namespace runahead {
 
 /// A tensor as a file's header describes it.
 struct StoredTensor {
-  std::string dtype;  // as the file names it, "BF16"
+  std::string dtype;  // the name in the file, "BF16"
   std::vector<int64_t> shape;
   size_t begin = 0;  // bytes from the start of the file
   size_t end = 0;

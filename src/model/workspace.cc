@@ -47,7 +47,7 @@ Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows, int64_t blo
 }  // namespace
 
 int64_t MlpBlockRows(int64_t n, int64_t most) {
-  constexpr int64_t kRowMultiple = 16;  // of a matmul's tiles
+  constexpr int64_t kRowMultiple = 16;  // rows of a matmul's tile
   CHECK_EQ(most % kRowMultiple, 0);
   const int64_t blocks = (n + most - 1) / most;
   if (blocks <= 1) return n;

@@ -26,7 +26,7 @@ class Workspace {
 
   [[nodiscard]] int64_t rows() const { return rows_; }
   [[nodiscard]] int64_t block_rows() const { return block_rows_; }  // most rows of a step of an MLP
-  /// What the constructor allocates.
+  /// Bytes that the constructor allocates.
   [[nodiscard]] static size_t Bytes(const DecoderSpec& spec, DType compute, int64_t rows,
                                     int64_t block_rows = kMlpBlockRows);
 
@@ -35,9 +35,8 @@ class Workspace {
   [[nodiscard]] TensorView Normalized(int64_t n) const { return normalized_.Rows(0, n); }  // [n, hidden]
   [[nodiscard]] TensorView Qkv(int64_t n) const { return qkv_.Rows(0, n); }  // [n, q_features + 2 * kv_features]
   [[nodiscard]] TensorView Attended(int64_t n) const { return attended_.Rows(0, n); }  // [n, q_features]
-  [[nodiscard]] TensorView Delta(int64_t n) const {
-    return delta_.Rows(0, n);
-  }  // [n, hidden]: a block's share of Hidden
+  /// [n, hidden]: a block's share of Hidden.
+  [[nodiscard]] TensorView Delta(int64_t n) const { return delta_.Rows(0, n); }
   [[nodiscard]] TensorView GateUp(int64_t n) const { return gate_up_.Rows(0, n); }       // [n, mlp_in_features]
   [[nodiscard]] TensorView Activated(int64_t n) const { return activated_.Rows(0, n); }  // [n, ffn]
   [[nodiscard]] TensorView Logits() const { return logits_; }                            // [1, vocab], f32

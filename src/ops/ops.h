@@ -47,8 +47,8 @@ struct RopeTable {
 /// What happens to each head of q and k before attention: first the norm over its head_dim features (Qwen3), then the
 /// rotation. Either may be absent. Borrows both.
 struct HeadSteps {
-  const Norm* norm = nullptr;       // weights of head_dim features, shared by all heads; or none
-  const RopeTable* rope = nullptr;  // or none
+  const Norm* norm = nullptr;       // weights of head_dim features, shared by all heads; null: no norm
+  const RopeTable* rope = nullptr;  // null: no rotation
 };
 
 /// What becomes of a layer's queries, keys and values, of n positions from rows.begin on: q stays where it is, k and
@@ -59,7 +59,7 @@ struct HeadRows {
   TensorView v;  // [n, kv_heads, head_dim]
   HeadSteps query_steps;
   HeadSteps key_steps;
-  KvSpan rows;  // of the cache
+  KvSpan rows;  // rows of the cache
 };
 
 /// What prepares a Linear: matrices in host memory, stacked by output row.
@@ -84,10 +84,11 @@ class Linear {
 /// The scores of an attention: softmax over visible positions of softcap(scale * q.k) + key_bias.
 struct AttentionOptions {
   float scale = 1;
-  int64_t window = 0;   // positions a query sees, its own included; 0: all
-  float softcap = 0;    // cap * tanh(score / cap); 0: none
-  TensorView key_bias;  // [q_heads, >= rows of the keys], f32, of each key position (ALiBi, Press et al. 2022); or
-                        // empty. Not together with a softcap.
+  int64_t window = 0;  // positions a query sees, its own included; 0: all
+  float softcap = 0;   // cap * tanh(score / cap); 0: none
+  /// [q_heads, >= rows of the keys], f32: added to the score of each key position (ALiBi, Press et al. 2022). Empty:
+  /// none. Not together with a softcap.
+  TensorView key_bias;
   CausalWork causal = CausalWork::kSkip;
 };
 
@@ -110,7 +111,6 @@ class Ops {
   [[nodiscard]] virtual Device& device() = 0;
 
   // ---- Preparation, off the timed path
-  // --------------------------------------------------------------------------------
 
   /// Puts a host tensor where the device reads it: itself on the CPU (the caller keeps the memory alive), a copy
   /// elsewhere.
@@ -122,7 +122,7 @@ class Ops {
   [[nodiscard]] virtual bool LeavesInPlace(const Shape& /*matrix*/, DType /*stored*/, DType /*compute*/) const {
     return false;
   }
-  /// What Prepare keeps weights in that it copies.
+  /// The dtype of weights that Prepare copies.
   [[nodiscard]] virtual DType WeightDType(DType compute) const { return compute; }
   /// A copy, in this device's memory, of weights that the same backend prepared on a device that this one Reaches;
   /// enqueued on `stream`. For devices other than the host.
@@ -141,7 +141,6 @@ class Ops {
   }
 
   // ---- The decoder's steps
-  // ------------------------------------------------------------------------------------------------
 
   /// out[i] = scale * table[tokens[i]]. table: [vocab, hidden] of any dtype; out: [n, hidden].
   virtual void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out,
@@ -180,8 +179,8 @@ class Ops {
   /// x = cap * tanh(x / cap). x: [n, features], f32; cap > 0.
   virtual void Softcap(TensorView x, float cap, Stream& stream) = 0;
 
-  // ---- Several steps, for backends that are faster when they know what follows. "Written or not" needs room
-  // ---------------------------------------------------------------------------------
+  // ---- Several steps at once, for backends that are faster when they know what follows. A tensor that is "written
+  // or not" must have room, and is undefined afterwards.
 
   /// AppendKv and PrepareQueries of the same rows.
   virtual void PrepareHeads(const HeadRows& heads, Stream& stream);
@@ -203,7 +202,6 @@ class Ops {
                                        Activation activation, TensorView product, TensorView out, Stream& stream);
 
   // ---- Tokens that the host need not see
-  // ---------------------------------------------------------------------------------
 
   /// Null where the host does the work itself, and so nothing could be enqueued ahead of it; the two operations below
   /// are for others.

@@ -12,9 +12,9 @@ namespace runahead {
 /// One call of an operation.
 struct OpTime {
   std::string op;    // "matmul 4096 -> 12288", "attention", ...
-  double ms = 0;     // on the device
-  double flops = 0;  // of matmuls and attention, visible pairs only
-  double bytes = 0;  // read and written, each tensor once
+  double ms = 0;     // time on the device, ms
+  double flops = 0;  // operations of matmuls and attention, visible pairs only
+  double bytes = 0;  // bytes read and written, each tensor once
 };
 
 /// Passes everything to other operations, which must outlive it, and marks the stream around each step. Not

@@ -21,7 +21,7 @@ constexpr double kGiga = 1e9;
 constexpr double kMicro = 1e-6;
 constexpr int64_t kMostDevices = 4096;
 constexpr int64_t kLongestContext = int64_t{1} << 32;
-constexpr double kSmallest = 1e-9;  // of what must be above 0
+constexpr double kSmallest = 1e-9;  // smallest value of what must be above 0
 
 /// Throws ConfigError naming a key that is not of `known`.
 void RefuseOthers(const JsonObject& object, std::initializer_list<std::string_view> known) {

@@ -16,8 +16,8 @@ namespace runahead {
 struct ClusterDevice {
   DeviceRates rates;
   std::string profile;   // path of a cost profile; empty: the rates are used
-  int profile_rank = 0;  // which of its devices
-  double slowdown = 1;   // everything takes so many times as long
+  int profile_rank = 0;  // index of the device in the profile
+  double slowdown = 1;   // factor of every duration
 };
 
 /// The file's content, checked.

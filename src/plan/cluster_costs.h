@@ -14,18 +14,18 @@ namespace runahead {
 /// Seconds of a chunk of `rows` rows, attention aside, and of each query-key pair of its attention in one layer.
 struct RowCost {
   int64_t rows = 0;
-  double before_s = 0;  // from the start to the first exchange: embedding, first norm, the first layer's q, k and v
-  double layer_s = 0;   // from one exchange to the next: output, MLP, the next layer's q, k and v
-  double pair_s = 0;    // of each pair, all heads together
+  double before_s = 0;  // time up to the first exchange, s: embedding, first norm, the first layer's q, k and v
+  double layer_s = 0;   // time between two exchanges, s: output, MLP, the next layer's q, k and v
+  double pair_s = 0;    // time of a query-key pair, s, all heads together
 };
 
 /// One device's costs for one model: piecewise linear in the rows of a chunk.
 struct DeviceCost {
   std::string name;
-  std::vector<RowCost> knots;  // by increasing rows, at least one
-  double finish_s = 0;         // after the last exchange, for the prompt's last row: all but attention, and the head
-  double finish_pair_s = 0;    // of each position that the last row sees
-  double masked_pair = 1;      // what a pair costs that a dense map computes and masks, in pairs that are seen
+  std::vector<RowCost> knots;  // at least one, in the order of their rows
+  double finish_s = 0;  // time of the prompt's last row after the last exchange, s: the head, and all but attention
+  double finish_pair_s = 0;  // time of each position that the last row sees, s
+  double masked_pair = 1;    // cost of a pair that a dense map computes and masks away, in visible pairs
 
   /// Interpolated; beyond the outermost knots the line of the outer two goes on, never below 0.
   [[nodiscard]] RowCost At(int64_t rows) const;
@@ -38,8 +38,8 @@ struct DeviceRates {
   std::string name;
   double flops = 0;               // FLOP/s that its matmuls reach
   double attention_flops = 0;     // FLOP/s that its attention reaches
-  double memory_bytes_per_s = 0;  // weights are read at least once a layer; 0: as fast as they are needed
-  double layer_overhead_s = 0;    // of each layer, whatever its size
+  double memory_bytes_per_s = 0;  // rate of reading the weights once a layer; 0: not limited
+  double layer_overhead_s = 0;    // fixed time of each layer, s
 };
 
 /// Costs that follow from rates: each step takes its arithmetic or its weights' reading, whichever is longer.
@@ -51,9 +51,9 @@ enum class Mover : unsigned char { kEngine, kThread };
 
 /// One direction between two ranks.
 struct LinkCost {
-  double latency_s = 0;    // after the last byte left until the receiver goes on
+  double latency_s = 0;    // time from the last byte's departure until the receiver goes on, s
   double bytes_per_s = 0;  // 0: nothing can be moved
-  double setup_s = 0;      // of each transfer, during which the link, or the thread, is taken
+  double setup_s = 0;      // fixed time of a transfer, s, during which its link or thread is taken
   Mover mover = Mover::kEngine;
 
   [[nodiscard]] double Seconds(size_t bytes) const { return setup_s + static_cast<double>(bytes) / bytes_per_s; }
@@ -97,8 +97,8 @@ class LinkTable {
 
   int ranks_ = 0;
   Sharing sharing_ = Sharing::kPairs;
-  std::vector<LinkCost> costs_;    // the distinct ones
-  std::vector<uint32_t> index_;    // [from][to] into costs_; empty: all are costs_[0]
+  std::vector<LinkCost> costs_;    // distinct costs
+  std::vector<uint32_t> index_;    // [from][to], indices into costs_; empty: all are costs_[0]
   std::vector<int> host_of_rank_;  // empty: one host
 };
 
@@ -106,9 +106,9 @@ class LinkTable {
 struct ClusterCosts {
   std::vector<DeviceCost> devices;
   LinkTable links;
-  double start_s = 0;     // from the call until the ranks begin
-  double end_s = 0;       // from the last rank's end until the caller has the logits
-  int64_t tile_rows = 1;  // that the devices multiply at once: cuts of long chunks are best at multiples
+  double start_s = 0;     // time from the call until the ranks begin, s
+  double end_s = 0;       // time from the last rank's end until the caller has the logits, s
+  int64_t tile_rows = 1;  // rows that the devices multiply at once: multiples are the best cuts of long chunks
 
   [[nodiscard]] int ranks() const { return static_cast<int>(devices.size()); }
   /// The ranks of `members` only, in their order.

@@ -14,7 +14,7 @@ namespace runahead {
 /// What measurements hold for: they are worth nothing for anything else.
 struct ProfileKey {
   std::string model;                 // WorkShape::ToString
-  std::string dtype;                 // of compute
+  std::string dtype;                 // the compute dtype
   std::vector<std::string> devices;  // one for each rank, with their threads
 
   [[nodiscard]] int ranks() const { return static_cast<int>(devices.size()); }
@@ -32,7 +32,7 @@ struct ProfileKey {
 /// clock, so that several are slower than one.
 struct CostProfile {
   ProfileKey key;
-  std::map<int, ClusterCosts> active;  // by ranks at work; each with the costs of all ranks. Never empty
+  std::map<int, ClusterCosts> active;  // key: ranks at work. Each value has the costs of all ranks. Never empty
 
   /// Those measured with the fewest ranks that are at least `ranks`, or with the most there are.
   [[nodiscard]] const ClusterCosts& While(int ranks) const;

@@ -33,7 +33,7 @@ RankCounters CountCompute(const WorkShape& shape, Scheme scheme, const Partition
 /// Rows that travel from one rank to another in all layers.
 int64_t RowsInAllLayers(const WorkShape& shape, Scheme scheme, const Partition& partition, int from, int to) {
   const int last = shape.layers - 1;
-  if (shape.windows.empty()) {  // all layers but the last are alike
+  if (shape.windows.empty()) {  // no windows: all layers but the last are alike
     return last * HandOver(shape, scheme, partition, 0, from, to).rows() +
            HandOver(shape, scheme, partition, last, from, to).rows();
   }

@@ -18,12 +18,12 @@ RowRange HandOver(const WorkShape& shape, Scheme scheme, const Partition& partit
 
 /// The work and the traffic of one rank in one prompt phase.
 struct RankCounters {
-  int64_t dot_products = 0;    // of queries and keys in one head of one layer, masked ones included
-  double linear_flops = 0;     // of all layers and the head
-  double attention_flops = 0;  // of visible positions only, except for kTspDense, which computes the whole map
-  size_t sent_bytes = 0;       // of all layers
-  size_t received_bytes = 0;   // of all layers
-  int64_t sent_entries = 0;    // elements of one head's K and V vectors' rows sent in one layer: 2 a row
+  int64_t dot_products = 0;    // query-key pairs in one head of one layer, masked ones included
+  double linear_flops = 0;     // FLOPs of the matmuls of all layers and of the head
+  double attention_flops = 0;  // FLOPs of visible pairs; for kTspDense those of the whole map
+  size_t sent_bytes = 0;       // bytes sent in all layers
+  size_t received_bytes = 0;   // bytes received in all layers
+  int64_t sent_entries = 0;    // K and V vectors of one head sent in one layer: 2 a row
 };
 
 /// One entry for each rank of the partition; for kTensorParallel one for each of `partition.ranks()` ranks, which all

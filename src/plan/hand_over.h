@@ -22,7 +22,7 @@ struct RowRange {
 /// What the hand-over needs to know of a layer.
 struct LayerReach {
   int64_t window = 0;  // positions a query sees, its own included; 0: all
-  bool last = false;   // of the model: only the last rank's last row attends
+  bool last = false;   // the model's last layer, where only the last rank's last row attends
 };
 
 /// The rows that rank `from` sends to rank `to` in a layer: of those it has, the ones that a query of `to`, or of a

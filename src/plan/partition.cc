@@ -111,9 +111,9 @@ Partition BalancedPartition(int64_t tokens, int ranks, const ChunkCost& cost) {
 Partition BalancedPartition(int64_t tokens, int ranks, const RankChunkCost& cost) {
   const int used = UsableRanks(tokens, ranks);
   double too_small = 0;
-  double enough = 0;  // whoever gets everything
+  double enough = 0;  // the cost of the slowest rank with the whole prompt
   for (int rank = 0; rank < used; ++rank) enough = std::max(enough, cost(rank, 0, tokens));
-  constexpr double kPrecise = 1e-9;  // of the budget: less than a token
+  constexpr double kPrecise = 1e-9;  // precision as a share of the budget: less than a token
   while (enough - too_small > kPrecise * enough) {
     const double budget = (too_small + enough) / 2;
     const std::vector<int64_t> cuts = CutsWithin(cost, tokens, used, budget);

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kVersion = 1;
 constexpr double kMsPerSecond = 1000;
-constexpr double kFurthest = 2;  // beyond the outermost entry, as a factor
+constexpr double kFurthest = 2;  // longest prompt that is predicted, over the outermost entry
 
 /// Each chunk's part of the prompt.
 std::vector<double> SharesOf(const Partition& partition) {

@@ -19,7 +19,7 @@ namespace runahead {
 struct TableEntry {
   Scheme scheme = Scheme::kSingle;
   Partition partition;
-  double ttft_s = 0;  // measured
+  double ttft_s = 0;  // measured TTFT, s
 };
 
 /// A planner's partition for a length that nobody has searched, and its TTFT in seconds.

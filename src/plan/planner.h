@@ -20,7 +20,7 @@ struct PhasePlan {
   Scheme scheme = Scheme::kSingle;
   Partition partition;
   double predicted_s = 0;  // TTFT; 0: not known
-  std::string reason;      // why it is so, in a line
+  std::string reason;      // the reason, one line
 };
 
 /// Costs of all ranks while `active` of them work at once, which they slow each other down by.
@@ -28,9 +28,9 @@ using CostsWhileActive = std::function<const ClusterCosts&(int active)>;
 
 struct PlanRequest {
   int64_t tokens = 0;
-  int ranks = 0;                 // there are
-  bool may_leave_out = true;     // ranks that do not make it faster; otherwise all of `ranks` work
-  std::optional<Scheme> scheme;  // of several ranks; empty: the better of chain and direct
+  int ranks = 0;                 // ranks of the cluster
+  bool may_leave_out = true;     // true: leave out ranks that do not help; false: all of `ranks` work
+  std::optional<Scheme> scheme;  // scheme of several ranks; empty: the better of chain and direct
   // Simulated events for each second of the phase, to better the winner's cuts: few enough that planning, at some ten
   // million a second, stays below a hundredth of the phase.
   int64_t events_per_second = 50'000;

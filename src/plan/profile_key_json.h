@@ -7,7 +7,7 @@
 namespace runahead {
 
 Json KeyToJson(const ProfileKey& key);
-/// Of the file's field "key". Throws ConfigError naming the field and the value.
+/// The key in the file's field "key". Throws ConfigError naming the field and the value.
 ProfileKey KeyFromJson(const JsonObject& file);
 
 /// The objects of an array field, each named "<origin>: <key>[i]" in errors. Throws ConfigError when it is no array.

@@ -24,7 +24,7 @@ inline constexpr std::array kSchemes = {Scheme::kSingle,   Scheme::kRunaheadChai
                                         Scheme::kTspDense, Scheme::kTspCausal,     Scheme::kTensorParallel};
 
 std::string_view Name(Scheme scheme);  // "runahead chain", "tsp", "tp", ...
-/// What Name gave, or nothing.
+/// The scheme of that Name, or nothing.
 std::optional<Scheme> ParseScheme(std::string_view name);
 
 Scheme SchemeOf(Strategy strategy, Topology topology);

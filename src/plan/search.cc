@@ -51,7 +51,7 @@ class Search {
  private:
   [[nodiscard]] int64_t Divisions() const { return std::min<int64_t>(options_.divisions, tokens_); }
 
-  /// Of the prompt by the coarse grid; 0: there is none.
+  /// Divisions of the prompt by the coarse grid; 0: there is none.
   [[nodiscard]] int64_t CoarseDivisions() const {
     if (!options_.coarse_grid) return 0;
     const int64_t most = std::min<int64_t>(kWholeGrid, options_.most_evaluations / 2);
@@ -159,7 +159,7 @@ class Search {
   }
 
   int64_t tokens_;
-  int cuts_;  // between the ends
+  int cuts_;  // number of cut points between the ends
   const Objective& objective_;
   const GridSearchOptions& options_;
   std::map<Cuts, double> seen_;
@@ -235,7 +235,7 @@ SearchResult SolvePartition(const WorkShape& shape, const ClusterCosts& costs, S
   const int64_t affordable = most_events / std::max<int64_t>(1, simulation.events);
   if (!IsRunahead(scheme) || balanced.ranks() == 1 || affordable < 2) return {balanced, simulation.ttft_s, 1};
   constexpr int kEnough = 600;
-  constexpr int64_t kFinestShare = 1024;  // of the prompt
+  constexpr int64_t kFinestShare = 1024;  // finest step as a fraction of the prompt: 1 / 1024
   GridSearchOptions options;
   options.divisions = 32;  // the start is good already
   options.finest = std::max<int64_t>(1, tokens / kFinestShare);

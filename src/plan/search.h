@@ -18,12 +18,12 @@ namespace runahead {
 using Objective = std::function<double(const Partition&)>;
 
 struct GridSearchOptions {
-  int divisions = 8;              // of the prompt: the first step
-  bool coarse_grid = true;        // at first all cut points on multiples of that step, or of a larger one
-  int64_t finest = 1;             // the last level's step, in tokens
-  int most_evaluations = 400;     // of the objective
-  int descents = 1;               // from so many of the best points so far
-  std::vector<Partition> starts;  // looked at first, besides even chunks
+  int divisions = 8;              // the first step is the prompt divided by this
+  bool coarse_grid = true;        // true: first try all cuts on multiples of that step, or of a larger one
+  int64_t finest = 1;             // step of the last level, tokens
+  int most_evaluations = 400;     // most evaluations of the objective
+  int descents = 1;               // descents, each from one of the best points so far
+  std::vector<Partition> starts;  // partitions tried first, besides even chunks
 };
 
 struct SearchResult {

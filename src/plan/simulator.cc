@@ -17,9 +17,9 @@ enum class Step : unsigned char { kPostReceives, kSendOwn, kWait, kSendArrived, 
 struct RankState {
   double time = 0;
   int layer = -1;
-  int peer = 0;  // how many of the step's peers are dealt with
+  int peer = 0;  // number of the step's peers that are done
   Step step = Step::kPostReceives;
-  bool waiting = false;  // until the layer's last transfer is placed
+  bool waiting = false;  // true until the layer's last transfer is placed
 };
 
 /// Seconds of a rank's stretches of compute.
@@ -27,7 +27,7 @@ struct RankCompute {
   double before_s = 0;
   double layer_s = 0;
   double pair_s = 0;
-  double skipped_s = 0;  // of the last layer's projections: queries are not made
+  double skipped_s = 0;  // time saved in the last layer, where no queries are projected, s
   int64_t begin = 0;
   int64_t end = 0;
 };
@@ -129,7 +129,7 @@ class Phase {
       for (int i = 0; i < SourceCount(rank); ++i) {
         const int from = Source(rank, i);
         const int last = shape_.layers - 1;
-        const bool alike = shape_.windows.empty();  // all layers but the last
+        const bool alike = shape_.windows.empty();  // true: all layers but the last are alike
         const bool first_moves = BytesBetween(from, rank, 0) > 0;
         for (int layer = 0; layer < shape_.layers; ++layer) {
           const bool known = alike && layer < last;
@@ -147,14 +147,14 @@ class Phase {
     return {cost.before_s,          cost.layer_s,        cost.pair_s, std::min(skipped, cost.layer_s),
             partition_.begin(rank), partition_.end(rank)};
   }
-  /// What the queries [first, end) are computed with, in pairs that are seen.
+  /// Cost of the queries [first, end), in visible pairs.
   [[nodiscard]] double Pairs(int rank, int64_t first, int64_t end, int layer) const {
     const auto seen = static_cast<double>(CausalPairs(first, end, shape_.window(layer)));
     if (scheme_ != Scheme::kTspDense) return seen;
     const auto all = static_cast<double>((end - first) * partition_.tokens());
     return seen + costs_.devices[Index(rank)].masked_pair * (all - seen);
   }
-  /// From the exchange of `layer` (-1: from the start) to the next one, or to the rank's end.
+  /// Seconds of compute from the exchange of `layer` (-1: from the start) to the next one, or to the rank's end.
   [[nodiscard]] double StretchSeconds(int rank, int layer) const {
     const RankCompute& compute = compute_[Index(rank)];
     const int last = shape_.layers - 1;
@@ -250,7 +250,7 @@ class Phase {
       const double left = Occupy(first, state.time, link.Seconds(bytes));
       double arrived = left;
       bytes_through_[first] += bytes;
-      if (second != first) {  // what is between them has room for what comes in while the second is taken
+      if (second != first) {  // the network between them buffers what arrives while the second is taken
         arrived = Occupy(second, left - link.Seconds(bytes), link.Seconds(bytes));
         bytes_through_[second] += bytes;
       }

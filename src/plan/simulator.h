@@ -16,8 +16,8 @@ namespace runahead {
 
 struct Simulation {
   double ttft_s = 0;
-  std::vector<double> compute_s;        // of each rank
-  size_t busiest_bytes = 0;             // through the link (port, bus, network card) that carries most
+  std::vector<double> compute_s;        // compute time of each rank, s
+  size_t busiest_bytes = 0;             // bytes of the link, port, bus or network card that carries most
   int64_t events = 0;                   // stretches of compute, waits and transfers
   std::vector<TimelineEvent> timeline;  // empty unless asked for
 };

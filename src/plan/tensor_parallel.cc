@@ -15,14 +15,14 @@ Simulation SimulateTensorParallel(const WorkShape& shape, const ClusterCosts& co
   const int64_t tokens = partition.tokens();
   const auto share = static_cast<size_t>(tokens) * static_cast<size_t>(shape.hidden) * shape.element_bytes /
                      static_cast<size_t>(ranks);
-  double step_s = 0;  // of the ring: each rank passes a share on
+  double step_s = 0;  // duration of a step of the ring, in which each rank passes a share on
   for (int rank = 0; ranks > 1 && rank < ranks; ++rank) {
     const LinkCost& link = costs.links.Between(rank, (rank + 1) % ranks);
     step_s = std::max(step_s, link.Seconds(share) + link.latency_s);
   }
   const int steps = 2 * (ranks - 1);
   const double all_reduces_s = 2 * steps * step_s;
-  const size_t bytes = 2 * static_cast<size_t>(steps) * share;  // of each rank in each layer
+  const size_t bytes = 2 * static_cast<size_t>(steps) * share;  // bytes of each rank in each layer
   Simulation result;
   result.compute_s.assign(static_cast<size_t>(ranks), 0.0);
   result.ttft_s = costs.start_s;

@@ -18,7 +18,7 @@ struct WorkShape {
   int64_t ffn = 0;
   int64_t vocab = 0;
   int mlp_matrices = 3;          // gate, up and down; 2 where the MLP is not gated
-  size_t element_bytes = 2;      // of compute and cache
+  size_t element_bytes = 2;      // bytes of an element of activations and cache
   std::vector<int64_t> windows;  // [layers], positions that a query sees in each; 0: all. Empty: all everywhere
 
   [[nodiscard]] int64_t q_features() const { return q_heads * head_dim; }

@@ -158,8 +158,8 @@ class TspExchange final : public SpanExchange {
     }
   }
   void SendOwn(int layer, Stream& stream) override {
-    for (int i = 1; i < ranks();
-         ++i) {  // each rank starts with its neighbour, so that no receiver is everyone's first
+    // Each rank starts with its neighbour, so that no receiver is everyone's first.
+    for (int i = 1; i < ranks(); ++i) {
       Send((rank() + i) % ranks(), layer, {partition().begin(rank()), partition().end(rank())}, stream);
     }
   }

@@ -22,9 +22,9 @@ struct ExchangeContext {
   std::span<const int64_t> windows;  // [layers], AttentionOptions::window of each; empty: all positions everywhere
   KvCache* cache = nullptr;
   Fabric* fabric = nullptr;
-  std::chrono::duration<double> timeout{0};  // of each wait
-  RankTimeline* timeline = nullptr;          // or null: nothing is recorded
-  AllGather* gather = nullptr;               // of tsp, instead of the fabric's links; or null
+  std::chrono::duration<double> timeout{0};  // longest duration of each wait
+  RankTimeline* timeline = nullptr;          // null: nothing is recorded
+  AllGather* gather = nullptr;               // all-gather of tsp; null: over the fabric's links
 };
 
 /// An exchange of one prompt phase: started before the first layer, finished after the last.

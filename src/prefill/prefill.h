@@ -13,7 +13,7 @@ namespace runahead {
 
 /// What a rank needs to prefill its chunk. Borrows everything.
 struct RankPrefill {
-  std::span<const int32_t> prompt;  // all of it
+  std::span<const int32_t> prompt;  // ids of the whole prompt
   Strategy strategy = Strategy::kSingle;
   Topology topology = Topology::kChain;
   ExchangeContext exchange;  // rank, partition, cache, fabric

@@ -31,11 +31,11 @@ class StreamTimeline {
     int layer;
     Activity activity;
     size_t bytes;
-    size_t end;  // of marks_; it begins at the mark before
+    size_t end;  // index into marks_; the stretch begins at the mark before
   };
 
   RankTimeline* timeline_;
-  Clock::time_point origin_;  // of marks_[0]
+  Clock::time_point origin_;  // host time of marks_[0]
   std::vector<std::unique_ptr<Mark>> marks_;
   std::vector<Stretch> stretches_;
 };

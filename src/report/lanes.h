@@ -19,7 +19,7 @@ struct Lane {
 
 struct Lanes {
   std::vector<Lane> ranks;  // every rank from 0 to the largest that has an event
-  double end_ms = 0;        // when the last event ended
+  double end_ms = 0;        // end of the last event, ms
 };
 
 Lanes SplitIntoLanes(std::span<const TimelineEvent> events);

@@ -9,7 +9,7 @@
 namespace runahead::report {
 namespace {
 
-constexpr double kSlack = 1e-9;  // of rounding, relative
+constexpr double kSlack = 1e-9;  // allowance for rounding, relative
 
 }  // namespace
 

@@ -21,7 +21,7 @@ constexpr double kTop = 70;
 constexpr double kBar = 22;
 constexpr double kTransfers = 5;  // the height of the sends below the bar, and of the receives below them
 constexpr double kLane = kBar + 2 * (kTransfers + 1) + 11;
-constexpr double kThinnest = 0.4;  // so that short events can be seen
+constexpr double kThinnest = 0.4;  // smallest width of an event, so that short ones can be seen
 constexpr double kThinnestTransfer = 1;
 constexpr std::array kActivities = {Activity::kCompute, Activity::kWait, Activity::kSend, Activity::kReceive};
 

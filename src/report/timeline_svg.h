@@ -11,7 +11,7 @@ namespace runahead::report {
 
 struct TimelineSvgOptions {
   std::string title = "Prompt phase";
-  std::vector<std::string> lanes;  // what stands beside each rank; missing ones read "rank 3"
+  std::vector<std::string> lanes;  // label of each rank; a missing one reads "rank 3"
 };
 
 /// One lane per rank: a bar of compute and waits, the layers set apart, and below it thin bars of sends and of

@@ -13,7 +13,8 @@
 namespace runahead::report {
 namespace {
 
-constexpr std::array kActivities = {Activity::kCompute, Activity::kWait, Activity::kSend};  // what a rank itself does
+/// Activities of a rank itself.
+constexpr std::array kActivities = {Activity::kCompute, Activity::kWait, Activity::kSend};
 constexpr const char* kIdleMark = " ";
 
 const char* Mark(Activity activity) {

@@ -19,8 +19,8 @@ std::string CpuModel();
 /// leaves it as it was.
 void BindThread(const std::vector<int>& processors);
 
-/// From now on f32 numbers below 2^-126 count as 0 on the calling thread and on threads that it starts later, as they
-/// do in matrix units: x86 processors take a hundred times as long for an operation with one of them, and weights of
+/// Counts f32 numbers below 2^-126 as 0 on the calling thread and on threads that it starts later, as matrix units
+/// do: x86 processors take a hundred times as long for an operation with one of them, and weights of
 /// faraway keys are full of them. Does nothing on other processors.
 void FlushSubnormals();
 

@@ -61,7 +61,7 @@ class Buffer {
 class Mark {
  public:
   virtual ~Mark() = default;
-  /// From `earlier`, of a stream of the same device, to this one; the streams must have passed both.
+  /// Time from `earlier`, a mark on a stream of the same device, to this one; the streams must have passed both.
   [[nodiscard]] virtual double MillisecondsSince(const Mark& earlier) const = 0;
 };
 
@@ -73,7 +73,7 @@ class Stream {
   virtual std::unique_ptr<Mark> NewMark() = 0;
   /// Blocks the host until all work enqueued so far is done. Throws DeviceError when the device failed.
   virtual void Synchronize() = 0;
-  /// The same, but no longer than until `deadline`, when it fails, naming the device.
+  /// Synchronize that ends at `deadline` with a failure that names the device.
   virtual Status Drain(Deadline deadline) = 0;
 };
 
@@ -83,8 +83,8 @@ class Device {
   virtual ~Device() = default;
 
   [[nodiscard]] virtual std::string name() const = 0;
-  /// At least `bytes` of uninitialised memory, aligned to 64 bytes or more. Throws ConfigError naming the size when
-  /// there is no room.
+  /// Allocates at least `bytes` of uninitialised memory, aligned to 64 bytes or more. Throws ConfigError naming the
+  /// size when there is no room.
   virtual Buffer Allocate(size_t bytes) = 0;
   /// Bytes that Allocate can still give, as far as the device can tell.
   [[nodiscard]] virtual size_t FreeBytes() const = 0;

@@ -23,7 +23,7 @@ class MemoryPlan {
   void CheckFits(std::string_view what, const Device& device) const;
 
  private:
-  std::vector<std::pair<std::string, size_t>> parts_;  // in the order of their first Add
+  std::vector<std::pair<std::string, size_t>> parts_;  // name and bytes, in the order of their first Add
 };
 
 }  // namespace runahead

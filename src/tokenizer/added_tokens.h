@@ -19,7 +19,7 @@ namespace runahead::tokenizer {
 /// One entry of tokenizer.json's `added_tokens`.
 struct AddedToken {
   std::string content;
-  bool single_word = false;  // only where no word character touches it
+  bool single_word = false;  // matches only where no word character touches it
   bool lstrip = false;       // takes the spaces before it
   bool rstrip = false;       // takes the spaces behind it
   bool normalized = false;   // is normalized itself and found in the normalized text
@@ -53,7 +53,7 @@ class AddedTokens {
   }
 
   [[nodiscard]] int32_t Find(std::string_view content) const;
-  [[nodiscard]] const std::unordered_map<int32_t, AddedToken>& tokens() const { return tokens_; }  // by id
+  [[nodiscard]] const std::unordered_map<int32_t, AddedToken>& tokens() const { return tokens_; }  // key: id
   [[nodiscard]] bool IsSpecial(std::string_view content) const { return special_.contains(std::string(content)); }
   [[nodiscard]] int32_t end_id() const { return end_id_; }  // one past the largest id
 
@@ -70,8 +70,8 @@ class AddedTokens {
     [[nodiscard]] size_t NextCandidate(std::string_view text, size_t from) const;
 
     ByteTrie texts_;
-    std::string prefix_;              // that all texts share
-    std::array<bool, 256> starts_{};  // by the first byte of some text
+    std::string prefix_;              // prefix that all texts share
+    std::array<bool, 256> starts_{};  // [byte]: some text begins with it
   };
 
   void Split(std::string_view text, const Trie& trie, std::vector<Section>& sections) const;

@@ -40,7 +40,7 @@ class AsciiWords {
   [[nodiscard]] uint32_t SpacesEnd(std::string_view text, uint32_t begin) const;
 
   Style style_;
-  uint32_t most_digits_;  // in one word
+  uint32_t most_digits_;  // most digits in one word
 };
 
 }  // namespace runahead::tokenizer

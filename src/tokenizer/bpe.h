@@ -22,8 +22,8 @@ struct BpeScratch {
     int32_t id;
     uint32_t previous;
     uint32_t next;
-    uint32_t rank;   // of the pair with the next symbol, or kNoRank
-    int32_t merged;  // what the pair becomes
+    uint32_t rank;   // rank of the pair with the next symbol, or kNoRank
+    int32_t merged;  // id that the pair becomes
   };
 
   WordCache words;

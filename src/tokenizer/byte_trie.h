@@ -58,7 +58,7 @@ class ByteTrie {
  private:
   static uint64_t KeyOf(uint64_t node, char byte) { return node << 8 | static_cast<uint8_t>(byte); }
 
-  FlatMap children_;                    // of a node by a byte
+  FlatMap children_;                    // key: a node and a byte (KeyOf)
   std::vector<int32_t> values_{kNone};  // [node]
 };
 

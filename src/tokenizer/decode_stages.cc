@@ -215,7 +215,7 @@ class StripStartStage final : public ChainedStage {
  private:
   char32_t content_;
   size_t count_;
-  size_t left_ = 0;  // how many more this token may lose
+  size_t left_ = 0;  // number of characters that this token may still lose
 };
 
 class StripEndStage final : public WholeTokenStage {

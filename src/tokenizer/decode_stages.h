@@ -29,8 +29,8 @@ Stage FuseTokens(Stage next);
 
 struct StripSettings {
   char32_t content;
-  size_t start;  // at most so many are removed at the start of a token,
-  size_t stop;   // and at its end
+  size_t start;  // most characters removed at the start of a token
+  size_t stop;   // most characters removed at its end
 };
 Stage StripTokens(const StripSettings& settings, Stage next);
 
@@ -42,8 +42,8 @@ Stage SpacesOfMarks(const Metaspace& metaspace, Stage next);
 
 struct PieceSettings {
   bool byte_fallback;        // "<0x0A>" is a byte
-  bool drop_dummy_space;     // the first piece loses the space mark that opens it,
-  bool drop_leading_spaces;  // and so do those behind it while there is no text
+  bool drop_dummy_space;     // the first piece loses the space mark that opens it
+  bool drop_leading_spaces;  // later pieces lose theirs too while there is no text
 };
 /// SentencePiece's way: space marks to spaces, byte pieces to characters. A byte that is not part of one becomes
 /// U+FFFD.

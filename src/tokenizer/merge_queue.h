@@ -69,7 +69,7 @@ class MergeQueue {
     uint32_t position;
     uint32_t next;
   };
-  struct List {  // of nodes, ascending
+  struct List {  // a list of nodes in ascending order
     uint32_t first = kEnd;
     uint32_t last = kEnd;
   };
@@ -103,7 +103,7 @@ class MergeQueue {
   std::vector<List> lists_;  // [rank]
   std::vector<Node> nodes_;
   uint32_t free_ = kEnd;
-  std::unordered_map<uint32_t, Positions> late_;  // by rank, none empty
+  std::unordered_map<uint32_t, Positions> late_;  // key: rank; no value is empty
   std::vector<uint64_t> full_;                    // a bit per rank: has entries
   std::vector<uint64_t> full_blocks_;             // a bit per word of full_: is not zero
   size_t lowest_block_ = 0;                       // no set bit of full_blocks_ lies below

@@ -19,8 +19,8 @@ struct Segment {
 /// A text and the pieces it is cut into so far: ascending, never empty, not overlapping; bytes in no piece are
 /// dropped.
 struct Pieces {
-  std::string text;           // under 4 GiB
-  std::vector<Range> ranges;  // of `text`
+  std::string text;           // text below 4 GiB
+  std::vector<Range> ranges;  // byte ranges of `text`
   bool at_start = false;      // the text begins where the whole input begins
 
   /// Memory that stages use again and again.

@@ -59,7 +59,7 @@ MatchRoom& Room() {
 struct Regex::Compiled {
   Owned<pcre2_code> code;
   bool jit = false;
-  uint32_t min_length = 0;          // of a match, in characters
+  uint32_t min_length = 0;          // length of the shortest match, characters
   const uint8_t* starts = nullptr;  // a bit per byte: can start a match; null when not known
 
   // False when there cannot be a match: saves the engine's start for many short texts.

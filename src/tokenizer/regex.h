@@ -32,7 +32,7 @@ class Regex {
   struct Compiled;
   std::shared_ptr<const Compiled> compiled_;
   std::string origin_;
-  std::optional<AsciiWords> ascii_;  // of a pattern with a short cut
+  std::optional<AsciiWords> ascii_;  // fast way through ASCII; none: the pattern has no such way
 };
 
 }  // namespace runahead::tokenizer

@@ -14,7 +14,7 @@ namespace runahead::tokenizer {
 
 struct ConfiguredToken {
   AddedToken token;
-  std::optional<int32_t> id;  // where the files say it
+  std::optional<int32_t> id;  // none: the files do not say it
 };
 
 /// tokenizer_config.json, special_tokens_map.json and added_tokens.json of a model's folder, as far as they exist.

@@ -112,7 +112,7 @@ class Encoding {
   std::vector<int32_t> ids_;
   Pieces text_;
   Pieces word_;
-  WordCache words_;  // as CutText leaves them
+  WordCache words_;  // words and their ids after CutText
 };
 
 }  // namespace

@@ -66,14 +66,14 @@ struct TokenizerParts {
   std::unique_ptr<const Model> model;
   std::unique_ptr<const Decoder> decoder;
   AddedTokens added_tokens;
-  Template special;  // what add_special puts around a text
+  Template special;  // tokens that add_special puts around a text
   std::optional<int32_t> bos_id;
   std::optional<int32_t> eos_id;
-  bool skipped_tokens_divide = false;  // special tokens that decoding leaves out still end a run of bytes
-  std::string unknown_surface;         // what a SentencePiece model's unknown token decodes to
+  bool skipped_tokens_divide = false;  // true: special tokens that decoding leaves out still end a run of bytes
+  std::string unknown_surface;         // text of a SentencePiece model's unknown token
 
   struct Token {
-    std::string_view text;  // without data: no token has this id
+    std::string_view text;  // text of the token; null data: no token has this id
     bool special = false;
   };
   std::vector<Token> tokens;  // [id]; a view of the model's and the added tokens, made by IndexTokens
@@ -87,10 +87,10 @@ struct TokenizerParts {
   [[nodiscard]] const Token& TokenOf(int32_t id) const;
 };
 
-/// From `tokenizer.model` (SentencePiece) and the files beside it. Throws IoError and ConfigError.
+/// Reads `tokenizer.model` (SentencePiece) and the files beside it. Throws IoError and ConfigError.
 std::shared_ptr<const TokenizerParts> LoadTokenizerModel(const std::filesystem::path& model_dir);
 
-/// From `tokenizer.json` and the files beside it. Throws IoError and ConfigError.
+/// Reads `tokenizer.json` and the files beside it. Throws IoError and ConfigError.
 std::shared_ptr<const TokenizerParts> LoadTokenizerJson(const std::filesystem::path& model_dir);
 
 }  // namespace runahead::tokenizer

@@ -8,7 +8,7 @@
 namespace runahead::tokenizer {
 namespace {
 
-constexpr float kUnknownPenalty = 10;  // below the worst piece, as SentencePiece has it
+constexpr float kUnknownPenalty = 10;  // distance below the worst piece's score, as in SentencePiece
 
 }  // namespace
 

@@ -20,14 +20,14 @@ class Unigram {
   struct Scratch {
     // The best way to cut the text up to one place.
     struct Place {
-      int32_t id = kNoToken;  // of its last piece
+      int32_t id = kNoToken;  // id of the last piece
       float score = 0;
-      uint32_t begin = kNowhere;  // of its last piece
+      uint32_t begin = kNowhere;  // start of the last piece, bytes
     };
     static constexpr uint32_t kNowhere = ~uint32_t{0};
 
     std::vector<Place> places;
-    std::vector<uint32_t> ends;  // of the best cut's pieces, the last first
+    std::vector<uint32_t> ends;  // ends of the best cut's pieces, the last first
   };
 
   /// Throws ConfigError, opening with `origin`.
@@ -46,7 +46,7 @@ class Unigram {
   ByteTrie pieces_;
   std::vector<float> scores_;       // [id]
   std::vector<bool> user_defined_;  // [id]
-  float max_score_ = 0;             // of normal pieces
+  float max_score_ = 0;             // best score of a normal piece
   float unknown_score_ = 0;
   int32_t unknown_id_ = kNoToken;
   std::vector<int32_t> byte_ids_;  // [byte]; empty without byte fallback

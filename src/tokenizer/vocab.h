@@ -43,7 +43,7 @@ class Vocab {
 
  private:
   struct Token {
-    uint32_t begin : 31 = 0;  // in text_
+    uint32_t begin : 31 = 0;  // offset into text_, bytes
     uint32_t used : 1 = 0;
     uint32_t length = 0;
   };
@@ -62,9 +62,9 @@ class Vocab {
     return std::string_view(text_).substr(token.begin, token.length);
   }
 
-  std::string text_;           // of all tokens
+  std::string text_;           // texts of all tokens, one after the other
   std::vector<Token> tokens_;  // [id]
-  std::vector<Slot> slots_;    // at most half full
+  std::vector<Slot> slots_;    // hash table, at most half full
   int32_t size_ = 0;
 };
 

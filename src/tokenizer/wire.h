@@ -41,7 +41,7 @@ class WireReader {
   uint64_t number_ = 0;
   Type type_ = Type::kVarint;
   uint64_t varint_ = 0;
-  std::string_view bytes_;  // of the other types
+  std::string_view bytes_;  // bytes of a field that is no varint
 };
 
 }  // namespace runahead::tokenizer

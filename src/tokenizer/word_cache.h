@@ -17,7 +17,7 @@ class WordCache {
  public:
   static constexpr size_t kMaxWord = 64;  // bytes
 
-  /// Of a word of at most kWholeKey bytes: its bytes. Of a longer one: its hash, and in the table where it stands in
+  /// The bytes of a word of at most kWholeKey bytes. A longer word has its hash here, and the table has its place in
   /// words_.
   struct Key {
     ShortKey bytes;

@@ -108,7 +108,7 @@ TEST_F(MeasureTest, ThePaperSuiteComparesEveryWayAndDrawsItsPlots) {
   EXPECT_EQ(model.at("searches").size(), 2U * 3);
   EXPECT_EQ(model.at("side_traffic").size(), 2U * 5);
   EXPECT_EQ(model.at("breakdown").size(), 2U * 6);
-  const double row_bytes = 4.0 * 2 * 2 * 16;  // of a layer, in f32
+  const double row_bytes = 4.0 * 2 * 2 * 16;  // bytes of a row of a layer in f32
   for (const Json& result : model.at("results")) {
     EXPECT_EQ(result.at("ttft_ms").size(), 2U);
     EXPECT_GT(result.at("limit_ms").get<double>(), 0);

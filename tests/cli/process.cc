@@ -18,7 +18,7 @@ void Redirect(const std::string& path, int flags, int target) {
   if (fd < 0 || ::dup2(fd, target) < 0) ::_exit(126);
 }
 
-/// In the child: never returns.
+/// Becomes the program, in the child. Never returns.
 void Become(const std::string& program, const std::vector<std::string>& arguments, const RunOptions& options,
             const TemporaryFolder& folder) {
   Redirect(folder / "in", O_RDONLY, STDIN_FILENO);

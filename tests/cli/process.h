@@ -13,7 +13,7 @@ struct Outcome {
 };
 
 struct RunOptions {
-  std::string input;          // of stdin
+  std::string input;          // bytes for stdin
   bool close_stdout = false;  // stdout is a pipe that nobody reads
   std::string stdout_path;    // stdout is this file; Outcome::out stays empty
 };

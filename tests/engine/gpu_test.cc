@@ -35,7 +35,7 @@ std::shared_ptr<EngineState> Load(const std::string& model, const std::string& d
 
 /// What a prompt and a continuation with given tokens leave behind.
 struct Outcome {
-  std::vector<std::vector<float>> logits;  // of the prompt's last position, then of each token
+  std::vector<std::vector<float>> logits;  // logits of the prompt's last position, then of each token
   std::vector<std::vector<float>> cache;   // K and V of each layer
 };
 

@@ -14,7 +14,8 @@ namespace runahead {
 namespace {
 
 constexpr int64_t kHidden = 32;
-constexpr int64_t kManyRows = (int64_t{8} << 20) / (4 * kHidden) + 1;  // of f32: 8 MB and some
+/// Rows of f32 that fill a little more than 8 MB.
+constexpr int64_t kManyRows = (int64_t{8} << 20) / (4 * kHidden) + 1;
 
 /// A golden model's configuration with one layer, and an MLP and a vocabulary of `rows`, in a folder that goes away.
 class WideModel {

@@ -28,10 +28,10 @@ inline std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, unsigned
 
 /// All that a prompt phase and a short continuation leave behind.
 struct Outcome {
-  std::vector<float> logits;              // of the prompt's last position
+  std::vector<float> logits;              // logits of the prompt's last position
   std::vector<std::vector<float>> cache;  // K and V of each layer
-  std::vector<int32_t> tokens;            // greedy
-  std::vector<float> gaps;                // between the best two logits at each token
+  std::vector<int32_t> tokens;            // greedy tokens
+  std::vector<float> gaps;                // distance of the best two logits at each token
 };
 
 inline float LargestMagnitude(std::span<const float> values) {

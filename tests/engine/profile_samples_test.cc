@@ -13,11 +13,11 @@ namespace {
 
 constexpr int64_t kLongest = 4096;
 constexpr int kRounds = 12;
-constexpr double kFirstS = 600e-6;  // of a layer, whatever its rows
-constexpr double kRowS = 25e-6;     // of each row more
+constexpr double kFirstS = 600e-6;  // fixed time of a layer, s
+constexpr double kRowS = 25e-6;     // time of each further row, s
 constexpr double kPairS = 14e-9;
-constexpr double kMaskedPair = 1.1;  // of a masked pair, in pairs
-constexpr double kHeadS = 1e-3;      // of the last row, attention aside
+constexpr double kMaskedPair = 1.1;  // cost of a masked pair, in visible pairs
+constexpr double kHeadS = 1e-3;      // time of the last row, attention aside, s
 
 WorkShape Shape() {
   WorkShape shape;

@@ -53,7 +53,7 @@ TEST(Sampler, TopKAndTopPKeepTheLikeliest) {
   const auto top_p = Frequencies({.temperature = 1, .top_k = 0, .top_p = 0.75, .seed = 6}, kLogits);
   EXPECT_EQ(top_p.size(), 2u);
   const auto all_but_one = Frequencies({.temperature = 1, .top_k = 0, .top_p = 0.85, .seed = 7}, kLogits);
-  EXPECT_EQ(all_but_one.count(1), 1u);  // of equals the lower id stays
+  EXPECT_EQ(all_but_one.count(1), 1u);  // the lower id of two equals stays
   EXPECT_EQ(all_but_one.count(3), 0u);
 }
 

@@ -17,7 +17,7 @@ using std::chrono::seconds;
 constexpr int kRanks = 3;
 constexpr KvShape kShape{.layers = 2, .kv_heads = 8, .head_dim = 128, .dtype = DType::kF16};
 constexpr int64_t kTokens = 9001;  // 18 MB of keys: more than all the slots of a way through host memory
-constexpr double kRate = 2e9;      // of limited links, bytes per second: 18 ms for a layer
+constexpr double kRate = 2e9;      // rate of limited links, bytes per second: 18 ms for a layer
 
 struct Kind {
   const char* name;

@@ -77,7 +77,7 @@ TEST(FlopsTest, Llama7B) {
   spec.head_dim = 128;
   spec.ffn = 11008;
   const double n = 16384;
-  const double row = 2 * (4 * 4096.0 * 4096 + 3 * 4096.0 * 11008);  // of one layer, all matrices
+  const double row = 2 * (4 * 4096.0 * 4096 + 3 * 4096.0 * 11008);  // FLOPs of a row in all matrices of one layer
   const double keys_values = 2 * 2 * 4096.0 * 4096;
   const ModelFlops flops = ChunkFlops(spec, 0, 16384, LastLayer::kLastRow);
   EXPECT_EQ(flops.linear, 31 * n * row + n * keys_values + (row - keys_values) + 2 * 4096.0 * 32000);

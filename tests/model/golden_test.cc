@@ -8,7 +8,7 @@
 namespace runahead {
 namespace {
 
-constexpr double kTolerance = 1e-4;  // of the largest |logit|
+constexpr double kTolerance = 1e-4;  // tolerance as a share of the largest |logit|
 constexpr int64_t kCapacity = 512;
 
 std::vector<std::string> GoldenNames() {

@@ -60,7 +60,7 @@ class Runner {
   std::unique_ptr<Device> device_;
   std::unique_ptr<Ops> ops_;
   std::shared_ptr<const Decoder> decoder_;
-  PositionTables tables_[2];  // of short and of long sequences
+  PositionTables tables_[2];  // tables of short and of long sequences
   KvCache cache_;
   Workspace workspace_;
   std::unique_ptr<Stream> stream_;

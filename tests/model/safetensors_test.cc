@@ -65,7 +65,7 @@ TEST_F(SafetensorsTest, AcceptsEmptyTensors) {
 struct BadFile {
   std::string name;
   std::string bytes;
-  std::vector<std::string> says;  // each of them is in the error
+  std::vector<std::string> says;  // texts that the error contains
 };
 
 std::string OneTensor(const std::string& entry, size_t data_bytes) {

@@ -79,7 +79,7 @@ double ReferenceOfTwoThreads(const WorkShape& shape, const ClusterCosts& costs, 
   double first = costs.start_s;   // rank 0, which never waits
   double second = costs.start_s;  // rank 1
   double receive_posted = costs.start_s;
-  double next_arrived = -1;  // of the coming layer, when rank 1 copies it itself
+  double next_arrived = -1;  // arrival of the coming layer, when rank 1 copies it itself, s
   const auto copy_s = [&](int layer) {
     return link.setup_s + Bytes(shape, scheme, partition, layer, 0, 1) / link.bytes_per_s;
   };

@@ -43,7 +43,7 @@ class PacedGates {
   PacedGates(const PacedGates&) = delete;
   PacedGates& operator=(const PacedGates&) = delete;
 
-  /// For the transfers from rank `from` to rank `to`, which the throttle limits.
+  /// The gate of the transfers from rank `from` to rank `to`, which the throttle limits.
   std::unique_ptr<Gate> Make(int from, int to);
 
  private:
@@ -55,7 +55,7 @@ class PacedGates {
     alignas(64) uint32_t open;   // transfers that may pass, written by the host
   };
   struct Due {
-    uint32_t number;  // of the transfer, from 1
+    uint32_t number;  // number of the transfer, from 1
     Clock::time_point time;
   };
   struct Lane {
@@ -63,10 +63,10 @@ class PacedGates {
     int to = 0;
     Words* words = nullptr;
     uint32_t issued = 0;       // transfers enqueued
-    uint32_t booked = 0;       // of these, with the throttle
-    uint32_t opened = 0;       // of these, whose time has come
-    std::deque<size_t> bytes;  // of those issued and not booked
-    std::deque<Due> due;       // of those booked and not opened
+    uint32_t booked = 0;       // issued transfers that are booked with the throttle
+    uint32_t opened = 0;       // booked transfers whose time has come
+    std::deque<size_t> bytes;  // bytes of each transfer issued and not booked
+    std::deque<Due> due;       // transfers booked and not opened
   };
 
   void Run();

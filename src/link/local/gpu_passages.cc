@@ -83,14 +83,14 @@ class CudaArrival final : public Arrival {
 class Way {
  public:
   virtual ~Way() = default;
-  /// Where a copy begins, and where its end is known; they may be the same.
+  /// The streams on which a copy begins and on which its end is known; they may be the same.
   [[nodiscard]] virtual cudaStream_t first() const = 0;
   [[nodiscard]] virtual cudaStream_t last() const = 0;
   /// Enqueues the copy of `bytes`.
   virtual void Copy(void* to, const void* from, size_t bytes) = 0;
 };
 
-/// From one GPU's memory straight to another's, or within one's own.
+/// A copy from one GPU's memory straight to another's, or within one GPU's own.
 class StraightWay final : public Way {
  public:
   StraightWay(int from, int to) : from_(from), to_(to), stream_(CopyStream(from)) {}
@@ -174,13 +174,13 @@ class HostWay final : public Way {
 
   int from_;
   int to_;
-  std::unique_ptr<CudaStream> up_;    // of the first GPU
-  std::unique_ptr<CudaStream> down_;  // of the second
+  std::unique_ptr<CudaStream> up_;    // stream on the first GPU
+  std::unique_ptr<CudaStream> down_;  // stream on the second GPU
   std::shared_ptr<EventPool> from_pool_;
   std::shared_ptr<EventPool> to_pool_;
   void* memory_ = nullptr;                                    // [kSlots, kPieceBytes], page-locked
-  size_t slot_ = 0;                                           // the next one
-  std::array<std::unique_ptr<PooledEvent>, kSlots> emptied_;  // by the last piece that was in the slot
+  size_t slot_ = 0;                                           // index of the next slot
+  std::array<std::unique_ptr<PooledEvent>, kSlots> emptied_;  // recorded when the last piece has left the slot
 };
 
 class CudaPassage final : public Passage {
@@ -189,7 +189,7 @@ class CudaPassage final : public Passage {
   CudaPassage(const GpuSide& from, const GpuSide& to, std::unique_ptr<Way> way, std::unique_ptr<Gate> gate)
       : from_(from), to_(to), gate_(std::move(gate)), way_(std::move(way)) {}
   ~CudaPassage() override {
-    if (gate_ != nullptr) gate_->OpenForGood();  // before the way waits for its copies
+    if (gate_ != nullptr) gate_->OpenForGood();  // must precede the way's wait for its copies
   }
   CudaPassage(const CudaPassage&) = delete;
   CudaPassage& operator=(const CudaPassage&) = delete;
@@ -258,7 +258,7 @@ class CudaPassages final : public GpuPassages {
   std::vector<int> gpus_;  // [ranks]
   bool through_host_;
   std::shared_ptr<Throttle> throttle_;  // null: nothing is limited
-  std::map<int, GpuSide> sides_;        // by the GPU's ordinal
+  std::map<int, GpuSide> sides_;        // key: the GPU's ordinal
   std::unique_ptr<PacedGates> gates_;
 };
 

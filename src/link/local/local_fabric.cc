@@ -18,17 +18,17 @@ namespace {
 struct Shared {
   std::mutex mutex;
   std::condition_variable changed;
-  Status failure;  // of the whole fabric
+  Status failure;  // failure of the whole fabric
 };
 
 /// One end of a span's journey.
 struct Post {
   KvSpan span;
-  std::shared_ptr<Departure> departure;  // of the sender's end
+  std::shared_ptr<Departure> departure;  // departure from the sender's end
   // Guarded by Shared::mutex:
   bool moved = false;                // the copy was started; `arrival` tells when it is done
   std::shared_ptr<Arrival> arrival;  // nothing: it is done
-  MovedAt when;                      // of a copy that is done when it was started
+  MovedAt when;                      // times of a copy that was done when its start returned
   Status refused;                    // the two ends did not fit, or the copy could not be started
 };
 
@@ -162,7 +162,7 @@ class LocalLink final : public Link {
 
 class LocalFabric final : public Fabric {
  public:
-  /// Without `gpus` the ranks are in host memory.
+  /// `gpus` null: the ranks are in host memory.
   LocalFabric(int ranks, const std::shared_ptr<Throttle>& throttle, std::unique_ptr<GpuPassages> gpus)
       : ranks_(ranks), gpus_(std::move(gpus)) {
     for (int from = 0; from < ranks; ++from) {

@@ -14,7 +14,7 @@ namespace runahead {
 std::unique_ptr<Fabric> MakeLocalFabric(int ranks, std::shared_ptr<Throttle> throttle = nullptr);
 
 /// A fabric between ranks on these GPUs, by their ordinals: copy engines move the spans, the host only enqueues.
-/// Without peer access, or with `through_host`, they go through page-locked host memory. Throws DeviceError, or
+/// Spans go through page-locked host memory without peer access, or with `through_host`. Throws DeviceError, or
 /// ConfigError in a build without CUDA.
 std::unique_ptr<Fabric> MakeCudaFabric(const std::vector<int>& gpus, bool through_host = false,
                                        std::shared_ptr<Throttle> throttle = nullptr);

@@ -29,7 +29,7 @@ class Arrival {
   /// Work enqueued on `stream` afterwards finds the rows. Blocks the host, until the deadline at the latest, only
   /// where the device has no queue.
   virtual Status OrderBefore(Stream& stream, Deadline deadline) = 0;
-  /// When they moved, once Wait was a success; nothing where nobody looked.
+  /// The time at which they moved, once Wait was a success; nothing where nobody looked.
   [[nodiscard]] virtual std::optional<MovedAt> Moved() const = 0;
 };
 
@@ -52,7 +52,7 @@ std::unique_ptr<Passage> MakeHostPassage(int from, int to, std::shared_ptr<Throt
 class GpuPassages {
  public:
   virtual ~GpuPassages() = default;
-  /// From rank `from` to rank `to`. The passages must not outlive this.
+  /// The passage from rank `from` to rank `to`; it must not outlive this.
   virtual std::unique_ptr<Passage> Make(int from, int to) = 0;
   /// Fabric::KeepTimes.
   virtual void KeepTimes(bool keep) = 0;

@@ -210,7 +210,7 @@ WeightSources LlamaSources(const DecoderSpec& spec, const LlamaBiases& biases) {
 }
 
 std::vector<StackedSource> GroupedQkv(const std::string& name, const DecoderSpec& spec, bool bias) {
-  const int64_t queries = spec.q_heads / spec.kv_heads * spec.head_dim;  // of a group
+  const int64_t queries = spec.q_heads / spec.kv_heads * spec.head_dim;  // query rows of a group
   const int64_t group = queries + 2 * spec.head_dim;
   const auto rows = [&](int64_t begin, int64_t end) {
     return MatrixSource{name, spec.kv_heads * group, spec.hidden, bias, begin, end, spec.kv_heads, group};

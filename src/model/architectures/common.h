@@ -14,10 +14,10 @@ namespace runahead {
 /// Where a family departs from Llama: names of fields, and what is meant where config.json leaves one out (the
 /// defaults of HF transformers).
 struct CommonFields {
-  std::string_view architecture;  // as in the table
+  std::string_view architecture;  // the name in the table of architectures
   std::string_view family;
   const char* ffn = "intermediate_size";
-  int64_t ffn_multiple = 0;  // of hidden_size; 0: the field must be there
+  int64_t ffn_multiple = 0;  // multiple of hidden_size; 0: the field must be there
   const char* kv_heads = "num_key_value_heads";
   int64_t default_kv_heads = 0;  // 0: as many as query heads, which is also what null means
   int64_t default_head_dim = 0;  // 0: hidden_size / num_attention_heads
@@ -43,7 +43,7 @@ void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::stri
 /// How a family names the options of its rope.
 struct RopeFields {
   const char* theta = "rope_theta";
-  bool partial = false;  // whether only a part of each head may turn
+  bool partial = false;  // true: the rotation may cover a part of each head
   const char* partial_factor = "partial_rotary_factor";
   double default_partial_factor = 1;
   bool longrope = false;

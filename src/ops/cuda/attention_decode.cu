@@ -11,9 +11,9 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kTileKeys = 16;                   // of a multiplication
-constexpr int kRoundKeys = kWarps * kTileKeys;  // of a block's step
-constexpr int kTileHeads = 8;                   // query heads of a multiplication
+constexpr int kTileKeys = 16;                   // keys of one multiplication
+constexpr int kRoundKeys = kWarps * kTileKeys;  // keys of a block's step
+constexpr int kTileHeads = 8;                   // query heads of one multiplication
 constexpr int kMostSplits = kThreads;           // a thread of the second kernel for each
 constexpr float kLog2E = 1.4426950408889634f;
 
@@ -28,10 +28,10 @@ struct Job {
   int end;
   int per_split;  // keys of a block, a multiple of kRoundKeys
   int splits;
-  int sets;  // of a kv head's query heads
+  int sets;  // sets of query heads in a kv head's group
   int kv_heads;
   int group;       // q heads that share a kv head
-  float scale;     // of the scores, base 2
+  float scale;     // scale of the scores, base 2
   float* partial;  // [kv_heads, sets of heads, splits, heads of a set, kResultFloats]
 };
 
@@ -270,7 +270,7 @@ __global__ void __launch_bounds__(kThreads, kTiles* kHeadDim <= 192 ? 3 : 2) Att
   const int t = lane % 4;
   const int splits = job.splits;
   const int split = static_cast<int>(blockIdx.x) % splits;
-  const int set = static_cast<int>(blockIdx.x) / splits;  // of all kv heads
+  const int set = static_cast<int>(blockIdx.x) / splits;  // index among the sets of all kv heads
   const int kv_head = set / job.sets;
   const int head_in_group = set % job.sets * kHeads;
   const int first_head = kv_head * job.group + head_in_group;
@@ -302,7 +302,7 @@ __global__ void __launch_bounds__(kThreads, kTiles* kHeadDim <= 192 ? 3 : 2) Att
     values.Load(v, job.kv_stride, first, end, g, t);
     float scores[kTiles][4];
     ScoreTile<T, kHeadDim, kTiles>(keys, q, first + g, end, job.scale, scores);
-    keys.Load(k, job.kv_stride, first + kRoundKeys, end, g, t);  // of the next round
+    keys.Load(k, job.kv_stride, first + kRoundKeys, end, g, t);  // keys of the next round
     unsigned weights[kTiles][2];
     state.Weigh(scores, weights);
     state.Add(values, weights);
@@ -347,9 +347,9 @@ __global__ void __launch_bounds__(kThreads, kTiles* kHeadDim <= 192 ? 3 : 2) Att
 template <typename T, int kHeadDim, int kTiles>
 __global__ void __launch_bounds__(kThreads) JoinSplits(const Job<T> job) {
   constexpr int kHeads = kTileHeads * kTiles;
-  constexpr int kStep = kHeads * kResultFloats<kHeadDim>;  // from one split to the next
+  constexpr int kStep = kHeads * kResultFloats<kHeadDim>;  // distance from one split to the next, floats
   constexpr int kQuads = kHeadDim / 4;
-  constexpr int kGroups = kThreads / kQuads;  // of threads, which share the splits
+  constexpr int kGroups = kThreads / kQuads;  // groups of threads, which share the splits
   __shared__ float factors[kMostSplits];
   __shared__ float scratch[33];
   __shared__ float tops[kWarps];
@@ -421,7 +421,7 @@ void LaunchDecode(const LaunchOn& on, Job<T> job, const SplitScratch& scratch) {
          0, job);
 }
 
-/// As few sets of heads as fit the registers.
+/// Launches with as few sets of heads as fit the registers.
 template <typename T>
 void LaunchForHeads(const LaunchOn& on, const Job<T>& job, int64_t head_dim, const SplitScratch& scratch) {
   const bool narrow = job.group <= kTileHeads;

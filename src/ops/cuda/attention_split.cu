@@ -26,7 +26,7 @@ struct Job {
   const T* v;
   int64_t kv_stride;
   int n;
-  int position;  // of query 0
+  int position;  // position of query 0
   int settled;   // rows of the keys and values that are there before this kernel's wait
   int group;     // q heads that share a kv head
   int head_dim;
@@ -37,7 +37,7 @@ struct Job {
   int64_t bias_stride;
   int tiles;  // blocks of items of a kv head
   int kv_heads;
-  int splits;          // of the keys
+  int splits;          // number of parts of the keys
   float* partial;      // [kv_heads, tiles, splits, items, head_dim + 2]
   unsigned* counters;  // [kv_heads, tiles]
 };
@@ -107,11 +107,11 @@ template <typename T, int kLanes, int kItems, bool kVectors>
 struct Round {
   static constexpr int kUnroll = kItems == 1 ? 8 : 4;
   static constexpr int kSlots = kWarps * (32 / kLanes);
-  static constexpr int kKeys = kSlots * kUnroll;  // of a block
+  static constexpr int kKeys = kSlots * kUnroll;  // keys of a block's round
   Part<T> keys[kUnroll];
   Part<T> values[kUnroll];
 
-  /// Of keys base + slot, + 2 slots, ... those below `end`.
+  /// Loads those of keys base + slot, base + slot + kSlots, ... that lie below `end`.
   __device__ void Load(const Job<T>& job, int base, int end, int count, const T* k, const T* v) {
     const int slot = static_cast<int>(threadIdx.x) / kLanes;
 #pragma unroll
@@ -289,7 +289,7 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
   State states[kItems];
   Accumulate<T, kLanes, kItems, kVectors>(job, items, split_begin, split_end, count, k, v, round, settled, states);
 
-  const int64_t stride = job.head_dim + 2;  // of one partial result
+  const int64_t stride = job.head_dim + 2;  // floats of one partial result
   float* const partials = job.partial + int64_t{set} * splits * kItems * stride;
   float* const partial = partials + int64_t{split} * kItems * stride;
 #pragma unroll
@@ -343,7 +343,7 @@ __global__ void __launch_bounds__(kThreads, kItems == 1   ? 4
     JoinSplits(partials + i * stride, splits, kItems * stride, job.head_dim,
                job.out + query * job.out_stride + head * job.head_dim);
   }
-  if (threadIdx.x == 0) job.counters[set] = 0;  // as the next launch expects it
+  if (threadIdx.x == 0) job.counters[set] = 0;  // the next launch expects 0
 }
 
 /// How many blocks share the keys of one set of items: enough to fill the GPU, each with keys for a few rounds.
@@ -379,7 +379,7 @@ void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const Kv
   const int64_t head_dim = q.shape()[2];
   const int64_t kv_heads = keys.k.shape()[1];
   const int64_t end = position + q.rows();
-  const int64_t visible = options.window > 0 ? std::min(options.window, end) : end;  // to the last query
+  const int64_t visible = options.window > 0 ? std::min(options.window, end) : end;  // keys that the last query sees
   CHECK_LE(head_dim, int64_t{kMaxHeadDim});
   CHECK_EQ(keys.k.row_stride(), keys.v.row_stride());
   DispatchDevice(q.dtype(), [&](auto zero) {

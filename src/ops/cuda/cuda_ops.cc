@@ -264,7 +264,7 @@ class CudaOps final : public Ops {
 
   void Attend(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
               TensorView out) {
-    constexpr int64_t kFewQueries = 16;  // that the split kernel serves sooner than a tile of the tensor cores
+    constexpr int64_t kFewQueries = 16;  // most queries that the split kernel serves sooner than tensor-core tiles
     if (q.rows() > kFewQueries && cudnn_.Attend(q, position, keys, options, out, on)) return;
     if (cuda::DecodeAttention(on, q, position, keys, options, out, scratch_)) return;
     cuda::SplitAttention(on, q, position, keys, options, out, scratch_, SettledRows(position));
@@ -302,7 +302,7 @@ class CudaOps final : public Ops {
            out.Rows(first - position, n));
   }
 
-  /// On, after making the GPU the thread's current one, for good: a rank's thread has one GPU.
+  /// Makes the GPU the thread's current one for good, since a rank's thread has one GPU; then as On.
   LaunchOn Enter(Stream& stream) {
     ++launches_;
     CheckCuda(cudaSetDevice(ordinal_), ordinal_, "cudaSetDevice");
@@ -340,7 +340,7 @@ class CudaOps final : public Ops {
   Buffer counters_;
   cuda::SplitScratch scratch_;
   int64_t launches_ = 0;       // calls that enqueued kernels
-  int64_t many_appended_ = 0;  // of them, when the last one appended several rows
+  int64_t many_appended_ = 0;  // value of launches_ at the last append of several rows
 };
 
 }  // namespace

@@ -78,7 +78,7 @@ enum Uid : int64_t { kQ = 1, kK, kV, kOut, kQueries, kKeys, kQEnds, kKvEnds, kOu
 struct Lengths {
   int32_t queries;
   int32_t keys;
-  int32_t q_ends[2];  // where the rows of q begin and end, in elements
+  int32_t q_ends[2];  // begin and end of the rows of q, elements
   int32_t kv_ends[2];
   int32_t out_ends[2];
 
@@ -138,7 +138,7 @@ struct Plan {
 };
 
 bool Aligned(const TensorView& view) {
-  constexpr int64_t kElements = 8;  // of 16 bits in a 16-byte access
+  constexpr int64_t kElements = 8;  // 16-bit elements in a 16-byte access
   return reinterpret_cast<uintptr_t>(view.data()) % 16 == 0 && view.row_stride() % kElements == 0;
 }
 
@@ -184,7 +184,7 @@ struct CudnnAttention::State {
   cudnnHandle_t handle = nullptr;
   Buffer workspace;
   Buffer lengths;
-  std::optional<Lengths> written;  // what `lengths` holds for the work that comes
+  std::optional<Lengths> written;  // contents of `lengths` for the work that comes
   cudaStream_t written_on = nullptr;
   std::map<Problem, Plan> plans;
 };

@@ -21,7 +21,7 @@ constexpr int kStages = 4;
 // same gaps to the product behind. The next product's blocks follow as these end, and have their first weights there
 // when x is.
 constexpr int kBlocksPerMultiprocessor = 2;
-constexpr size_t kMostSharedBytes = 96 * 1024;  // what a block of any GPU may have
+constexpr size_t kMostSharedBytes = 96 * 1024;  // most shared memory of a block on any supported GPU
 
 /// 16 bytes that are read once: they take no room in the first cache, and their neighbours come along to the second.
 __device__ uint4 LoadOnce(const void* from) {
@@ -60,7 +60,7 @@ struct HeadTargets {
 template <typename T>
 struct RowNorm {
   const float* weight;  // [in_features]
-  const float* bias;    // or null
+  const float* bias;    // [in_features], or null
   float epsilon;
   bool centred;   // layer norm
   T* normalized;  // [in_features]: the result, for others
@@ -145,10 +145,10 @@ struct Reader {
   int span;
   int own;       // the lane's first element of a row
   int row;       // output of visit 0
-  int row_step;  // from one visit of a matrix to the next
+  int row_step;  // distance from one visit of a matrix to the next, rows
   int visits;    // rows, matrices counted apart
   int visit = 0;
-  int begin = 0;  // of the chunk, in the row
+  int begin = 0;  // start of the chunk in the row
   const T* from = nullptr;
 
   __device__ void Point() {
@@ -229,7 +229,7 @@ __device__ void NormalizeShared(const RowNorm<T>& norm, int features, const floa
 template <typename T, typename Y, int kMatrices, int kShare>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) RowTimesMatrix(const Job<T, Y> job) {
   using Rows = Reader<T, kMatrices, kShare>;
-  constexpr int kRows = kWarps / kShare;  // of a block at a time
+  constexpr int kRows = kWarps / kShare;  // rows that a block works on at a time
   extern __shared__ uint4 memory[];
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -324,7 +324,7 @@ __global__ void __launch_bounds__(kThreads) RowTimesAny(const Job<T, Y> job) {
 struct Cut {
   unsigned blocks = 0;
   size_t shared_bytes = 0;
-  double fullness = 0;  // of the reads that the multiprocessors could have under way
+  double fullness = 0;  // share of the reads that the multiprocessors could have under way
 };
 
 template <typename T, int kMatrices, int kShare>

@@ -13,7 +13,7 @@ namespace runahead::cuda {
 struct LaunchOn {
   cudaStream_t stream = nullptr;
   bool overlap = false;     // the GPU can start a kernel while the one before ends (compute capability 9.0 and newer)
-  int multiprocessors = 1;  // of the GPU
+  int multiprocessors = 1;  // multiprocessors of the GPU
 };
 
 /// Throws DeviceError when a launch or a call of the runtime was refused.
@@ -53,7 +53,7 @@ struct RowProduct {
   TensorView x;                   // [1, in_features]
   const void* weights = nullptr;  // [out_features, in_features], the dtype of x
   const float* bias = nullptr;    // [out_features], or null
-  const Norm* norm = nullptr;     // of x; null: none
+  const Norm* norm = nullptr;     // norm of x; null: none
   TensorView normalized;          // [1, in_features]: where the norm's result goes; not x
 };
 
@@ -72,12 +72,12 @@ bool MultiplyRowIntoHeads(const LaunchOn& on, const RowProduct& product, const H
 /// Memory of the attention kernels that split the keys: partial results and counters that are zero between calls.
 struct SplitScratch {
   static constexpr int kItems = 8;         // queries that share a block, at most
-  static constexpr int kMaxHeadDim = 256;  // of a head
-  int blocks = 0;                          // that a launch with splits may have
+  static constexpr int kMaxHeadDim = 256;  // most elements of a head
+  int blocks = 0;                          // most blocks of a launch with splits
   float* partial = nullptr;                // [blocks, kBlockFloats]
   unsigned* counters = nullptr;            // [blocks]
   int multiprocessors = 0;
-  static constexpr int kBlockFloats = kItems * (kMaxHeadDim + 8);  // what a block leaves for the last one, at most
+  static constexpr int kBlockFloats = kItems * (kMaxHeadDim + 8);  // most floats that a block leaves for the last one
   [[nodiscard]] static size_t PartialBytes(int blocks) {
     return static_cast<size_t>(blocks) * kBlockFloats * sizeof(float);
   }

@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads)
   scratch->token = best == kNotANumber ? -1 : token;
   *host_token = scratch->token;
   __threadfence_system();
-  scratch->done = 0;  // as the next launch expects it
+  scratch->done = 0;  // the next launch expects 0
 }
 
 }  // namespace

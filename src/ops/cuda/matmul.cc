@@ -14,7 +14,7 @@
 namespace runahead::cuda {
 namespace {
 
-constexpr size_t kWorkspaceBytes = size_t{64} << 20;  // what cuBLASLt may use; Hopper's kernels ask for 32 MB
+constexpr size_t kWorkspaceBytes = size_t{64} << 20;  // most memory of cuBLASLt; Hopper's kernels ask for 32 MB
 constexpr int kCandidates = 16;
 
 void CheckBlas(cublasStatus_t status, const char* what) {
@@ -152,7 +152,7 @@ struct Multiplier::Plan {
            result.workspaceSize <= kWorkspaceBytes;
   }
 
-  float kept;  // of what y was
+  float kept;  // factor of the old y: 0 or 1
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t weights = nullptr;
   cublasLtMatrixLayout_t x = nullptr;
@@ -271,8 +271,8 @@ void Multiplier::Tune(const CudaLinear& linear, int64_t rows, DType result, bool
   std::stable_sort(timed.begin(), timed.end(), faster);
   if (timed.empty()) return;
   constexpr int64_t kLong = 4096;   // rows: prompts that the clocks go down for
-  constexpr float kWorthMs = 0.3F;  // of a run
-  constexpr float kSettledMs = 80;  // of runs after which the clocks have settled
+  constexpr float kWorthMs = 0.3F;  // shortest run that is worth settling the clocks for, ms
+  constexpr float kSettledMs = 80;  // runs until the clocks have settled, ms
   constexpr float kMeasuredMs = 40;
   constexpr size_t kFinalists = 3;
   const float once = timed.front().first;

@@ -56,7 +56,7 @@ class CudaLinear final : public Linear {
 
 /// One product y = x W^T + b, or y += x W^T + b, as cuBLASLt sees it.
 struct Product {
-  int64_t rows = 0;  // of x and y
+  int64_t rows = 0;  // rows of x and y
   int64_t in_features = 0;
   int64_t out_features = 0;
   int64_t x_stride = 0;

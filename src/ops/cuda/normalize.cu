@@ -16,7 +16,7 @@ struct Rows {
   T* out;
   int64_t out_stride;
   const float* weight;
-  const float* bias;  // or null
+  const float* bias;  // [features], or null
   int features;
   float epsilon;
   bool centred;  // layer norm

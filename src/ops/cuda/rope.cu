@@ -7,7 +7,7 @@ namespace runahead::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWarps = 4;          // of a block of NormalizeAndRotate
+constexpr int kWarps = 4;          // warps of a block of NormalizeAndRotate
 constexpr int kMaxHeadDim = 1024;  // elements that a warp of it holds
 
 /// Heads of one tensor, and where they go.
@@ -75,7 +75,8 @@ __global__ void __launch_bounds__(kThreads)
   WaitForPredecessors();
   const int64_t row = blockIdx.x;
   const int rotated = heads.heads * (angles.half / kPer);
-  const int rest = heads.to == heads.from ? 0 : (heads.head_dim - 2 * angles.half) / kPer;  // of each head
+  // Vectors of a head that are only copied.
+  const int rest = heads.to == heads.from ? 0 : (heads.head_dim - 2 * angles.half) / kPer;
   const int passed = heads.heads * rest;
   const int values = plain.heads * plain.head_dim / kPer;
   const int turned = in_place.heads * (angles.half / kPer);
@@ -98,7 +99,7 @@ __global__ void __launch_bounds__(kThreads)
 /// What NormalizeAndRotate does to a head before the rotation; `weight` null: nothing.
 struct HeadNorm {
   const float* weight;  // [head_dim]
-  const float* bias;    // or null
+  const float* bias;    // [head_dim], or null
   float epsilon;
   bool centred;
 };

@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t kSlotBytes = size_t{32} << 20;
 constexpr int kSlots = 3;
-constexpr int kMostThreads = 8;  // that fill a slot: enough for the bus
+constexpr int kMostThreads = 8;  // threads that fill a slot: enough for the bus
 
 /// memcpy by several threads, each of which also takes the page faults of a mapped source.
 void CopyInParallel(std::byte* to, const std::byte* from, size_t bytes) {
@@ -128,7 +128,7 @@ TokenBuffer::~TokenBuffer() { (void)cudaFree(device_); }
 
 const int32_t* TokenBuffer::Send(std::span<const int32_t> tokens, cudaStream_t stream) {
   CHECK_LE(tokens.size(), kMost);
-  copied_.Synchronize();  // of the call before, long past
+  copied_.Synchronize();  // copy of the call before, long done
   std::memcpy(host_.data(), tokens.data(), tokens.size_bytes());
   CheckCuda(cudaMemcpyAsync(device_, host_.data(), tokens.size_bytes(), cudaMemcpyHostToDevice, stream), ordinal_,
             "cudaMemcpyAsync");

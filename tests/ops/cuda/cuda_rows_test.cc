@@ -12,7 +12,7 @@ TEST_F(CudaOpsTest, EmbedScalesRowsOfAnyTable) {
   for (const DType table_type : kAllDTypes) {
     for (const DType dtype : kAllDTypes) {
       for (const int64_t features : {77, 256}) {
-        for (const size_t n : {size_t{4}, size_t{700}}) {  // in the kernel's parameters, and through memory
+        for (const size_t n : {size_t{4}, size_t{700}}) {  // ids in the kernel's parameters, and ids in memory
           HostTensor table(table_type, {50, features});
           table.Randomise(random);
           std::vector<int32_t> tokens(n);
