@@ -15,8 +15,8 @@ int main(int argc, char** argv) try {
   const std::vector<int32_t> prompt = tokenizer.Encode(argv[2]);
   const int64_t new_tokens = 16;
   runahead::Session session = engine.NewSession(static_cast<int64_t>(prompt.size()) + new_tokens);
-  const runahead::PrefillReport report =
-      session.Prefill(prompt);  // KV-Runahead, cut where both ranks finish together
+  // KV-Runahead, cut where both ranks finish together.
+  const runahead::PrefillReport report = session.Prefill(prompt);
   std::cout << prompt.size() << " tokens on " << report.ranks() << " ranks in " << report.ttft_ms << " ms:";
 
   runahead::StreamDecoder text(tokenizer);

@@ -23,7 +23,7 @@ from transformers import (AutoModelForCausalLM, FalconConfig, Gemma2Config, GPTN
 GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "tests" / "model" / "goldens"
 PROMPT_LENGTHS = [1, 7, 64, 333]
 GREEDY_TOKENS = 12
-MIN_GREEDY_GAP = 1e-3  # of the largest |logit|: ten times what an implementation may err
+MIN_GREEDY_GAP = 1e-3  # share of the largest |logit|: ten times what an implementation may err
 
 BASE = dict(hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
             vocab_size=53, max_position_embeddings=512, bos_token_id=1, eos_token_id=2)

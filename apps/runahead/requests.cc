@@ -60,7 +60,7 @@ std::vector<double> Requests::Decode() {
   for (int i = 0; i <= decoded_tokens_; ++i) {
     const auto begin = Clock::now();
     token = session_.AppendGreedy(token, i < decoded_tokens_);
-    // Of the first one nothing was enqueued ahead.
+    // Nothing was enqueued ahead of the first one.
     if (i > 0) token_ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
   }
   return token_ms;

@@ -44,7 +44,7 @@ class RUNAHEAD_API Tokenizer {
   /// One more than the largest id. Ids without a token may lie below it.
   [[nodiscard]] int32_t vocab_size() const;
 
-  // As far as the tokenizer's files name them; config.json and generation_config.json may say more.
+  // Ids that the tokenizer's files name; config.json and generation_config.json may name more.
   [[nodiscard]] std::optional<int32_t> bos_id() const;
   [[nodiscard]] std::optional<int32_t> eos_id() const;
 

@@ -29,7 +29,7 @@ class Dice {
     return z ^ (z >> 31);
   }
 
-  // In [0, bound), bound at most 2^32.
+  // A number in [0, bound); bound is at most 2^32.
   size_t Below(size_t bound) { return static_cast<size_t>(((Next() >> 32) * bound) >> 32); }
   size_t Between(size_t low, size_t high) { return low + Below(high - low + 1); }
   std::string_view Pick(Words words) { return words[Below(words.size())]; }

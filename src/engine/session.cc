@@ -298,7 +298,7 @@ void SessionState::ReserveCaches(Strategy strategy, const PhasePlan& plan) {
   const KvShape shape = engine_->decoder().spec().kv_shape(engine_->decoder().compute_dtype());
   const Partition& partition = plan.partition;
   std::vector<int64_t> missing(static_cast<size_t>(partition.ranks()), 0);  // rows of each cache to make
-  // Of each memory: ranks of one GPU share it, and all ranks of the CPU.
+  // One sum for each memory: ranks of one GPU share it, and so do all ranks of the CPU.
   std::map<int, std::pair<MemoryPlan, Device*>> needs;
   std::set<int> tables;  // whose tables are counted
   for (int rank = 0; rank < partition.ranks(); ++rank) {

@@ -68,7 +68,7 @@ class SessionState {
   // Greedy decoding on a GPU: choices in turn, on rank chosen_on_; its next one is in chosen_[0].
   std::array<std::unique_ptr<ChosenToken>, 2> chosen_;
   int chosen_on_ = -1;
-  std::optional<Ahead> ahead_;  // its choice goes to chosen_[0]
+  std::optional<Ahead> ahead_;  // work done ahead; its choice goes to chosen_[0]
 };
 
 }  // namespace runahead

@@ -14,7 +14,7 @@ namespace runahead {
 struct Tuned {
   std::optional<CostProfile> profile;
   std::optional<PartitionTable> table;
-  std::string refused;  // why a file that exists is not used; empty: none
+  std::string refused;  // reason why a file that exists is not used; empty: none
 };
 
 /// `asked`, or runahead in the user's cache folder: $XDG_CACHE_HOME, or .cache in $HOME. Throws ConfigError when

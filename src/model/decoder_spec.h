@@ -30,7 +30,7 @@ enum class BlockOrder : uint8_t { kSequential, kParallel };
 /// The shape and arithmetic of one model. A plain value; each architecture fills it from its config.json.
 struct DecoderSpec {
   std::string architecture;  // the name in config.json, "LlamaForCausalLM"
-  std::string family;        // its model_type, "llama"
+  std::string family;        // the model_type in config.json, "llama"
   int layers = 0;
   int64_t vocab = 0;
   int64_t hidden = 0;

@@ -43,7 +43,7 @@ std::optional<AsciiWords> AsciiWords::Of(std::string_view pattern) {
   return std::nullopt;
 }
 
-// In the order of the pattern's alternatives.
+// The checks stand in the order of the pattern's alternatives.
 uint32_t AsciiWords::End(std::string_view text, uint32_t begin) const {
   const bool gpt2 = style_ == Style::kGpt2;
   const bool blank = text[begin] == ' ';

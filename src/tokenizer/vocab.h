@@ -48,7 +48,7 @@ class Vocab {
     uint32_t length = 0;
   };
 
-  // Of an open hash table: part of the token's hash, and its id.
+  // A slot of an open hash table: part of the token's hash, and its id.
   struct Slot {
     uint32_t hash = 0;
     int32_t id = kNoToken;

@@ -103,7 +103,7 @@ TEST_F(MeasureTest, ThePaperSuiteComparesEveryWayAndDrawsItsPlots) {
   ASSERT_EQ(outcome.exit_code, 0) << outcome.out << outcome.err;
   EXPECT_NE(outcome.out.find("over TSP"), std::string::npos) << outcome.out;
   const Json model = Json::parse(ReadFile(json_path)).at("models").at(0);
-  // For each of two cases and three contexts: one rank, TSP twice, KVR-E, KVR-S, KVR-P and auto.
+  // Seven ways for each of two cases and three contexts: one rank, TSP twice, KVR-E, KVR-S, KVR-P and auto.
   EXPECT_EQ(model.at("results").size(), 2U * 3 * 7);
   EXPECT_EQ(model.at("searches").size(), 2U * 3);
   EXPECT_EQ(model.at("side_traffic").size(), 2U * 5);

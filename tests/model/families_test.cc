@@ -55,7 +55,7 @@ TEST(FamiliesTest, Falcon40bHasGroupsAndTwoNorms) {
   const LayerSource& layer = model.sources.layers[0];
   EXPECT_EQ(layer.attention_norm.name, "transformer.h.0.ln_attn");
   EXPECT_EQ(layer.mlp_norm->name, "transformer.h.0.ln_mlp");
-  // Of each group 16 queries, a key and a value; all keys come before all values.
+  // Each group has 16 queries, a key and a value; all keys come before all values.
   ASSERT_EQ(layer.qkv[0].size(), 1U);
   ASSERT_EQ(layer.qkv[1].size(), 2U);
   EXPECT_EQ(layer.qkv[0][0].blocks, 8);

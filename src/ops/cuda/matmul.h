@@ -21,7 +21,7 @@ class CudaLinear final : public Linear {
   struct Memory {
     Buffer weights;                   // [out_features, in_features], compute dtype
     Buffer wide_bias;                 // [out_features], f32; empty without biases
-    Buffer narrow_bias;               // the same in the compute dtype
+    Buffer narrow_bias;               // bias in the compute dtype
     std::vector<int64_t> first_rows;  // [parts + 1]: where each part begins
   };
   CudaLinear(Memory memory, int64_t in_features, DType compute)
