@@ -1,11 +1,28 @@
 # A room is one folder of src/: one static library, named runahead_<room>.
 #   runahead_room(NAME SOURCES a.cc ... DEPENDS base tensor ... LIBRARIES PkgConfig::x ...)
+# DEPENDS names every room that it uses, all of them above it in src/CMakeLists.txt, and it sees no other: the headers of a
+# room are found through a folder of the build that holds nothing but a link to it, named only by those that depend on it.
 function(runahead_room name)
   cmake_parse_arguments(ROOM "" "" "SOURCES;DEPENDS;LIBRARIES" ${ARGN})
+  set(door ${PROJECT_BINARY_DIR}/rooms/${name})
+  file(MAKE_DIRECTORY ${door})
+  file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR} ${door}/${name} SYMBOLIC)
   add_library(runahead_${name} STATIC ${ROOM_SOURCES})
-  target_include_directories(runahead_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
-  list(TRANSFORM ROOM_DEPENDS PREPEND runahead_)
-  target_link_libraries(runahead_${name} PUBLIC ${ROOM_DEPENDS} ${ROOM_LIBRARIES} PRIVATE runahead_flags)
+  target_include_directories(runahead_${name} PUBLIC ${door} ${PROJECT_SOURCE_DIR}/include)
+  runahead_rooms(rooms ${ROOM_DEPENDS})
+  set_target_properties(runahead_${name} PROPERTIES RUNAHEAD_DEPENDS "${rooms}")
+  target_link_libraries(runahead_${name} PUBLIC ${ROOM_LIBRARIES} PRIVATE ${rooms} runahead_flags)
+endfunction()
+
+# The libraries of these rooms, which exist already.
+function(runahead_rooms out)
+  list(TRANSFORM ARGN PREPEND runahead_ OUTPUT_VARIABLE rooms)
+  foreach(room IN LISTS rooms)
+    if(NOT TARGET ${room})
+      message(FATAL_ERROR "${CMAKE_CURRENT_SOURCE_DIR}: ${room} is no room above it in src/CMakeLists.txt")
+    endif()
+  endforeach()
+  set(${out} ${rooms} PARENT_SCOPE)
 endfunction()
 
 # How all of our own code is compiled.
@@ -22,14 +39,20 @@ add_library(runahead_cold INTERFACE)
 target_link_libraries(runahead_cold INTERFACE runahead_flags)
 target_compile_options(runahead_cold INTERFACE $<$<CONFIG:Release>:-O1>)
 
-# A test program: tests/<room>/<name>.cc against the libraries it names. LABELS: "ranks" for what runs several ranks, "slow" for
-# what a sanitizer run leaves out.
+# A test program: tests/<room>/<name>.cc against the libraries it names; of a room it sees what the room sees. LABELS: "ranks"
+# for what runs several ranks, "slow" for what a sanitizer run leaves out.
 #   runahead_test(NAME DEPENDS plan LABELS ranks)
 function(runahead_test name)
   cmake_parse_arguments(TEST "" "" "DEPENDS;LIBRARIES;LABELS" ${ARGN})
   add_executable(${name} ${name}.cc)
-  list(TRANSFORM TEST_DEPENDS PREPEND runahead_)
-  target_link_libraries(${name} PRIVATE ${TEST_DEPENDS} ${TEST_LIBRARIES} runahead_cold GTest::gtest_main)
+  runahead_rooms(rooms ${TEST_DEPENDS})
+  foreach(room IN LISTS rooms)
+    get_target_property(seen ${room} RUNAHEAD_DEPENDS)
+    if(seen)
+      target_link_libraries(${name} PRIVATE ${seen})
+    endif()
+  endforeach()
+  target_link_libraries(${name} PRIVATE ${rooms} ${TEST_LIBRARIES} runahead_cold GTest::gtest_main)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE RUNAHEAD_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   gtest_discover_tests(${name} PROPERTIES TIMEOUT 300 LABELS "${TEST_LABELS}" DISCOVERY_TIMEOUT 60)

@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+tools/check_includes.py
+
 mapfile -t sources < <(git ls-files '*.h' '*.cc' '*.cu' '*.cuh')
 clang-format --dry-run --Werror "${sources[@]}"
 

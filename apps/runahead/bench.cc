@@ -8,18 +8,18 @@
 
 #include "base/deadline.h"
 #include "bench_report.h"
-#include "bench_run.h"
 #include "bench_suite.h"
 #include "command.h"
+#include "experiment/bench_run.h"
 #include "flags.h"
 #include "gpu_report.h"
 #include "model/model_loader.h"
 #include "model_folder.h"
 #include "output.h"
 #include "report/trace_events.h"
-#include "requests.h"
 #include "runahead/error.h"
 #include "tensor/cpu_device.h"
+#include "tune/requests.h"
 
 namespace runahead::cli {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "base/check.h"
 #include "base/json.h"
-#include "matmul_ceiling.h"
+#include "base/median.h"
 #include "report/line_chart_svg.h"
 #include "report/table.h"
 #include "report/units.h"

@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "bench_run.h"
+#include "experiment/bench_run.h"
+#include "experiment/machine.h"
+#include "experiment/matmul_ceiling.h"
 #include "gpu_report.h"
-#include "machine.h"
-#include "matmul_ceiling.h"
 
 namespace runahead::cli {
 

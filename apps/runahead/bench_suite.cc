@@ -6,9 +6,11 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "experiment/paper_suite.h"
 #include "flags.h"
+#include "model_folder.h"
 #include "output.h"
-#include "paper_suite.h"
+#include "paper_report.h"
 #include "runahead/error.h"
 
 namespace runahead::cli {
@@ -21,6 +23,7 @@ SuitePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   SuitePlan plan;
   plan.models = request.models;
   plan.engine = request.engine;
+  plan.load = LoadEngine;
   plan.contexts = ParseIntegers("--contexts", request.contexts.empty() ? kContexts : request.contexts, 2, INT32_MAX);
   if (!request.ranks.empty()) plan.ranks = ParseIntegers("--ranks", request.ranks, 1, kMostRanks);
   plan.links = SplitList("--suite-links", flags.links);

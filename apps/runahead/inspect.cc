@@ -8,10 +8,10 @@
 
 #include "base/json.h"
 #include "command.h"
-#include "engine/devices.h"
-#include "machine.h"
+#include "experiment/machine.h"
 #include "model/model_info.h"
 #include "model/workspace.h"
+#include "ops/devices.h"
 #include "output.h"
 #include "report/table.h"
 #include "report/units.h"

@@ -1,10 +1,11 @@
+#include "paper_report.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>
 #include <cmath>
 
-#include "paper_suite.h"
 #include "report/line_chart_svg.h"
 #include "report/table.h"
 #include "report/units.h"

@@ -5,7 +5,6 @@
 
 #include "base/file.h"
 #include "command.h"
-#include "engine/work_shape_of.h"
 #include "flags.h"
 #include "model/architectures.h"
 #include "model/model_loader.h"
@@ -14,6 +13,7 @@
 #include "plan/cluster.h"
 #include "plan_report.h"
 #include "plan_table.h"
+#include "prefill/work_shape_of.h"
 #include "report/trace_events.h"
 #include "runahead/error.h"
 

@@ -1,6 +1,4 @@
 // `runahead tune`: measures this machine's costs, searches for the best partitions, and checks what is predicted.
-#include "tune.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,16 +6,17 @@
 
 #include "command.h"
 #include "engine/engine_state.h"
-#include "engine/measure_profile.h"
+#include "experiment/check_predictions.h"
 #include "flags.h"
 #include "model/model_loader.h"
 #include "model_folder.h"
 #include "output.h"
-#include "report/table.h"
-#include "report/units.h"
-#include "requests.h"
 #include "runahead/error.h"
 #include "tensor/cpu_device.h"
+#include "tune/measure_profile.h"
+#include "tune/requests.h"
+#include "tune/search_partitions.h"
+#include "tune_report.h"
 
 namespace runahead::cli {
 namespace {
@@ -42,35 +41,6 @@ std::vector<Topology> ParseTopologies(const std::string& text) {
   return topologies;
 }
 
-/// What was measured of each device, at the longest chunk.
-std::string Describe(const CostProfile& profile) {
-  std::vector<std::vector<std::string>> rows;
-  for (const auto& [active, costs] : profile.active) {
-    for (size_t rank = 0; rank < costs.devices.size(); ++rank) {
-      const RowCost& most = costs.devices[rank].knots.back();
-      rows.push_back({std::to_string(active), std::to_string(rank), report::Grouped(most.rows),
-                      fmt::format("{:.2f} us", 1e6 * most.layer_s / static_cast<double>(most.rows)),
-                      fmt::format("{:.2f} ns", 1e9 * most.pair_s), fmt::format("{:.1f} us", 1e6 * costs.start_s),
-                      costs.devices[rank].name});
-    }
-  }
-  std::string text = report::FormatTable({{"ranks at work"},
-                                          {"rank"},
-                                          {"rows"},
-                                          {"a row of a layer"},
-                                          {"a pair of a layer"},
-                                          {"start"},
-                                          {"device", report::Align::kLeft}},
-                                         rows);
-  const ClusterCosts& all = profile.active.rbegin()->second;
-  if (all.ranks() > 1) {
-    const LinkCost& link = all.links.Between(0, 1);
-    text += fmt::format("links: {:.1f} GB/s, {:.1f} us of set-up, {:.1f} us to wake the receiver\n",
-                        link.bytes_per_s / 1e9, 1e6 * link.setup_s, 1e6 * link.latency_s);
-  }
-  return text;
-}
-
 /// The profile is used from now on, and in later runs. Returns what to tell of it.
 std::string MeasureAndStore(const Engine& engine, const Flags& flags, int64_t longest) {
   CostProfile profile;
@@ -80,7 +50,7 @@ std::string MeasureAndStore(const Engine& engine, const Flags& flags, int64_t lo
   }
   const std::filesystem::path path = ProfilePath(TunedFolder(flags.engine.tuned_folder), profile.key);
   StoreTuned(path, ToJson(profile));
-  std::string told = Describe(profile) + fmt::format("cost profile: {}\n", path.string());
+  std::string told = ToText(profile) + fmt::format("cost profile: {}\n", path.string());
   Tuned tuned = engine.state()->planner().tuned();
   tuned.profile = std::move(profile);
   engine.state()->planner().Use(std::move(tuned));

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "engine/devices.h"
 #include "engine/engine_state.h"
 #include "engine/session_state.h"
-#include "engine/work_shape_of.h"
 #include "link/local/local_fabric.h"
 #include "model/model_loader.h"
+#include "ops/devices.h"
+#include "prefill/work_shape_of.h"
 #include "tensor/cpu_device.h"
 
 namespace runahead {

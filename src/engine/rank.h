@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "base/undisturbed.h"
-#include "engine/devices.h"
 #include "model/decoder.h"
+#include "ops/devices.h"
 #include "ops/ops.h"
 #include "tensor/device.h"
 

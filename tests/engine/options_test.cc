@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/devices.h"
 #include "engine/link_options.h"
+#include "ops/devices.h"
 #include "runahead/error.h"
 
 namespace runahead {

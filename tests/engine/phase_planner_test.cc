@@ -6,13 +6,13 @@
 #include <random>
 
 #include "engine/engine_state.h"
-#include "engine/measure_profile.h"
 #include "engine/session_state.h"
-#include "engine/work_shape_of.h"
 #include "model/flops.h"
 #include "plan/counters.h"
+#include "prefill/work_shape_of.h"
 #include "runahead/error.h"
 #include "tests/engine/tiny_model.h"
+#include "tune/measure_profile.h"
 
 namespace runahead {
 namespace {

@@ -1,8 +1,8 @@
 // The operations of a CPU rank: each family has its own file; here they meet the interface.
 #include <memory>
 
+#include "ops/checks.h"
 #include "ops/cpu/attention.h"
-#include "ops/cpu/checks.h"
 #include "ops/cpu/convert.h"
 #include "ops/cpu/linear.h"
 #include "ops/cpu/matmul.h"

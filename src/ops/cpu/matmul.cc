@@ -6,7 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "ops/cpu/checks.h"
+#include "ops/checks.h"
 #include "ops/cpu/convert.h"
 #include "ops/cpu/few_rows.h"
 #include "ops/cpu/linear.h"

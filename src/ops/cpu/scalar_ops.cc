@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "ops/cpu/checks.h"
+#include "ops/checks.h"
 #include "ops/ops.h"
 
 namespace runahead {

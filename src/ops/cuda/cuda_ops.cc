@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "ops/cpu/checks.h"
+#include "ops/checks.h"
 #include "ops/cuda/cudnn_attention.h"
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/matmul.h"

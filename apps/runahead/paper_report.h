@@ -1,0 +1,18 @@
+// What `runahead bench --suite` says about a suite of experiments.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "base/json.h"
+
+namespace runahead::cli {
+
+/// A short table of a suite's JSON.
+std::string SuiteTable(const Json& suite);
+
+/// Pictures by file name, from a suite's JSON alone: TTFT by context, and by ranks at the context nearest to 12k, for
+/// each model and case of links. Throws ConfigError naming `origin` when it is not a suite's.
+std::map<std::string, std::string> SuitePlots(const Json& suite, const std::string& origin);
+
+}  // namespace runahead::cli

@@ -1,0 +1,67 @@
+#include "experiment/op_breakdown.h"
+
+#include <map>
+
+#include "base/median.h"
+#include "model/flops.h"
+#include "ops/timed_ops.h"
+#include "tune/requests.h"
+
+namespace runahead {
+namespace {
+
+/// Calls of the same operation summed up, in the order of their first appearance, divided by the layers.
+std::vector<OpShare> Summarise(const std::vector<OpTime>& times, int layers) {
+  std::vector<OpShare> shares;
+  std::map<std::string, size_t> index;
+  double total = 0;
+  for (const OpTime& time : times) {
+    const auto [at, added] = index.emplace(time.op, shares.size());
+    if (added) shares.push_back({time.op, 0, 0, 0, 0});
+    OpShare& share = shares[at->second];
+    share.ms += time.ms / layers;
+    share.flops += time.flops / layers;
+    share.bytes += time.bytes / layers;
+    total += time.ms / layers;
+  }
+  for (OpShare& share : shares) share.share = share.ms / total;
+  return shares;
+}
+
+}  // namespace
+
+double DecodeMeasurement::MedianMs() const { return MedianOf(ms); }
+
+std::vector<OpShare> MeasureOps(EngineState& engine, int64_t tokens) {
+  const std::lock_guard lock(engine.busy());
+  const Decoder& decoder = engine.decoder();
+  const std::vector<int32_t> prompt = RandomPrompt(tokens, decoder.spec().vocab, 0);
+  const PositionTables& tables = engine.PositionsFor(0, tokens, tokens);
+  Rank& rank = engine.rank(0);
+  std::vector<OpTime> times;
+  rank.Post([&] {
+        KvCache cache(rank.device(), decoder.spec().kv_shape(decoder.compute_dtype()), tokens);
+        Workspace& workspace = rank.WorkspaceFor(decoder, tokens);
+        TimedOps ops(rank.ops());
+        NoExchange none;
+        for (int run = 0; run < 2; ++run) {  // the first one warms up
+          (void)ops.Take(rank.stream());
+          CHECK(decoder.Forward(prompt, 0, LastLayer::kLastRow, tables, cache, none, workspace, ops, rank.stream())
+                    .ok());
+        }
+        times = ops.Take(rank.stream());
+      })
+      .get();
+  return Summarise(times, decoder.spec().layers);
+}
+
+DecodeMeasurement DecodingOf(const Measurement& measurement, const DecoderSpec& spec, DType compute) {
+  const int64_t context = measurement.context;
+  // A multiplication by each weight is two operations.
+  const double weights = ChunkFlops(spec, context, context + 1, LastLayer::kLastRow).linear / 2;
+  return {context, measurement.token_ms,
+          weights * static_cast<double>(SizeOf(compute)) +
+              static_cast<double>(context) * static_cast<double>(spec.kv_shape(compute).BytesPerToken())};
+}
+
+}  // namespace runahead

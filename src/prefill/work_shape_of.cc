@@ -1,0 +1,20 @@
+#include "prefill/work_shape_of.h"
+
+namespace runahead {
+
+WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute) {
+  WorkShape shape;
+  shape.layers = spec.layers;
+  shape.hidden = spec.hidden;
+  shape.q_heads = spec.q_heads;
+  shape.kv_heads = spec.kv_heads;
+  shape.head_dim = spec.head_dim;
+  shape.ffn = spec.ffn;
+  shape.vocab = spec.vocab;
+  shape.mlp_matrices = spec.gated_mlp ? 3 : 2;
+  shape.element_bytes = SizeOf(compute);
+  shape.windows = spec.windows;
+  return shape;
+}
+
+}  // namespace runahead

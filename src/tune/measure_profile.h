@@ -1,0 +1,36 @@
+// Measures the cost profile of an engine: few short runs of parts of its model.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/engine_state.h"
+#include "plan/cost_profile.h"
+#include "tune/profile_samples.h"
+
+namespace runahead {
+
+/// Measures for 1, 2, 4, ... and all ranks at work at once, `repeats` times: the links, what precedes and follows the
+/// layers, and a layer of chunks of 1 to `longest` rows (or as many as the model takes) at the start and at the end
+/// of such a prompt. Only the first layers run, except for single rows. `on_repeat` is told the share of the work
+/// done. Takes the engine for itself meanwhile. Throws what Session throws.
+CostProfile MeasureProfile(const std::shared_ptr<EngineState>& engine, int64_t longest, int repeats,
+                           const std::function<void(double)>& on_repeat);
+
+/// Copies between `members` while all of them copy at once, each to the next, with caches of their own.
+class LinkProbe {
+ public:
+  LinkProbe(EngineState& engine, std::vector<int> members, int64_t longest);
+  LinkSamples Measure();
+
+ private:
+  EngineState& engine_;
+  std::vector<int> members_;
+  int64_t many_;
+  std::vector<KvCache> caches_;  // [members]
+};
+
+}  // namespace runahead

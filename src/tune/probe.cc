@@ -1,0 +1,129 @@
+#include "tune/probe.h"
+
+#include <algorithm>
+#include <atomic>
+#include <barrier>
+#include <memory>
+#include <optional>
+
+#include "prefill/slow_exchange.h"
+
+namespace runahead {
+namespace {
+
+/// An arbitrary prompt, the same in every run: attention takes longer over some numbers than over others.
+int32_t TokenAt(int64_t position, int64_t vocab) {
+  const uint64_t scattered = static_cast<uint64_t>(position + 1) * 0x9E3779B97F4A7C15U >> 33;
+  return static_cast<int32_t>(scattered % static_cast<uint64_t>(vocab));
+}
+
+/// Notes when each layer's exchange begins, and ends the pass there once it has seen enough of them. A GPU's stream
+/// has marks of its own; a CPU rank computes before it comes here, and looks at its work clock.
+class ProbeExchange final : public PrefillExchange {
+ public:
+  ProbeExchange(const Rank& rank, int last_layer, std::optional<AttentionExtent> extent)
+      : on_gpu_(rank.gpu().has_value()), clock_(rank.work_clock()), last_layer_(last_layer), extent_(extent) {}
+
+  void Start(Stream& stream) override { Note(stream); }
+  Status LayerReady(int layer, Stream& stream) override {
+    Note(stream);
+    return layer == last_layer_ ? Status::Failed("enough layers were seen") : Status::Ok();
+  }
+  Status Finish(Stream& stream) override {
+    Note(stream);
+    stream.Synchronize();
+    return Status::Ok();
+  }
+  [[nodiscard]] AttentionExtent Extent(int64_t end) const override {
+    return extent_.value_or(AttentionExtent{end, CausalWork::kSkip});
+  }
+  /// Seconds between what was noted: the start, each exchange, and the end where the pass came to it. The stream has
+  /// passed all of them.
+  [[nodiscard]] std::vector<double> Stretches() const {
+    std::vector<double> seconds;
+    for (size_t i = 1; i < marks_.size(); ++i) seconds.push_back(marks_[i]->MillisecondsSince(*marks_[i - 1]) / 1e3);
+    for (size_t i = 1; i < noted_s_.size(); ++i) seconds.push_back(noted_s_[i] - noted_s_[i - 1]);
+    return seconds;
+  }
+
+ private:
+  void Note(Stream& stream) {
+    if (on_gpu_) {
+      marks_.push_back(stream.NewMark());
+    } else {
+      noted_s_.push_back(clock_());
+    }
+  }
+
+  bool on_gpu_;
+  WorkClock clock_;
+  int last_layer_;
+  std::optional<AttentionExtent> extent_;     // empty: up to the chunk's end
+  std::vector<std::unique_ptr<Mark>> marks_;  // marks of a GPU's stream
+  std::vector<double> noted_s_;               // times of a CPU rank, s
+};
+
+/// The queries' share of the FLOPs of a layer's queries, keys and values.
+double QueryShare(const DecoderSpec& spec) {
+  return static_cast<double>(spec.q_features()) / static_cast<double>(spec.q_features() + 2 * spec.kv_features());
+}
+
+}  // namespace
+
+Probe::Probe(EngineState& engine, std::vector<int> members, int64_t longest)
+    : engine_(engine), members_(std::move(members)) {
+  const KvShape shape = engine.decoder().spec().kv_shape(engine.decoder().compute_dtype());
+  for (const int member : members_) {
+    caches_.emplace_back(engine.rank(member).device(), shape, longest);
+    tables_.push_back(&engine.PositionsFor(member, longest, longest));
+  }
+}
+
+void Probe::Run(const ShortRun& run, int times, std::vector<Stretches>* seen) {
+  std::barrier together(static_cast<std::ptrdiff_t>(members_.size()));
+  std::atomic<size_t> finished{0};
+  std::vector<std::future<void>> done;
+  for (size_t i = 0; i < members_.size(); ++i) {
+    done.push_back(engine_.rank(members_[i]).Post([&, i] {
+      together.arrive_and_wait();
+      for (int counted = 0; counted < times || finished.load() < members_.size();) {
+        Once(i, run, seen == nullptr ? nullptr : &(*seen)[i]);
+        if (++counted == times) ++finished;
+      }
+    }));
+  }
+  for (std::future<void>& future : done) future.get();
+}
+
+void Probe::Once(size_t index, const ShortRun& run, Stretches* seen) {
+  Rank& rank = engine_.rank(members_[index]);
+  const Decoder& decoder = engine_.decoder(members_[index]);
+  const int64_t rows = run.end - run.begin;
+  const int layers = decoder.spec().layers;
+  std::vector<int32_t> tokens(static_cast<size_t>(rows));
+  for (int64_t i = 0; i < rows; ++i) tokens[static_cast<size_t>(i)] = TokenAt(run.begin + i, decoder.spec().vocab);
+  Workspace& workspace = rank.WorkspaceFor(decoder, rows);
+  std::optional<AttentionExtent> extent;
+  if (run.dense) extent = AttentionExtent{caches_[index].capacity(), CausalWork::kDense};
+  auto owned = std::make_unique<ProbeExchange>(rank, run.last_layer, extent);
+  const ProbeExchange& probe = *owned;
+  std::unique_ptr<PrefillExchange> exchange = std::move(owned);
+  if (rank.slowdown() > 1) exchange = MakeSlowExchange(std::move(exchange), rank.slowdown(), rank.work_clock());
+  exchange->Start(rank.stream());
+  const LastLayer last = run.last_layer >= layers ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
+  const Status status = decoder.Forward(tokens, run.begin, last, *tables_[index], caches_[index], *exchange,
+                                        workspace, rank.ops(), rank.stream());
+  if (status.ok()) CHECK(exchange->Finish(rank.stream()).ok());
+  rank.stream().Synchronize();
+  if (seen == nullptr) return;
+  const std::vector<double> seconds = probe.Stretches();
+  seen->before_s.push_back(seconds[0]);
+  for (int layer = 1; layer <= std::min(run.last_layer, layers - 1); ++layer) {
+    // Before the last exchange no queries are made: they take their share of what the first layer's took.
+    const double missing = layer == layers - 1 ? seen->before_s.back() * QueryShare(decoder.spec()) : 0;
+    seen->layer_s.push_back(seconds[static_cast<size_t>(layer)] + missing);
+  }
+  if (last == LastLayer::kLastRow) seen->finish_s.push_back(seconds.back());
+}
+
+}  // namespace runahead
