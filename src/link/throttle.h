@@ -10,7 +10,7 @@
 
 namespace runahead {
 
-/// Bytes per second; 0: as many as there is room for.
+/// Rates of links, bytes per second; 0: not limited.
 struct LinkRates {
   std::vector<double> of_link;  // [from][to], each link by itself; empty: none is limited
   /// [ranks], the rate of a rank's network card: all that leaves it shares this much, and so does all that enters it.
@@ -18,20 +18,19 @@ struct LinkRates {
   std::vector<double> of_rank;
 
   [[nodiscard]] bool any() const;
-  /// What a transfer between two of `ranks` ranks gets at best: the lowest of its link and its two ranks. 0: not
-  /// limited.
+  /// Rate of a transfer between two of `ranks` ranks: the lowest of its link and its two ranks. 0: not limited.
   [[nodiscard]] double Between(int from, int to, int ranks) const;
 };
 
-/// Shared by the fabrics whose transfers share the links. Says when transfers over limited links begin and end: one
-/// at a time on each link, and through each rank's card in each direction, first come, first served. What arrives
-/// passes the sender's card first, and the receiver's as soon as that is free, as the simulator has it
-/// (Sharing::kPorts). Thread-safe.
+/// Says when transfers over limited links begin and end. A link carries one transfer at a time, and so does each
+/// direction of a rank's card, first come, first served. A transfer passes the sender's card first, then the
+/// receiver's as soon as that is free, as in the simulator (Sharing::kPorts). Fabrics that share links share one.
+/// Thread-safe.
 class Throttle {
  public:
-  /// There is an entry for each of `ranks` ranks, or pair of them, in what `rates` limits.
+  /// Non-empty lists of `rates` have an entry for each of `ranks` ranks, or for each pair of them.
   Throttle(int ranks, LinkRates rates);
-  /// None where `rates` limit nothing.
+  /// Null where `rates` limit nothing.
   static std::shared_ptr<Throttle> MakeFor(int ranks, const LinkRates& rates);
 
   [[nodiscard]] bool Limits(int from, int to) const { return rates_.Between(from, to, ranks_) > 0; }

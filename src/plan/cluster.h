@@ -34,8 +34,8 @@ struct Cluster {
   [[nodiscard]] ClusterCosts CostsFor(const WorkShape& shape, const std::filesystem::path& folder) const;
 };
 
-/// Reads a description; README.md and the presets show the format. Throws ConfigError naming `origin`, the key and
-/// the value for what is missing, misspelt, of another type or out of range.
+/// Reads a description; `runahead plan --show-preset` shows the format. Throws ConfigError naming `origin`, the key
+/// and the value for what is missing, misspelt, of another type or out of range.
 Cluster ParseCluster(std::string_view text, const std::string& origin);
 
 /// A described machine that many people have.

@@ -19,11 +19,11 @@ struct PhasePlan {
   std::vector<int> members;  // the ranks that take part, in the order of their chunks
   Scheme scheme = Scheme::kSingle;
   Partition partition;
-  double predicted_s = 0;  // TTFT; 0: not known
+  double predicted_s = 0;  // predicted TTFT, s; 0: not known
   std::string reason;      // the reason, one line
 };
 
-/// Costs of all ranks while `active` of them work at once, which they slow each other down by.
+/// Costs of all ranks while `active` of them work at once and slow each other down.
 using CostsWhileActive = std::function<const ClusterCosts&(int active)>;
 
 struct PlanRequest {
@@ -31,12 +31,12 @@ struct PlanRequest {
   int ranks = 0;                 // ranks of the cluster
   bool may_leave_out = true;     // true: leave out ranks that do not help; false: all of `ranks` work
   std::optional<Scheme> scheme;  // scheme of several ranks; empty: the better of chain and direct
-  // Simulated events for each second of the phase, to better the winner's cuts: few enough that planning, at some ten
-  // million a second, stays below a hundredth of the phase.
+  // Most simulated events for each second of the phase, spent on better cuts for the winner. At some ten million
+  // events a second, planning stays below a hundredth of the phase.
   int64_t events_per_second = 50'000;
 };
 
-/// Ranks more must make a plan faster by this share: what predictions differ by for no reason.
+/// Share by which further ranks must make a plan faster: predictions differ by as much for no reason.
 inline constexpr double kPlannerNoise = 0.05;
 
 /// The `count` ranks that take the least time over an equal share of `tokens`, in their own order.

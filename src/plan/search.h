@@ -32,23 +32,21 @@ struct SearchResult {
   int evaluations = 0;
 };
 
-/// KVR-S, the hierarchical grid search of KV-Runahead (section 4): a coarse grid over the cut points, then finer and
-/// finer ones around the best so far, which a level follows as long as it gets better. Where a whole grid would take
-/// too many evaluations (many ranks), it goes along its axes: each cut alone, and each together with all behind it.
-/// The coarse grid takes at most half of the evaluations, with larger steps if need be; without one, or where the
-/// ranks are too many for any, the first level goes around the best start. Uses min(ranks, tokens) ranks, as the
-/// starts must. Deterministic for a deterministic objective.
+/// KVR-S, the hierarchical grid search of KV-Runahead (section 4). A coarse grid over the cut points takes at most
+/// half of the evaluations, with larger steps if need be. Finer and finer grids follow around the best so far; each
+/// level goes on as long as it gets better. A grid with too many points (many ranks) is searched along its axes: each
+/// cut alone, and each together with all behind it. Without a coarse grid the first level goes around the best start.
+/// Uses min(ranks, tokens) ranks, as the starts must. Deterministic for a deterministic objective.
 SearchResult GridSearch(int64_t tokens, int ranks, const Objective& objective, const GridSearchOptions& options = {});
 
-/// `costs` with every rank as much slower or faster as its compute time in a run of `partition` - compute_s [ranks],
-/// in seconds - is than the simulated one. Solved again, they balance what one run has shown of all ranks at once,
-/// where a search has to try each cut.
+/// `costs` corrected by a run of `partition`: each rank's costs times its measured compute time, compute_s [ranks] in
+/// seconds, over the simulated one. Solving them balances all ranks after one run, where a search tries each cut.
 ClusterCosts CostsAsMeasured(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme,
                              const Partition& partition, std::span<const double> compute_s);
 
-/// Which of several candidates to take after rounds in which each was timed once: the first, unless others were
-/// faster than it in three quarters of the rounds; of those the one with the lowest median. So chance seldom replaces
-/// a good first candidate, and a steady gain does, however small. seconds: [candidates][rounds], as many of each.
+/// Index of the candidate to take after rounds in which each was timed once. It is the first, unless others were
+/// faster in three quarters of the rounds; then it is the one of those with the lowest median. So chance seldom
+/// replaces a good first candidate, and a steady gain does, however small. seconds: [candidates][rounds].
 size_t SurelyFastest(std::span<const std::vector<double>> seconds);
 
 /// The chunks whose compute takes equally long on their devices, transfers left out: a direct solve, no search.
