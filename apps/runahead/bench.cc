@@ -227,20 +227,19 @@ Action AddBench(CLI::App& command) {
   };
   list("--contexts", flags->contexts, "Tokens in the prompts");
   list("--strategies", flags->strategies, "single, runahead, tsp, tsp-causal");
-  list("--topologies", flags->topologies, "Of runahead: chain, direct");
+  list("--topologies", flags->topologies, "Topologies of runahead: chain, direct");
   list("--ranks", flags->ranks, "Use the first so many ranks");
   command
       .add_option(
           "--partitions", flags->partitions,
-          "Of runahead: even, searched, predicted, auto, and fractions like 5,4,3 for as many ranks; may be repeated "
-          "[auto]")
+          "even, searched, predicted, auto, or fractions like 5,4,3 for as many ranks; may be repeated [auto]")
       ->type_name("A,B,C")
       ->allow_extra_args(false);
   AddInteger(command, "--repeats", flags->plan.repeats, 1, kMostRepeats, "Timed runs of each [5]");
   AddInteger(command, "--warmup", flags->plan.warmup, 0, kMostRepeats, "Runs before them that are not counted [1]");
   AddInteger(command, "--decode-tokens", flags->decoded_tokens, 0, kMostDecodedTokens,
              "Decoded greedily behind each prompt, as far as the model's context goes [64 on GPUs, else 0]");
-  AddInteger(command, "--seed", flags->plan.seed, 0, INT64_MAX, "Of the prompts' random ids [0]");
+  AddInteger(command, "--seed", flags->plan.seed, 0, INT64_MAX, "Seed of the prompts' random ids [0]");
   command.add_option("--json", flags->json, "Write all measurements")->type_name("FILE");
   command.add_option("--svg", flags->svg, "Write a chart of TTFT by context")->type_name("FILE");
   command

@@ -55,7 +55,7 @@ void AddSamplingFlags(CLI::App& command, Flags& flags) {
   AddInteger(command, "--top-k", options.sampling.top_k, 0, INT32_MAX, "Draw from the K likeliest; 0: from all [0]");
   AddNumber(command, "--top-p", options.sampling.top_p, kSmallestTopP, 1,
             "Draw from the likeliest that together reach this probability [1]");
-  AddInteger(command, "--seed", options.sampling.seed, 0, INT64_MAX, "Of the draws [0]");
+  AddInteger(command, "--seed", options.sampling.seed, 0, INT64_MAX, "Seed of the draws [0]");
   command.add_option("--stop", options.stop, "End before this text; may be given several times")
       ->type_name("TEXT")
       ->allow_extra_args(false);

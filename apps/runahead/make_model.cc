@@ -34,7 +34,7 @@ Action AddMakeModel(CLI::App& command) {
       ->required()
       ->type_name("PRESET");
   command.add_option("folder", flags->folder, "Where the model goes; empty or new")->required()->type_name("DIR");
-  AddInteger(command, "--seed", flags->seed, 0, INT64_MAX, "Of the weights [0]");
+  AddInteger(command, "--seed", flags->seed, 0, INT64_MAX, "Seed of the weights [0]");
   return [flags] { return Run(*flags); };
 }
 

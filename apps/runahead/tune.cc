@@ -141,8 +141,8 @@ Action AddTune(CLI::App& command) {
   };
   list("--contexts", flags->contexts, "Tokens in the prompts; the longest bounds the profile");
   list("--ranks", flags->ranks, "Search and check on the first so many ranks");
-  list("--topologies", flags->topologies, "Of runahead: chain, direct");
-  list("--partitions", flags->partitions, "To check: even, auto, searched, predicted");
+  list("--topologies", flags->topologies, "Topologies of runahead: chain, direct");
+  list("--partitions", flags->partitions, "Partitions to check: even, auto, searched, predicted");
   AddInteger(command, "--repeats", flags->repeats, 1, kMostRepeats,
              "Runs whose median counts; searches take a quarter for each candidate [12]");
   command.add_option("--json", flags->json, "Write what --check finds")->type_name("FILE");
