@@ -14,7 +14,7 @@
 namespace runahead::cli {
 namespace {
 
-constexpr double kScalingContext = 12288;  // where the paper looks at scaling
+constexpr double kScalingContext = 12288;  // prompt length at which the paper looks at scaling
 
 /// The series of `chart` named `name`, made where it is missing.
 report::Series& SeriesOf(report::LineChart& chart, const std::string& name) {

@@ -27,7 +27,7 @@ struct PlanRow {
   int64_t context = 0;
   std::vector<int> members;            // the devices, as many as ranks
   std::vector<std::string> left_out;   // names of devices that the best strategy is faster without
-  std::vector<PlannedScheme> schemes;  // in the order of kSchemes; on one rank without those that need several
+  std::vector<PlannedScheme> schemes;  // ordered as kSchemes; on one rank without those that need several
   size_t best = 0;                     // index into `schemes`
   double single_s = 0;                 // TTFT of the fastest device alone
 

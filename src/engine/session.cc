@@ -300,7 +300,7 @@ void SessionState::ReserveCaches(Strategy strategy, const PhasePlan& plan) {
   std::vector<int64_t> missing(static_cast<size_t>(partition.ranks()), 0);  // rows of each cache to make
   // One sum for each memory: ranks of one GPU share it, and so do all ranks of the CPU.
   std::map<int, std::pair<MemoryPlan, Device*>> needs;
-  std::set<int> tables;  // whose tables are counted
+  std::set<int> tables;  // memories whose tables are counted
   for (int rank = 0; rank < partition.ranks(); ++rank) {
     const int member = plan.members[static_cast<size_t>(rank)];
     Rank& worker = engine_->rank(member);

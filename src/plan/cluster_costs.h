@@ -22,7 +22,7 @@ struct RowCost {
 /// One device's costs for one model: piecewise linear in the rows of a chunk.
 struct DeviceCost {
   std::string name;
-  std::vector<RowCost> knots;  // at least one, in the order of their rows
+  std::vector<RowCost> knots;  // at least one, ascending by rows
   double finish_s = 0;  // time of the prompt's last row after the last exchange, s: the head, and all but attention
   double finish_pair_s = 0;  // time of each position that the last row sees, s
   double masked_pair = 1;    // cost of a pair that a dense map computes and masks away, in visible pairs

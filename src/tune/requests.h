@@ -25,7 +25,7 @@ int UsualDecodedTokens(bool on_gpus);
 /// Requests of one random prompt and the tokens decoded behind it.
 class Requests {
  public:
-  /// As many of `decoded_tokens` are decoded as the model's context has room for.
+  /// Decodes at most `decoded_tokens` behind each prompt, as many as the model's context has room for.
   Requests(const Engine& engine, const DecoderSpec& spec, int64_t context, int decoded_tokens, uint64_t seed);
 
   /// Throws what Session::Prefill throws, as does PrefillUndisturbed.

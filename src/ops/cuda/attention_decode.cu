@@ -256,8 +256,8 @@ __device__ void StoreFour(T* to, const float4& values, float scale) {
 /// Grid: kv heads x sets of 8 kTiles heads of a group x splits of the keys, and perhaps idle blocks; kThreads
 /// threads. Each block reads the keys and values of its split once, and writes its heads, or with several splits its
 /// part of them. Everything is aligned to 16 bytes.
-/// The registers are bounded as for the three or two blocks a multiprocessor that it was timed with; of one, more
-/// have not been tried.
+/// Launch bounds: 3 blocks a multiprocessor while kTiles * kHeadDim <= 192, else 2, as timed. The registers that one
+/// block alone could have were not tried.
 template <typename T, int kHeadDim, int kTiles>
 __global__ void __launch_bounds__(kThreads, kTiles* kHeadDim <= 192 ? 3 : 2) AttendDecode(const Job<T> job) {
   constexpr int kHeads = kTileHeads * kTiles;

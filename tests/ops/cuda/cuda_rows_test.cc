@@ -342,7 +342,7 @@ TEST_F(CudaActivationTest, MatchOracle) {
         HostTensor x_expected(dtype, {9, features});
         Mirror gpu_x = Put(x);
         oracle->Activate(activation, x.view(), x_expected.view(), *stream);
-        gpu->Activate(activation, gpu_x.view(), gpu_x.view(), *gpu_stream);  // in place
+        gpu->Activate(activation, gpu_x.view(), gpu_x.view(), *gpu_stream);  // input and output are the same
         gpu_x.Fetch();
         ExpectNear(
             x, x_expected,
