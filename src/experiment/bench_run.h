@@ -51,13 +51,13 @@ struct Measurement {
   [[nodiscard]] double MedianMs() const;
 };
 
-/// The largest logit_difference that rounding explains: errors of about eight roundings to `compute` in each layer,
-/// and of f32 sums over the hidden features, added up as a random walk; four times that is allowed.
+/// The largest logit_difference that rounding explains: four times the errors of about eight roundings to `compute`
+/// in each layer and of f32 sums over the hidden features, added up as a random walk.
 double AllowedDifference(const DecoderSpec& spec, DType compute);
 
-/// Runs requests, a prompt and the tokens behind it, of `plan`'s combinations round after round, each round in an
+/// Runs requests (a prompt and the tokens behind it) of `plan`'s combinations round after round. Each round has an
 /// order of its own, so that a drift of the machine and the heat that one leaves behind meet all of them. Prompts are
-/// random ids. Each is checked first. `on_round` is told the share of the work done.
+/// random ids; each is checked first. `on_round` is told the share of the work done.
 std::vector<Measurement> RunBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan,
                                   const std::function<void(double)>& on_round);
 

@@ -19,7 +19,7 @@ struct CheckPlan {
   int repeats = 12;
 };
 
-/// One way to prefill: what the simulator says, and what it took. Medians over the rounds.
+/// One way to prefill, predicted and measured; medians over the rounds.
 struct Checked {
   std::string way;
   int64_t context = 0;
@@ -32,8 +32,8 @@ struct Checked {
   int undisturbed = 0;    // rounds during which the hypervisor lent no processor to others
 };
 
-/// Every strategy x partition x ranks, timed in turn, round after round, and predicted from the engine's cost profile
-/// at the pace that the machine has just before and after each run (PaceMeter). A round is taken again for some
+/// Times every strategy x partition x ranks in turn, round after round. Each is predicted from the engine's cost
+/// profile at the pace of the machine just before and after the run (PaceMeter). A round is taken again for some
 /// seconds until nobody disturbs it (LeastDisturbed).
 std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& spec, const CheckPlan& plan,
                                       const std::function<void(double)>& on_round);

@@ -18,14 +18,14 @@ struct MatmulCeiling {
   [[nodiscard]] double Median() const;
 };
 
-/// Each of the ranks on `devices`, bound as the engine binds them, multiplies random numbers in `compute` with
-/// `threads` threads, through the same operations as the model; all begin together. [1024, 2048] by [2048, 8192] on
-/// the CPU, [8192, 8192] by as much on a GPU. A round takes a fifth of a second or more, and is preceded by one that
-/// is not counted.
+/// Rates of the ranks on `devices`, bound as the engine binds them, which begin together. Each multiplies random
+/// numbers in `compute` with `threads` threads, through the same operations as the model: [1024, 2048] by [2048,
+/// 8192] on the CPU, [8192, 8192] by as much on a GPU. A round of CPU ranks takes a fifth of a second or more. One
+/// round goes ahead and is not counted.
 MatmulCeiling MeasureMatmulCeiling(const std::vector<RankDevice>& devices, int threads, DType compute, int rounds);
 
-/// Bytes per second, those read and those written, of copies within the memory of `device`: the best of several, each
-/// far larger than any cache.
+/// Rate of copies within the memory of `device`, bytes read and written per second: the best of several, each far
+/// larger than any cache.
 double MeasureCopyRate(const RankDevice& device);
 
 }  // namespace runahead

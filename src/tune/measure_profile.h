@@ -13,10 +13,10 @@
 
 namespace runahead {
 
-/// Measures for 1, 2, 4, ... and all ranks at work at once, `repeats` times: the links, what precedes and follows the
-/// layers, and a layer of chunks of 1 to `longest` rows (or as many as the model takes) at the start and at the end
-/// of such a prompt. Only the first layers run, except for single rows. `on_repeat` is told the share of the work
-/// done. Takes the engine for itself meanwhile. Throws what Session throws.
+/// Measures the costs of 1, 2, 4, ... and all ranks at work at once, `repeats` times: the links, what precedes and
+/// follows the layers, and a layer of chunks of 1 to `longest` rows (or as many as the model takes). Chunks stand at
+/// the start and at the end of a prompt of `longest` tokens. Only the first layers run, except for single rows.
+/// `on_repeat` is told the share of the work done. Takes the engine for itself meanwhile. Throws what Session throws.
 CostProfile MeasureProfile(const std::shared_ptr<EngineState>& engine, int64_t longest, int repeats,
                            const std::function<void(double)>& on_repeat);
 

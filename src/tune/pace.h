@@ -16,8 +16,8 @@ namespace runahead {
 /// different moments are compared fairly only at one pace.
 class PaceMeter {
  public:
-  /// Runs the middle half of prompts of `tokens` tokens, whose rows see as much as the average row of a prompt:
-  /// what slows a machine down slows matmuls and attention differently.
+  /// Runs the middle half of prompts of `tokens` tokens, whose rows see as much as the average row of a prompt.
+  /// That matters because what slows a machine down slows matmuls and attention differently.
   PaceMeter(std::shared_ptr<EngineState> engine, int64_t tokens);
 
   /// Makes room for the first `count` ranks and warms them up.

@@ -9,7 +9,7 @@
 
 namespace runahead {
 
-/// The chunk [begin, end) up to the exchange of `last_layer`; further than the last layer is to the prompt's end.
+/// The chunk [begin, end) up to the exchange of `last_layer`. A number beyond the last layer: to the prompt's end.
 struct ShortRun {
   int64_t begin = 0;
   int64_t end = 0;
@@ -31,9 +31,9 @@ class Probe {
  public:
   Probe(EngineState& engine, std::vector<int> members, int64_t longest);
 
-  /// Every member makes the run at the same time, again and again until all have made it `times` times: whoever is
-  /// fast goes on working beside the others. Adds to `seen`, which has an entry for each member; null: to nothing.
-  /// The tokens at a position are the same in every run, so that a run over all leaves the rows that later ones read.
+  /// Lets every member make the run at the same time, again and again until all have made it `times` times, so that
+  /// the fast ones go on working beside the others. Adds to `seen`, [members]; null: adds nothing. The tokens at a
+  /// position are the same in every run, so that a run over all leaves the rows that later ones read.
   void Run(const ShortRun& run, int times, std::vector<Stretches>* seen);
 
  private:

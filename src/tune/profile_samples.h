@@ -15,8 +15,8 @@ namespace runahead {
 
 /// One mean for each time that something was measured.
 using Means = std::vector<double>;
-/// Their median. Other work on a machine slows it down, for a moment much and for a while often; where there nearly
-/// always is some, a moment without is the rarer exception: neither tells what a prompt will take.
+/// Their median. Other work slows a machine down, much for a moment or often for a while, and on a busy machine a
+/// moment without other work is the exception. Neither extreme tells what a prompt will take.
 double Usual(Means means);
 
 /// Stretches of several short runs.
@@ -34,7 +34,7 @@ struct LayerSamples {
   StretchMeans at_end;
 };
 
-/// What was seen of one device: seconds, or where it has a gauge, in what the gauge took around each run.
+/// What was seen of one device, in seconds; with a gauge, in units of what the gauge took around each run.
 struct DeviceSamples {
   Means gauge_s;                     // seconds of the same piece of work, again and again; empty: no gauge
   std::vector<LayerSamples> layers;  // ascending by rows
@@ -70,8 +70,8 @@ struct GroupSamples {
 /// Key: the number of ranks at work.
 using ProfileSamples = std::map<int, GroupSamples>;
 
-/// The mean without the smallest and the largest tenth: a phase is a sum of many stretches, and shares their mean,
-/// not their median, but one hiccup of the machine should not tell.
+/// The mean without the smallest and the largest tenth. A phase is a sum of many stretches, so their mean counts and
+/// not their median; one hiccup of the machine does not.
 double TypicalSeconds(std::vector<double> seconds);
 
 /// Adds the means of one short run, in units of `unit_s` seconds.
@@ -80,9 +80,8 @@ void Append(const Stretches& run, double unit_s, StretchMeans& to);
 void Append(const DeviceSamples& from, DeviceSamples& to);
 void Append(const ProfileSamples& from, ProfileSamples& to);
 
-/// The costs of the ranks with these names, each of which was seen of at least one rank. Ranks of one name are equal:
-/// they share their samples and their costs. Splits what was seen into parts: attention is what grows with the rows
-/// before the chunk.
+/// The costs of the ranks with these names; at least one rank of each name was measured. Ranks of one name share
+/// their samples and their costs. The part of a time that grows with the rows before the chunk is attention.
 std::vector<DeviceCost> FitDevices(const std::vector<std::string>& names, const WorkShape& shape,
                                    const GroupSamples& seen, int64_t longest);
 LinkCost FitLink(const LinkSamples& seen);

@@ -18,8 +18,8 @@ std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, uint64_t seed);
 /// Options that prefill with exactly these cuts: KV-Runahead on the first ranks, or the one rank alone.
 PrefillOptions OptionsFor(Topology topology, const Partition& partition);
 
-/// How many tokens are decoded behind each prompt unless told: some on GPUs, whose clocks depend on what ran before,
-/// so that a prompt finds them as a server's decoding leaves them; none on CPU ranks.
+/// Default number of tokens decoded behind each prompt. There are some on GPUs, whose clocks depend on what ran
+/// before, so that a prompt finds them as a server's decoding leaves them; there are none on CPU ranks.
 int UsualDecodedTokens(bool on_gpus);
 
 /// Requests of one random prompt and the tokens decoded behind it.
