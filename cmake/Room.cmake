@@ -12,6 +12,11 @@ function(runahead_room name)
   runahead_rooms(rooms ${ROOM_DEPENDS})
   set_target_properties(runahead_${name} PROPERTIES RUNAHEAD_DEPENDS "${rooms}")
   target_link_libraries(runahead_${name} PUBLIC ${ROOM_LIBRARIES} PRIVATE ${rooms} runahead_flags)
+  if(name STREQUAL base)
+    runahead_precompile(runahead_base)
+  elseif(rooms)
+    runahead_precompiled_as(runahead_base runahead_${name})
+  endif()
 endfunction()
 
 # The libraries of these rooms, which exist already.
@@ -23,6 +28,34 @@ function(runahead_rooms out)
     endif()
   endforeach()
   set(${out} ${rooms} PARENT_SCOPE)
+endfunction()
+
+# The headers that most files include are parsed once for all targets that are compiled with the same options: TARGET does
+# it, the others REUSE what it has. The sources include all that they use nevertheless: `make lint` reads them without.
+#   runahead_precompile(TARGET <more> ...)
+function(runahead_precompile target)
+  if(RUNAHEAD_FUZZ)
+    return()  # small, and of another compiler
+  endif()
+  target_precompile_headers(${target} PRIVATE
+    <algorithm> <array> <chrono> <cmath> <cstdint> <filesystem> <functional> <map> <memory> <numeric> <optional> <random>
+    <set> <span> <string> <string_view> <thread> <utility> <vector> <fmt/format.h> <fmt/ranges.h> ${ARGN})
+  runahead_precompiled_for_ccache(${target})
+endfunction()
+
+#   runahead_precompiled_as(OWNER TARGET)
+function(runahead_precompiled_as owner target)
+  if(NOT RUNAHEAD_FUZZ)
+    target_precompile_headers(${target} REUSE_FROM ${owner})
+    runahead_precompiled_for_ccache(${target})
+  endif()
+endfunction()
+
+# Without the option GCC preprocesses precompiled headers anew, and ccache, which asks for it, gains nothing.
+function(runahead_precompiled_for_ccache target)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND NOT CMAKE_DISABLE_PRECOMPILE_HEADERS)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
+  endif()
 endfunction()
 
 # How all of our own code is compiled.
@@ -52,8 +85,8 @@ function(runahead_test name)
       target_link_libraries(${name} PRIVATE ${seen})
     endif()
   endforeach()
-  target_link_libraries(${name} PRIVATE ${rooms} ${TEST_LIBRARIES} runahead_cold GTest::gtest_main)
-  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_definitions(${name} PRIVATE RUNAHEAD_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_link_libraries(${name} PRIVATE ${rooms} ${TEST_LIBRARIES} runahead_testing runahead_cold)
+  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  runahead_precompiled_as(runahead_testing ${name})
   gtest_discover_tests(${name} PROPERTIES TIMEOUT 300 LABELS "${TEST_LABELS}" DISCOVERY_TIMEOUT 60)
 endfunction()

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/source_dir.h"
 #include "runahead/error.h"
 
 namespace runahead::cli {
@@ -124,7 +125,7 @@ DemoComparison Compare(const DemoResult& result, const DemoResult& reference) {
 
 std::filesystem::path FindDemoModel() {
   std::error_code error;
-  std::filesystem::path source = std::filesystem::path(RUNAHEAD_SOURCE_DIR) / "models" / "demo";
+  std::filesystem::path source = std::filesystem::path(SourceDir()) / "models" / "demo";
   if (std::filesystem::exists(source / "config.json", error)) return Shortest(source);
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
   std::filesystem::path installed = program.parent_path().parent_path() / "share" / "runahead" / "models" / "demo";

@@ -1,4 +1,5 @@
 // bench, inspect, make-model and demo: small runs of the real thing.
+#include "base/source_dir.h"
 #include "tests/cli/fixture.h"
 #include "tests/report/well_formed.h"
 
@@ -189,7 +190,7 @@ TEST_F(MeasureTest, MakeModelRepeatsItselfBySeed) {
 }
 
 TEST_F(MeasureTest, DemoAnswersRight) {
-  if (!std::filesystem::exists(RUNAHEAD_SOURCE_DIR "/models/demo/model.safetensors")) GTEST_SKIP();
+  if (!std::filesystem::exists(std::filesystem::path(SourceDir()) / "models/demo/model.safetensors")) GTEST_SKIP();
   const Outcome outcome =
       Runahead({"demo", "--tokens", "2000", "--ranks", "3", "--repeats", "1", "--timeline", InFolder("demo.svg")});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.out << outcome.err;

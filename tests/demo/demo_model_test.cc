@@ -6,13 +6,14 @@
 #include <cmath>
 
 #include "base/json.h"
+#include "base/source_dir.h"
 #include "demo/harbour_log.h"
 #include "runahead/generate.h"
 
 namespace runahead {
 namespace {
 
-const std::filesystem::path kModel = RUNAHEAD_SOURCE_DIR "/models/demo";
+const std::filesystem::path kModel = std::filesystem::path(SourceDir()) / "models" / "demo";
 constexpr int kReplyTokens = 24;
 
 const Json& Golden() {

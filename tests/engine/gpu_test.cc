@@ -7,6 +7,7 @@
 #include <cmath>
 #include <random>
 
+#include "base/source_dir.h"
 #include "engine/engine_state.h"
 #include "engine/sampler.h"
 #include "engine/session_state.h"
@@ -17,9 +18,11 @@ namespace {
 
 constexpr int kGreedyTokens = 4;
 
+std::filesystem::path GoldenFolder() { return std::filesystem::path(SourceDir()) / "tests" / "model" / "goldens"; }
+
 std::vector<std::string> Goldens() {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(RUNAHEAD_SOURCE_DIR "/tests/model/goldens")) {
+  for (const auto& entry : std::filesystem::directory_iterator(GoldenFolder())) {
     names.push_back(entry.path().filename().string());
   }
   std::sort(names.begin(), names.end());
@@ -30,7 +33,7 @@ std::shared_ptr<EngineState> Load(const std::string& model, const std::string& d
   EngineOptions options;
   options.devices = devices;
   options.dtype = std::string(Name(dtype));
-  return LoadEngineState(std::filesystem::path(RUNAHEAD_SOURCE_DIR "/tests/model/goldens") / model, options);
+  return LoadEngineState(GoldenFolder() / model, options);
 }
 
 /// What a prompt and a continuation with given tokens leave behind.

@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/source_dir.h"
 #include "model/decoder.h"
 #include "model/model_loader.h"
 #include "runahead/error.h"
@@ -84,7 +85,7 @@ inline double RelativeError(const std::vector<float>& got, const std::vector<dou
 }
 
 inline std::filesystem::path GoldenFolder() {
-  return std::filesystem::path(RUNAHEAD_SOURCE_DIR) / "tests" / "model" / "goldens";
+  return std::filesystem::path(SourceDir()) / "tests" / "model" / "goldens";
 }
 
 /// A fresh folder that is removed with its content.

@@ -9,7 +9,7 @@ namespace {
 std::filesystem::path StoriesFolder() {
   const char* assets = std::getenv("RUNAHEAD_ASSETS");
   const std::filesystem::path folder =
-      assets != nullptr ? assets : std::filesystem::path(RUNAHEAD_SOURCE_DIR) / ".." / "shared" / "assets";
+      assets != nullptr ? assets : std::filesystem::path(SourceDir()) / ".." / "shared" / "assets";
   return folder / "stories260k";
 }
 

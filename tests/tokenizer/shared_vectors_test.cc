@@ -5,11 +5,8 @@
 #include <cstdlib>
 #include <sstream>
 
+#include "base/source_dir.h"
 #include "model_folder.h"
-
-#ifndef RUNAHEAD_SOURCE_DIR
-#define RUNAHEAD_SOURCE_DIR "."
-#endif
 
 namespace runahead::tokenizer {
 namespace {
@@ -18,8 +15,7 @@ using Ids = std::vector<int32_t>;
 
 std::filesystem::path Assets() {
   const char* folder = std::getenv("RUNAHEAD_ASSETS");
-  return folder != nullptr ? std::filesystem::path(folder)
-                           : std::filesystem::path(RUNAHEAD_SOURCE_DIR) / "../shared/assets";
+  return folder != nullptr ? std::filesystem::path(folder) : std::filesystem::path(SourceDir()) / "../shared/assets";
 }
 
 /// The unpacked tokenizers.tar.xz, once for all tests; an empty path where it cannot be had.
