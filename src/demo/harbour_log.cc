@@ -82,7 +82,11 @@ class Calendar {
   // "4 March. Wind fresh from the west, low cloud.\n", and turns the page to the next day.
   std::string NextHeading(Dice& dice) {
     constexpr std::array<size_t, 12> kDays = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    std::string heading = "\n" + std::to_string(day_) + " " + Months()[month_] + ". ";
+    std::string heading("\n");
+    heading += std::to_string(day_);
+    heading += ' ';
+    heading += Months()[month_];
+    heading += ". ";
     heading += dice.Pick(Winds());
     heading += ", ";
     heading += dice.Pick(Skies());

@@ -329,9 +329,7 @@ void SessionState::ReserveCaches(Strategy strategy, const PhasePlan& plan) {
     const int64_t rows = missing[static_cast<size_t>(rank)];
     if (rows == 0) continue;
     const int member = plan.members[static_cast<size_t>(rank)];
-    auto& cache = caches_[static_cast<size_t>(member)];
-    cache.reset();
-    cache.emplace(engine_->rank(member).device(), shape, rows);
+    caches_[static_cast<size_t>(member)].emplace(engine_->rank(member).device(), shape, rows);
   }
 }
 
