@@ -4,7 +4,10 @@
 
 PRESET ?= release
 JOBS ?= $(shell nproc)
-SOURCES = $(shell git ls-files '*.h' '*.cc' '*.cu' '*.cuh')
+# What is built goes into this folder, or below the user's cache folder where this one cannot be written.
+BUILD := $(shell at=build; [ -e build ] || at=.; \
+  if [ -w $$at ]; then echo build; else echo "$${XDG_CACHE_HOME:-$$HOME/.cache}/runahead/build$(CURDIR)"; fi)
+OUT = "$(BUILD)/$(PRESET)"
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,26 +17,26 @@ deps:  ## Install the Debian or Ubuntu packages that are missing (needs root or 
 
 build: deps  ## Build everything; the program is build/release/bin/runahead
 	@[ $(PRESET) != cuda ] || tools/install_cuda_deps.sh
-	@cmake --preset $(PRESET) >build-$(PRESET).log 2>&1 || { cat build-$(PRESET).log; rm -f build-$(PRESET).log; exit 1; }
-	@rm -f build-$(PRESET).log
-	@cmake --build --preset $(PRESET) -j $(JOBS)
+	@[ "$(BUILD)" = build ] || echo "This folder cannot be written: building in $(BUILD)"
+	@log=$$(cmake --preset $(PRESET) -B $(OUT) 2>&1) || { echo "$$log"; exit 1; }
+	@cmake --build $(OUT) -j $(JOBS)
 
 test: build  ## Run all tests
-	@ctest --test-dir build/$(PRESET) --output-on-failure -j $(JOBS)
+	@ctest --test-dir $(OUT) --output-on-failure -j $(JOBS)
 
 demo: build  ## Answer a question about a long log book on one rank and on several
-	@build/$(PRESET)/bin/runahead demo
+	@$(OUT)/bin/runahead demo
 
 bench: build  ## Time strategies, partitions and ranks on a random-weight model
-	@tools/bench.sh build/$(PRESET)/bin/runahead
+	@tools/bench.sh $(OUT)/bin/runahead "$(BUILD)/bench"
 
 fuzz: deps  ## Feed broken files to everything that reads files, SECONDS on each kind (600)
 	@tools/fuzz.sh $(or $(SECONDS),600)
 
-format:  ## Format the C++ sources in place
-	@clang-format -i $(SOURCES)
+format: deps  ## Format the C++ sources in place
+	@tools/format.sh
 
-lint: deps  ## Check format, names and common mistakes
+lint: deps  ## Check format, names, the order of rooms and common mistakes
 	@tools/lint.sh
 
 clean:  ## Remove everything that was built
