@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs the packages of deps.txt that this Debian or Ubuntu lacks. Quick when none is missing.
+# Installs the packages of deps.txt, and those named, that this Debian or Ubuntu lacks: tools/install_deps.sh [PACKAGE...]
+# Quick when none is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 mapfile -t wanted < <(sed 's/#.*//' tools/deps.txt | tr -s '[:space:]' '\n' | grep .)
 missing=()
-for package in "${wanted[@]}"; do
+for package in "${wanted[@]}" "$@"; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -72,7 +72,7 @@ TEST(JsonObject, NamesFieldAndValueOfWhatItRefuses) {
 TEST(Files, NameThePathAndTheReason) {
   EXPECT_THROW(ReadFile("/nowhere/file"), IoError);
   EXPECT_THROW(ReadFile(std::filesystem::temp_directory_path()), IoError);
-  EXPECT_THROW(MappedFile(std::filesystem::temp_directory_path()), IoError);
+  EXPECT_THROW(MappedFile{std::filesystem::temp_directory_path()}, IoError);
   EXPECT_THROW(WriteFile("/nowhere/file", "x"), IoError);
   try {
     ReadFile("/nowhere/file");

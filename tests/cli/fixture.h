@@ -40,7 +40,7 @@ class CliTest : public testing::Test {
 
   /// A copy of the model named `name`, to be changed.
   static std::string CopyOfModel(const std::string& name) {
-    const std::string copy = InFolder(name);
+    std::string copy = InFolder(name);
     std::filesystem::copy(Model(), copy, std::filesystem::copy_options::recursive);
     return copy;
   }

@@ -7,14 +7,14 @@ namespace runahead::report {
 namespace {
 
 std::string CheckText(const std::string& text) {
-  static const std::regex kEntity("&(?!(amp|lt|gt|quot|#39);)");
-  return std::regex_search(text, kEntity) ? "a bare & in: " + text : "";
+  static const std::regex entity("&(?!(amp|lt|gt|quot|#39);)");
+  return std::regex_search(text, entity) ? "a bare & in: " + text : "";
 }
 
 }  // namespace
 
 std::string WhatIsWrongWith(std::string_view xml) {
-  static const std::regex kTag(R"re(^(/?)([a-z]+)((?: [a-zA-Z0-9:-]+="[^"<]*")*)(/?)$)re");
+  static const std::regex form(R"re(^(/?)([a-z]+)((?: [a-zA-Z0-9:-]+="[^"<]*")*)(/?)$)re");
   std::vector<std::string> open;
   bool seen = false;
   while (true) {
@@ -28,7 +28,7 @@ std::string WhatIsWrongWith(std::string_view xml) {
     const std::string tag(xml.substr(less + 1, greater - less - 1));
     xml.remove_prefix(greater + 1);
     std::smatch parts;
-    if (!std::regex_match(tag, parts, kTag)) return "a broken tag: " + tag;
+    if (!std::regex_match(tag, parts, form)) return "a broken tag: " + tag;
     if (std::string wrong = CheckText(parts[3]); !wrong.empty()) return wrong;
     if (parts[1].length() > 0) {
       if (open.empty() || open.back() != parts[2]) return "closed out of order: " + tag;

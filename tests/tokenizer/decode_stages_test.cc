@@ -32,7 +32,7 @@ Texts Decoded(const Json& decoder, const Texts& tokens) {
     ids.push_back(vocab[token]);
   }
   const Tokenizer tokenizer = LoadSmall(file);
-  const Texts texts = Stream(tokenizer, ids);
+  Texts texts = Stream(tokenizer, ids);
   EXPECT_EQ(std::accumulate(texts.begin(), texts.end(), std::string()), tokenizer.Decode(ids));
   return texts;
 }
