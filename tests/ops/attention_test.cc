@@ -128,24 +128,115 @@ TEST_F(AttentionTest, LargeScoresDoNotOverflow) {
   }
 }
 
-TEST_F(AttentionTest, RowsDoNotDependOnChunksThreadsOrTheMaskedWork) {
-  for (const DType dtype : kAllDTypes) {
-    const Case c{300, 300, 4, 2, 64};
-    Inputs in = Make(c, dtype, 0);
-    HostTensor whole(dtype, {300, 4, 64});
-    HostTensor pieces(dtype, {300, 4, 64});
-    HostTensor dense(dtype, {300, 4, 64});
-    two->Attention(in.q.view(), c.keys - c.queries, in.span, Options(c), whole.view(), *stream);
-    two->Attention(in.q.view(), c.keys - c.queries, in.span, Options(c, CausalWork::kDense), dense.view(), *stream);
-    for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 97}, {97, 200}, {200, 300}}) {
-      const KvSpan prefix{0, 0, end, in.k.view().Rows(0, end), in.v.view().Rows(0, end)};
-      one->Attention(in.q.view().Rows(begin, end), begin, prefix, Options(c), pieces.view().Rows(begin, end),
-                     *stream);
+/// A call as a whole, and its rows computed in other company.
+class SameBitsTest : public AttentionTest {
+ protected:
+  /// Rows of `c` by `ops`, in calls of `step` positions, from a cache whose rows behind each call are NaN.
+  HostTensor InSteps(Ops& ops, const Case& c, const Inputs& in, AttentionOptions options, int64_t step) {
+    const int64_t before = c.keys - c.queries;
+    HostTensor k(in.k);
+    HostTensor v(in.v);
+    Forget(k, before);
+    Forget(v, before);
+    HostTensor q(in.q);
+    HostTensor out(in.q.dtype(), {c.queries, c.q_heads, c.head_dim});
+    for (int64_t begin = 0; begin < c.queries; begin += step) {
+      const int64_t end = std::min(begin + step, c.queries);
+      for (int64_t row = before + begin; row < before + end; ++row) {
+        for (int64_t i = 0; i < k.columns(); ++i) {
+          k.Set(row, i, in.k.At(row, i));
+          v.Set(row, i, in.v.At(row, i));
+        }
+      }
+      const int64_t keys = options.causal == CausalWork::kDense ? before + end : c.keys;
+      ops.Attention(q.view().Rows(begin, end), before + begin,
+                    {0, 0, keys, k.view().Rows(0, keys), v.view().Rows(0, keys)}, options,
+                    out.view().Rows(begin, end), *stream);
     }
-    ExpectNear(
-        pieces, whole, [](int64_t, int64_t) { return 0.0; }, "chunks");
-    ExpectNear(
-        dense, whole, [](int64_t, int64_t) { return 0.0; }, "dense");
+    return out;
+  }
+
+  void CheckCase(const Case& c, DType dtype, TensorView key_bias = {}) {
+    Inputs in = Make(c, dtype, 0);
+    AttentionOptions options = Options(c);
+    options.key_bias = key_bias;
+    HostTensor whole(dtype, {c.queries, c.q_heads, c.head_dim});
+    one->Attention(in.q.view(), c.keys - c.queries, in.span, options, whole.view(), *stream);
+    const std::unique_ptr<Ops> three = MakeCpuOps(*device, 3);
+    AttentionOptions dense = options;
+    dense.causal = CausalWork::kDense;
+    const auto compare = [&](HostTensor actual, const char* what) {
+      EXPECT_TRUE(actual.memory() == whole.memory())
+          << what << ", " << Name(dtype) << " " << c.queries << "/" << c.keys << " heads " << c.q_heads << "/"
+          << c.kv_heads << " x " << c.head_dim << ", window " << c.window << ", softcap " << c.softcap;
+    };
+    compare(InSteps(*three, c, in, options, c.queries), "three threads");
+    compare(InSteps(*two, c, in, dense, c.queries), "masked away");
+    compare(InSteps(*two, c, in, options, 1), "one by one");
+    compare(InSteps(*one, c, in, dense, 61), "61 at a time, masked away");
+    for (const int64_t step : {2, 16, 33, 97, 130}) compare(InSteps(*two, c, in, options, step), "in steps");
+  }
+
+ private:
+  static void Forget(HostTensor& rows, int64_t from) {
+    for (int64_t row = from; row < rows.rows(); ++row) {
+      for (int64_t i = 0; i < rows.columns(); ++i) rows.Set(row, i, std::numeric_limits<float>::quiet_NaN());
+    }
+  }
+};
+
+TEST_F(SameBitsTest, WhateverTheHeads) {
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t head_dim : {20, 32, 80, 96}) CheckCase({137, 300, 4, 2, head_dim}, dtype);
+    for (const auto& [q_heads, kv_heads] : {std::pair<int64_t, int64_t>{2, 2}, {3, 1}, {16, 2}, {33, 1}, {71, 1}}) {
+      CheckCase({35, 140, q_heads, kv_heads, 32}, dtype);
+    }
+  }
+}
+
+TEST_F(SameBitsTest, OverManyBlocksAndSegments) {
+  for (const DType dtype : kAllDTypes) {
+    CheckCase({70, 1100, 4, 2, 32}, dtype);
+    CheckCase({530, 530, 2, 1, 16}, dtype);
+    CheckCase({150, 1024, 1, 1, 64}, dtype);
+  }
+}
+
+TEST_F(SameBitsTest, WithWindowsCapsAndBiases) {
+  HostTensor bias(DType::kF32, {4, 703});
+  bias.Randomise(random, 3);
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t window : {1, 30, 128, 500}) CheckCase({150, 700, 4, 2, 32, window}, dtype);
+    CheckCase({140, 700, 4, 2, 32, 100, 5.0f}, dtype);
+    CheckCase({140, 700, 4, 2, 32}, dtype, bias.view());
+    CheckCase({140, 700, 4, 4, 20, 40}, dtype, bias.view());
+  }
+}
+
+// A weight of 0 does not hide an infinity: 0 * inf is not a number.
+TEST_F(SameBitsTest, ValuesThatAreNotNumbersReachOnlyRowsThatSeeThem) {
+  for (const DType dtype : kAllDTypes) {
+    const Case c{260, 300, 4, 2, 32, 150};
+    Inputs in = Make(c, dtype, 0);
+    HostTensor expected(dtype, {260, 4, 32});
+    two->Attention(in.q.view(), 40, in.span, Options(c), expected.view(), *stream);
+    constexpr int64_t kLost = 120;
+    in.v.Set(kLost, 3, std::numeric_limits<float>::infinity());
+    in.v.Set(kLost, 40, std::numeric_limits<float>::quiet_NaN());
+    for (const int64_t step : {1, 50, 260}) {
+      const HostTensor actual = InSteps(*two, c, in, Options(c), step);
+      for (int64_t row = 0; row < c.queries; ++row) {
+        const bool lost = row + 40 >= kLost && row + 40 < kLost + c.window;
+        for (int64_t i = 0; i < 4 * 32; ++i) {
+          const bool here = lost && (i < 64 ? i % 32 == 3 : i % 32 == 8);
+          if (here) {
+            ASSERT_FALSE(std::isfinite(actual.At(row, i))) << Name(dtype) << " row " << row << ", " << i;
+          } else {
+            ASSERT_EQ(actual.At(row, i), expected.At(row, i)) << Name(dtype) << " row " << row << ", " << i;
+          }
+        }
+      }
+    }
   }
 }
 

@@ -38,6 +38,7 @@ class HostTensor {
     for (size_t i = 0; i < elements; ++i) SetFlat(i, std::numeric_limits<float>::quiet_NaN());
   }
 
+  [[nodiscard]] DType dtype() const { return dtype_; }
   [[nodiscard]] TensorView view() { return {memory_.data(), dtype_, shape_, stride_}; }
   /// Everything, gaps included.
   [[nodiscard]] std::vector<std::byte>& memory() { return memory_; }

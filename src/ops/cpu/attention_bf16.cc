@@ -1,9 +1,8 @@
 // Attention with products of bf16 pairs, for x86 processors that have them: as vectors (AVX-512 BF16) or as tiles
-// (AMX). Both read the same panels: a 32-bit lane holds two neighbours of the summed dimension.
-#include <hwy/base.h>
+// (AMX). Lanes are rows, as everywhere; a lane of 32 bits holds two neighbours of the summed dimension.
+#include "ops/cpu/attention_bf16.h"
 
-#include "ops/cpu/attention_kernel.h"
-#include "tensor/dtype.h"
+#include <hwy/base.h>
 
 #if HWY_ARCH_X86_64
 
@@ -25,361 +24,454 @@
 namespace runahead::cpu {
 namespace {
 
-constexpr int64_t kKeys = 128;  // of a panel
-constexpr int64_t kStep = 32;   // keys and rows that are worked on together; a smaller part of a panel may be skipped
-constexpr int64_t kTileRows = 128;
-constexpr float kHidden = -3e38f;  // a score whose weight is 0, also against kNothingYet
-
-/// Summed features of a score: whole tiles.
-constexpr int64_t KeyDepth(int64_t head_dim) { return (head_dim + 31) / 32 * 32; }
-/// Features of the output: whole vectors.
-constexpr int64_t ValueWidth(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
-
-/// Panel: keys [KeyDepth / 2, kKeys, 2], then values [kKeys / 2, ValueWidth, 2], bf16. What is absent is zeros.
-constexpr int64_t PanelElements(int64_t head_dim) { return kKeys * (KeyDepth(head_dim) + ValueWidth(head_dim)); }
-
 /// One worker's memory.
 struct Workspace {
-  Workspace(std::byte* memory, int64_t head_dim) : output(reinterpret_cast<float*>(memory)) {
-    scores = output + kTileRows * ValueWidth(head_dim);
-    sums = scores + kStep * kKeys;
-    maxima = sums + kTileRows * 16;
-    queries = reinterpret_cast<uint16_t*>(maxima + kTileRows);
-    weights = queries + kTileRows * KeyDepth(head_dim);
+  explicit Workspace(std::byte* memory) : scores(reinterpret_cast<float*>(memory)) {
+    factors = scores + kKeyBlock * kGroupRows;
+    weights = reinterpret_cast<uint32_t*>(factors + kGroupRows);
   }
-  static size_t Bytes(int64_t head_dim) {
-    return static_cast<size_t>(kTileRows * ValueWidth(head_dim) + kStep * kKeys + kTileRows * 17) * sizeof(float) +
-           static_cast<size_t>(kTileRows * KeyDepth(head_dim) + kStep * kKeys) * sizeof(uint16_t);
-  }
+  static constexpr size_t kBytes =
+      (kKeyBlock + 1) * kGroupRows * sizeof(float) + kKeyBlock / 2 * kGroupRows * sizeof(uint32_t);
 
-  float* output;      // [kTileRows, ValueWidth]
-  float* scores;      // [kStep, kKeys]
-  float* sums;        // [kTileRows, 16]: of the weights, by lane
-  float* maxima;      // [kTileRows]
-  uint16_t* queries;  // [kTileRows, KeyDepth], bf16
-  uint16_t* weights;  // [kStep, kKeys], bf16
+  float* scores;      // [kKeyBlock, lanes]
+  float* factors;     // [lanes], of what was summed before
+  uint32_t* weights;  // [kKeyBlock / 2, lanes], pairs of bf16
 };
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,amx-tile,amx-bf16")
 
-// ---- Products of kStep rows ------------------------------------------------------------------------------------
+// ---- Vectors of 16 and of 8 rows -------------------------------------------------------------------------------
 
-/// c += a b on kRows rows and C vectors of columns. a: [kRows, 2 pairs] bf16; b: [pairs, columns, 2] bf16; c: [kRows,
-/// columns] f32. Strides count elements.
-template <int C>
-inline void MultiplyBlock(const uint16_t* a, int64_t a_stride, const uint16_t* b, int64_t b_stride, int64_t pairs,
-                          bool accumulate, float* c, int64_t c_stride) {
-  constexpr int kRows = 4;
-  __m512 sum[kRows][C];
-#pragma GCC unroll 4
-  for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < C; ++j)
-      sum[i][j] = accumulate ? _mm512_loadu_ps(c + i * c_stride + 16 * j) : _mm512_setzero_ps();
+/// 2^x = Scale(p, x) with p = 2^(x - floor(x)) to a relative error of 3e-6, exactly 1 at 0 (minimax polynomial on [0,
+/// 1]): a thousandth of what rounding weights to bf16 loses.
+constexpr float kExp2[] = {0.013426683843f, 0.052242472768f, 0.241280198097f, 0.693044841290f, 1.0f};
+
+/// Elements 0, 16, 1, 17, ... of two halves.
+alignas(64) constexpr uint16_t kInterleave[] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+
+struct Wide {
+  static constexpr int64_t kLanes = 16;
+  using Floats = __m512;
+  using Mask = __mmask16;
+  static Floats Zero() { return _mm512_setzero_ps(); }
+  static Floats Set(float x) { return _mm512_set1_ps(x); }
+  static Floats Load(const float* from) { return _mm512_loadu_ps(from); }
+  static void Store(float* to, Floats x) { _mm512_storeu_ps(to, x); }
+  static Floats Add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static Floats Sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+  static Floats Mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+  static Floats Div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
+  static Floats Fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  static Floats Fms(Floats a, Floats b, Floats c) { return _mm512_fmsub_ps(a, b, c); }
+  static Floats Max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+  static Floats Min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+  static Floats Fraction(Floats x) { return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+  static Floats Scale(Floats p, Floats x) { return _mm512_scalef_ps(p, x); }
+  static bool Same(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ) == 0; }
+  static Floats Keep(Mask mask, Floats x, Floats other) { return _mm512_mask_mov_ps(other, mask, x); }
+  static Mask Within(int32_t key, const int32_t* first, const int32_t* last) {
+    const __m512i own = _mm512_set1_epi32(key);
+    return _mm512_cmple_epi32_mask(_mm512_loadu_si512(first), own) &
+           _mm512_cmple_epi32_mask(own, _mm512_loadu_si512(last));
   }
-  for (int64_t k = 0; k < pairs; ++k) {
-    __m512i row[C];
-#pragma GCC unroll 4
-    for (int j = 0; j < C; ++j) row[j] = _mm512_loadu_si512(b + k * b_stride + 32 * j);
-#pragma GCC unroll 4
-    for (int i = 0; i < kRows; ++i) {
-      int32_t pair;
-      std::memcpy(&pair, a + i * a_stride + 2 * k, sizeof pair);
-      const auto factor = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
-#pragma GCC unroll 4
-      for (int j = 0; j < C; ++j) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], factor, reinterpret_cast<__m512bh>(row[j]));
+  static Floats Dot(Floats sum, uint32_t left, const uint32_t* right) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int32_t>(left))),
+                            reinterpret_cast<__m512bh>(_mm512_loadu_si512(right)));
+  }
+  /// Pairs of bf16 of two neighbouring keys.
+  static void StorePairs(uint32_t* to, Floats even, Floats odd) {
+    const auto halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), halves));
+  }
+};
+
+struct Narrow {
+  static constexpr int64_t kLanes = 8;
+  using Floats = __m256;
+  using Mask = __mmask8;
+  static Floats Zero() { return _mm256_setzero_ps(); }
+  static Floats Set(float x) { return _mm256_set1_ps(x); }
+  static Floats Load(const float* from) { return _mm256_loadu_ps(from); }
+  static void Store(float* to, Floats x) { _mm256_storeu_ps(to, x); }
+  static Floats Add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+  static Floats Sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+  static Floats Mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+  static Floats Div(Floats a, Floats b) { return _mm256_div_ps(a, b); }
+  static Floats Fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+  static Floats Fms(Floats a, Floats b, Floats c) { return _mm256_fmsub_ps(a, b, c); }
+  static Floats Max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+  static Floats Min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
+  static Floats Fraction(Floats x) { return _mm256_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+  static Floats Scale(Floats p, Floats x) { return _mm256_scalef_ps(p, x); }
+  static bool Same(Floats a, Floats b) { return _mm256_cmp_ps_mask(a, b, _CMP_NEQ_UQ) == 0; }
+  static Floats Keep(Mask mask, Floats x, Floats other) { return _mm256_mask_mov_ps(other, mask, x); }
+  static Mask Within(int32_t key, const int32_t* first, const int32_t* last) {
+    const __m256i own = _mm256_set1_epi32(key);
+    return static_cast<Mask>(
+        _mm256_cmple_epi32_mask(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(first)), own) &
+        _mm256_cmple_epi32_mask(own, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(last))));
+  }
+  static Floats Dot(Floats sum, uint32_t left, const uint32_t* right) {
+    return _mm256_dpbf16_ps(sum, reinterpret_cast<__m256bh>(_mm256_set1_epi32(static_cast<int32_t>(left))),
+                            reinterpret_cast<__m256bh>(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(right))));
+  }
+  static void StorePairs(uint32_t* to, Floats even, Floats odd) {
+    const auto halves = reinterpret_cast<__m256i>(_mm256_cvtne2ps_pbh(odd, even));
+    const __m256i order = _mm256_setr_epi16(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutexvar_epi16(order, halves));
+  }
+};
+
+template <typename V>
+inline typename V::Floats Exp2(typename V::Floats x) {
+  const typename V::Floats r = V::Fraction(x);
+  typename V::Floats p = V::Fma(V::Set(kExp2[0]), r, V::Set(kExp2[1]));
+  p = V::Fma(p, r, V::Set(kExp2[2]));
+  p = V::Fma(p, r, V::Set(kExp2[3]));
+  p = V::Fma(p, r, V::Set(kExp2[4]));
+  return V::Scale(p, x);
+}
+
+// ---- Products --------------------------------------------------------------------------------------------------
+
+/// What is read soon after: rows of keys or values in the cache.
+struct Ahead {
+  const BFloat16* rows;  // kKeyBlock of them, or null
+  int64_t stride;        // elements from one to the next
+  int64_t elements;      // of each
+
+  void Fetch(int64_t begin, int64_t end) const {
+    if (rows == nullptr) return;
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < elements; i += 32) _mm_prefetch(rows + row * stride + i, _MM_HINT_T1);
     }
   }
-#pragma GCC unroll 4
+};
+
+/// Operands of c = a b, or c = factors * c + a b. a: keys or values of a panel, whose summed dimension takes `steps`
+/// of kDepth; b: [steps * kDepth / 2, lanes] pairs; c: [count, lanes].
+struct Product {
+  const uint16_t* a;
+  int64_t a_step;  // elements from one step to the next
+  int64_t count;   // rows of a and c, a multiple of 16
+  int64_t steps;
+  const uint32_t* b;
+  float* c;
+  int64_t lanes;
+  const float* factors;  // [lanes], or null where c is not read
+  Ahead ahead;
+};
+
+/// Rows [first, first + kRows) of c. Pairs of keys' features follow each other; pairs of values' keys lie a row of
+/// features apart.
+template <typename V, bool kValues, int kRows, int kVectors>
+inline void MultiplyBlock(const Product& product, int64_t first, int64_t lane) {
+  constexpr int64_t kRowStride = kValues ? 2 : kDepth;
+  const int64_t pair_stride = kValues ? product.a_step / (kDepth / 2) : 2;
+  typename V::Floats sum[kRows][kVectors];
+  const int64_t lanes = product.lanes;
+  float* c = product.c + first * lanes + lane;
+#pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < C; ++j) _mm512_storeu_ps(c + i * c_stride + 16 * j, sum[i][j]);
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      sum[i][v] = product.factors == nullptr ? V::Zero()
+                                             : V::Mul(V::Load(product.factors + lane + v * V::kLanes),
+                                                      V::Load(c + i * lanes + v * V::kLanes));
+    }
+  }
+  for (int64_t step = 0; step < product.steps; ++step) {
+    const uint16_t* a = product.a + step * product.a_step + first * kRowStride;
+    const uint32_t* b = product.b + step * (kDepth / 2) * lanes + lane;
+    for (int64_t pair = 0; pair < kDepth / 2; ++pair) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
+        uint32_t left;
+        std::memcpy(&left, a + i * kRowStride + pair * pair_stride, sizeof left);
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) sum[i][v] = V::Dot(sum[i][v], left, b + pair * lanes + v * V::kLanes);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) V::Store(c + i * lanes + v * V::kLanes, sum[i][v]);
   }
 }
 
 struct Vectors {
-  static void Begin() {}
-  static void End() {}
-
-  /// c (+)= a b for kStep rows. `depth` is a multiple of 32, `columns` of 16.
-  static void Multiply(const uint16_t* a, int64_t a_stride, const uint16_t* b, int64_t b_columns, int64_t depth,
-                       bool accumulate, float* c, int64_t c_stride, int64_t columns) {
-    for (int64_t i = 0; i < kStep; i += 4) {
-      const uint16_t* rows = a + i * a_stride;
-      float* out = c + i * c_stride;
-      int64_t j = 0;
-      for (; j + 64 <= columns; j += 64) {
-        MultiplyBlock<4>(rows, a_stride, b + 2 * j, 2 * b_columns, depth / 2, accumulate, out + j, c_stride);
-      }
-      for (; j + 32 <= columns; j += 32) {
-        MultiplyBlock<2>(rows, a_stride, b + 2 * j, 2 * b_columns, depth / 2, accumulate, out + j, c_stride);
-      }
-      for (; j < columns; j += 16) {
-        MultiplyBlock<1>(rows, a_stride, b + 2 * j, 2 * b_columns, depth / 2, accumulate, out + j, c_stride);
+  template <typename V, bool kValues>
+  static void Multiply(const Product& product) {
+    for (int64_t i = 0; i < product.count; i += 16) {
+      product.ahead.Fetch(i * kKeyBlock / product.count, (i + 16) * kKeyBlock / product.count);
+      if (product.lanes > V::kLanes) {
+        MultiplyBlock<V, kValues, 8, 2>(product, i, 0);
+        MultiplyBlock<V, kValues, 8, 2>(product, i + 8, 0);
+      } else {
+        MultiplyBlock<V, kValues, 16, 1>(product, i, 0);
       }
     }
   }
 };
 
 struct Tiles {
-  /// Tiles 0 to 3 sum, 4 and 5 hold rows of a, 6 and 7 columns of b: all 16 rows of 64 bytes.
-  static void Begin() {
-    struct alignas(64) {
+  /// All tiles are 16 rows of 64 bytes: 0 to 3 sum, 4 and 5 hold rows of a, 6 and 7 columns of b.
+  static void Configure() {
+    struct alignas(64) Config {
       uint8_t palette = 1;
       uint8_t start_row = 0;
       uint8_t reserved[14] = {};
-      uint16_t row_bytes[16] = {};
-      uint8_t rows[16] = {};
-    } config;
-    for (int i = 0; i < 8; ++i) {
-      config.row_bytes[i] = 64;
-      config.rows[i] = 16;
-    }
-    _tile_loadconfig(&config);
+      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    };
+    static constexpr Config kConfig;  // in memory for good: GCC drops stores in front of _tile_loadconfig
+    _tile_loadconfig(&kConfig);
   }
-  static void End() { _tile_release(); }
 
-  static void Multiply(const uint16_t* a, int64_t a_stride, const uint16_t* b, int64_t b_columns, int64_t depth,
-                       bool accumulate, float* c, int64_t c_stride, int64_t columns) {
-    const auto a_bytes = static_cast<size_t>(2 * a_stride);
-    const auto b_bytes = static_cast<size_t>(4 * b_columns);
-    const auto c_bytes = static_cast<size_t>(4 * c_stride);
-    const uint16_t* below = a + 16 * a_stride;
-    float* c_below = c + 16 * c_stride;
-    int64_t j = 0;
-    for (; j + 32 <= columns; j += 32) {
-      if (accumulate) {
-        _tile_loadd(0, c + j, c_bytes);
-        _tile_loadd(1, c + j + 16, c_bytes);
-        _tile_loadd(2, c_below + j, c_bytes);
-        _tile_loadd(3, c_below + j + 16, c_bytes);
+  template <typename V, bool kValues>
+  static void Multiply(const Product& product) {
+    static_assert(V::kLanes == 16);
+    if (product.factors != nullptr) ScaleAll(product);
+    WriteStores();
+    int64_t i = 0;
+    for (; i + 32 <= product.count; i += 32) {
+      product.ahead.Fetch(i * kKeyBlock / product.count, (i + 32) * kKeyBlock / product.count);
+      if (product.lanes > 16) {
+        MultiplyTiles<2, 2>(product, i);
       } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        MultiplyTiles<2, 1>(product, i);
       }
-      for (int64_t k = 0; k < depth; k += 32) {
-        const uint16_t* right = b + k * b_columns + 2 * j;
-        _tile_loadd(4, a + k, a_bytes);
-        _tile_loadd(6, right, b_bytes);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, right + 32, b_bytes);
+    }
+    if (i == product.count) return;
+    if (product.lanes > 16) {
+      MultiplyTiles<1, 2>(product, i);
+    } else {
+      MultiplyTiles<1, 1>(product, i);
+    }
+  }
+
+ private:
+  /// GCC's tile intrinsics do not say that they read memory: without this, stores may come after them, or never.
+  static void WriteStores() { __asm__ volatile("" ::: "memory"); }
+
+  static void ScaleAll(const Product& product) {
+    for (int64_t lane = 0; lane < product.lanes; lane += 16) {
+      const __m512 factor = _mm512_loadu_ps(product.factors + lane);
+      if (Wide::Same(factor, _mm512_set1_ps(1))) continue;
+      for (int64_t i = 0; i < product.count; ++i) {
+        float* c = product.c + i * product.lanes + lane;
+        _mm512_storeu_ps(c, _mm512_mul_ps(factor, _mm512_loadu_ps(c)));
+      }
+    }
+  }
+
+  template <int kRows, int kColumns>
+  static void MultiplyTiles(const Product& product, int64_t first) {
+    const auto stride = static_cast<size_t>(product.lanes * 4);
+    float* c = product.c + first * product.lanes;
+    float* below = c + 16 * product.lanes;
+    if (product.factors != nullptr) {
+      _tile_loadd(0, c, stride);
+      if constexpr (kColumns > 1) _tile_loadd(1, c + 16, stride);
+      if constexpr (kRows > 1) _tile_loadd(2, below, stride);
+      if constexpr (kRows > 1 && kColumns > 1) _tile_loadd(3, below + 16, stride);
+    } else {
+      _tile_zero(0);
+      if constexpr (kColumns > 1) _tile_zero(1);
+      if constexpr (kRows > 1) _tile_zero(2);
+      if constexpr (kRows > 1 && kColumns > 1) _tile_zero(3);
+    }
+    for (int64_t step = 0; step < product.steps; ++step) {
+      const uint16_t* a = product.a + step * product.a_step + first * kDepth;
+      const uint32_t* b = product.b + step * (kDepth / 2) * product.lanes;
+      _tile_loadd(4, a, 64);
+      _tile_loadd(6, b, stride);
+      _tile_dpbf16ps(0, 4, 6);
+      if constexpr (kColumns > 1) {
+        _tile_loadd(7, b + 16, stride);
         _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, below + k, a_bytes);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
       }
-      _tile_stored(0, c + j, c_bytes);
-      _tile_stored(1, c + j + 16, c_bytes);
-      _tile_stored(2, c_below + j, c_bytes);
-      _tile_stored(3, c_below + j + 16, c_bytes);
-    }
-    if (j < columns) {
-      if (accumulate) {
-        _tile_loadd(0, c + j, c_bytes);
-        _tile_loadd(2, c_below + j, c_bytes);
-      } else {
-        _tile_zero(0);
-        _tile_zero(2);
-      }
-      for (int64_t k = 0; k < depth; k += 32) {
-        _tile_loadd(4, a + k, a_bytes);
-        _tile_loadd(5, below + k, a_bytes);
-        _tile_loadd(6, b + k * b_columns + 2 * j, b_bytes);
-        _tile_dpbf16ps(0, 4, 6);
+      if constexpr (kRows > 1) {
+        _tile_loadd(5, a + 16 * kDepth, 64);
         _tile_dpbf16ps(2, 5, 6);
       }
-      _tile_stored(0, c + j, c_bytes);
-      _tile_stored(2, c_below + j, c_bytes);
+      if constexpr (kRows > 1 && kColumns > 1) _tile_dpbf16ps(3, 5, 7);
     }
+    _tile_stored(0, c, stride);
+    if constexpr (kColumns > 1) _tile_stored(1, c + 16, stride);
+    if constexpr (kRows > 1) _tile_stored(2, below, stride);
+    if constexpr (kRows > 1 && kColumns > 1) _tile_stored(3, below + 16, stride);
   }
 };
 
 // ---- Softmax ---------------------------------------------------------------------------------------------------
 
-/// 2^x to a relative error of 3e-6 (minimax polynomial on [-1/2, 1/2]), exactly 1 at 0, and 0 far below: a thousandth
-/// of what rounding weights to bf16 loses.
-inline __m512 Exp2(__m512 x) {
-  const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512 r = _mm512_sub_ps(x, n);
-  __m512 p = _mm512_set1_ps(0.009582852922515444f);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.05590642462466976f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.2402409861409742f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.693124193414275f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-  return _mm512_scalef_ps(p, n);
-}
-
 /// cap * tanh(x / cap), times log2 e, to an absolute error of cap * 1e-5.
-inline __m512 Cap(__m512 x, float cap) {
-  const __m512 one = _mm512_set1_ps(1.0f);
-  const __m512 limit = _mm512_set1_ps(60.0f);
-  __m512 exponent = _mm512_mul_ps(x, _mm512_set1_ps(2 * kLog2E / cap));
-  exponent = _mm512_max_ps(_mm512_min_ps(exponent, limit), _mm512_sub_ps(_mm512_setzero_ps(), limit));
-  const __m512 e = Exp2(exponent);
-  const __m512 tanh = _mm512_div_ps(_mm512_sub_ps(e, one), _mm512_add_ps(e, one));
-  return _mm512_mul_ps(tanh, _mm512_set1_ps(cap * kLog2E));
+template <typename V>
+inline typename V::Floats Cap(typename V::Floats x, float cap) {
+  const typename V::Floats one = V::Set(1);
+  typename V::Floats exponent = V::Mul(x, V::Set(2 * kLog2E / cap));
+  exponent = V::Max(V::Set(-60), V::Min(V::Set(60), exponent));
+  const typename V::Floats e = Exp2<V>(exponent);
+  return V::Mul(V::Div(V::Sub(e, one), V::Add(e, one)), V::Set(cap * kLog2E));
 }
 
-/// Keys [first, last] of a panel that a row sees.
-struct Seen {
-  int64_t first;
-  int64_t last;
+/// The biases of one key for vectors of rows, whose query heads take turns.
+class KeyBiases {
+ public:
+  KeyBiases(const AttentionCall& call, const RowGroup& rows, int64_t lane) : one_head_(call.group() == 1) {
+    for (int64_t i = 0; i < Wide::kLanes; ++i) {
+      const int64_t row = std::min(rows.begin + lane + i, rows.end - 1);
+      const int64_t head = rows.kv_head * call.group() + row % call.group();
+      heads_[i] = call.options.key_bias.As<float>() + head * call.options.key_bias.row_stride();
+    }
+  }
+  template <typename V>
+  [[nodiscard]] typename V::Floats Of(int64_t key) const {
+    if (one_head_) return V::Set(heads_[0][key]);
+    float biases[V::kLanes];
+    for (int64_t i = 0; i < V::kLanes; ++i) biases[i] = heads_[i][key];
+    return V::Load(biases);
+  }
+
+ private:
+  bool one_head_;
+  const float* heads_[Wide::kLanes];
 };
 
-inline __mmask16 SeenLanes(Seen seen, int64_t vector) {
-  const int64_t first = std::clamp<int64_t>(seen.first - 16 * vector, 0, 16);
-  const int64_t last = std::clamp<int64_t>(seen.last + 1 - 16 * vector, 0, 16);
-  return static_cast<__mmask16>(((1u << last) - 1) & ~((1u << first) - 1));
-}
+/// One block of keys for one group of rows.
+struct Work {
+  const AttentionCall& call;
+  const RowGroup& rows;
+  int64_t base;  // key 0 of the block
+  const SeenKeys& keys;
+  const Attended& seen;
+  const Workspace& workspace;
+};
 
-/// Turns the scores of one row, vectors [begin, end), into bf16 weights; updates the row's maximum and sums, and
-/// returns the factor of what was summed before. `bias`, where not null, is added for the keys that are seen.
-template <bool kWhole>
-inline float Soften(const AttentionOptions& options, Seen seen, const float* bias, int64_t begin, int64_t end,
-                    const float* scores, uint16_t* weights, float& maximum, float* sums) {
-  constexpr int64_t kVectors = kKeys / 16;
-  const __m512 scale = _mm512_set1_ps(options.softcap > 0 ? options.scale : options.scale * kLog2E);
-  __m512 x[kVectors];
-  __m512 largest = _mm512_set1_ps(maximum);
-#pragma GCC unroll 8
-  for (int64_t j = 0; j < kVectors; ++j) {
-    if (!kWhole && (j < begin || j >= end)) continue;
-    x[j] = _mm512_mul_ps(_mm512_loadu_ps(scores + 16 * j), scale);
-    if (options.softcap > 0) x[j] = Cap(x[j], options.softcap);
-    if (bias != nullptr) {
-      const __m512 added = _mm512_maskz_loadu_ps(SeenLanes(seen, j), bias + 16 * j);
-      x[j] = _mm512_fmadd_ps(added, _mm512_set1_ps(kLog2E), x[j]);
+/// Scores, in units of log2 e, with caps and biases.
+template <typename V>
+inline void ShapeScores(const Work& work, int64_t lane) {
+  const AttentionOptions& options = work.call.options;
+  const float scale = options.softcap > 0 ? options.scale : options.scale * kLog2E;
+  const auto each = [&](int64_t end, auto shape) __attribute__((always_inline)) {
+    for (int64_t key = work.keys.begin; key < end; ++key) {
+      float* at = work.workspace.scores + key * work.rows.lanes + lane;
+      V::Store(at, shape(V::Load(at), key));
     }
-    if (!kWhole) x[j] = _mm512_mask_mov_ps(_mm512_set1_ps(kHidden), SeenLanes(seen, j), x[j]);
-    largest = _mm512_max_ps(largest, x[j]);
-  }
-  const float top = _mm512_reduce_max_ps(largest);
-  const __m512 now = _mm512_set1_ps(top);
-  float factor = 1;
-  __m512 sum = _mm512_loadu_ps(sums);
-  if (top != maximum) {
-    factor = _mm512_cvtss_f32(Exp2(_mm512_sub_ps(_mm512_set1_ps(maximum), now)));
-    sum = _mm512_mul_ps(sum, _mm512_set1_ps(factor));
-    maximum = top;
-  }
-#pragma GCC unroll 8
-  for (int64_t j = 0; j < kVectors; ++j) {
-    if (!kWhole && (j < begin || j >= end)) continue;
-    const __m512 weight = Exp2(_mm512_sub_ps(x[j], now));
-    sum = _mm512_add_ps(sum, weight);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(weights + 16 * j),
-                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(weight)));
-  }
-  _mm512_storeu_ps(sums, sum);
-  return factor;
-}
-
-// ---- Packing ---------------------------------------------------------------------------------------------------
-
-void Pack(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* memory) {
-  const int64_t head_dim = call.head_dim();
-  const int64_t depth = KeyDepth(head_dim);
-  const int64_t width = ValueWidth(head_dim);
-  const int64_t begin = block * kKeys;
-  const int64_t first = std::max<int64_t>(0, call.first_key() - begin);
-  const int64_t count = std::min(kKeys, call.keys() - begin);
-  auto* keys = reinterpret_cast<uint16_t*>(memory);
-  uint16_t* values = keys + kKeys * depth;
-  if (first > 0 || count < kKeys || depth != head_dim || width != head_dim) {
-    std::memset(memory, 0, static_cast<size_t>(PanelElements(head_dim)) * sizeof(uint16_t));
-  }
-  for (int64_t j = first; j < count; ++j) {
-    const BFloat16* k = call.k.As<BFloat16>() + (begin + j) * call.k.row_stride() + kv_head * head_dim;
-    const BFloat16* v = call.v.As<BFloat16>() + (begin + j) * call.v.row_stride() + kv_head * head_dim;
-    int64_t i = 0;
-    for (; i + 2 <= head_dim; i += 2) std::memcpy(keys + i * kKeys + 2 * j, k + i, 2 * sizeof(uint16_t));
-    if (i < head_dim) keys[i * kKeys + 2 * j] = k[i].bits;
-    uint16_t* row = values + j / 2 * 2 * width + j % 2;
-    for (i = 0; i < head_dim; ++i) row[2 * i] = v[i].bits;
+  };
+  each(
+      work.keys.end, [&](auto x, int64_t) __attribute__((always_inline)) {
+        const auto score = V::Mul(x, V::Set(scale));
+        return options.softcap > 0 ? Cap<V>(score, options.softcap) : score;
+      });
+  if (options.key_bias.data() != nullptr) {
+    const KeyBiases biases(work.call, work.rows, lane);
+    each(
+        std::min(work.keys.end, work.call.keys() - work.base), [&](auto x,
+                                                                   int64_t key) __attribute__((always_inline)) {
+          return V::Fma(biases.Of<V>(work.base + key), V::Set(kLog2E), x);
+        });
   }
 }
 
-// ---- A tile of rows --------------------------------------------------------------------------------------------
-
-/// out = sums / weight for one row.
-inline void Finish(const float* output, const float* sums, BFloat16* out, int64_t head_dim) {
-  const __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(_mm512_loadu_ps(sums)));
-  for (int64_t j = 0; j < head_dim; j += 16) {
-    const __m512 value = _mm512_mul_ps(_mm512_loadu_ps(output + j), inverse);
-    const auto lanes = static_cast<__mmask16>((1u << std::min<int64_t>(16, head_dim - j)) - 1);
-    _mm256_mask_storeu_epi16(out + j, lanes, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value)));
-  }
-}
-
-template <typename Products>
-void Tile(const AttentionCall& call, int64_t kv_head, int64_t row_begin, int64_t row_end, const std::byte* panels,
-          int64_t first_block, std::byte* memory) {
-  const int64_t head_dim = call.head_dim();
-  const int64_t depth = KeyDepth(head_dim);
-  const int64_t width = ValueWidth(head_dim);
-  const int64_t count = row_end - row_begin;
-  const int64_t rounded = (count + kStep - 1) / kStep * kStep;
-  const Workspace work(memory, head_dim);
-
-  std::memset(work.queries, 0, static_cast<size_t>(rounded * depth) * sizeof(uint16_t));
-  std::fill_n(work.output, rounded * width, 0.0f);
-  std::fill_n(work.sums, rounded * 16, 0.0f);
-  std::fill_n(work.maxima, rounded, kNothingYet);
-  std::memset(work.weights, 0, static_cast<size_t>(kStep * kKeys) * sizeof(uint16_t));
-  for (int64_t i = 0; i < count; ++i) {
-    std::memcpy(work.queries + i * depth, call.q.As<BFloat16>() + call.Offset(call.q, kv_head, row_begin + i),
-                static_cast<size_t>(head_dim) * sizeof(uint16_t));
-  }
-
-  Products::Begin();
-  const auto blocks = call.BlocksOf(row_begin, row_end, kKeys);
-  for (int64_t block = blocks.begin; block < blocks.end; ++block) {
-    const auto* keys = reinterpret_cast<const uint16_t*>(panels) + (block - first_block) * PanelElements(head_dim);
-    const uint16_t* values = keys + kKeys * depth;
-    const int64_t base = block * kKeys;
-    for (int64_t i = 0; i < rounded && i < count; i += kStep) {
-      const int64_t last_row = std::min(i + kStep, count) - 1;
-      const int64_t lowest = call.PositionOf(row_begin + i);
-      const int64_t highest = call.PositionOf(row_begin + last_row);
-      // The part of the panel that any of these rows sees, in whole steps.
-      int64_t begin = 0;
-      int64_t end = kKeys;
-      if (call.options.causal == CausalWork::kSkip) {
-        begin = std::clamp<int64_t>(call.FirstSeen(lowest) - base, 0, kKeys) / kStep * kStep;
-        end = (std::clamp<int64_t>(highest + 1 - base, 0, kKeys) + kStep - 1) / kStep * kStep;
-        if (begin >= end) continue;
-      }
-      Products::Multiply(work.queries + i * depth, depth, keys + 2 * begin, kKeys, depth, false, work.scores + begin,
-                         kKeys, end - begin);
-      const bool whole = base >= call.FirstSeen(highest) && base + kKeys - 1 <= lowest;
-      for (int64_t r = i; r <= last_row; ++r) {
-        const int64_t own = call.PositionOf(row_begin + r);
-        const float* scores = work.scores + (r - i) * kKeys;
-        uint16_t* weights = work.weights + (r - i) * kKeys;
-        const Seen seen{call.FirstSeen(own) - base, own - base};
-        const float* bias = call.KeyBias(kv_head, row_begin + r, base);
-        const float factor = whole ? Soften<true>(call.options, seen, bias, 0, kKeys / 16, scores, weights,
-                                                  work.maxima[r], work.sums + r * 16)
-                                   : Soften<false>(call.options, seen, bias, begin / 16, end / 16, scores, weights,
-                                                   work.maxima[r], work.sums + r * 16);
-        if (factor == 1) continue;
-        float* output = work.output + r * width;
-        for (int64_t j = 0; j < width; j += 16) {
-          _mm512_storeu_ps(output + j, _mm512_mul_ps(_mm512_loadu_ps(output + j), _mm512_set1_ps(factor)));
-        }
-      }
-      Products::Multiply(work.weights + begin, kKeys, values + begin * width, width, end - begin, true,
-                         work.output + i * width, width, width);
+/// Turns scores times `scale` into bf16 weights, 0 where rows do not see keys; updates the rows' maximum and sum and
+/// states the factor of what was summed before.
+template <typename V, bool kSeenByAll>
+inline void Soften(const Work& work, float scale, int64_t lane) {
+  using Floats = typename V::Floats;
+  const int64_t lanes = work.rows.lanes;
+  const float* scores = work.workspace.scores + lane;
+  const auto within = [&](int64_t key) __attribute__((always_inline)) {
+    return V::Within(static_cast<int32_t>(key), work.keys.first + lane, work.keys.last + lane);
+  };
+  Floats largest[4];
+  for (Floats& some : largest) some = V::Set(-__builtin_inff());
+  for (int64_t key = work.keys.begin; key < work.keys.end; key += 4) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < 4; ++i) {
+      const Floats larger = V::Max(V::Load(scores + (key + i) * lanes), largest[i]);
+      largest[i] = kSeenByAll ? larger : V::Keep(within(key + i), larger, largest[i]);
     }
   }
-  Products::End();
-
-  for (int64_t i = 0; i < count; ++i) {
-    Finish(work.output + i * width, work.sums + i * 16,
-           call.out.As<BFloat16>() + call.Offset(call.out, kv_head, row_begin + i), head_dim);
+  const Floats block_top = V::Max(V::Max(largest[0], largest[1]), V::Max(largest[2], largest[3]));
+  const Floats before = V::Load(work.seen.maxima + lane);
+  const Floats top = V::Max(V::Mul(block_top, V::Set(scale)), before);
+  const Floats factor = Exp2<V>(V::Sub(before, top));
+  Floats sums[4] = {V::Zero(), V::Zero(), V::Zero(), V::Zero()};
+  for (int64_t key = work.keys.begin; key < work.keys.end; key += 4) {
+    Floats weight[4];
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < 4; ++i) {
+      weight[i] = Exp2<V>(V::Fms(V::Load(scores + (key + i) * lanes), V::Set(scale), top));
+      if (!kSeenByAll) weight[i] = V::Keep(within(key + i), weight[i], V::Zero());
+      sums[i] = V::Add(sums[i], weight[i]);
+    }
+    uint32_t* pairs = work.workspace.weights + key / 2 * lanes + lane;
+    V::StorePairs(pairs, weight[0], weight[1]);
+    V::StorePairs(pairs + lanes, weight[2], weight[3]);
   }
+  const Floats total = V::Add(V::Add(sums[0], sums[1]), V::Add(sums[2], sums[3]));
+  V::Store(work.seen.maxima + lane, top);
+  V::Store(work.seen.sums + lane, V::Fma(V::Load(work.seen.sums + lane), factor, total));
+  V::Store(work.workspace.factors + lane, factor);
+}
+
+// ---- A block of keys -------------------------------------------------------------------------------------------
+
+/// A few rows wait for the cache's memory: meanwhile it fetches the next block.
+inline Ahead AheadOf(const AttentionCall& call, const RowGroup& rows, int64_t block, const TensorView& view) {
+  const int64_t next = (block + 1) * kKeyBlock;
+  if (rows.lanes > 16 || next + kKeyBlock > call.keys()) return {nullptr, 0, 0};
+  return {view.As<BFloat16>() + next * view.row_stride() + rows.kv_head * call.head_dim(), view.row_stride(),
+          call.head_dim()};
+}
+
+template <typename Products, typename V>
+inline void AttendLanes(const AttentionCall& call, const RowGroup& rows, const uint32_t* queries, int64_t block,
+                        const uint16_t* panel, const Attended& seen, const Workspace& workspace) {
+  const SeenKeys keys(call, rows, block);
+  if (keys.begin >= keys.end) return;
+  const int64_t width = ValueWidth(call.head_dim());
+  const int64_t key_rows = KeyRows(call.head_dim());
+  const uint16_t* values = panel + key_rows * kKeyBlock * kDepth;
+  const int64_t lanes = rows.lanes;
+  Products::template Multiply<V, false>({panel + keys.begin * kDepth, kKeyBlock * kDepth, keys.end - keys.begin,
+                                         key_rows, queries, workspace.scores + keys.begin * lanes, lanes, nullptr,
+                                         AheadOf(call, rows, block, call.k)});
+  const bool shaped = call.options.softcap > 0 || call.options.key_bias.data() != nullptr;
+  const float scale = shaped ? 1.0f : call.options.scale * kLog2E;
+  const Work work{call, rows, block * kKeyBlock, keys, seen, workspace};
+  for (int64_t lane = 0; lane < lanes; lane += V::kLanes) {
+    if (shaped) ShapeScores<V>(work, lane);
+    if (keys.by_all) {
+      Soften<V, true>(work, scale, lane);
+    } else {
+      Soften<V, false>(work, scale, lane);
+    }
+  }
+  Products::template Multiply<V, true>({values + keys.begin * width, width * kDepth, width,
+                                        (keys.end - keys.begin) / kDepth, workspace.weights + keys.begin / 2 * lanes,
+                                        seen.output, lanes, workspace.factors, AheadOf(call, rows, block, call.v)});
+}
+
+void AttendVectors(const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,
+                   const std::byte* panel, const Attended& seen, std::byte* memory) {
+  const auto* q = reinterpret_cast<const uint32_t*>(queries);
+  const auto* kv = reinterpret_cast<const uint16_t*>(panel + sizeof(PanelHeader));
+  const Workspace workspace(memory);
+  if (rows.lanes == 8) return AttendLanes<Vectors, Narrow>(call, rows, q, block, kv, seen, workspace);
+  AttendLanes<Vectors, Wide>(call, rows, q, block, kv, seen, workspace);
+}
+
+void AttendInTiles(const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,
+                   const std::byte* panel, const Attended& seen, std::byte* memory) {
+  Tiles::Configure();
+  AttendLanes<Tiles, Wide>(call, rows, reinterpret_cast<const uint32_t*>(queries), block,
+                           reinterpret_cast<const uint16_t*>(panel + sizeof(PanelHeader)), seen, Workspace(memory));
+  _tile_release();
 }
 
 HWY_POP_ATTRIBUTES
@@ -402,13 +494,18 @@ bool HasTiles() {
 std::optional<AttentionKernel> Bf16Attention() {
   if (!CpuHasNativeBf16()) return std::nullopt;
   static const bool tiles = HasTiles();
-  return AttentionKernel{
-      kKeys,
-      kTileRows,
-      [](int64_t head_dim) { return static_cast<size_t>(PanelElements(head_dim)) * sizeof(uint16_t); },
-      &Workspace::Bytes,
-      &Pack,
-      tiles ? &Tile<Tiles> : &Tile<Vectors>};
+  return AttentionKernel{tiles ? 16 : 8,
+                         [](int64_t head_dim) {
+                           return sizeof(PanelHeader) +
+                                  static_cast<size_t>(PanelElements(head_dim)) * sizeof(uint16_t);
+                         },
+                         [](int64_t head_dim) {
+                           return static_cast<size_t>(KeyRows(head_dim) * kDepth / 2 * kGroupRows) * sizeof(uint32_t);
+                         },
+                         [](int64_t) { return Workspace::kBytes; },
+                         tiles ? &PackForTiles : &PackForVectors,
+                         &PackQueriesBf16,
+                         tiles ? &AttendInTiles : &AttendVectors};
 }
 
 }  // namespace runahead::cpu

@@ -1,4 +1,10 @@
-// What the attention of one kind of processor provides: packing of keys and values, and the work on one tile of rows.
+// What the attention of one kind of processor provides, and the arithmetic that all share.
+//
+// The bits of a row depend on its query, its position and the keys and values that it sees, on nothing else. So the
+// keys lie in blocks at fixed positions: block b holds keys [b * kKeyBlock, (b + 1) * kKeyBlock). A row goes through
+// the blocks of a segment in order, with a running maximum; each segment begins anew, and the segments of a row are
+// joined in order. Within a block every sum has one order, by feature for scores and by key for the rest, and what a
+// row does not see has a weight of exactly 0. How rows are grouped, cut into tiles and given to threads is free.
 #pragma once
 
 #include <algorithm>
@@ -6,8 +12,6 @@
 #include <cstdint>
 #include <optional>
 
-#include "ops/cpu/scratch.h"
-#include "ops/cpu/team.h"
 #include "ops/ops.h"
 
 namespace runahead::cpu {
@@ -15,6 +19,10 @@ namespace runahead::cpu {
 constexpr float kLog2E = 1.44269504088896341f;
 /// A running maximum below every score, and finite: differences stay numbers.
 constexpr float kNothingYet = -1e30f;
+
+constexpr int64_t kKeyBlock = 128;     // keys of a panel
+constexpr int64_t kSegmentBlocks = 4;  // blocks of a segment, the least that a thread does of a row
+constexpr int64_t kGroupRows = 32;     // most rows of a group
 
 /// One call of Attend. The rows of a kv head are its queries: row r is position `position + r / group` and query head
 /// `kv_head * group + r % group`.
@@ -27,6 +35,7 @@ struct AttentionCall {
   AttentionOptions options;
 
   [[nodiscard]] int64_t head_dim() const { return k.shape()[2]; }
+  [[nodiscard]] int64_t kv_heads() const { return k.shape()[1]; }
   [[nodiscard]] int64_t group() const { return q.shape()[1] / k.shape()[1]; }
   [[nodiscard]] int64_t rows() const { return q.rows() * group(); }
   /// Keys that are read at all: those behind them may not have been written.
@@ -42,35 +51,76 @@ struct AttentionCall {
   }
   /// The first key that any query sees: those before it may not have been written.
   [[nodiscard]] int64_t first_key() const { return options.causal == CausalWork::kDense ? 0 : FirstSeen(position); }
-  /// What is added to the scores of row `row` with key `key` and those after it, or null.
-  [[nodiscard]] const float* KeyBias(int64_t kv_head, int64_t row, int64_t key) const {
-    if (options.key_bias.data() == nullptr) return nullptr;
-    const int64_t head = kv_head * group() + row % group();
-    return options.key_bias.As<float>() + head * options.key_bias.row_stride() + key;
-  }
   /// Key blocks [begin, end) that rows [row_begin, row_end) work on.
   struct Blocks {
     int64_t begin;
     int64_t end;
   };
-  [[nodiscard]] Blocks BlocksOf(int64_t row_begin, int64_t row_end, int64_t key_block) const {
-    const int64_t all = (keys() + key_block - 1) / key_block;
-    if (options.causal == CausalWork::kDense) return {0, all};
-    return {FirstSeen(PositionOf(row_begin)) / key_block, PositionOf(row_end - 1) / key_block + 1};
+  [[nodiscard]] Blocks BlocksOf(int64_t row_begin, int64_t row_end) const {
+    if (options.causal == CausalWork::kDense) return {0, (keys() + kKeyBlock - 1) / kKeyBlock};
+    return {FirstSeen(PositionOf(row_begin)) / kKeyBlock, PositionOf(row_end - 1) / kKeyBlock + 1};
   }
 };
 
-/// A table of functions. A panel holds one block of keys and values of one kv head, packed; a workspace serves one
-/// worker. Both are aligned to 64 bytes.
+/// Rows [begin, end) of a kv head, at most kGroupRows. In the arrays of a group rows are lanes; those behind the last
+/// row belong to nobody.
+struct RowGroup {
+  int64_t kv_head;
+  int64_t begin;
+  int64_t end;
+  int64_t lanes;  // 8, 16 or 32
+
+  [[nodiscard]] int64_t rows() const { return end - begin; }
+};
+
+/// Features of an output in the arrays of a group: whole vectors of any processor.
+constexpr int64_t ValueWidth(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
+/// What a group's rows have seen of some keys: an online softmax. Borrows its memory.
+struct Attended {
+  float* maxima;  // [lanes], of the scores, in units of log2 e
+  float* sums;    // [lanes], of the weights
+  float* output;  // [ValueWidth, lanes], weighted values
+
+  Attended(float* memory, int64_t lanes) : maxima(memory), sums(memory + lanes), output(memory + 2 * lanes) {}
+  static int64_t Floats(int64_t head_dim) { return kGroupRows * (2 + ValueWidth(head_dim)); }
+  void Clear(int64_t lanes, int64_t head_dim) const {
+    std::fill_n(maxima, lanes, kNothingYet);
+    std::fill_n(sums, lanes * (1 + ValueWidth(head_dim)), 0.0f);
+  }
+};
+
+/// A panel opens with this, and 64 bytes further on holds one block of keys and values of one kv head. Keys and
+/// values that no query sees are zeros there, and so are values that are not finite numbers: a weight of 0 would not
+/// hide them.
+struct alignas(64) PanelHeader {
+  bool all_finite;  // no such values among those that are seen
+};
+
+/// A block of keys for a group: those that any of its rows sees, [begin, end) of the block in whole kKeyStep.
+constexpr int64_t kKeyStep = 32;
+struct SeenKeys {
+  int64_t begin;
+  int64_t end;
+  bool by_all;  // every row sees all of them
+  /// Of each lane, the first and the last key of the block that it sees.
+  int32_t first[kGroupRows];
+  int32_t last[kGroupRows];
+
+  SeenKeys(const AttentionCall& call, const RowGroup& rows, int64_t block);
+};
+
+/// A table of functions. All memory is aligned to 64 bytes.
 struct AttentionKernel {
-  int64_t key_block;  // keys of a panel
-  int64_t tile_rows;  // most rows of a tile
+  int64_t fewest_lanes;  // of a group
   size_t (*panel_bytes)(int64_t head_dim);
-  size_t (*workspace_bytes)(int64_t head_dim);
+  size_t (*query_bytes)(int64_t head_dim);      // of a group
+  size_t (*workspace_bytes)(int64_t head_dim);  // of a worker
   void (*pack)(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel);
-  /// Writes rows [row_begin, row_end) of `out`. Panels follow each other from `first_block` on.
-  void (*tile)(const AttentionCall& call, int64_t kv_head, int64_t row_begin, int64_t row_end,
-               const std::byte* panels, int64_t first_block, std::byte* workspace);
+  void (*pack_queries)(const AttentionCall& call, const RowGroup& rows, std::byte* queries);
+  /// Adds one block of keys to what the rows have seen.
+  void (*attend)(const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,
+                 const std::byte* panel, const Attended& seen, std::byte* workspace);
 };
 
 /// Products in f32, for every dtype and processor.
@@ -78,8 +128,9 @@ AttentionKernel SimdAttention();
 /// Products of bf16, for bf16 tensors; nothing when the processor has none.
 std::optional<AttentionKernel> Bf16Attention();
 
-/// Attention of at most kFewQueries rows of each kv head, straight from the cache: bound by its memory.
-constexpr int64_t kFewQueries = 8;
-void AttendFew(const Team& team, Scratch& scratch, const AttentionCall& call);
+/// Adds `part`, of the keys that follow, to `whole`.
+void JoinAttended(const RowGroup& rows, int64_t head_dim, const Attended& part, const Attended& whole);
+/// Writes the rows of `out`: weighted values over weights. Overwrites `whole`.
+void FinishAttended(const AttentionCall& call, const RowGroup& rows, const Attended& whole);
 
 }  // namespace runahead::cpu

@@ -1,8 +1,9 @@
-// Attention with products in f32: Highway vectors, any dtype. Lanes are keys in the scores and features in the
-// output, so that nothing is summed across lanes.
+// Attention with products in f32: Highway vectors, any dtype. Lanes are rows, so that nothing is summed across lanes
+// and a row's numbers are the same in vectors of every width; keys and values are broadcast as they lie.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "ops/cpu/attention_kernel.h"
 
@@ -16,33 +17,9 @@
 #define RUNAHEAD_OPS_CPU_ATTENTION_SIMD_ONCE_
 namespace runahead::cpu {
 
-constexpr int64_t kKeys = 64;      // of a block
-constexpr int64_t kTileRows = 96;  // a multiple of every kernel's rows
-
-/// Features rounded up to whole vectors of any target.
-constexpr int64_t Padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
-
-/// One worker's memory, in floats: queries [kTileRows, head_dim], output [kTileRows, Padded], the weights of one
-/// group of rows [kTileRows, kKeys], and per row the maximum, the factor of the last step and 16 partial sums.
-struct Workspace {
-  Workspace(std::byte* memory, int64_t head_dim) : queries(reinterpret_cast<float*>(memory)) {
-    output = queries + kTileRows * Padded(head_dim);
-    weights = output + kTileRows * Padded(head_dim);
-    sums = weights + kTileRows * kKeys;
-    maxima = sums + kTileRows * 16;
-    factors = maxima + kTileRows;
-  }
-  static size_t Bytes(int64_t head_dim) {
-    return static_cast<size_t>(kTileRows * (2 * Padded(head_dim) + kKeys + 16 + 2)) * sizeof(float);
-  }
-
-  float* queries;
-  float* output;
-  float* weights;
-  float* sums;
-  float* maxima;
-  float* factors;
-};
+/// Floats of keys and values behind a panel's header: keys [kKeyBlock, head_dim], then values [kKeyBlock,
+/// ValueWidth].
+constexpr int64_t PanelFloats(int64_t head_dim) { return kKeyBlock * (head_dim + ValueWidth(head_dim)); }
 
 }  // namespace runahead::cpu
 #endif  // once
@@ -50,205 +27,352 @@ struct Workspace {
 HWY_BEFORE_NAMESPACE();
 namespace runahead::cpu::HWY_NAMESPACE {
 
-// The accumulators of kRows x kColumns vectors leave registers for one row of the right matrix and a broadcast.
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
-constexpr size_t kRows = 6;
-constexpr size_t kColumns = 4;
+// ---- Products --------------------------------------------------------------------------------------------------
+
+// Sums of kLeft elements of a and kVectors vectors of rows fill the registers, and leave some for a row of b.
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_NEON
+constexpr size_t kLeftOfTwo = 8;
 #else
-constexpr size_t kRows = 6;
-constexpr size_t kColumns = 2;
+constexpr size_t kLeftOfTwo = 4;
 #endif
 
-/// c = factors * c + a b for kRows rows and C vectors of columns. a: [kRows, depth]; b: [depth, columns]; c: [kRows,
-/// columns]; factors: [kRows], or null where c is not read.
-template <size_t C>
-HWY_INLINE void MultiplyBlock(FloatTag d, const float* HWY_RESTRICT a, size_t a_stride, const float* HWY_RESTRICT b,
-                              size_t b_stride, size_t depth, const float* factors, float* HWY_RESTRICT c,
-                              size_t c_stride) {
-  const size_t lanes = hn::Lanes(d);
-  FloatVec sum[kRows][C];
+/// One factor of a product: keys of a panel, whose features are summed, or values, whose keys are. Element (i, k)
+/// lies at data[i * stride + k], or of values at data[k * stride + i].
+struct Left {
+  const float* data;
+  size_t stride;
+};
+
+/// c = factors * c + a b on kLeft elements of a and kVectors vectors of rows; without factors c is not read. b:
+/// [depth, lanes]; c: [kLeft, lanes]; factors: [lanes].
+template <bool kValues, size_t kLeft, size_t kVectors, class D>
+HWY_INLINE void MultiplyBlock(D d, const Left& a, const float* HWY_RESTRICT b, size_t lanes, size_t depth,
+                              const float* factors, float* HWY_RESTRICT c) {
+  const size_t width = hn::Lanes(d);
+  hn::Vec<D> sum[kLeft][kVectors];
 #pragma GCC unroll 8
-  for (size_t i = 0; i < kRows; ++i) {
-#pragma GCC unroll 8
-    for (size_t j = 0; j < C; ++j) {
-      sum[i][j] = factors != nullptr ? hn::Mul(hn::Set(d, factors[i]), hn::LoadU(d, c + i * c_stride + j * lanes))
-                                     : hn::Zero(d);
+  for (size_t i = 0; i < kLeft; ++i) {
+#pragma GCC unroll 2
+    for (size_t v = 0; v < kVectors; ++v) {
+      sum[i][v] = factors != nullptr
+                      ? hn::Mul(hn::LoadU(d, factors + v * width), hn::LoadU(d, c + i * lanes + v * width))
+                      : hn::Zero(d);
     }
   }
   for (size_t k = 0; k < depth; ++k) {
-    FloatVec row[C];
+    hn::Vec<D> right[kVectors];
+#pragma GCC unroll 2
+    for (size_t v = 0; v < kVectors; ++v) right[v] = hn::LoadU(d, b + k * lanes + v * width);
 #pragma GCC unroll 8
-    for (size_t j = 0; j < C; ++j) row[j] = hn::LoadU(d, b + k * b_stride + j * lanes);
-#pragma GCC unroll 8
-    for (size_t i = 0; i < kRows; ++i) {
-      const auto factor = hn::Set(d, a[i * a_stride + k]);
-#pragma GCC unroll 8
-      for (size_t j = 0; j < C; ++j) sum[i][j] = hn::MulAdd(factor, row[j], sum[i][j]);
+    for (size_t i = 0; i < kLeft; ++i) {
+      const auto left = hn::Set(d, kValues ? a.data[k * a.stride + i] : a.data[i * a.stride + k]);
+#pragma GCC unroll 2
+      for (size_t v = 0; v < kVectors; ++v) sum[i][v] = hn::MulAdd(left, right[v], sum[i][v]);
     }
   }
 #pragma GCC unroll 8
-  for (size_t i = 0; i < kRows; ++i) {
-#pragma GCC unroll 8
-    for (size_t j = 0; j < C; ++j) hn::StoreU(sum[i][j], d, c + i * c_stride + j * lanes);
+  for (size_t i = 0; i < kLeft; ++i) {
+#pragma GCC unroll 2
+    for (size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[i][v], d, c + i * lanes + v * width);
   }
 }
 
-/// MultiplyBlock for `columns` columns, a multiple of the lanes.
-HWY_INLINE void Multiply(FloatTag d, const float* a, size_t a_stride, const float* b, size_t b_stride, size_t depth,
-                         const float* factors, float* c, size_t c_stride, size_t columns) {
-  const size_t lanes = hn::Lanes(d);
-  size_t j = 0;
-  for (; j + kColumns * lanes <= columns; j += kColumns * lanes) {
-    MultiplyBlock<kColumns>(d, a, a_stride, b + j, b_stride, depth, factors, c + j, c_stride);
-  }
-  if constexpr (kColumns > 2) {
-    for (; j + 2 * lanes <= columns; j += 2 * lanes) {
-      MultiplyBlock<2>(d, a, a_stride, b + j, b_stride, depth, factors, c + j, c_stride);
+/// Rows of keys or values in the cache that are read soon, fetched while others are multiplied.
+struct Ahead {
+  const std::byte* rows;  // kKeyBlock of them, or null
+  int64_t stride;         // bytes from one to the next
+  int64_t bytes;          // of each
+
+  HWY_INLINE void Fetch(int64_t begin, int64_t end) const {
+    if (rows == nullptr) return;
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(rows + row * stride + i, 0, 2);
     }
   }
-  for (; j < columns; j += lanes) {
-    MultiplyBlock<1>(d, a, a_stride, b + j, b_stride, depth, factors, c + j, c_stride);
-  }
-}
-
-/// The keys [first, last] of a block that a row sees; all of them when the block is whole.
-struct SeenKeys {
-  bool all;
-  int32_t first;
-  int32_t last;
 };
 
-/// Turns the scores of one row into weights in place; updates the row's maximum, sums and factor. `bias`, where not
-/// null, holds `biased` values, one for each key of the block that exists.
-HWY_INLINE void Soften(FloatTag d, const AttentionOptions& options, SeenKeys seen, const float* bias, int64_t biased,
-                       float* HWY_RESTRICT scores, float& maximum, float& factor, float* HWY_RESTRICT sums) {
-  const hn::RebindToSigned<FloatTag> di;
-  const size_t lanes = hn::Lanes(d);
-  const auto keys = static_cast<size_t>(kKeys);
-  auto largest = hn::Set(d, maximum);
-  if (options.softcap > 0) {
-    for (size_t j = 0; j < keys; j += lanes) {
-      const auto capped = Tanh(d, hn::LoadU(d, scores + j));
-      hn::StoreU(hn::Mul(hn::Set(d, options.softcap * kLog2E), capped), d, scores + j);
+/// MultiplyBlock for `count` elements of a, a multiple of 8, and all lanes.
+template <bool kValues, class D>
+HWY_INLINE void Multiply(D d, const Left& a, size_t count, const float* b, size_t lanes, size_t depth,
+                         const float* factors, float* c, const Ahead& ahead) {
+  const size_t width = hn::Lanes(d);
+  const auto part = static_cast<int64_t>(count / 8);
+  for (int64_t i = 0; i < part; ++i) {
+    ahead.Fetch(i * kKeyBlock / part, (i + 1) * kKeyBlock / part);
+    const size_t first = static_cast<size_t>(i) * 8;
+    const float* from = a.data + (kValues ? first : first * a.stride);
+    for (size_t lane = 0; lane < lanes;) {
+      const float* own = factors != nullptr ? factors + lane : nullptr;
+      float* to = c + first * lanes + lane;
+      if (lane + 2 * width > lanes) {
+        MultiplyBlock<kValues, 8, 1>(d, {from, a.stride}, b + lane, lanes, depth, own, to);
+        lane += width;
+        continue;
+      }
+      for (size_t left = 0; left < 8; left += kLeftOfTwo) {
+        MultiplyBlock<kValues, kLeftOfTwo, 2>(d, {from + left * (kValues ? 1 : a.stride), a.stride}, b + lane, lanes,
+                                              depth, own, to + left * lanes);
+      }
+      lane += 2 * width;
     }
   }
-  if (bias != nullptr) {
-    const auto unit = hn::Set(d, kLog2E);
-    ForVectors(d, static_cast<size_t>(std::min(kKeys, biased)),
-               [&](auto load, auto store) HWY_ATTR { store(hn::MulAdd(load(bias), unit, load(scores)), scores); });
-  }
-  if (!seen.all) {
-    for (size_t j = 0; j < keys; j += lanes) {
-      const auto key = hn::Iota(di, static_cast<int32_t>(j));
-      const auto hidden = hn::Or(hn::Lt(key, hn::Set(di, seen.first)), hn::Gt(key, hn::Set(di, seen.last)));
-      hn::StoreU(hn::IfThenElse(hn::RebindMask(d, hidden), hn::Set(d, -HUGE_VALF), hn::LoadU(d, scores + j)), d,
-                 scores + j);
-    }
-  }
-  for (size_t j = 0; j < keys; j += lanes) largest = hn::Max(largest, hn::LoadU(d, scores + j));
-  const auto now = hn::MaxOfLanes(d, largest);
-  const float top = hn::GetLane(now);
-  factor = hn::GetLane(Exp2(d, hn::Sub(hn::Set(d, maximum), now)));
-  maximum = top;
-  auto sum = hn::Mul(hn::LoadU(d, sums), hn::Set(d, factor));
-  for (size_t j = 0; j < keys; j += lanes) {
-    const auto weight = Exp2(d, hn::Sub(hn::LoadU(d, scores + j), now));
-    hn::StoreU(weight, d, scores + j);
-    sum = hn::Add(sum, weight);
-  }
-  hn::StoreU(sum, d, sums);
 }
 
-/// Panel: keys transposed, [head_dim, kKeys], then values, [kKeys, Padded(head_dim)], both f32. Absent keys are
-/// zeros.
+// ---- Softmax ---------------------------------------------------------------------------------------------------
+
+/// One vector of rows in a block of scores.
+struct Column {
+  float* scores;  // of the first key; those of a row lie `lanes` apart
+  size_t lanes;
+  int64_t begin;  // keys [begin, end) of the block
+  int64_t end;
+};
+
+/// The biases of one key for a vector of rows, whose query heads take turns.
+template <class D>
+class KeyBiases {
+ public:
+  KeyBiases(const AttentionCall& call, const RowGroup& rows, int64_t lane) : one_head_(call.group() == 1) {
+    for (size_t i = 0; i < hn::Lanes(D()); ++i) {
+      const int64_t row = std::min(rows.begin + lane + static_cast<int64_t>(i), rows.end - 1);
+      const int64_t head = rows.kv_head * call.group() + row % call.group();
+      heads_[i] = call.options.key_bias.As<float>() + head * call.options.key_bias.row_stride();
+    }
+  }
+  HWY_INLINE hn::Vec<D> Of(int64_t key) const {
+    const D d;
+    if (one_head_) return hn::Set(d, heads_[0][key]);
+    HWY_ALIGN float biases[HWY_MAX_BYTES / sizeof(float)];
+    for (size_t i = 0; i < hn::Lanes(d); ++i) biases[i] = heads_[i][key];
+    return hn::Load(d, biases);
+  }
+
+ private:
+  bool one_head_;
+  const float* heads_[HWY_MAX_BYTES / sizeof(float)];
+};
+
+/// Caps scores, adds the keys' biases and hides what rows do not see.
+template <class D>
+HWY_INLINE void ShapeScores(D d, const AttentionCall& call, const RowGroup& rows, const SeenKeys& keys, int64_t block,
+                            int64_t lane, const Column& column) {
+  const hn::RebindToSigned<D> di;
+  const float softcap = call.options.softcap;
+  if (softcap > 0) {
+    for (int64_t key = column.begin; key < column.end; ++key) {
+      float* at = column.scores + static_cast<size_t>(key) * column.lanes;
+      hn::StoreU(hn::Mul(hn::Set(d, softcap * kLog2E), Tanh(d, hn::LoadU(d, at))), d, at);
+    }
+  }
+  if (call.options.key_bias.data() != nullptr) {
+    const KeyBiases<D> biases(call, rows, lane);
+    const int64_t base = block * kKeyBlock;
+    for (int64_t key = column.begin; key < std::min(column.end, call.keys() - base); ++key) {
+      float* at = column.scores + static_cast<size_t>(key) * column.lanes;
+      hn::StoreU(hn::MulAdd(biases.Of(base + key), hn::Set(d, kLog2E), hn::LoadU(d, at)), d, at);
+    }
+  }
+  if (keys.by_all) return;
+  const auto first = hn::LoadU(di, keys.first + lane);
+  const auto last = hn::LoadU(di, keys.last + lane);
+  for (int64_t key = column.begin; key < column.end; ++key) {
+    float* at = column.scores + static_cast<size_t>(key) * column.lanes;
+    const auto own = hn::Set(di, static_cast<int32_t>(key));
+    const auto unseen = hn::RebindMask(d, hn::Or(hn::Lt(own, first), hn::Gt(own, last)));
+    const auto hidden = hn::Set(d, -std::numeric_limits<float>::infinity());
+    hn::StoreU(hn::IfThenElse(unseen, hidden, hn::LoadU(d, at)), d, at);
+  }
+}
+
+/// Turns scores into weights; updates the rows' maximum and sum and states the factor of what was summed before.
+template <class D>
+HWY_INLINE void Soften(D d, const Column& column, float* maximum, float* sum, float* factor) {
+  const auto before = hn::LoadU(d, maximum);
+  auto top = before;
+  for (int64_t key = column.begin; key < column.end; ++key) {
+    top = hn::Max(top, hn::LoadU(d, column.scores + static_cast<size_t>(key) * column.lanes));
+  }
+  const auto scale = Exp2(d, hn::Sub(before, top));
+  hn::Vec<D> sums[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+  for (int64_t key = column.begin; key < column.end; key += 4) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < 4; ++i) {
+      float* at = column.scores + static_cast<size_t>(key + i) * column.lanes;
+      const auto weight = Exp2(d, hn::Sub(hn::LoadU(d, at), top));
+      hn::StoreU(weight, d, at);
+      sums[i] = hn::Add(sums[i], weight);
+    }
+  }
+  const auto total = hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]));
+  hn::StoreU(top, d, maximum);
+  hn::StoreU(hn::MulAdd(hn::LoadU(d, sum), scale, total), d, sum);
+  hn::StoreU(scale, d, factor);
+}
+
+// ---- A block of keys -------------------------------------------------------------------------------------------
+
+/// A few rows wait for the cache's memory: meanwhile it fetches the next block.
+HWY_INLINE Ahead AheadOf(const AttentionCall& call, const RowGroup& rows, int64_t block, const TensorView& view) {
+  const int64_t next = (block + 1) * kKeyBlock;
+  if (rows.lanes > 16 || next + kKeyBlock > call.keys()) return {nullptr, 0, 0};
+  const auto element = static_cast<int64_t>(SizeOf(view.dtype()));
+  return {static_cast<const std::byte*>(view.data()) +
+              (next * view.row_stride() + rows.kv_head * call.head_dim()) * element,
+          view.row_stride() * element, call.head_dim() * element};
+}
+
+template <class D>
+HWY_INLINE void AttendLanes(D d, const AttentionCall& call, const RowGroup& rows, const float* queries, int64_t block,
+                            const float* panel, const Attended& seen, float* scores) {
+  const SeenKeys keys(call, rows, block);
+  if (keys.begin >= keys.end) return;
+  const auto head_dim = static_cast<size_t>(call.head_dim());
+  const auto width = static_cast<size_t>(ValueWidth(call.head_dim()));
+  const auto lanes = static_cast<size_t>(rows.lanes);
+  const auto begin = static_cast<size_t>(keys.begin);
+  const auto count = static_cast<size_t>(keys.end - keys.begin);
+  const float* values = panel + static_cast<size_t>(kKeyBlock) * head_dim;
+  float* weights = scores + begin * lanes;
+  float* factors = scores + kKeyBlock * kGroupRows;
+  Multiply<false>(d, {panel + begin * head_dim, head_dim}, count, queries, lanes, head_dim, nullptr, weights,
+                  AheadOf(call, rows, block, call.k));
+  const bool plain = keys.by_all && call.options.softcap == 0 && call.options.key_bias.data() == nullptr;
+  for (int64_t lane = 0; lane < rows.lanes; lane += static_cast<int64_t>(hn::Lanes(d))) {
+    const Column column{scores + lane, lanes, keys.begin, keys.end};
+    if (!plain) ShapeScores(d, call, rows, keys, block, lane, column);
+    Soften(d, column, seen.maxima + lane, seen.sums + lane, factors + lane);
+  }
+  Multiply<true>(d, {values + begin * width, width}, width, weights, lanes, count, factors, seen.output,
+                 AheadOf(call, rows, block, call.v));
+}
+
+void AttendSimd(const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,
+                const std::byte* panel, const Attended& seen, std::byte* workspace) {
+  const auto* q = reinterpret_cast<const float*>(queries);
+  const auto* kv = reinterpret_cast<const float*>(panel + sizeof(PanelHeader));
+  auto* scores = reinterpret_cast<float*>(workspace);
+  if (rows.lanes == 8) return AttendLanes(hn::CappedTag<float, 8>(), call, rows, q, block, kv, seen, scores);
+  AttendLanes(FloatTag(), call, rows, q, block, kv, seen, scores);
+}
+
+// ---- Packing ---------------------------------------------------------------------------------------------------
+
 void PackSimd(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
   const FloatTag d;
   const int64_t head_dim = call.head_dim();
-  const int64_t padded = Padded(head_dim);
-  const int64_t begin = block * kKeys;
-  const int64_t first = std::max<int64_t>(0, call.first_key() - begin);
-  const int64_t count = std::min(kKeys, call.keys() - begin);
-  auto* keys = reinterpret_cast<float*>(panel);
-  float* values = keys + head_dim * kKeys;
-  if (first > 0 || count < kKeys || padded != head_dim) {
-    std::memset(panel, 0, static_cast<size_t>((head_dim + padded) * kKeys) * sizeof(float));
+  const int64_t width = ValueWidth(head_dim);
+  const int64_t base = block * kKeyBlock;
+  const int64_t first = std::clamp<int64_t>(call.first_key() - base, 0, kKeyBlock);
+  const int64_t last = std::clamp<int64_t>(call.keys() - base, 0, kKeyBlock);
+  auto* keys = reinterpret_cast<float*>(panel + sizeof(PanelHeader));
+  float* values = keys + kKeyBlock * head_dim;
+  if (first > 0 || last < kKeyBlock || width != head_dim) {
+    const int64_t worked_on = (last + kKeyStep - 1) / kKeyStep * kKeyStep;
+    std::memset(keys, 0, static_cast<size_t>(worked_on * head_dim) * sizeof(float));
+    std::memset(values, 0, static_cast<size_t>(worked_on * width) * sizeof(float));
   }
+  auto not_finite = hn::Zero(d);
   Dispatch(call.k.dtype(), [&](auto zero) HWY_ATTR {
     using T = decltype(zero);
-    HWY_ALIGN float row[1024];
-    for (int64_t j = first; j < count; ++j) {
-      const T* k = call.k.As<T>() + (begin + j) * call.k.row_stride() + kv_head * head_dim;
-      const T* v = call.v.As<T>() + (begin + j) * call.v.row_stride() + kv_head * head_dim;
-      for (int64_t start = 0; start < head_dim; start += 1024) {
-        const int64_t n = std::min<int64_t>(1024, head_dim - start);
-        ForVectors(d, static_cast<size_t>(n), [&](auto load, auto store) HWY_ATTR { store(load(k + start), row); });
-        for (int64_t i = 0; i < n; ++i) keys[(start + i) * kKeys + j] = row[i];
-      }
+    for (int64_t j = first; j < last; ++j) {
+      const T* k = call.k.As<T>() + (base + j) * call.k.row_stride() + kv_head * head_dim;
+      const T* v = call.v.As<T>() + (base + j) * call.v.row_stride() + kv_head * head_dim;
       ForVectors(d, static_cast<size_t>(head_dim),
-                 [&](auto load, auto store) HWY_ATTR { store(load(v), values + j * padded); });
+                 [&](auto load, auto store) HWY_ATTR { store(load(k), keys + j * head_dim); });
+      ForVectors(d, static_cast<size_t>(head_dim), [&](auto load, auto store) HWY_ATTR {
+        const auto value = load(v);
+        const auto finite = hn::Le(hn::Abs(value), hn::Set(d, std::numeric_limits<float>::max()));
+        not_finite = hn::IfThenElse(finite, not_finite, hn::Set(d, 1.0f));
+        store(hn::IfThenElseZero(finite, value), values + j * width);
+      });
+    }
+  });
+  reinterpret_cast<PanelHeader*>(panel)->all_finite = hn::AllTrue(d, hn::Eq(not_finite, hn::Zero(d)));
+}
+
+/// Queries: [head_dim, lanes]. Scores come out in units of log2 e, or as the argument of the soft cap's tanh.
+void PackQueriesSimd(const AttentionCall& call, const RowGroup& rows, std::byte* memory) {
+  const AttentionOptions& options = call.options;
+  const float scale = options.softcap > 0 ? options.scale / options.softcap : options.scale * kLog2E;
+  auto* queries = reinterpret_cast<float*>(memory);
+  const int64_t head_dim = call.head_dim();
+  std::fill_n(queries, head_dim * rows.lanes, 0.0f);
+  Dispatch(call.q.dtype(), [&](auto zero) HWY_ATTR {
+    using T = decltype(zero);
+    for (int64_t lane = 0; lane < rows.rows(); ++lane) {
+      const T* q = call.q.As<T>() + call.Offset(call.q, rows.kv_head, rows.begin + lane);
+      for (int64_t i = 0; i < head_dim; ++i) queries[i * rows.lanes + lane] = scale * static_cast<float>(q[i]);
     }
   });
 }
 
-void TileSimd(const AttentionCall& call, int64_t kv_head, int64_t row_begin, int64_t row_end, const std::byte* panels,
-              int64_t first_block, std::byte* memory) {
+// ---- What blocks have in common --------------------------------------------------------------------------------
+
+template <class D>
+HWY_INLINE void JoinLanes(D d, const RowGroup& rows, int64_t head_dim, const Attended& part, const Attended& whole) {
+  const auto lanes = static_cast<size_t>(rows.lanes);
+  for (size_t lane = 0; lane < lanes; lane += hn::Lanes(d)) {
+    const auto top = hn::Max(hn::LoadU(d, whole.maxima + lane), hn::LoadU(d, part.maxima + lane));
+    const auto kept = Exp2(d, hn::Sub(hn::LoadU(d, whole.maxima + lane), top));
+    const auto added = Exp2(d, hn::Sub(hn::LoadU(d, part.maxima + lane), top));
+    const auto join = [&](const float* from, float* to) HWY_ATTR {
+      hn::StoreU(hn::MulAdd(hn::LoadU(d, to), kept, hn::Mul(hn::LoadU(d, from), added)), d, to);
+    };
+    hn::StoreU(top, d, whole.maxima + lane);
+    join(part.sums + lane, whole.sums + lane);
+    const auto features = static_cast<size_t>(ValueWidth(head_dim));
+    for (size_t i = 0; i < features; ++i) join(part.output + i * lanes + lane, whole.output + i * lanes + lane);
+  }
+}
+
+void JoinSimd(const RowGroup& rows, int64_t head_dim, const Attended& part, const Attended& whole) {
+  if (rows.lanes == 8) return JoinLanes(hn::CappedTag<float, 8>(), rows, head_dim, part, whole);
+  JoinLanes(FloatTag(), rows, head_dim, part, whole);
+}
+
+/// Four features of all lanes, over the rows' sums, become [lanes, 4]. Adding 0 makes one zero of both: the sign of a
+/// sum of nothing depends on what was not seen.
+template <class D>
+HWY_INLINE void TurnFour(D d, const float* sums, size_t lanes, float* features) {
+  HWY_ALIGN float turned[4 * kGroupRows];
+  for (size_t lane = 0; lane < lanes; lane += hn::Lanes(d)) {
+    const auto inverse = hn::Div(hn::Set(d, 1.0f), hn::LoadU(d, sums + lane));
+    hn::Vec<D> four[4];
+    for (size_t i = 0; i < 4; ++i) {
+      four[i] = hn::MulAdd(hn::LoadU(d, features + i * lanes + lane), inverse, hn::Zero(d));
+    }
+    hn::StoreInterleaved4(four[0], four[1], four[2], four[3], d, turned + 4 * lane);
+  }
+  std::memcpy(features, turned, 4 * lanes * sizeof(float));
+}
+
+void FinishSimd(const AttentionCall& call, const RowGroup& rows, const Attended& whole) {
   const FloatTag d;
   const int64_t head_dim = call.head_dim();
-  const int64_t padded = Padded(head_dim);
-  const auto depth = static_cast<size_t>(head_dim);
-  const auto stride = static_cast<size_t>(padded);
-  const int64_t count = row_end - row_begin;
-  const auto group = static_cast<int64_t>(kRows);
-  const int64_t rounded = (count + group - 1) / group * group;
-  const Workspace work(memory, head_dim);
-  const AttentionOptions& options = call.options;
-
-  // Scores come out in units of log2 e, or as the argument of the soft cap's tanh.
-  const float scale = options.softcap > 0 ? options.scale / options.softcap : options.scale * kLog2E;
-  std::fill_n(work.queries, rounded * padded, 0.0f);
-  std::fill_n(work.output, rounded * padded, 0.0f);
-  std::fill_n(work.sums, rounded * 16, 0.0f);
-  std::fill_n(work.maxima, rounded, kNothingYet);
-  Dispatch(call.q.dtype(), [&](auto zero) HWY_ATTR {
-    using T = decltype(zero);
-    for (int64_t i = 0; i < count; ++i) {
-      const T* q = call.q.As<T>() + call.Offset(call.q, kv_head, row_begin + i);
-      ForVectors(d, depth, [&](auto load, auto store) HWY_ATTR {
-        store(hn::Mul(load(q), hn::Set(d, scale)), work.queries + i * padded);
-      });
-    }
-  });
-
-  const auto blocks = call.BlocksOf(row_begin, row_end, kKeys);
-  const size_t panel_floats = static_cast<size_t>((head_dim + padded) * kKeys);
-  for (int64_t block = blocks.begin; block < blocks.end; ++block) {
-    const auto* keys =
-        reinterpret_cast<const float*>(panels) + static_cast<size_t>(block - first_block) * panel_floats;
-    const float* values = keys + head_dim * kKeys;
-    const int64_t begin = block * kKeys;
-    for (int64_t i = 0; i < rounded; i += group) {
-      float* scores = work.weights;
-      Multiply(d, work.queries + i * padded, stride, keys, kKeys, depth, nullptr, scores, kKeys, kKeys);
-      for (int64_t r = i; r < i + group; ++r) {
-        const int64_t own = call.PositionOf(std::min(row_begin + r, row_end - 1));
-        const int64_t first = call.FirstSeen(own);
-        const SeenKeys seen{begin >= first && begin + kKeys - 1 <= own,
-                            static_cast<int32_t>(std::clamp<int64_t>(first - begin, 0, kKeys)),
-                            static_cast<int32_t>(std::clamp<int64_t>(own - begin, -1, kKeys - 1))};
-        Soften(d, options, seen, call.KeyBias(kv_head, row_begin + r, begin), call.keys() - begin,
-               scores + (r - i) * kKeys, work.maxima[r], work.factors[r], work.sums + r * 16);
-      }
-      Multiply(d, scores, kKeys, values, stride, kKeys, work.factors + i, work.output + i * padded, stride, stride);
+  const auto lanes = static_cast<size_t>(rows.lanes);
+  for (int64_t i = 0; i < head_dim; i += 4) {
+    float* four = whole.output + i * rows.lanes;
+    if (lanes == 8) {
+      TurnFour(hn::CappedTag<float, 8>(), whole.sums, lanes, four);
+    } else {
+      TurnFour(d, whole.sums, lanes, four);
     }
   }
-
+  constexpr int64_t kAtOnce = 256;
+  HWY_ALIGN float row[kAtOnce];
   Dispatch(call.out.dtype(), [&](auto zero) HWY_ATTR {
     using T = decltype(zero);
-    for (int64_t i = 0; i < count; ++i) {
-      const auto inverse = hn::Div(hn::Set(d, 1.0f), hn::SumOfLanes(d, hn::LoadU(d, work.sums + i * 16)));
-      T* out = call.out.As<T>() + call.Offset(call.out, kv_head, row_begin + i);
-      const float* sums = work.output + i * padded;
-      ForVectors(d, depth, [&](auto load, auto store) HWY_ATTR { store(hn::Mul(load(sums), inverse), out); });
+    for (int64_t lane = 0; lane < rows.rows(); ++lane) {
+      T* out = call.out.As<T>() + call.Offset(call.out, rows.kv_head, rows.begin + lane);
+      for (int64_t first = 0; first < head_dim; first += kAtOnce) {
+        const int64_t n = std::min<int64_t>(kAtOnce, head_dim - first);
+        for (int64_t i = 0; i < n; i += 4) {
+          std::memcpy(row + i, whole.output + (first + i) * rows.lanes + 4 * lane, 4 * sizeof(float));
+        }
+        const float* from = row;
+        T* to = out + first;
+        ForVectors(d, static_cast<size_t>(n), [&](auto load, auto store) HWY_ATTR { store(load(from), to); });
+      }
     }
   });
 }
@@ -258,20 +382,37 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace runahead::cpu {
+HWY_EXPORT(AttendSimd);
 HWY_EXPORT(PackSimd);
-HWY_EXPORT(TileSimd);
+HWY_EXPORT(PackQueriesSimd);
+HWY_EXPORT(JoinSimd);
+HWY_EXPORT(FinishSimd);
+
+void JoinAttended(const RowGroup& rows, int64_t head_dim, const Attended& part, const Attended& whole) {
+  HWY_DYNAMIC_DISPATCH(JoinSimd)(rows, head_dim, part, whole);
+}
+
+void FinishAttended(const AttentionCall& call, const RowGroup& rows, const Attended& whole) {
+  HWY_DYNAMIC_DISPATCH(FinishSimd)(call, rows, whole);
+}
 
 AttentionKernel SimdAttention() {
-  return {kKeys,
-          kTileRows,
-          [](int64_t head_dim) { return static_cast<size_t>((head_dim + Padded(head_dim)) * kKeys) * sizeof(float); },
-          &Workspace::Bytes,
+  return {8,
+          [](int64_t head_dim) {
+            return sizeof(PanelHeader) + static_cast<size_t>(PanelFloats(head_dim)) * sizeof(float);
+          },
+          [](int64_t head_dim) { return static_cast<size_t>(head_dim * kGroupRows) * sizeof(float); },
+          // Scores [kKeyBlock, lanes], then factors [lanes].
+          [](int64_t) { return static_cast<size_t>((kKeyBlock + 1) * kGroupRows) * sizeof(float); },
           [](const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
             HWY_DYNAMIC_DISPATCH(PackSimd)(call, kv_head, block, panel);
           },
-          [](const AttentionCall& call, int64_t kv_head, int64_t row_begin, int64_t row_end, const std::byte* panels,
-             int64_t first_block, std::byte* workspace) {
-            HWY_DYNAMIC_DISPATCH(TileSimd)(call, kv_head, row_begin, row_end, panels, first_block, workspace);
+          [](const AttentionCall& call, const RowGroup& rows, std::byte* queries) {
+            HWY_DYNAMIC_DISPATCH(PackQueriesSimd)(call, rows, queries);
+          },
+          [](const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,
+             const std::byte* panel, const Attended& seen, std::byte* workspace) {
+            HWY_DYNAMIC_DISPATCH(AttendSimd)(call, rows, queries, block, panel, seen, workspace);
           }};
 }
 

@@ -98,8 +98,9 @@ HWY_INLINE void ForVectors(FloatTag d, size_t n, const Body& body) {
 
 /// e^x to a relative error of 2e-7; 0 below -87.33, infinity above 88.37. (Cephes' expf: a polynomial of the argument
 /// that is left after removing the power of two.)
-HWY_INLINE FloatVec Exp(FloatTag d, FloatVec x) {
-  const hn::RebindToSigned<FloatTag> di;
+template <class D>
+HWY_INLINE hn::Vec<D> Exp(D d, hn::Vec<D> x) {
+  const hn::RebindToSigned<D> di;
   const auto clamped = hn::Min(hn::Max(x, hn::Set(d, -87.33f)), hn::Set(d, 88.37f));
   const auto n = hn::Round(hn::Mul(clamped, hn::Set(d, 1.44269504088896341f)));
   auto r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), clamped);
@@ -117,10 +118,11 @@ HWY_INLINE FloatVec Exp(FloatTag d, FloatVec x) {
 }
 
 /// 2^x for x <= 0 to a relative error of 2e-7, and 0 from -127 down. (Minimax polynomial of degree 5 on [-1/2, 1/2].)
-HWY_INLINE FloatVec Exp2(FloatTag d, FloatVec x) {
-  const hn::RebindToSigned<FloatTag> di;
-  const auto clamped = hn::Max(x, hn::Set(d, -127.0f));
-  const auto shifter = hn::Set(d, 12582912.0f);  // adding 1.5 * 2^23 rounds to an integer, in the low bits
+template <class D>
+HWY_INLINE hn::Vec<D> Exp2(D d, hn::Vec<D> x) {
+  const hn::RebindToSigned<D> di;
+  const auto clamped = hn::Max(hn::Set(d, -127.0f), x);  // x86 keeps the second of two where one is NaN
+  const auto shifter = hn::Set(d, 12582912.0f);          // adding 1.5 * 2^23 rounds to an integer, in the low bits
   const auto shifted = hn::Add(clamped, shifter);
   const auto r = hn::Sub(clamped, hn::Sub(shifted, shifter));
   auto p = hn::Set(d, 0.0013264727189281425f);
@@ -134,7 +136,8 @@ HWY_INLINE FloatVec Exp2(FloatTag d, FloatVec x) {
 }
 
 /// tanh(x) to an absolute error of 3e-7.
-HWY_INLINE FloatVec Tanh(FloatTag d, FloatVec x) {
+template <class D>
+HWY_INLINE hn::Vec<D> Tanh(D d, hn::Vec<D> x) {
   const auto e = Exp(d, hn::Add(x, x));
   return hn::Sub(hn::Set(d, 1.0f), hn::Div(hn::Set(d, 2.0f), hn::Add(e, hn::Set(d, 1.0f))));
 }

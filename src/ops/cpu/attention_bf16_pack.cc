@@ -1,0 +1,202 @@
+// Packing of bf16 keys, values and queries for products of pairs, with AVX-512.
+#include <hwy/base.h>
+
+#include "ops/cpu/attention_bf16.h"
+
+#if HWY_ARCH_X86_64
+
+#if defined(__GNUC__) && !defined(__clang__)
+// The compiler's own intrinsics leave values undefined on purpose (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace runahead::cpu {
+
+HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")
+
+namespace {
+
+/// Rows become columns: to[j * stride + i] = rows[i][j].
+inline void Transpose(__m512i (&rows)[16], uint32_t* to, int64_t stride) {
+  __m512i half[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    half[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    half[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    rows[i] = _mm512_unpacklo_epi64(half[i], half[i + 2]);
+    rows[i + 1] = _mm512_unpackhi_epi64(half[i], half[i + 2]);
+    rows[i + 2] = _mm512_unpacklo_epi64(half[i + 1], half[i + 3]);
+    rows[i + 3] = _mm512_unpackhi_epi64(half[i + 1], half[i + 3]);
+  }
+  // rows[4 q + c] holds, of rows 4 q to 4 q + 3, columns c, c + 4, c + 8 and c + 12.
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512i low_even = _mm512_shuffle_i32x4(rows[c], rows[4 + c], 0x88);
+    const __m512i low_odd = _mm512_shuffle_i32x4(rows[c], rows[4 + c], 0xdd);
+    const __m512i high_even = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0x88);
+    const __m512i high_odd = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0xdd);
+    _mm512_storeu_si512(to + c * stride, _mm512_shuffle_i32x4(low_even, high_even, 0x88));
+    _mm512_storeu_si512(to + (c + 4) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
+    _mm512_storeu_si512(to + (c + 8) * stride, _mm512_shuffle_i32x4(low_even, high_even, 0xdd));
+    _mm512_storeu_si512(to + (c + 12) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
+  }
+}
+
+inline __mmask32 FirstOf32(int64_t n) {
+  return static_cast<__mmask32>((uint64_t{1} << std::clamp<int64_t>(n, 0, 32)) - 1);
+}
+/// Elements i of one vector and i of another side by side; of indices those from 32 on are the second one's.
+alignas(64) constexpr uint16_t kInterleave[] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                                                8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+
+/// Rows of keys or values of one kv head in one block; those that no query sees are zeros.
+class BlockRows {
+ public:
+  BlockRows(const AttentionCall& call, const TensorView& view, int64_t kv_head, int64_t block)
+      : first_(std::clamp<int64_t>(call.first_key() - block * kKeyBlock, 0, kKeyBlock)),
+        last_(std::clamp<int64_t>(call.keys() - block * kKeyBlock, 0, kKeyBlock)),
+        head_dim_(call.head_dim()),
+        stride_(view.row_stride()),
+        rows_(view.As<BFloat16>() + block * kKeyBlock * stride_ + kv_head * head_dim_) {}
+
+  /// Keys that are worked on, in whole steps.
+  [[nodiscard]] int64_t keys() const { return (last_ + kKeyStep - 1) / kKeyStep * kKeyStep; }
+  /// kDepth features of key `key` from `feature` on; those behind the last one are 0.
+  [[nodiscard]] __m512i Load(int64_t key, int64_t feature) const {
+    if (key < first_ || key >= last_) return _mm512_setzero_si512();
+    return _mm512_maskz_loadu_epi16(FirstOf32(head_dim_ - feature), rows_ + key * stride_ + feature);
+  }
+
+ private:
+  int64_t first_;
+  int64_t last_;
+  int64_t head_dim_;
+  int64_t stride_;
+  const BFloat16* rows_;
+};
+
+void PackKeys(const AttentionCall& call, int64_t kv_head, int64_t block, uint16_t* keys) {
+  const BlockRows rows(call, call.k, kv_head, block);
+  for (int64_t i = 0; i < call.head_dim(); i += kDepth) {
+    for (int64_t j = 0; j < rows.keys(); ++j) _mm512_store_si512(keys + i * kKeyBlock + j * kDepth, rows.Load(j, i));
+  }
+}
+
+/// Looks for infinities and NaN among bf16 values.
+class LargestExponent {
+ public:
+  LargestExponent() : largest_(_mm512_setzero_si512()) {}  // by hand: what the compiler writes has no vectors
+  void See(__m512i values) {
+    largest_ = _mm512_max_epu16(largest_, _mm512_and_si512(values, _mm512_set1_epi16(0x7fff)));
+  }
+  [[nodiscard]] bool finite() const { return _mm512_cmpge_epu16_mask(largest_, _mm512_set1_epi16(0x7f80)) == 0; }
+
+ private:
+  __m512i largest_;
+};
+
+/// States in the panel's header whether the values, `count` from `values` on, are finite, and clears those that are
+/// not.
+void FinishPanel(const LargestExponent& seen, uint16_t* values, int64_t count, std::byte* panel) {
+  constexpr uint16_t kExponent = 0x7f80;
+  reinterpret_cast<PanelHeader*>(panel)->all_finite = seen.finite();
+  if (seen.finite()) return;
+  for (int64_t i = 0; i < count; ++i) {
+    if ((values[i] & kExponent) == kExponent) values[i] = 0;
+  }
+}
+
+}  // namespace
+
+void PackForVectors(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
+  auto* keys = reinterpret_cast<uint16_t*>(panel + sizeof(PanelHeader));
+  PackKeys(call, kv_head, block, keys);
+  const int64_t width = ValueWidth(call.head_dim());
+  uint16_t* values = keys + KeyRows(call.head_dim()) * kKeyBlock * kDepth;
+  const BlockRows rows(call, call.v, kv_head, block);
+  const __m512i low = _mm512_load_si512(kInterleave);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  LargestExponent seen;
+  for (int64_t j = 0; j < rows.keys(); j += 2) {
+    for (int64_t i = 0; i < width; i += 32) {
+      const __m512i even = rows.Load(j, i);
+      const __m512i odd = rows.Load(j + 1, i);
+      seen.See(even);
+      seen.See(odd);
+      uint16_t* to = values + j * width + 2 * i;
+      _mm512_store_si512(to, _mm512_permutex2var_epi16(even, low, odd));
+      if (i + 16 < width) _mm512_store_si512(to + 32, _mm512_permutex2var_epi16(even, high, odd));
+    }
+  }
+  FinishPanel(seen, values, rows.keys() * width, panel);
+}
+
+void PackForTiles(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
+  auto* keys = reinterpret_cast<uint16_t*>(panel + sizeof(PanelHeader));
+  PackKeys(call, kv_head, block, keys);
+  const int64_t width = ValueWidth(call.head_dim());
+  uint16_t* values = keys + KeyRows(call.head_dim()) * kKeyBlock * kDepth;
+  const BlockRows rows(call, call.v, kv_head, block);
+  const __m512i low = _mm512_load_si512(kInterleave);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  LargestExponent seen;
+  for (int64_t j = 0; j < rows.keys(); j += kDepth) {
+    for (int64_t i = 0; i < width; i += 32) {
+      __m512i first[16];
+      __m512i second[16];
+      for (int64_t pair = 0; pair < 16; ++pair) {
+        const __m512i even = rows.Load(j + 2 * pair, i);
+        const __m512i odd = rows.Load(j + 2 * pair + 1, i);
+        seen.See(even);
+        seen.See(odd);
+        first[pair] = _mm512_permutex2var_epi16(even, low, odd);
+        second[pair] = _mm512_permutex2var_epi16(even, high, odd);
+      }
+      auto* to = reinterpret_cast<uint32_t*>(values + j * width + i * kDepth);
+      Transpose(first, to, kDepth / 2);
+      if (i + 16 < width) Transpose(second, to + 16 * kDepth / 2, kDepth / 2);
+    }
+  }
+  FinishPanel(seen, values, rows.keys() * width, panel);
+}
+
+void PackQueriesBf16(const AttentionCall& call, const RowGroup& rows, std::byte* memory) {
+  const int64_t head_dim = call.head_dim();
+  auto* queries = reinterpret_cast<uint32_t*>(memory);
+  for (int64_t lane = 0; lane < rows.lanes; lane += 16) {
+    for (int64_t i = 0; i < head_dim; i += kDepth) {
+      __m512i own[16];
+      for (int64_t r = 0; r < 16; ++r) {
+        own[r] = lane + r < rows.rows()
+                     ? _mm512_maskz_loadu_epi16(
+                           FirstOf32(head_dim - i),
+                           call.q.As<BFloat16>() + call.Offset(call.q, rows.kv_head, rows.begin + lane + r) + i)
+                     : _mm512_setzero_si512();
+      }
+      if (rows.lanes >= 16) {
+        Transpose(own, queries + i / 2 * rows.lanes + lane, rows.lanes);
+        continue;
+      }
+      alignas(64) uint32_t columns[16][16];
+      Transpose(own, columns[0], 16);
+      for (int64_t pair = 0; pair < 16; ++pair) {
+        std::memcpy(queries + (i / 2 + pair) * rows.lanes, columns[pair], sizeof(uint32_t) * 8);
+      }
+    }
+  }
+}
+
+HWY_POP_ATTRIBUTES
+
+}  // namespace runahead::cpu
+
+#endif
