@@ -27,6 +27,7 @@ Partition PartitionOf(const PartitionRequest& request, const WorkShape& shape, c
     case PartitionKind::kEven:
       return EvenPartition(tokens, costs.ranks());
     case PartitionKind::kAuto:
+      if (!IsRunahead(scheme)) return EvenPartition(tokens, costs.ranks());
       break;
     case PartitionKind::kSearched:
     case PartitionKind::kPredicted:

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <map>
 #include <string_view>
 
 #include "base/file.h"
@@ -117,7 +118,7 @@ LinkTable LinksFrom(const JsonObject& file, const std::vector<int>& hosts) {
     for (int from = 0; several_hosts && from < ranks; ++from) {
       for (int to = 0; to < ranks; ++to) {
         const bool same = hosts[static_cast<size_t>(from)] == hosts[static_cast<size_t>(to)];
-        links.Set(from, to, same ? link : network);
+        if (!same) links.Set(from, to, network);
       }
     }
   }
@@ -144,7 +145,7 @@ Cluster ParseCluster(std::string_view text, const std::string& origin) {
   cluster.model = file.String("model");
   cluster.dtype = file.String("dtype", "bf16");
   cluster.contexts = ContextsFrom(file);
-  std::vector<std::string> host_names;
+  std::map<std::string, int> host_of_name;
   std::vector<int> hosts;
   for (const JsonObject& object : ObjectsOf(file, "devices")) {
     const ClusterDevice device = DeviceFrom(object);
@@ -153,9 +154,7 @@ Cluster ParseCluster(std::string_view text, const std::string& origin) {
     if (own_hosts && object.Has("host")) object.Refuse("host", "own_hosts gives each device its own");
     for (int64_t i = 0; i < count; ++i) {
       const std::string host = own_hosts ? fmt::format("host of rank {}", hosts.size()) : object.String("host", "");
-      const auto known = std::find(host_names.begin(), host_names.end(), host);
-      hosts.push_back(static_cast<int>(known - host_names.begin()));
-      if (known == host_names.end()) host_names.push_back(host);
+      hosts.push_back(host_of_name.emplace(host, static_cast<int>(host_of_name.size())).first->second);
       cluster.devices.push_back(device);
     }
   }
@@ -169,13 +168,16 @@ Cluster ParseCluster(std::string_view text, const std::string& origin) {
 ClusterCosts Cluster::CostsFor(const WorkShape& shape, const std::filesystem::path& folder) const {
   ClusterCosts costs;
   costs.links = links;
+  std::map<std::string, CostProfile> profiles;  // by path
   for (const ClusterDevice& device : devices) {
     if (device.profile.empty()) {
       costs.devices.push_back(CostFromRates(shape, device.rates).Slowed(device.slowdown));
       continue;
     }
     const std::string path = (folder / device.profile).string();
-    const CostProfile profile = ParseCostProfile(ReadFile(path), path);
+    auto known = profiles.find(path);
+    if (known == profiles.end()) known = profiles.emplace(path, ParseCostProfile(ReadFile(path), path)).first;
+    const CostProfile& profile = known->second;
     if (profile.key.model != shape.ToString()) {
       throw ConfigError(fmt::format("{}: profile: {} was measured for '{}', the model is '{}'", origin, path,
                                     profile.key.model, shape.ToString()));

@@ -87,6 +87,8 @@ void LinkTable::Set(int from, int to, const LinkCost& cost) {
 void LinkTable::SetHosts(std::vector<int> host_of_rank) {
   CHECK_EQ(host_of_rank.size(), static_cast<size_t>(ranks_));
   host_of_rank_ = std::move(host_of_rank);
+  own_hosts_ = true;
+  for (int rank = 0; rank < ranks_; ++rank) own_hosts_ = own_hosts_ && HostOf(rank) == rank;
 }
 
 bool LinkTable::AnyThread() const {
@@ -95,47 +97,73 @@ bool LinkTable::AnyThread() const {
 
 std::array<size_t, 2> LinkTable::ResourcesOf(int from, int to) const {
   const auto n = static_cast<size_t>(ranks_);
-  const auto out = static_cast<size_t>(from);
-  const auto in = static_cast<size_t>(to);
-  const auto host = [&](int rank) {
-    return host_of_rank_.empty() ? size_t{0} : static_cast<size_t>(host_of_rank_[static_cast<size_t>(rank)]);
-  };
-  if (host(from) != host(to)) return {host(from), n + host(to)};
+  const auto host_from = static_cast<size_t>(HostOf(from));
+  const auto host_to = static_cast<size_t>(HostOf(to));
+  if (host_from != host_to) return {host_from, n + host_to};
   switch (sharing_) {
     case Sharing::kPairs: {
       const size_t pair = 2 * n + Pair(from, to);
       return {pair, pair};
     }
     case Sharing::kPorts:
-      return {2 * n + out, 3 * n + in};
+      return {2 * n + static_cast<size_t>(from), 3 * n + static_cast<size_t>(to)};
     case Sharing::kBus:
-      return {2 * n + host(from), 2 * n + host(from)};
+      return {2 * n + host_from, 2 * n + host_from};
   }
   internal::CheckFailed(__FILE__, __LINE__, "unknown sharing");
 }
 
 size_t LinkTable::resources() const {
   const auto n = static_cast<size_t>(ranks_);
-  return 2 * n + (sharing_ == Sharing::kPairs ? n * n : 2 * n);
+  return 2 * n + (sharing_ == Sharing::kPairs && !own_hosts_ ? n * n : 2 * n);
+}
+
+LinkRun LinkTable::RunFrom(int from, int to, int end) const {
+  const auto [first, second] = ResourcesOf(from, to);
+  LinkRun run{end, &Between(from, to), first, second};
+  const bool inside = HostOf(from) == HostOf(to);
+  if (inside) {
+    run.first_step = sharing_ == Sharing::kPairs ? 1 : 0;
+    run.second_step = sharing_ == Sharing::kBus ? 0 : 1;
+  } else if (own_hosts_) {
+    run.second_step = 1;
+  } else {
+    run.hosts = &host_of_rank_[static_cast<size_t>(to)];
+    run.second_of_host_0 = static_cast<size_t>(ranks_);
+  }
+  if (!host_of_rank_.empty() && !own_hosts_) {
+    const int own = HostOf(from);
+    int alike = to + 1;
+    while (alike < run.end && (host_of_rank_[static_cast<size_t>(alike)] == own) == inside) ++alike;
+    run.end = alike;
+  }
+  if (!index_.empty()) {
+    const uint32_t* const row = index_.data() + Pair(from, 0);
+    int alike = to + 1;
+    while (alike < run.end && row[alike] == row[to]) ++alike;
+    run.end = alike;
+  }
+  return run;
 }
 
 LinkTable LinkTable::Select(std::span<const int> members) const {
   LinkTable selected = *this;
   selected.ranks_ = static_cast<int>(members.size());
   selected.index_.clear();
-  selected.host_of_rank_.clear();
-  std::vector<int> hosts;  // renumbered in the order of their first rank
+  std::vector<int> host_of_rank;
+  std::vector<int> new_number(host_of_rank_.size(), -1);  // of each host, in the order of their first ranks
+  int hosts = 0;
   for (const int member : members) {
     CHECK(0 <= member && member < ranks_);
     if (!index_.empty()) {
       for (const int to : members) selected.index_.push_back(index_[Pair(member, to)]);
     }
     if (host_of_rank_.empty()) continue;
-    const int host = host_of_rank_[static_cast<size_t>(member)];
-    const auto known = std::find(hosts.begin(), hosts.end(), host);
-    selected.host_of_rank_.push_back(static_cast<int>(known - hosts.begin()));
-    if (known == hosts.end()) hosts.push_back(host);
+    int& host = new_number[static_cast<size_t>(HostOf(member))];
+    if (host < 0) host = hosts++;
+    host_of_rank.push_back(host);
   }
+  if (!host_of_rank_.empty()) selected.SetHosts(std::move(host_of_rank));
   return selected;
 }
 

@@ -65,6 +65,19 @@ struct LinkCost {
 /// direction.
 enum class Sharing : unsigned char { kPairs, kPorts, kBus };
 
+/// Neighbouring receivers that one sender reaches alike: over links of one cost, all on its own host or all
+/// elsewhere.
+struct LinkRun {
+  int end = 0;  // one past the last receiver
+  const LinkCost* cost = nullptr;
+  size_t first = 0;            // resource of the first receiver, as ResourcesOf gives it
+  size_t second = 0;           // likewise
+  size_t first_step = 0;       // from one receiver's resource to the next one's, 0 or 1
+  size_t second_step = 0;      // likewise
+  const int* hosts = nullptr;  // of the receivers, where these are elsewhere: the second resources are those of hosts
+  size_t second_of_host_0 = 0;  // then the resource of host 0, behind which those of the others follow
+};
+
 /// The links of a group of ranks.
 class LinkTable {
  public:
@@ -86,6 +99,8 @@ class LinkTable {
   /// What a transfer occupies: ids below resources(); the second one may equal the first.
   [[nodiscard]] std::array<size_t, 2> ResourcesOf(int from, int to) const;
   [[nodiscard]] size_t resources() const;
+  /// The longest run of receivers [to, ...) below `end` that `from`, which is none of them, reaches alike.
+  [[nodiscard]] LinkRun RunFrom(int from, int to, int end) const;
 
   /// The links among `members` only, renumbered in their order.
   [[nodiscard]] LinkTable Select(std::span<const int> members) const;
@@ -95,11 +110,16 @@ class LinkTable {
     return static_cast<size_t>(from) * static_cast<size_t>(ranks_) + static_cast<size_t>(to);
   }
 
+  [[nodiscard]] int HostOf(int rank) const {
+    return host_of_rank_.empty() ? 0 : host_of_rank_[static_cast<size_t>(rank)];
+  }
+
   int ranks_ = 0;
   Sharing sharing_ = Sharing::kPairs;
   std::vector<LinkCost> costs_;    // distinct costs
   std::vector<uint32_t> index_;    // [from][to], indices into costs_; empty: all are costs_[0]
   std::vector<int> host_of_rank_;  // empty: one host
+  bool own_hosts_ = false;         // whether the host of each rank has the rank's number
 };
 
 /// A group of ranks as the simulator sees it.

@@ -30,16 +30,28 @@ RankCounters CountCompute(const WorkShape& shape, Scheme scheme, const Partition
   return counters;
 }
 
-/// Rows that travel from one rank to another in all layers.
-int64_t RowsInAllLayers(const WorkShape& shape, Scheme scheme, const Partition& partition, int from, int to) {
-  const int last = shape.layers - 1;
-  if (shape.windows.empty()) {  // no windows: all layers but the last are alike
-    return last * HandOver(shape, scheme, partition, 0, from, to).rows() +
-           HandOver(shape, scheme, partition, last, from, to).rows();
+/// Which layers hand over alike: one of each window, and how many others with it; the last layer is none of them.
+struct AlikeLayers {
+  int layer = 0;
+  int count = 0;
+};
+
+std::vector<AlikeLayers> LayersBeforeTheLast(const WorkShape& shape) {
+  std::vector<AlikeLayers> all;
+  for (const LayersOfWindow& alike : shape.FirstLayers(shape.layers - 1)) {
+    int layer = 0;
+    while (shape.window(layer) != alike.window) ++layer;
+    all.push_back({layer, alike.layers});
   }
-  int64_t rows = 0;
-  for (int layer = 0; layer < shape.layers; ++layer) {
-    rows += HandOver(shape, scheme, partition, layer, from, to).rows();
+  return all;
+}
+
+/// Rows that travel from one rank to another in all layers.
+int64_t RowsInAllLayers(const WorkShape& shape, const std::vector<AlikeLayers>& before_the_last, Scheme scheme,
+                        const Partition& partition, int from, int to) {
+  int64_t rows = HandOver(shape, scheme, partition, shape.layers - 1, from, to).rows();
+  for (const auto& [layer, count] : before_the_last) {
+    rows += count * HandOver(shape, scheme, partition, layer, from, to).rows();
   }
   return rows;
 }
@@ -83,9 +95,10 @@ std::vector<RankCounters> CountWork(const WorkShape& shape, Scheme scheme, const
   if (scheme == Scheme::kTensorParallel) return CountTensorParallel(shape, partition);
   std::vector<RankCounters> all;
   for (int rank = 0; rank < partition.ranks(); ++rank) all.push_back(CountCompute(shape, scheme, partition, rank));
+  const std::vector<AlikeLayers> before_the_last = LayersBeforeTheLast(shape);
   for (int from = 0; from < partition.ranks(); ++from) {
     for (int to = 0; to < partition.ranks(); ++to) {
-      const int64_t rows = RowsInAllLayers(shape, scheme, partition, from, to);
+      const int64_t rows = RowsInAllLayers(shape, before_the_last, scheme, partition, from, to);
       if (rows == 0) continue;
       const size_t bytes = static_cast<size_t>(rows) * shape.RowBytes();
       all[static_cast<size_t>(from)].sent_bytes += bytes;

@@ -46,11 +46,14 @@ std::vector<int> FastestRanks(const WorkShape& shape, const ClusterCosts& costs,
   std::vector<int> ranks(static_cast<size_t>(costs.ranks()));
   std::iota(ranks.begin(), ranks.end(), 0);
   const int64_t share = std::max<int64_t>(1, tokens / count);
-  const auto seconds = [&](int rank) {
-    const RowCost cost = costs.devices[static_cast<size_t>(rank)].At(share);
-    return cost.layer_s + cost.pair_s * static_cast<double>(CausalPairs(0, share, shape.window(0)));
-  };
-  std::stable_sort(ranks.begin(), ranks.end(), [&](int a, int b) { return seconds(a) < seconds(b); });
+  const auto pairs = static_cast<double>(CausalPairs(0, share, shape.window(0)));
+  std::vector<double> seconds;  // [ranks], of a layer
+  for (const DeviceCost& device : costs.devices) {
+    const RowCost cost = device.At(share);
+    seconds.push_back(cost.layer_s + cost.pair_s * pairs);
+  }
+  std::stable_sort(ranks.begin(), ranks.end(),
+                   [&](int a, int b) { return seconds[static_cast<size_t>(a)] < seconds[static_cast<size_t>(b)]; });
   ranks.resize(static_cast<size_t>(count));
   std::sort(ranks.begin(), ranks.end());
   return ranks;

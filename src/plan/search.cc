@@ -209,15 +209,12 @@ size_t SurelyFastest(std::span<const std::vector<double>> seconds) {
 Partition BalancedCompute(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens) {
   if (!IsRunahead(scheme)) return EvenPartition(tokens, costs.ranks());
   const double inner = shape.layers - 1;
+  const std::vector<LayersOfWindow> layers = shape.FirstLayers(shape.layers - 1);
   const auto seconds = [&](int rank, int64_t begin, int64_t end) {
     const RowCost cost = costs.devices[static_cast<size_t>(rank)].At(end - begin);
     double pairs = 0;
-    if (shape.windows.empty()) {
-      pairs = inner * static_cast<double>(CausalPairs(begin, end, 0));
-    } else {
-      for (int layer = 0; layer + 1 < shape.layers; ++layer) {
-        pairs += static_cast<double>(CausalPairs(begin, end, shape.window(layer)));
-      }
+    for (const LayersOfWindow& alike : layers) {
+      pairs += alike.layers * static_cast<double>(CausalPairs(begin, end, alike.window));
     }
     return cost.before_s + inner * cost.layer_s + cost.pair_s * pairs;
   };

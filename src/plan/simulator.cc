@@ -4,6 +4,8 @@
 #include <queue>
 
 #include "base/check.h"
+#include "plan/chain_simulator.h"
+#include "plan/phase_work.h"
 #include "plan/tensor_parallel.h"
 
 namespace runahead {
@@ -22,16 +24,6 @@ struct RankState {
   bool waiting = false;  // true until the layer's last transfer is placed
 };
 
-/// Seconds of a rank's stretches of compute.
-struct RankCompute {
-  double before_s = 0;
-  double layer_s = 0;
-  double pair_s = 0;
-  double skipped_s = 0;  // time saved in the last layer, where no queries are projected, s
-  int64_t begin = 0;
-  int64_t end = 0;
-};
-
 struct Event {
   double time;
   int rank;
@@ -46,10 +38,10 @@ class Phase {
  public:
   Phase(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, const Partition& partition,
         KeepTimeline keep)
-      : shape_(shape),
+      : layers_(shape.layers),
         costs_(costs),
         scheme_(scheme),
-        partition_(partition),
+        work_(shape, costs, scheme, partition),
         ranks_(partition.ranks()),
         keep_(keep == KeepTimeline::kYes),
         states_(static_cast<size_t>(ranks_)),
@@ -58,8 +50,18 @@ class Phase {
         free_at_(costs.links.resources(), 0.0),
         bytes_through_(free_at_.size(), 0) {
     result_.compute_s.assign(static_cast<size_t>(ranks_), 0.0);
-    for (int rank = 0; rank < ranks_; ++rank) compute_.push_back(ComputeOf(rank));
-    CountMissing();
+    for (int layer = 0; layer < layers_; ++layer) {
+      int first = 0;
+      const auto alike = [&](int other) {
+        return shape.window(other) == shape.window(layer) && (other + 1 == layers_) == (layer + 1 == layers_);
+      };
+      while (!alike(first)) ++first;
+      alike_.push_back(0);
+      ++alike_[static_cast<size_t>(first)];
+    }
+    for (int layer = 0; layer < layers_; ++layer) {
+      for (int rank = 0; rank < ranks_; ++rank) missing_[Slot(rank, layer)] = work_.Senders(rank, layer).count();
+    }
     if (costs.links.AnyThread()) {
       const auto n = static_cast<size_t>(ranks_);
       sends_posted_.assign(scheme == Scheme::kRunaheadChain ? n : n * n, 0);
@@ -88,84 +90,10 @@ class Phase {
  private:
   static size_t Index(int rank) { return static_cast<size_t>(rank); }
   [[nodiscard]] size_t Slot(int rank, int layer) const {
-    return Index(rank) * static_cast<size_t>(shape_.layers) + static_cast<size_t>(layer);
+    return static_cast<size_t>(layer) * Index(ranks_) + Index(rank);
   }
   [[nodiscard]] size_t PairOf(int from, int to) const {
     return scheme_ == Scheme::kRunaheadChain ? Index(to) : Index(from) * Index(ranks_) + Index(to);
-  }
-
-  // ---- Who exchanges with whom, in the order of the exchanges
-  [[nodiscard]] int SourceCount(int rank) const {
-    switch (scheme_) {
-      case Scheme::kRunaheadChain:
-        return rank > 0 ? 1 : 0;
-      case Scheme::kRunaheadDirect:
-        return rank;
-      case Scheme::kTspDense:
-      case Scheme::kTspCausal:
-        return ranks_ - 1;
-      case Scheme::kSingle:
-      case Scheme::kTensorParallel:
-        return 0;
-    }
-    return 0;
-  }
-  [[nodiscard]] int Source(int rank, int i) const {
-    if (scheme_ == Scheme::kRunaheadChain) return rank - 1;
-    return i < rank ? i : i + 1;
-  }
-  [[nodiscard]] int OwnReceiverCount(int rank) const {
-    if (scheme_ == Scheme::kRunaheadDirect) return ranks_ - 1 - rank;
-    return scheme_ == Scheme::kTspDense || scheme_ == Scheme::kTspCausal ? ranks_ - 1 : 0;
-  }
-  [[nodiscard]] int OwnReceiver(int rank, int i) const {
-    return scheme_ == Scheme::kRunaheadDirect ? rank + 1 + i : (rank + 1 + i) % ranks_;
-  }
-  [[nodiscard]] size_t BytesBetween(int from, int to, int layer) const {
-    return static_cast<size_t>(HandOver(shape_, scheme_, partition_, layer, from, to).rows()) * shape_.RowBytes();
-  }
-  void CountMissing() {
-    for (int rank = 0; rank < ranks_; ++rank) {
-      for (int i = 0; i < SourceCount(rank); ++i) {
-        const int from = Source(rank, i);
-        const int last = shape_.layers - 1;
-        const bool alike = shape_.windows.empty();  // true: all layers but the last are alike
-        const bool first_moves = BytesBetween(from, rank, 0) > 0;
-        for (int layer = 0; layer < shape_.layers; ++layer) {
-          const bool known = alike && layer < last;
-          if (known ? first_moves : BytesBetween(from, rank, layer) > 0) ++missing_[Slot(rank, layer)];
-        }
-      }
-    }
-  }
-
-  // ---- Compute
-  [[nodiscard]] RankCompute ComputeOf(int rank) const {
-    const RowCost cost = costs_.devices[Index(rank)].At(partition_.rows(rank));
-    const double query = 2 * static_cast<double>(shape_.hidden * shape_.q_features());
-    const double skipped = cost.before_s * query / (query + shape_.KeyValueFlops());
-    return {cost.before_s,          cost.layer_s,        cost.pair_s, std::min(skipped, cost.layer_s),
-            partition_.begin(rank), partition_.end(rank)};
-  }
-  /// Cost of the queries [first, end), in visible pairs.
-  [[nodiscard]] double Pairs(int rank, int64_t first, int64_t end, int layer) const {
-    const auto seen = static_cast<double>(CausalPairs(first, end, shape_.window(layer)));
-    if (scheme_ != Scheme::kTspDense) return seen;
-    const auto all = static_cast<double>((end - first) * partition_.tokens());
-    return seen + costs_.devices[Index(rank)].masked_pair * (all - seen);
-  }
-  /// Seconds of compute from the exchange of `layer` (-1: from the start) to the next one, or to the rank's end.
-  [[nodiscard]] double StretchSeconds(int rank, int layer) const {
-    const RankCompute& compute = compute_[Index(rank)];
-    const int last = shape_.layers - 1;
-    const double skipped = layer + 1 == last ? compute.skipped_s : 0;
-    if (layer < 0) return compute.before_s - skipped;
-    if (layer < last) {
-      return compute.layer_s - skipped + compute.pair_s * Pairs(rank, compute.begin, compute.end, layer);
-    }
-    if (rank + 1 < ranks_) return 0;
-    const DeviceCost& device = costs_.devices[Index(rank)];
-    return device.finish_s + device.finish_pair_s * Pairs(rank, compute.end - 1, compute.end, layer);
   }
 
   // ---- The steps
@@ -215,12 +143,12 @@ class Phase {
   /// False when a copy took so long that others must go on first.
   bool PostReceives(int rank, RankState& state) {
     const int layer = state.layer + 1;
-    if (layer == shape_.layers || sends_posted_.empty()) return true;
-    for (const int count = SourceCount(rank); state.peer < count;) {
-      const int from = Source(rank, state.peer++);
+    if (layer == layers_ || sends_posted_.empty()) return true;
+    for (const int count = work_.Sources(rank); state.peer < count;) {
+      const int from = work_.Source(rank, state.peer++);
       const LinkCost& link = costs_.links.Between(from, rank);
       if (link.mover != Mover::kThread) continue;
-      const size_t bytes = BytesBetween(from, rank, layer);
+      const size_t bytes = work_.Bytes(from, rank, layer);
       if (bytes == 0) continue;
       const size_t pair = PairOf(from, rank);
       receives_posted_[pair] = layer + 1;
@@ -233,8 +161,12 @@ class Phase {
   }
 
   bool SendOwn(int rank, RankState& state) {
-    for (const int count = OwnReceiverCount(rank); state.peer < count;) {
-      Send(rank, OwnReceiver(rank, state.peer++), state);
+    if (sends_posted_.empty() && !keep_) {  // nothing comes between the sends of engines
+      SendOwnAtOnce(rank, state.layer, state.time);
+      return true;
+    }
+    for (const int count = work_.Receivers(rank); state.peer < count;) {
+      Send(rank, work_.Receiver(rank, state.peer++), state);
       if (SomethingBefore(state.time)) return false;
     }
     return true;
@@ -242,7 +174,7 @@ class Phase {
 
   void Send(int from, int to, RankState& state) {
     const int layer = state.layer;
-    const size_t bytes = BytesBetween(from, to, layer);
+    const size_t bytes = work_.Bytes(from, to, layer);
     if (bytes == 0) return;
     const LinkCost& link = costs_.links.Between(from, to);
     if (link.mover == Mover::kEngine) {
@@ -265,6 +197,85 @@ class Phase {
     Place(to, layer, state.time + link.latency_s);
   }
 
+  /// All sends of a rank's own rows at `time`, as Send makes them one by one.
+  void SendOwnAtOnce(int rank, int layer, double time) {
+    for (const RankRange& range : work_.ReceiverRanges(rank, layer)) {
+      for (int to = range.begin; to < range.end;) {
+        const size_t bytes = work_.Bytes(rank, to, layer);
+        const LinkRun run = costs_.links.RunFrom(rank, to, work_.SameBytesToAll(layer) ? range.end : to + 1);
+        SendRun(to, layer, bytes, time, run);
+        to = run.end;
+      }
+    }
+  }
+
+  /// The sends of one run: what each occupies, and when its rows are there. Times are added up one by one, so that
+  /// they are those of single sends to the last bit.
+  void SendRun(int to, int layer, size_t bytes, double time, const LinkRun& run) {
+    const double seconds = run.cost->Seconds(bytes);
+    const double latency = run.cost->latency_s;
+    const int count = run.end - to;
+    double* const arrival = &arrival_[Slot(to, layer)];
+    int* const missing = &missing_[Slot(to, layer)];
+    double* const entered = &free_at_[run.second];
+    int fewest = count + ranks_;  // sources that some receiver still waits for
+    const auto place = [&](int i, double arrived) {
+      arrival[i] = std::max(arrival[i], arrived + latency);
+      fewest = std::min(fewest, --missing[i]);
+    };
+    if (run.first_step != 0) {  // a link for each pair
+      for (int i = 0; i < count; ++i) place(i, entered[i] = std::max(time, entered[i]) + seconds);
+    } else {
+      double left = std::max(time, free_at_[run.first]);
+      if (run.hosts != nullptr) {
+        left = EnterHosts(run, count, seconds, left, place);
+      } else if (run.first == run.second) {
+        for (int i = 0; i < count; ++i) place(i, left += seconds);
+      } else {
+        for (int i = 0; i < count; ++i) {
+          left += seconds;
+          place(i, entered[i] = std::max(left - seconds, entered[i]) + seconds);
+        }
+      }
+      free_at_[run.first] = left;
+    }
+    for (int i = 0; fewest == 0 && i < count; ++i) {
+      if (missing[i] == 0) Wake(to + i, layer);
+    }
+    CountRun(static_cast<size_t>(count), bytes, layer, run);
+  }
+
+  /// Sends that enter the cards of other hosts, one after the other; returns when the last one has left.
+  template <typename PlaceOne>
+  double EnterHosts(const LinkRun& run, int count, double seconds, double left, const PlaceOne& place) {
+    double* const cards = &free_at_[run.second_of_host_0];
+    for (int i = 0; i < count;) {
+      const int host = run.hosts[i];
+      double entered = cards[host];
+      for (; i < count && run.hosts[i] == host; ++i) {
+        left += seconds;
+        entered = std::max(left - seconds, entered) + seconds;
+        place(i, entered);
+      }
+      cards[host] = entered;
+    }
+    return left;
+  }
+
+  /// Bytes are counted in one of the layers that hand over alike, for all of them.
+  void CountRun(size_t count, size_t bytes, int layer, const LinkRun& run) {
+    result_.events += static_cast<int64_t>(count);
+    bytes *= static_cast<size_t>(alike_[static_cast<size_t>(layer)]);
+    if (bytes == 0) return;
+    for (size_t i = 0; i < count; ++i) {
+      bytes_through_[run.first + i * run.first_step] += bytes;
+      if (run.first == run.second) continue;
+      const size_t second = run.hosts != nullptr ? run.second_of_host_0 + static_cast<size_t>(run.hosts[i])
+                                                 : run.second + i * run.second_step;
+      bytes_through_[second] += bytes;
+    }
+  }
+
   /// The rank of `state` copies.
   void CopyByThread(int from, int to, int layer, size_t bytes, const LinkCost& link, RankState& state) {
     state.time += link.Seconds(bytes);
@@ -285,10 +296,15 @@ class Phase {
   void Place(int to, int layer, double time) {
     const size_t slot = Slot(to, layer);
     arrival_[slot] = std::max(arrival_[slot], time);
+    if (--missing_[slot] == 0) Wake(to, layer);
+  }
+
+  /// All rows of `layer` are on their way to `to`, which goes on if it waits for them.
+  void Wake(int to, int layer) {
     RankState& receiver = states_[Index(to)];
-    if (--missing_[slot] > 0 || !receiver.waiting || receiver.layer != layer) return;
+    if (!receiver.waiting || receiver.layer != layer) return;
     receiver.waiting = false;
-    queue_.push({std::max(receiver.time, arrival_[slot]), to});
+    queue_.push({std::max(receiver.time, arrival_[Slot(to, layer)]), to});
   }
 
   void EndWait(int rank, RankState& state) {
@@ -299,8 +315,8 @@ class Phase {
   }
 
   void Compute(int rank, RankState& state) {
-    const double seconds = StretchSeconds(rank, state.layer);
-    const bool ends = state.layer + 1 == shape_.layers;
+    const double seconds = work_.Seconds(rank, state.layer);
+    const bool ends = state.layer + 1 == layers_;
     if (seconds > 0) {
       Record({rank, ends ? state.layer : state.layer + 1, Activity::kCompute, state.time, state.time + seconds, 0});
       result_.compute_s[Index(rank)] += seconds;
@@ -330,16 +346,16 @@ class Phase {
     result_.timeline.push_back({to, layer, Activity::kReceive, end_ms - seconds * kMsPerSecond, end_ms, bytes, from});
   }
 
-  const WorkShape& shape_;
+  int layers_;
   const ClusterCosts& costs_;
   Scheme scheme_;
-  const Partition& partition_;
+  PhaseWork work_;
   int ranks_;
   bool keep_;
-  std::vector<RankCompute> compute_;
   std::vector<RankState> states_;
-  std::vector<double> arrival_;        // [rank][layer], of the last rows
-  std::vector<int> missing_;           // [rank][layer], sources whose rows are not on their way
+  std::vector<double> arrival_;        // [layer][rank], of the last rows
+  std::vector<int> missing_;           // [layer][rank], sources whose rows are not on their way
+  std::vector<int> alike_;             // [layer], layers that hand over like it; 0: an earlier one speaks for it
   std::vector<double> free_at_;        // [resource]
   std::vector<size_t> bytes_through_;  // [resource]
   std::vector<int> sends_posted_;      // [pair], layers whose send a thread posted; empty: no thread moves rows
@@ -356,6 +372,9 @@ Simulation Simulate(const WorkShape& shape, const ClusterCosts& costs, Scheme sc
   CHECK_EQ(costs.ranks(), partition.ranks());
   CHECK_EQ(costs.links.ranks(), partition.ranks());
   if (scheme == Scheme::kTensorParallel) return SimulateTensorParallel(shape, costs, partition, keep);
+  if (scheme == Scheme::kRunaheadChain && keep == KeepTimeline::kNo && EachLinkAlone(costs.links)) {
+    return SimulateChain(shape, costs, partition);
+  }
   return Phase(shape, costs, scheme, partition, keep).Run();
 }
 

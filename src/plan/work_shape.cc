@@ -18,6 +18,21 @@ int64_t PairsUpTo(int64_t end, int64_t window) {
 
 }  // namespace
 
+std::vector<LayersOfWindow> WorkShape::FirstLayers(int count) const {
+  if (windows.empty()) return {{0, count}};
+  std::vector<LayersOfWindow> all;
+  for (int layer = 0; layer < count; ++layer) {
+    const auto known =
+        std::find_if(all.begin(), all.end(), [&](const auto& one) { return one.window == window(layer); });
+    if (known == all.end()) {
+      all.push_back({window(layer), 1});
+    } else {
+      ++known->layers;
+    }
+  }
+  return all;
+}
+
 double WorkShape::KeyValueFlops() const {
   return 2 * static_cast<double>(hidden) * 2 * static_cast<double>(kv_features());
 }

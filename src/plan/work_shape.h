@@ -8,6 +8,12 @@
 
 namespace runahead {
 
+/// How many layers have the same window.
+struct LayersOfWindow {
+  int64_t window = 0;  // positions that a query sees; 0: all
+  int layers = 0;
+};
+
 /// The sizes of a decoder and of an element of its compute dtype. A plain value, so that plans need no model.
 struct WorkShape {
   int layers = 0;
@@ -24,6 +30,8 @@ struct WorkShape {
   [[nodiscard]] int64_t q_features() const { return q_heads * head_dim; }
   [[nodiscard]] int64_t kv_features() const { return kv_heads * head_dim; }
   [[nodiscard]] int64_t window(int layer) const { return windows.empty() ? 0 : windows[static_cast<size_t>(layer)]; }
+  /// The first `count` layers by their windows, each window once.
+  [[nodiscard]] std::vector<LayersOfWindow> FirstLayers(int count) const;
   /// K and V of one token in one layer.
   [[nodiscard]] size_t RowBytes() const { return 2 * static_cast<size_t>(kv_features()) * element_bytes; }
   /// FLOPs of one token's keys and values in one layer.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <random>
 
@@ -190,6 +191,47 @@ TEST(Simulator, SharesPortsAndBuses) {
       }
       EXPECT_GE(simulation.ttft_s, looser * (1 - 1e-12));
       looser = simulation.ttft_s;
+    }
+  }
+}
+
+/// Some ranks on hosts of their own, some together, in any order.
+std::vector<int> RandomHosts(std::mt19937& random, int ranks) {
+  std::vector<int> hosts;
+  int known = 0;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const int host = random() % 3 == 0 ? static_cast<int>(random()) % std::max(1, known) : known;
+    hosts.push_back(known == 0 ? 0 : std::abs(host));
+    known = std::max(known, hosts.back() + 1);
+  }
+  return hosts;
+}
+
+// A timeline needs each transfer by itself; without one, runs of transfers and whole chains are played at once.
+TEST(Simulator, PlaysTheSameWithAndWithoutATimeline) {
+  std::mt19937 random(8);
+  for (int round = 0; round < 400; ++round) {
+    const int ranks = 2 + static_cast<int>(random() % 12);
+    const WorkShape shape = RandomShape(random);
+    const Partition partition = RandomPartition(random, ranks);
+    ClusterCosts costs = RandomCosts(random, ranks, Mover::kEngine);
+    if (round % 4 != 0) {
+      const auto sharing = static_cast<Sharing>(random() % 3);
+      costs.links = LinkTable(ranks, {0.1, 50, 0.1, Mover::kEngine}, sharing);
+      for (int i = static_cast<int>(random() % 5); i > 0; --i) {
+        const auto from = static_cast<int>(random() % static_cast<uint32_t>(ranks));
+        costs.links.Set(from, (from + 1) % ranks, {0.2, 10, 0.3, Mover::kEngine});
+      }
+    }
+    if (round % 2 == 1) costs.links.SetHosts(RandomHosts(random, ranks));
+    for (const Scheme scheme :
+         {Scheme::kRunaheadChain, Scheme::kRunaheadDirect, Scheme::kTspDense, Scheme::kTspCausal}) {
+      const Simulation one_by_one = Simulate(shape, costs, scheme, partition, KeepTimeline::kYes);
+      const Simulation at_once = Simulate(shape, costs, scheme, partition, KeepTimeline::kNo);
+      EXPECT_EQ(at_once.ttft_s, one_by_one.ttft_s) << round << " " << Name(scheme);
+      EXPECT_EQ(at_once.compute_s, one_by_one.compute_s);
+      EXPECT_EQ(at_once.busiest_bytes, one_by_one.busiest_bytes) << round << " " << Name(scheme);
+      EXPECT_EQ(at_once.events, one_by_one.events);
     }
   }
 }
