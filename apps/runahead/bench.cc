@@ -101,17 +101,17 @@ std::vector<MatmulCeiling> MeasureCeilings(const BenchPlan& plan, const std::vec
 }
 
 /// The longest prompt's operations, and decoding behind each prompt of one rank.
-GpuReport MeasureGpu(const std::shared_ptr<EngineState>& state, const BenchReport& report, const BenchPlan& plan,
+GpuReport MeasureGpu(const Engine& engine, const DecoderSpec& spec, const BenchReport& report, const BenchPlan& plan,
                      const RankDevice& device) {
-  const DecoderSpec& spec = state->decoder().spec();
+  const DType compute = ParseDType(report.dtype).value_or(DType::kF32);
   GpuReport gpu;
   gpu.matmul_rate = report.ceilings.front().Best();
   gpu.copy_rate = MeasureCopyRate(device);
   gpu.breakdown_context = *std::max_element(plan.contexts.begin(), plan.contexts.end());
-  gpu.breakdown = MeasureOps(*state, gpu.breakdown_context);
+  gpu.breakdown = MeasureOps(engine, gpu.breakdown_context);
   for (const Measurement& measurement : report.measurements) {
     if (measurement.combination.options.ranks != 1 || measurement.token_ms.empty()) continue;
-    gpu.decoding.push_back(DecodingOf(measurement, spec, state->decoder().compute_dtype()));
+    gpu.decoding.push_back(DecodingOf(measurement, spec, compute));
   }
   return gpu;
 }
@@ -161,9 +161,8 @@ int Run(Flags& flags) {
 
   const std::vector<RankDevice> devices = ParseDevices(flags.engine.devices);
   const auto load_begin = Clock::now();
-  const std::shared_ptr<EngineState> state = LoadEngineStateWithProgress(model, flags.engine);
+  const Engine engine = LoadEngine(model, flags.engine);
   const double load_s = std::chrono::duration<double>(Clock::now() - load_begin).count();
-  const Engine engine(state);
   if (ranks.empty()) ranks.push_back(engine.ranks());
   for (const int64_t count : ranks) {
     if (count > engine.ranks()) {
@@ -179,7 +178,7 @@ int Run(Flags& flags) {
                      engine.threads_per_rank(),
                      AllowedDifference(spec, compute),
                      DescribeMachine(),
-                     state->rank(0).device().name(),
+                     engine.devices().front(),
                      load_s,
                      {},
                      {},
@@ -192,7 +191,7 @@ int Run(Flags& flags) {
   }
   WriteOut(Table(report));
   if (devices.front().gpu) {
-    report.gpu = MeasureGpu(state, report, plan, devices.front());
+    report.gpu = MeasureGpu(engine, spec, report, plan, devices.front());
     WriteOut(ToText(*report.gpu));
   }
   if (json) json.Write(ToJson(report));

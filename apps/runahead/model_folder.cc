@@ -9,7 +9,6 @@
 #include <cstring>
 
 #include "base/file.h"
-#include "engine/engine_state.h"
 #include "model/model_loader.h"
 #include "output.h"
 #include "runahead/error.h"
@@ -46,14 +45,10 @@ std::vector<int32_t> EndTokens(const std::filesystem::path& model, const Tokeniz
   return ids;
 }
 
-std::shared_ptr<EngineState> LoadEngineStateWithProgress(const std::filesystem::path& model, EngineOptions options) {
+Engine LoadEngine(const std::filesystem::path& model, EngineOptions options) {
   Progress progress("loading the weights");
   options.on_load_progress = [&progress](double share) { progress.Show(share); };
-  return LoadEngineState(model, options);
-}
-
-Engine LoadEngine(const std::filesystem::path& model, const EngineOptions& options) {
-  return Engine(LoadEngineStateWithProgress(model, options));
+  return Engine::Load(model, options);
 }
 
 std::string ReadInput(const std::string& path) { return path == "-" ? ReadStdin() : ReadFile(path); }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,9 +18,7 @@ std::optional<Tokenizer> LoadTokenizer(const std::filesystem::path& model);
 std::vector<int32_t> EndTokens(const std::filesystem::path& model, const Tokenizer* tokenizer);
 
 /// Engine::Load with progress on stderr.
-Engine LoadEngine(const std::filesystem::path& model, const EngineOptions& options);
-/// The same for tools that look inside.
-std::shared_ptr<EngineState> LoadEngineStateWithProgress(const std::filesystem::path& model, EngineOptions options);
+Engine LoadEngine(const std::filesystem::path& model, EngineOptions options);
 
 /// The bytes of a file, or of stdin for "-". Throws IoError.
 std::string ReadInput(const std::string& path);

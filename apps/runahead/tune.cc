@@ -5,17 +5,16 @@
 #include <memory>
 
 #include "command.h"
-#include "engine/engine_state.h"
 #include "experiment/check_predictions.h"
 #include "flags.h"
 #include "model/model_loader.h"
 #include "model_folder.h"
+#include "ops/devices.h"
 #include "output.h"
 #include "runahead/error.h"
 #include "tensor/cpu_device.h"
-#include "tune/measure_profile.h"
 #include "tune/requests.h"
-#include "tune/search_partitions.h"
+#include "tune/tuner.h"
 #include "tune_report.h"
 
 namespace runahead::cli {
@@ -41,40 +40,22 @@ std::vector<Topology> ParseTopologies(const std::string& text) {
   return topologies;
 }
 
-/// The profile is used from now on, and in later runs. Returns what to tell of it.
-std::string MeasureAndStore(const Engine& engine, const Flags& flags, int64_t longest) {
-  CostProfile profile;
-  {
-    Progress progress("measuring costs");
-    profile = MeasureProfile(engine.state(), longest, flags.repeats, [&](double share) { progress.Show(share); });
-  }
-  const std::filesystem::path path = ProfilePath(TunedFolder(flags.engine.tuned_folder), profile.key);
-  StoreTuned(path, ToJson(profile));
-  std::string told = ToText(profile) + fmt::format("cost profile: {}\n", path.string());
-  Tuned tuned = engine.state()->planner().tuned();
-  tuned.profile = std::move(profile);
-  engine.state()->planner().Use(std::move(tuned));
-  return told;
+/// Returns what to tell of it.
+std::string MeasureProfile(Tuner& tuner, const Flags& flags, int64_t longest) {
+  Progress progress("measuring costs");
+  const StoredProfile stored =
+      tuner.MeasureProfile(longest, flags.repeats, [&](double share) { progress.Show(share); });
+  return ToText(stored.profile) + fmt::format("cost profile: {}\n", stored.file.string());
 }
 
-void SearchAndStore(const Engine& engine, const DecoderSpec& spec, const Flags& flags, const SearchPlan& plan) {
-  std::vector<SearchReport> reports;
-  {
-    Progress progress("searching partitions");
-    double steps = 0;
-    const double about =
-        12.0 * static_cast<double>(plan.contexts.size() * plan.ranks.size() * plan.topologies.size());
-    reports =
-        SearchPartitions(engine, spec, plan, [&](int64_t, int) { progress.Show(std::min(1.0, ++steps / about)); });
-  }
-  Tuned tuned = engine.state()->planner().tuned();
-  const ProfileKey& key = engine.state()->planner().table_key();
-  if (!tuned.table) tuned.table = PartitionTable{key, {}};
-  for (const SearchReport& report : reports) tuned.table->Put(report.best);
-  const std::filesystem::path path = TablePath(TunedFolder(flags.engine.tuned_folder), key);
-  StoreTuned(path, ToJson(*tuned.table));
-  WriteOut(ToText(reports) + fmt::format("partition table: {}\n", path.string()));
-  engine.state()->planner().Use(std::move(tuned));
+/// Returns what to tell of it.
+std::string Search(Tuner& tuner, const DecoderSpec& spec, const SearchPlan& plan) {
+  Progress progress("searching partitions");
+  double steps = 0;
+  const double about = 12.0 * static_cast<double>(plan.contexts.size() * plan.ranks.size() * plan.topologies.size());
+  const StoredSearches stored =
+      tuner.Search(spec, plan, [&](int64_t, int) { progress.Show(std::min(1.0, ++steps / about)); });
+  return ToText(stored.reports) + fmt::format("partition table: {}\n", stored.file.string());
 }
 
 int Run(Flags& flags) {
@@ -88,7 +69,8 @@ int Run(Flags& flags) {
   for (const std::string& partition : partitions) PartitionRequest::Parse(partition);
 
   const Engine engine = LoadEngine(flags.model, flags.engine);
-  if (const std::string& refused = engine.state()->planner().tuned().refused; !refused.empty()) {
+  Tuner tuner(engine, flags.engine.tuned_folder);
+  if (const std::string refused = tuner.Refused(); !refused.empty()) {
     if (!flags.profile && !flags.search) throw ConfigError(refused);
   }
   std::vector<int64_t> ranks;
@@ -98,18 +80,18 @@ int Run(Flags& flags) {
     ranks = ParseIntegers("--ranks", flags.ranks, 1, engine.ranks());
   }
   const int64_t longest = *std::max_element(contexts.begin(), contexts.end());
-  if (flags.profile) WriteOut(MeasureAndStore(engine, flags, longest));
+  if (flags.profile) WriteOut(MeasureProfile(tuner, flags, longest));
   if (flags.search) {
     SearchPlan plan;
     plan.contexts = contexts;
     plan.ranks = ranks;
     plan.topologies = topologies;
     plan.repeats = std::max(1, flags.repeats / 4);
-    plan.decoded_tokens = UsualDecodedTokens(engine.state()->on_gpus());
-    SearchAndStore(engine, spec, flags, plan);
+    plan.decoded_tokens = UsualDecodedTokens(ParseDevices(flags.engine.devices).front().gpu.has_value());
+    WriteOut(Search(tuner, spec, plan));
   }
   if (!flags.check) return 0;
-  if (!engine.state()->planner().tuned().profile) {
+  if (!tuner.HasProfile()) {
     throw ConfigError("--check: there is no cost profile of this model on these ranks; --profile measures it");
   }
   std::vector<Checked> checked;

@@ -108,21 +108,19 @@ class RUNAHEAD_API Engine {
   /// Loads a Hugging Face folder. Throws ConfigError or IoError that names the file and the value.
   static Engine Load(const std::filesystem::path& model_dir, const EngineOptions& options = {});
 
-  /// For this library's own tools.
-  explicit Engine(std::shared_ptr<EngineState> state);
-
   [[nodiscard]] int ranks() const;
   [[nodiscard]] int threads_per_rank() const;
+  [[nodiscard]] std::vector<std::string> devices() const;  // [ranks], "cpu" or "cuda:0 (NVIDIA H200)"
   [[nodiscard]] ModelFacts facts() const;
 
   /// A sequence of at most `capacity` tokens, prompt and continuation. Throws ConfigError when that is beyond the
   /// model's context, or when its cache does not fit in memory.
   [[nodiscard]] Session NewSession(int64_t capacity) const;
 
-  /// What the sessions share, for tools that look inside.
-  [[nodiscard]] const std::shared_ptr<EngineState>& state() const { return state_; }
-
  private:
+  friend std::shared_ptr<EngineState> StateOf(const Engine& engine);
+  explicit Engine(std::shared_ptr<EngineState> state);
+
   std::shared_ptr<EngineState> state_;
 };
 

@@ -137,55 +137,57 @@ std::unique_ptr<Fabric> EngineState::NewFabric(bool limited) const {
   return gpus_.empty() ? MakeLocalFabric(ranks(), throttle) : MakeCudaFabric(gpus_, links_.through_host, throttle);
 }
 
-void EngineState::SetLinks(LinkOptions links) {
-  links_ = std::move(links);
-  throttle_ = Throttle::MakeFor(ranks(), links_.rates);
-  planner_.Limit(links_);
-  fabric_.reset();
-  fabric_ = NewFabric();
+void HeldEngine::SetLinks(LinkOptions links) {
+  engine_->links_ = std::move(links);
+  engine_->throttle_ = Throttle::MakeFor(engine_->ranks(), engine_->links_.rates);
+  engine_->planner_.Limit(engine_->links_);
+  engine_->fabric_.reset();
+  engine_->fabric_ = NewFabric();
 }
 
-AllGather& EngineState::GatherOf(const std::vector<int>& members) {
-  std::unique_ptr<AllGather>& gather = gathers_[members];
+AllGather& HeldEngine::GatherOf(const std::vector<int>& members) {
+  std::unique_ptr<AllGather>& gather = engine_->gathers_[members];
   if (!gather) {
     std::vector<int> gpus;
     for (const int member : members) {
-      if (on_gpus()) gpus.push_back(gpus_.at(static_cast<size_t>(member)));
+      if (engine_->on_gpus()) gpus.push_back(engine_->gpus_.at(static_cast<size_t>(member)));
     }
     gather = MakeNcclAllGather(gpus);
   }
   return *gather;
 }
 
-void EngineState::RenewFabric() noexcept {
-  gathers_.clear();  // ends what waits for a rank in vain
-  fabric_.reset();
+void HeldEngine::RenewFabric() noexcept {
+  engine_->gathers_.clear();  // ends what waits for a rank in vain
+  engine_->fabric_.reset();
   try {
-    for (const auto& rank : ranks_) rank->stream().Synchronize();
-    fabric_ = NewFabric();
+    for (const auto& rank : engine_->ranks_) rank->stream().Synchronize();
+    engine_->fabric_ = NewFabric();
   } catch (const Error& error) {
-    fabric_ = MakeLocalFabric(ranks());
-    fabric_->Fail(Status::Failed(error.what()));
+    engine_->fabric_ = MakeLocalFabric(engine_->ranks());
+    fabric().Fail(Status::Failed(error.what()));
   }
 }
 
-const PositionTables& EngineState::PositionsFor(int index, int64_t positions, int64_t tokens) {
-  const int memory = MemoryOf(index);
-  const bool long_sequence = decoder().spec().rope.IsLong(tokens);
-  Tables& both = tables_.at(static_cast<size_t>(memory));
+const PositionTables& HeldEngine::PositionsFor(int index, int64_t positions, int64_t tokens) {
+  const int memory = engine_->MemoryOf(index);
+  const Decoder& decoder = engine_->decoder(memory);
+  const bool long_sequence = decoder.spec().rope.IsLong(tokens);
+  EngineState::Tables& both = engine_->tables_.at(static_cast<size_t>(memory));
   PositionTables& tables = long_sequence ? both.of_long : both.of_short;
   if (tables.positions < positions) {
-    rank(memory).stream().Synchronize();  // a session may have left work ahead of its next token
-    tables = decoder(memory).MakePositions(rank(memory).ops(), positions, long_sequence);
+    Rank& rank = engine_->rank(memory);
+    rank.stream().Synchronize();  // a session may have left work ahead of its next token
+    tables = decoder.MakePositions(rank.ops(), positions, long_sequence);
   }
   return tables;
 }
 
-size_t EngineState::MissingPositionBytes(int index, int64_t positions, int64_t tokens) const {
-  const Tables& both = tables_.at(static_cast<size_t>(MemoryOf(index)));
-  const bool long_sequence = decoder().spec().rope.IsLong(tokens);
+size_t HeldEngine::MissingPositionBytes(int index, int64_t positions, int64_t tokens) const {
+  const EngineState::Tables& both = engine_->tables_.at(static_cast<size_t>(engine_->MemoryOf(index)));
+  const bool long_sequence = engine_->decoder().spec().rope.IsLong(tokens);
   const PositionTables& tables = long_sequence ? both.of_long : both.of_short;
-  return tables.positions < positions ? decoder().PositionBytes(positions) : 0;
+  return tables.positions < positions ? engine_->decoder().PositionBytes(positions) : 0;
 }
 
 std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options) {
@@ -230,8 +232,16 @@ Engine Engine::Load(const std::filesystem::path& model_dir, const EngineOptions&
   return Engine(LoadEngineState(model_dir, options));
 }
 
+std::shared_ptr<EngineState> StateOf(const Engine& engine) { return engine.state_; }
+
 int Engine::ranks() const { return state_->ranks(); }
 int Engine::threads_per_rank() const { return state_->threads_per_rank(); }
+
+std::vector<std::string> Engine::devices() const {
+  std::vector<std::string> names;
+  for (int rank = 0; rank < state_->ranks(); ++rank) names.push_back(state_->rank(rank).device().name());
+  return names;
+}
 
 ModelFacts Engine::facts() const {
   const DecoderSpec& spec = state_->decoder().spec();

@@ -18,7 +18,10 @@
 
 namespace runahead {
 
-/// The ranks, the weights that they share and the links between them. One session works at a time (`busy`).
+class HeldEngine;
+
+/// The ranks, the weights that they share and the links between them. One session works at a time: what changes is
+/// reached through a HeldEngine alone.
 class EngineState {
  public:
   /// `decoders`: one for each rank; ranks of one memory share theirs.
@@ -32,54 +35,80 @@ class EngineState {
   [[nodiscard]] const Decoder& decoder(int index = 0) const { return *decoders_.at(static_cast<size_t>(index)); }
   [[nodiscard]] std::chrono::duration<double> timeout() const { return timeout_; }
   Rank& rank(int index) { return *ranks_.at(static_cast<size_t>(index)); }
-  Fabric& fabric() { return *fabric_; }
-  std::mutex& busy() { return busy_; }
-
-  /// Replaces the links after a failure; no rank may be working. Does not throw: where a device has failed for good,
-  /// the new links fail with the reason.
-  void RenewFabric() noexcept;
-  /// Replaces the links, and what plans know of them; a partition table that was loaded is forgotten. Needs `busy`.
-  void SetLinks(LinkOptions links);
-  /// Links like the engine's own, which share their limits; without limits when `limited` is false.
-  [[nodiscard]] std::unique_ptr<Fabric> NewFabric(bool limited = true) const;
   [[nodiscard]] bool on_gpus() const { return !gpus_.empty(); }
-  /// The all-gather among `members` by NCCL; made when first asked for. Needs `busy`. Throws ConfigError where NCCL
-  /// is not, or the GPUs are not all different.
-  AllGather& GatherOf(const std::vector<int>& members);
-  /// Uses `fabric` from now on, for tests.
-  void SetFabric(std::unique_ptr<Fabric> fabric) { fabric_ = std::move(fabric); }
-
   /// The first rank whose tables and weights rank `index` uses: itself on a GPU.
   [[nodiscard]] int MemoryOf(int index) const { return gpus_.empty() ? 0 : index; }
-  /// Tables in the memory of rank `index` for at least `positions` positions that a sequence of `tokens` needs. Grow;
-  /// need `busy`.
-  const PositionTables& PositionsFor(int index, int64_t positions, int64_t tokens);
-  /// Bytes that PositionsFor would allocate. Needs `busy`.
-  [[nodiscard]] size_t MissingPositionBytes(int index, int64_t positions, int64_t tokens) const;
 
-  /// Where prompts are cut, and over which ranks. Needs `busy`.
-  PhasePlanner& planner() { return planner_; }
+  /// Blocks until nobody else holds the engine.
+  [[nodiscard]] HeldEngine Hold();
 
  private:
+  friend class HeldEngine;
+
   /// The tables of one memory.
   struct Tables {
     PositionTables of_short;
     PositionTables of_long;
   };
 
+  [[nodiscard]] std::unique_ptr<Fabric> NewFabric(bool limited = true) const;
+
   std::vector<std::shared_ptr<const Decoder>> decoders_;  // [ranks]
   int threads_per_rank_;
   std::chrono::duration<double> timeout_;
   std::vector<std::unique_ptr<Rank>> ranks_;
   std::vector<int> gpus_;  // [ranks] by their ordinals; empty: CPU ranks
+
+  std::mutex mutex_;  // held by the one HeldEngine, guards all below
   LinkOptions links_;
   std::shared_ptr<Throttle> throttle_;  // null: nothing is limited
   std::unique_ptr<Fabric> fabric_;
   std::map<std::vector<int>, std::unique_ptr<AllGather>> gathers_;  // key: members of the group
   PhasePlanner planner_;
   std::vector<Tables> tables_;  // [ranks], used as MemoryOf says
-  std::mutex busy_;
 };
+
+/// Proof that the engine is held: while it lives, no other session and no measurement works on the ranks. What it
+/// gives is valid as long as itself. A thread that holds the engine must not use a session of it, which would wait
+/// for ever.
+class HeldEngine {
+ public:
+  explicit HeldEngine(EngineState& engine) : engine_(&engine), lock_(engine.mutex_) {}
+
+  [[nodiscard]] EngineState& engine() const { return *engine_; }
+
+  [[nodiscard]] Fabric& fabric() const { return *engine_->fabric_; }
+  /// Links like the engine's own, which share their limits; without limits when `limited` is false.
+  [[nodiscard]] std::unique_ptr<Fabric> NewFabric(bool limited = true) const { return engine_->NewFabric(limited); }
+  /// Replaces the links after a failure; no rank may be working. Does not throw: where a device has failed for good,
+  /// the new links fail with the reason.
+  void RenewFabric() noexcept;
+  /// Replaces the links, and what plans know of them; a partition table that was loaded is forgotten.
+  void SetLinks(LinkOptions links);
+  /// Uses `fabric` from now on, for tests.
+  void SetFabric(std::unique_ptr<Fabric> fabric) { engine_->fabric_ = std::move(fabric); }
+  /// The all-gather among `members` by NCCL; made when first asked for. Throws ConfigError where NCCL is not, or the
+  /// GPUs are not all different.
+  AllGather& GatherOf(const std::vector<int>& members);
+
+  /// Tables in the memory of rank `index` for at least `positions` positions that a sequence of `tokens` needs. They
+  /// grow in place.
+  const PositionTables& PositionsFor(int index, int64_t positions, int64_t tokens);
+  /// Bytes that PositionsFor would allocate.
+  [[nodiscard]] size_t MissingPositionBytes(int index, int64_t positions, int64_t tokens) const;
+
+  /// Where prompts are cut, and over which ranks. Copy it to look at it while others work.
+  [[nodiscard]] PhasePlanner& planner() const { return engine_->planner_; }
+
+ private:
+  EngineState* engine_;
+  std::lock_guard<std::mutex> lock_;
+};
+
+inline HeldEngine EngineState::Hold() { return HeldEngine(*this); }
+
+/// What `engine` is made of, for this library's own measurements and tests.
+std::shared_ptr<EngineState> StateOf(const Engine& engine);
 
 /// Starts the ranks and loads the weights; throws as Engine::Load does.
 std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options);

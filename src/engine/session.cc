@@ -71,18 +71,18 @@ SessionState::SessionState(std::shared_ptr<EngineState> engine, int64_t capacity
 PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const PrefillOptions& options) {
   auto begin = Clock::now();
   CheckPrompt(tokens);
-  const std::lock_guard lock(engine_->busy());
-  engine_->fabric().KeepTimes(options.record_timeline);
+  HeldEngine held = engine_->Hold();
+  held.fabric().KeepTimes(options.record_timeline);
   if (options.record_timeline) begin = Clock::now();  // looking at clocks is no part of the phase
-  const PhasePlan& plan = engine_->planner().PlanFor(static_cast<int64_t>(tokens.size()), options);
+  const PhasePlan& plan = held.planner().PlanFor(static_cast<int64_t>(tokens.size()), options);
   size_ = 0;  // nothing, should this fail
   DropAhead();
-  ReserveCaches(options.strategy, plan);
-  for (const int member : plan.members) engine_->PositionsFor(member, capacity_, plan.partition.tokens());
+  ReserveCaches(held, options.strategy, plan);
+  for (const int member : plan.members) held.PositionsFor(member, capacity_, plan.partition.tokens());
 
   std::vector<RankTimeline> timelines;
   for (int rank = 0; rank < plan.partition.ranks(); ++rank) timelines.emplace_back(rank, begin);
-  RunRanks(tokens, options, plan, timelines);
+  RunRanks(held, tokens, options, plan, timelines);
   size_ = plan.partition.tokens();
   tokens_.assign(tokens.begin(), tokens.end());
   options_ = options;
@@ -103,16 +103,16 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
   return report;
 }
 
-void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOptions& options, const PhasePlan& plan,
-                            std::vector<RankTimeline>& timelines) {
+void SessionState::RunRanks(HeldEngine& held, std::span<const int32_t> tokens, const PrefillOptions& options,
+                            const PhasePlan& plan, std::vector<RankTimeline>& timelines) {
   FirstFailure failure;
   const Partition& partition = plan.partition;
-  MemberFabric fabric(engine_->fabric(), plan.members);
+  MemberFabric fabric(held.fabric(), plan.members);
   const bool gathers = options.strategy == Strategy::kTspDense || options.strategy == Strategy::kTspCausal;
-  AllGather* const gather = gathers && options.gather == Gather::kNccl ? &engine_->GatherOf(plan.members) : nullptr;
+  AllGather* const gather = gathers && options.gather == Gather::kNccl ? &held.GatherOf(plan.members) : nullptr;
   std::vector<const PositionTables*> tables;
   for (const int member : plan.members) {
-    tables.push_back(&engine_->PositionsFor(member, capacity_, partition.tokens()));
+    tables.push_back(&held.PositionsFor(member, capacity_, partition.tokens()));
   }
   std::vector<std::future<void>> done;
   for (int index = 0; index < partition.ranks(); ++index) {
@@ -145,15 +145,15 @@ void SessionState::RunRanks(std::span<const int32_t> tokens, const PrefillOption
       } catch (const DeviceError& error) {  // names the device, which ranks may share
         const std::string reason = fmt::format("rank {}: {}", rank.index(), error.what());
         failure.Keep(std::make_exception_ptr(DeviceError(reason)));
-        engine_->fabric().Fail(Status::Failed(reason));
+        held.fabric().Fail(Status::Failed(reason));
       } catch (const std::exception& error) {
         failure.Keep(std::current_exception());
-        engine_->fabric().Fail(Status::Failed(error.what()));
+        held.fabric().Fail(Status::Failed(error.what()));
       }
     }));
   }
   for (std::future<void>& future : done) future.get();
-  if (failure) engine_->RenewFabric();
+  if (failure) held.RenewFabric();
   failure.Rethrow();
 }
 
@@ -178,8 +178,8 @@ void SessionState::Append(int32_t token) {
     Prefill(tokens, PrefillOptions(options_));
     return;
   }
-  const std::lock_guard lock(engine_->busy());
-  const PositionTables& tables = engine_->PositionsFor(last_rank_, capacity_, size_ + 1);
+  HeldEngine held = engine_->Hold();
+  const PositionTables& tables = held.PositionsFor(last_rank_, capacity_, size_ + 1);
   Rank& rank = engine_->rank(last_rank_);
   rank.Post([&] {
         NoExchange none;
@@ -199,7 +199,7 @@ int32_t SessionState::AppendGreedy(int32_t token, bool go_on) {
   CheckAppend(token);
   Rank& rank = engine_->rank(last_rank_);
   if (chosen_on_ != last_rank_) {
-    const std::lock_guard lock(engine_->busy());
+    const HeldEngine held = engine_->Hold();
     DropAhead();
     for (auto& chosen : chosen_) chosen = rank.ops().NewChosenToken();
     chosen_on_ = last_rank_;
@@ -208,8 +208,8 @@ int32_t SessionState::AppendGreedy(int32_t token, bool go_on) {
     Append(token);
     return LikeliestToken(logits_);
   }
-  const std::lock_guard lock(engine_->busy());
-  const PositionTables& tables = engine_->PositionsFor(last_rank_, capacity_, size_ + 1);
+  HeldEngine held = engine_->Hold();
+  const PositionTables& tables = held.PositionsFor(last_rank_, capacity_, size_ + 1);
   int32_t next = -1;
   rank.Post([&] {
         ChosenToken& choice = ChooseNext(rank, token, tables);
@@ -263,7 +263,7 @@ SessionState::~SessionState() {
 }
 
 std::vector<float> SessionState::CacheRows(int layer, bool values) {
-  const std::lock_guard lock(engine_->busy());
+  const HeldEngine held = engine_->Hold();
   const KvSpan span = caches_[static_cast<size_t>(last_rank_)]->Span(layer, 0, size_);
   const TensorView rows = values ? span.v : span.k;
   Rank& rank = engine_->rank(last_rank_);
@@ -294,7 +294,7 @@ void SessionState::CheckToken(int32_t token, int64_t position) const {
   }
 }
 
-void SessionState::ReserveCaches(Strategy strategy, const PhasePlan& plan) {
+void SessionState::ReserveCaches(const HeldEngine& held, Strategy strategy, const PhasePlan& plan) {
   const KvShape shape = engine_->decoder().spec().kv_shape(engine_->decoder().compute_dtype());
   const Partition& partition = plan.partition;
   std::vector<int64_t> missing(static_cast<size_t>(partition.ranks()), 0);  // rows of each cache to make
@@ -316,7 +316,7 @@ void SessionState::ReserveCaches(Strategy strategy, const PhasePlan& plan) {
     }
     here.Add("workspace", worker.MissingWorkspaceBytes(engine_->decoder(), partition.rows(rank)));
     if (tables.insert(engine_->MemoryOf(member)).second) {
-      here.Add("position tables", engine_->MissingPositionBytes(member, capacity_, partition.tokens()));
+      here.Add("position tables", held.MissingPositionBytes(member, capacity_, partition.tokens()));
     }
   }
   for (const auto& [memory, here] : needs) {

@@ -35,10 +35,10 @@ class SessionState {
   void CheckPrompt(std::span<const int32_t> tokens) const;
   void CheckToken(int32_t token, int64_t position) const;
   /// Makes the cache of every member of `plan` large enough, or throws ConfigError before any is touched.
-  void ReserveCaches(Strategy strategy, const PhasePlan& plan);
+  void ReserveCaches(const HeldEngine& held, Strategy strategy, const PhasePlan& plan);
   /// Runs all ranks and waits for all of them. Rethrows what the first rank to fail threw.
-  void RunRanks(std::span<const int32_t> tokens, const PrefillOptions& options, const PhasePlan& plan,
-                std::vector<RankTimeline>& timelines);
+  void RunRanks(HeldEngine& held, std::span<const int32_t> tokens, const PrefillOptions& options,
+                const PhasePlan& plan, std::vector<RankTimeline>& timelines);
   /// Whether the angles of all positions change when the sequence grows to `tokens` (LongRoPE).
   [[nodiscard]] bool ChangesAngles(int64_t tokens) const;
   /// Copies the logits that `rank` computed to the host; on the rank's thread.

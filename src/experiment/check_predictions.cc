@@ -90,11 +90,12 @@ Checked Check(const PhasePlanner& planner, const Measurement& measurement, const
 
 std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& spec, const CheckPlan& plan,
                                       const std::function<void(double)>& on_round) {
-  const PhasePlanner& planner = engine.state()->planner();
-  const double patience_s = engine.state()->on_gpus() ? 0 : kPatienceS;
+  const std::shared_ptr<EngineState> state = StateOf(engine);
+  const PhasePlanner planner = state->Hold().planner();
+  const double patience_s = state->on_gpus() ? 0 : kPatienceS;
   std::vector<Checked> all;
   for (const int64_t context : plan.contexts) {
-    PaceMeter pace(engine.state(), context);
+    PaceMeter pace(state, context);
     BenchPlan bench;
     bench.contexts = {context};
     bench.combinations = Combine(plan);

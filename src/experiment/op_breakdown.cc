@@ -3,6 +3,7 @@
 #include <map>
 
 #include "base/median.h"
+#include "engine/engine_state.h"
 #include "model/flops.h"
 #include "ops/timed_ops.h"
 #include "tune/requests.h"
@@ -32,12 +33,13 @@ std::vector<OpShare> Summarise(const std::vector<OpTime>& times, int layers) {
 
 double DecodeMeasurement::MedianMs() const { return MedianOf(ms); }
 
-std::vector<OpShare> MeasureOps(EngineState& engine, int64_t tokens) {
-  const std::lock_guard lock(engine.busy());
-  const Decoder& decoder = engine.decoder();
+std::vector<OpShare> MeasureOps(const Engine& engine, int64_t tokens) {
+  const std::shared_ptr<EngineState> state = StateOf(engine);
+  HeldEngine held = state->Hold();
+  const Decoder& decoder = state->decoder();
   const std::vector<int32_t> prompt = RandomPrompt(tokens, decoder.spec().vocab, 0);
-  const PositionTables& tables = engine.PositionsFor(0, tokens, tokens);
-  Rank& rank = engine.rank(0);
+  const PositionTables& tables = held.PositionsFor(0, tokens, tokens);
+  Rank& rank = state->rank(0);
   std::vector<OpTime> times;
   rank.Post([&] {
         KvCache cache(rank.device(), decoder.spec().kv_shape(decoder.compute_dtype()), tokens);

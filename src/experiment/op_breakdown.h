@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "engine/engine_state.h"
 #include "experiment/bench_run.h"
 
 namespace runahead {
@@ -29,7 +28,7 @@ struct DecodeMeasurement {
 };
 
 /// A prompt of `tokens` random ids through rank 0 of `engine`, each operation timed on the device.
-std::vector<OpShare> MeasureOps(EngineState& engine, int64_t tokens);
+std::vector<OpShare> MeasureOps(const Engine& engine, int64_t tokens);
 
 /// The decoding behind the prompts of `measurement`.
 DecodeMeasurement DecodingOf(const Measurement& measurement, const DecoderSpec& spec, DType compute);

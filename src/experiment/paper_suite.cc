@@ -77,7 +77,7 @@ class ModelSuite {
     MeasureCeilings();
     json_ = {{"model", name_},
              {"dtype", engine_->facts().dtype},
-             {"device", state().rank(0).device().name()},
+             {"device", engine_->devices().front()},
              {"ranks", ranks_},
              {"contexts", contexts_},
              {"ceilings", ceilings_json_},
@@ -93,10 +93,7 @@ class ModelSuite {
 
   /// All ways at all contexts, over links as `links` says. `keep` is called whenever json() knows more.
   void RunCase(const std::string& links, const std::function<void()>& keep) {
-    {
-      const std::lock_guard lock(state().busy());
-      state().SetLinks(ParseLinkOptions(WithLinks(plan_.engine, links), engine_->ranks()));
-    }
+    state().Hold().SetLinks(ParseLinkOptions(WithLinks(plan_.engine, links), engine_->ranks()));
     links_ = links;
     has_nccl_ = links == "full" && HasNccl();  // it takes its own ways
     MeasureCosts();
@@ -115,7 +112,8 @@ class ModelSuite {
   }
 
  private:
-  [[nodiscard]] EngineState& state() { return *engine_->state(); }
+  [[nodiscard]] EngineState& state() { return *StateOf(*engine_); }
+  [[nodiscard]] PhasePlanner Planner() { return state().Hold().planner(); }
   [[nodiscard]] int64_t ProbeContext() const {
     if (plan_.probe_context > 0) return std::min(plan_.probe_context, spec_.max_positions);
     const auto beyond = std::upper_bound(contexts_.begin(), contexts_.end(), kProbeContext);
@@ -126,8 +124,7 @@ class ModelSuite {
     std::vector<int> members(static_cast<size_t>(ranks_.back()));
     std::iota(members.begin(), members.end(), 0);
     try {
-      const std::lock_guard lock(state().busy());
-      (void)state().GatherOf(members);
+      (void)state().Hold().GatherOf(members);
       return true;
     } catch (const Error& error) {
       if (state().on_gpus()) say_(fmt::format("{}: without NCCL: {}", name_, error.what()));
@@ -152,28 +149,28 @@ class ModelSuite {
 
   /// The cost profile, where these links have none yet.
   void MeasureCosts() {
-    PhasePlanner& planner = state().planner();
-    if (planner.tuned().profile) return;
+    if (Planner().tuned().profile) return;
     Tuned tuned;
-    tuned.profile = MeasureProfile(engine_->state(), contexts_.back(), kProfileRepeats, [](double) {});
-    planner.Use(std::move(tuned));
-    const ClusterCosts& costs = planner.CostsWhile(engine_->ranks());
-    const LinkCost& link = costs.links.Between(0, 1);
+    tuned.profile = MeasureProfile(StateOf(*engine_), contexts_.back(), kProfileRepeats, [](double) {});
+    state().Hold().planner().Use(std::move(tuned));
+    const PhasePlanner planner = Planner();
+    const LinkCost& link = planner.CostsWhile(engine_->ranks()).links.Between(0, 1);
     say_(fmt::format("{}: links move {:.1f} GB/s, {:.1f} us set-up, {:.1f} us latency", name_, link.bytes_per_s / 1e9,
                      link.setup_s * 1e6, link.latency_s * 1e6));
   }
 
   [[nodiscard]] Topology BetterTopology(int64_t count) {
-    const ClusterCosts costs = state().planner().CostsOfFirst(static_cast<int>(count));
+    const PhasePlanner planner = Planner();
+    const ClusterCosts costs = planner.CostsOfFirst(static_cast<int>(count));
     const auto seconds = [&](Scheme scheme) {
-      return SolvePartition(state().planner().shape(), costs, scheme, contexts_.back()).cost;
+      return SolvePartition(planner.shape(), costs, scheme, contexts_.back()).cost;
     };
     return seconds(Scheme::kRunaheadDirect) <= seconds(Scheme::kRunaheadChain) ? Topology::kDirect : Topology::kChain;
   }
 
   /// KVR-S for every context and number of ranks, into the planner's table.
   void Search() {
-    PartitionTable table{state().planner().table_key(), {}};
+    PartitionTable table{Planner().table_key(), {}};
     for (const int64_t count : ranks_) {
       SearchPlan plan;
       plan.contexts = contexts_;
@@ -197,14 +194,15 @@ class ModelSuite {
                                      {"evaluations", report.evaluations}});
       }
     }
-    Tuned tuned = state().planner().tuned();
+    Tuned tuned = Planner().tuned();
     tuned.table = std::move(table);
-    state().planner().Use(std::move(tuned));
+    state().Hold().planner().Use(std::move(tuned));
   }
 
   /// The ways to prefill `context` tokens; KVR-P knows the searches of all other contexts.
   [[nodiscard]] std::vector<Way> WaysFor(int64_t context) {
-    const PartitionTable& table = *state().planner().tuned().table;
+    const PhasePlanner planner = Planner();
+    const PartitionTable& table = *planner.tuned().table;
     std::vector<Way> ways{{"single", {{Strategy::kSingle, Topology::kChain, {}, 1, false}, ""}}};
     for (const int64_t count : ranks_) {
       const int ranks = static_cast<int>(count);
@@ -225,7 +223,7 @@ class ModelSuite {
       }
       PartitionTable others = table;
       std::erase_if(others.entries, [&](const TableEntry& entry) { return entry.partition.tokens() == context; });
-      if (const std::optional<TableEntry> predicted = state().planner().Predict(others, scheme, ranks, context)) {
+      if (const std::optional<TableEntry> predicted = planner.Predict(others, scheme, ranks, context)) {
         ways.push_back({"KVR-P", {OptionsFor(topology, predicted->partition), "predicted"}});
       }
     }

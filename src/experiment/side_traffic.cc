@@ -12,7 +12,7 @@ constexpr int64_t kRows = 1024;  // 4 MiB at once
 }  // namespace
 
 SideTraffic::SideTraffic(EngineState& engine, int from, int to)
-    : fabric_(engine.NewFabric()),
+    : fabric_(engine.Hold().NewFabric()),
       link_(fabric_->Between(from, to)),
       source_(engine.rank(from).device(), kShape, kRows),
       target_(engine.rank(to).device(), kShape, kRows),

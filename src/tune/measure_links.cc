@@ -35,11 +35,12 @@ KvSpan SentRows(KvCache& cache, int layer, int i, int n, int64_t rows) {
 }
 
 /// All members send `rows` rows to the next one at once, again and again, into other layers each time.
-std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> members, std::vector<KvCache>& caches,
+std::vector<CopyTimes> CopyAtOnce(HeldEngine& held, std::span<const int> members, std::vector<KvCache>& caches,
                                   int64_t rows) {
   constexpr std::chrono::duration<double> kUntilAsleep{2e-4};
+  EngineState& engine = held.engine();
   const auto n = static_cast<int>(members.size());
-  const std::unique_ptr<Fabric> fabric = engine.NewFabric(/*limited=*/false);
+  const std::unique_ptr<Fabric> fabric = held.NewFabric(/*limited=*/false);
   fabric->KeepTimes(true);
   std::barrier together(n);
   std::vector<CopyTimes> times(members.size());
@@ -80,9 +81,10 @@ std::vector<CopyTimes> CopyAtOnce(EngineState& engine, std::span<const int> memb
 
 /// Seconds that one row takes between the streams of two GPUs, there and back many times, all enqueued ahead: from
 /// the work before it to the work behind it.
-double SecondsPerHop(EngineState& engine, std::span<const int> members, std::vector<KvCache>& caches) {
+double SecondsPerHop(HeldEngine& held, std::span<const int> members, std::vector<KvCache>& caches) {
   constexpr int kRounds = 20;
-  const std::unique_ptr<Fabric> fabric = engine.NewFabric(/*limited=*/false);
+  EngineState& engine = held.engine();
+  const std::unique_ptr<Fabric> fabric = held.NewFabric(/*limited=*/false);
   double seconds = 0;
   std::vector<std::future<void>> done;
   for (int i = 0; i < 2; ++i) {
@@ -113,20 +115,22 @@ double SecondsPerHop(EngineState& engine, std::span<const int> members, std::vec
 
 }  // namespace
 
-LinkProbe::LinkProbe(EngineState& engine, std::vector<int> members, int64_t longest)
-    : engine_(engine), members_(std::move(members)), many_(std::clamp<int64_t>(longest / 2, 2, kEnoughRows)) {
+LinkProbe::LinkProbe(HeldEngine& held, std::vector<int> members, int64_t longest)
+    : members_(std::move(members)), many_(std::clamp<int64_t>(longest / 2, 2, kEnoughRows)) {
+  EngineState& engine = held.engine();
   const KvShape shape = engine.decoder().spec().kv_shape(engine.decoder().compute_dtype());
   for (const int member : members_) caches_.emplace_back(engine.rank(member).device(), shape, 3 * many_);
 }
 
-LinkSamples LinkProbe::Measure() {
+LinkSamples LinkProbe::Measure(HeldEngine& held) {
+  const bool on_gpus = held.engine().on_gpus();
   LinkSamples seen;
-  seen.mover = engine_.on_gpus() ? Mover::kEngine : Mover::kThread;
+  seen.mover = on_gpus ? Mover::kEngine : Mover::kThread;
   seen.many = many_;
   seen.row_bytes = caches_.front().Span(0, 0, 1).bytes();
   const auto copy = [&](int64_t rows) {
     CopyTimes all;
-    for (const CopyTimes& times : CopyAtOnce(engine_, members_, caches_, rows)) {
+    for (const CopyTimes& times : CopyAtOnce(held, members_, caches_, rows)) {
       all.moving_s.insert(all.moving_s.end(), times.moving_s.begin(), times.moving_s.end());
       all.waking_s.insert(all.waking_s.end(), times.waking_s.begin(), times.waking_s.end());
     }
@@ -134,9 +138,8 @@ LinkSamples LinkProbe::Measure() {
   };
   CopyTimes times = copy(1);
   seen.one_row.push_back(TypicalSeconds(std::move(times.moving_s)));
-  seen.waking.push_back(engine_.on_gpus()
-                            ? std::max(0.0, SecondsPerHop(engine_, members_, caches_) - seen.one_row.back())
-                            : TypicalSeconds(std::move(times.waking_s)));
+  seen.waking.push_back(on_gpus ? std::max(0.0, SecondsPerHop(held, members_, caches_) - seen.one_row.back())
+                                : TypicalSeconds(std::move(times.waking_s)));
   seen.many_rows.push_back(TypicalSeconds(copy(many_).moving_s));
   return seen;
 }

@@ -41,29 +41,29 @@ bool StolenTimeCounts(EngineState& engine) {
 /// Ranks that are measured while they work together.
 class Group {
  public:
-  Group(EngineState& engine, std::vector<int> members, int64_t longest)
+  Group(HeldEngine& held, std::vector<int> members, int64_t longest)
       : members_(std::move(members)),
         longest_(longest),
-        layers_(engine.decoder().spec().layers),
-        gauged_(!engine.on_gpus()),
-        patience_s_(StolenTimeCounts(engine) ? kPatienceS : 0),
-        link_patience_s_(engine.on_gpus() ? 0 : kPatienceS),
-        rows_(RowsToMeasure(longest, engine.on_gpus())),
-        probe_(engine, members_, longest) {
-    if (members_.size() > 1) links_.emplace(engine, members_, longest);
+        layers_(held.engine().decoder().spec().layers),
+        gauged_(!held.engine().on_gpus()),
+        patience_s_(StolenTimeCounts(held.engine()) ? kPatienceS : 0),
+        link_patience_s_(held.engine().on_gpus() ? 0 : kPatienceS),
+        rows_(RowsToMeasure(longest, held.engine().on_gpus())),
+        probe_(held, members_, longest) {
+    if (members_.size() > 1) links_.emplace(held, members_, longest);
   }
 
   [[nodiscard]] int size() const { return static_cast<int>(members_.size()); }
   [[nodiscard]] const std::vector<int>& members() const { return members_; }
 
   /// Plans, and leaves the rows that later chunks read.
-  void WarmUp() {
-    probe_.Run({0, longest_, LastProbed(1)}, 1, nullptr);
-    if (links_) (void)links_->Measure();  // touches the memory
+  void WarmUp(HeldEngine& held) {
+    probe_.Run(held, {0, longest_, LastProbed(1)}, 1, nullptr);
+    if (links_) (void)links_->Measure(held);  // touches the memory
   }
 
   /// Every size once, by member.
-  std::vector<DeviceSamples> MeasureDevices() {
+  std::vector<DeviceSamples> MeasureDevices(HeldEngine& held) {
     std::vector<DeviceSamples> samples(members_.size());
     for (DeviceSamples& device : samples) {
       for (const int64_t rows : rows_) {
@@ -71,10 +71,10 @@ class Group {
         device.layers.push_back({rows, longest_ - rows, {}, {}});
       }
     }
-    std::vector<double> before = GaugeSeconds();
+    std::vector<double> before = GaugeSeconds(held);
     const auto measure = [&](const ShortRun& run, const auto& part) {
-      const std::vector<Stretches> seen = Run(run);
-      const std::vector<double> after = GaugeSeconds();
+      const std::vector<Stretches> seen = Run(held, run);
+      const std::vector<double> after = GaugeSeconds(held);
       for (size_t i = 0; i < members_.size(); ++i) {
         Append(seen[i], gauged_ ? (before[i] + after[i]) / 2 : 1, part(samples[i]));
         if (gauged_) samples[i].gauge_s.push_back(after[i]);
@@ -97,9 +97,9 @@ class Group {
     return samples;
   }
 
-  LinkSamples MeasureLinks() {
+  LinkSamples MeasureLinks(HeldEngine& held) {
     if (!links_) return {};
-    return LeastDisturbed([&] { return links_->Measure(); }, link_patience_s_).value;
+    return LeastDisturbed([&] { return links_->Measure(held); }, link_patience_s_).value;
   }
 
  private:
@@ -108,10 +108,10 @@ class Group {
     return std::min(layers_ - 1, gauged_ && rows >= kManyRows ? kLastProbedOfMany : kLastProbedLayer);
   }
 
-  std::vector<Stretches> Run(const ShortRun& run) {
+  std::vector<Stretches> Run(HeldEngine& held, const ShortRun& run) {
     const auto take = [&] {
       std::vector<Stretches> seen(members_.size());
-      probe_.Run(run, 1, &seen);
+      probe_.Run(held, run, 1, &seen);
       return seen;
     };
     return LeastDisturbed(take, patience_s_).value;
@@ -119,12 +119,12 @@ class Group {
 
   /// Seconds that some rows in the middle of the longest prompt take each member now. None on GPUs, which nobody else
   /// uses.
-  std::vector<double> GaugeSeconds() {
+  std::vector<double> GaugeSeconds(HeldEngine& held) {
     std::vector<double> gauges;
     if (!gauged_) return gauges;
     const int64_t begin = longest_ / 2;
     const int64_t end = std::min(longest_, begin + kGaugeRows);
-    for (const Stretches& seen : Run({begin, end, std::min(layers_ - 1, kLastProbedOfMany)})) {
+    for (const Stretches& seen : Run(held, {begin, end, std::min(layers_ - 1, kLastProbedOfMany)})) {
       gauges.push_back(TypicalSeconds(seen.layer_s.empty() ? seen.before_s : seen.layer_s));
     }
     return gauges;
@@ -145,23 +145,23 @@ class ProfileRun {
  public:
   ProfileRun(std::shared_ptr<EngineState> engine, int64_t longest)
       : engine_(std::move(engine)),
-        key_(engine_->planner().key()),
+        planner_(engine_->Hold().planner()),
         longest_(std::clamp<int64_t>(longest, 2, engine_->decoder().spec().max_positions)),
-        session_(engine_, std::max<int64_t>(kStartTokens, key_.ranks())) {
-    const std::lock_guard lock(engine_->busy());
-    MakeGroups();
-    for (const auto& group : groups_) group->WarmUp();
+        session_(engine_, std::max<int64_t>(kStartTokens, engine_->ranks())) {
+    HeldEngine held = engine_->Hold();
+    MakeGroups(held);
+    for (const auto& group : groups_) group->WarmUp(held);
   }
 
   ProfileSamples Measure() {
     ProfileSamples samples;
     {
-      const std::lock_guard lock(engine_->busy());
+      HeldEngine held = engine_->Hold();
       for (const auto& group : groups_) {
         GroupSamples& seen = samples[group->size()];
-        const std::vector<DeviceSamples> devices = group->MeasureDevices();
+        const std::vector<DeviceSamples> devices = group->MeasureDevices(held);
         for (size_t i = 0; i < devices.size(); ++i) Append(devices[i], seen.devices[group->members()[i]]);
-        if (seen.links.one_row.empty()) seen.links = group->MeasureLinks();
+        if (seen.links.one_row.empty()) seen.links = group->MeasureLinks(held);
       }
     }
     for (auto& [active, seen] : samples) {
@@ -172,14 +172,14 @@ class ProfileRun {
 
   [[nodiscard]] CostProfile Fit(const ProfileSamples& samples) const {
     CostProfile profile;
-    profile.key = key_;
+    profile.key = planner_.key();
     for (const auto& [active, seen] : samples) {
       ClusterCosts costs;
-      costs.devices = FitDevices(key_.devices, engine_->planner().shape(), seen, longest_);
+      costs.devices = FitDevices(planner_.key().devices, planner_.shape(), seen, longest_);
       // One rank alone has no links: those of several stand in.
       const LinkSamples& links = active > 1 ? seen.links : samples.rbegin()->second.links;
       const LinkCost none{0, 1e9, 0, Mover::kThread};
-      costs.links = LinkTable(key_.ranks(), links.one_row.empty() ? none : FitLink(links));
+      costs.links = LinkTable(engine_->ranks(), links.one_row.empty() ? none : FitLink(links));
       costs.start_s = Usual(seen.ends.start_s);
       costs.end_s = Usual(seen.ends.end_s);
       profile.active[active] = std::move(costs);
@@ -188,23 +188,25 @@ class ProfileRun {
   }
 
  private:
-  [[nodiscard]] const std::string& NameOf(int rank) const { return key_.devices[static_cast<size_t>(rank)]; }
+  [[nodiscard]] const std::string& NameOf(int rank) const {
+    return planner_.key().devices[static_cast<size_t>(rank)];
+  }
 
   /// Groups of 1, 2, 4, ... and all ranks: of each size so many that every rank is in one. Of equal GPUs, which
   /// nothing else uses, one is enough for each name.
-  void MakeGroups() {
+  void MakeGroups(HeldEngine& held) {
     std::vector<int> counts;
-    for (int count = 1; count < key_.ranks(); count *= 2) counts.push_back(count);
-    counts.push_back(key_.ranks());
+    for (int count = 1; count < engine_->ranks(); count *= 2) counts.push_back(count);
+    counts.push_back(engine_->ranks());
     for (const int count : counts) {
       std::set<std::string> named;
-      for (int first = 0; first < key_.ranks(); first += count) {
+      for (int first = 0; first < engine_->ranks(); first += count) {
         std::vector<int> members(static_cast<size_t>(count));
         // The last group takes some of the ranks before it where they do not come out even.
-        std::iota(members.begin(), members.end(), std::min(first, key_.ranks() - count));
+        std::iota(members.begin(), members.end(), std::min(first, engine_->ranks() - count));
         bool news = !engine_->on_gpus();
         for (const int member : members) news = named.insert(NameOf(member)).second || news;
-        if (news) groups_.push_back(std::make_unique<Group>(*engine_, std::move(members), longest_));
+        if (news) groups_.push_back(std::make_unique<Group>(held, std::move(members), longest_));
       }
     }
   }
@@ -233,7 +235,7 @@ class ProfileRun {
   }
 
   std::shared_ptr<EngineState> engine_;
-  ProfileKey key_;
+  PhasePlanner planner_;  // as it is before anything is measured
   int64_t longest_;
   SessionState session_;
   std::vector<std::unique_ptr<Group>> groups_;

@@ -23,11 +23,10 @@ CostProfile MeasureProfile(const std::shared_ptr<EngineState>& engine, int64_t l
 /// Copies between `members` while all of them copy at once, each to the next, with caches of their own.
 class LinkProbe {
  public:
-  LinkProbe(EngineState& engine, std::vector<int> members, int64_t longest);
-  LinkSamples Measure();
+  LinkProbe(HeldEngine& held, std::vector<int> members, int64_t longest);
+  LinkSamples Measure(HeldEngine& held);
 
  private:
-  EngineState& engine_;
   std::vector<int> members_;
   int64_t many_;
   std::vector<KvCache> caches_;  // [members]

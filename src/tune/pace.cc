@@ -26,15 +26,15 @@ PaceMeter::PaceMeter(std::shared_ptr<EngineState> engine, int64_t tokens)
 
 void PaceMeter::Prepare(int count) {
   if (gauges_.contains(count)) return;
-  const std::lock_guard lock(engine_->busy());
+  HeldEngine held = engine_->Hold();
   std::vector<int> members(static_cast<size_t>(count));
   std::iota(members.begin(), members.end(), 0);
   const int most = std::min(kMostLayers, engine_->decoder().spec().layers - 1);
   const ShortRun run{tokens_ / 4, std::max(tokens_ * 3 / 4, int64_t{1}), most};
-  Gauge& gauge = gauges_.try_emplace(count, Gauge{{*engine_, std::move(members), tokens_}, run}).first->second;
-  gauge.probe.Run({0, tokens_, most}, 1, nullptr);
+  Gauge& gauge = gauges_.try_emplace(count, Gauge{{held, std::move(members), tokens_}, run}).first->second;
+  gauge.probe.Run(held, {0, tokens_, most}, 1, nullptr);
   const auto begin = Clock::now();
-  gauge.probe.Run(run, 2, nullptr);
+  gauge.probe.Run(held, run, 2, nullptr);
   const double runs = 2 * kEnoughS / std::chrono::duration<double>(Clock::now() - begin).count();
   gauge.runs = std::clamp(static_cast<int>(runs), 1, kMostRuns);
   gauge.run.last_layer = std::clamp(static_cast<int>(runs * most), std::min(1, most), most);
@@ -45,10 +45,10 @@ std::vector<double> PaceMeter::Slowdowns(int count, const ClusterCosts& costs) {
   const ShortRun& run = gauge.run;
   std::vector<Stretches> seen(static_cast<size_t>(count));
   {
-    const std::lock_guard lock(engine_->busy());
-    gauge.probe.Run(run, gauge.runs, &seen);
+    HeldEngine held = engine_->Hold();
+    gauge.probe.Run(held, run, gauge.runs, &seen);
   }
-  const auto pairs = static_cast<double>(CausalPairs(run.begin, run.end, engine_->planner().shape().window(0)));
+  const auto pairs = static_cast<double>(CausalPairs(run.begin, run.end, engine_->decoder().spec().window(0)));
   std::vector<double> slowdowns;
   for (size_t rank = 0; rank < seen.size(); ++rank) {
     const RowCost cost = costs.devices[rank].At(run.end - run.begin);

@@ -70,24 +70,24 @@ double QueryShare(const DecoderSpec& spec) {
 
 }  // namespace
 
-Probe::Probe(EngineState& engine, std::vector<int> members, int64_t longest)
-    : engine_(engine), members_(std::move(members)) {
+Probe::Probe(HeldEngine& held, std::vector<int> members, int64_t longest) : members_(std::move(members)) {
+  EngineState& engine = held.engine();
   const KvShape shape = engine.decoder().spec().kv_shape(engine.decoder().compute_dtype());
   for (const int member : members_) {
     caches_.emplace_back(engine.rank(member).device(), shape, longest);
-    tables_.push_back(&engine.PositionsFor(member, longest, longest));
+    tables_.push_back(&held.PositionsFor(member, longest, longest));
   }
 }
 
-void Probe::Run(const ShortRun& run, int times, std::vector<Stretches>* seen) {
+void Probe::Run(HeldEngine& held, const ShortRun& run, int times, std::vector<Stretches>* seen) {
   std::barrier together(static_cast<std::ptrdiff_t>(members_.size()));
   std::atomic<size_t> finished{0};
   std::vector<std::future<void>> done;
   for (size_t i = 0; i < members_.size(); ++i) {
-    done.push_back(engine_.rank(members_[i]).Post([&, i] {
+    done.push_back(held.engine().rank(members_[i]).Post([&, i] {
       together.arrive_and_wait();
       for (int counted = 0; counted < times || finished.load() < members_.size();) {
-        Once(i, run, seen == nullptr ? nullptr : &(*seen)[i]);
+        Once(held.engine(), i, run, seen == nullptr ? nullptr : &(*seen)[i]);
         if (++counted == times) ++finished;
       }
     }));
@@ -95,9 +95,9 @@ void Probe::Run(const ShortRun& run, int times, std::vector<Stretches>* seen) {
   for (std::future<void>& future : done) future.get();
 }
 
-void Probe::Once(size_t index, const ShortRun& run, Stretches* seen) {
-  Rank& rank = engine_.rank(members_[index]);
-  const Decoder& decoder = engine_.decoder(members_[index]);
+void Probe::Once(EngineState& engine, size_t index, const ShortRun& run, Stretches* seen) {
+  Rank& rank = engine.rank(members_[index]);
+  const Decoder& decoder = engine.decoder(members_[index]);
   const int64_t rows = run.end - run.begin;
   const int layers = decoder.spec().layers;
   std::vector<int32_t> tokens(static_cast<size_t>(rows));

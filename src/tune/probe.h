@@ -25,21 +25,19 @@ struct Stretches {
   std::vector<double> finish_s;
 };
 
-/// Some ranks at work at once, each with a cache for a prompt of `longest` tokens. Needs EngineState::busy from its
-/// making on.
+/// Some ranks at work at once, each with a cache for a prompt of `longest` tokens. Must not outlive the engine.
 class Probe {
  public:
-  Probe(EngineState& engine, std::vector<int> members, int64_t longest);
+  Probe(HeldEngine& held, std::vector<int> members, int64_t longest);
 
   /// Lets every member make the run at the same time, again and again until all have made it `times` times, so that
   /// the fast ones go on working beside the others. Adds to `seen`, [members]; null: adds nothing. The tokens at a
   /// position are the same in every run, so that a run over all leaves the rows that later ones read.
-  void Run(const ShortRun& run, int times, std::vector<Stretches>* seen);
+  void Run(HeldEngine& held, const ShortRun& run, int times, std::vector<Stretches>* seen);
 
  private:
-  void Once(size_t index, const ShortRun& run, Stretches* seen);
+  void Once(EngineState& engine, size_t index, const ShortRun& run, Stretches* seen);
 
-  EngineState& engine_;
   std::vector<int> members_;
   std::vector<const PositionTables*> tables_;  // [members]
   std::vector<KvCache> caches_;                // [members]

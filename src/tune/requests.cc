@@ -45,7 +45,7 @@ int UsualDecodedTokens(bool on_gpus) {
 
 Requests::Requests(const Engine& engine, const DecoderSpec& spec, int64_t context, int decoded_tokens, uint64_t seed)
     : decoded_tokens_(TokensWithRoom(spec, context, decoded_tokens)),
-      patience_s_(engine.state()->on_gpus() ? 0 : kPatienceS),
+      patience_s_(StateOf(engine)->on_gpus() ? 0 : kPatienceS),
       session_(engine.NewSession(context + (decoded_tokens_ > 0 ? decoded_tokens_ + 1 : 0))),
       prompt_(RandomPrompt(context, spec.vocab, seed)) {}
 

@@ -105,7 +105,7 @@ SearchReport SearchOne(Requests& requests, const PhasePlanner& planner, const Se
 
 std::vector<SearchReport> SearchPartitions(const Engine& engine, const DecoderSpec& spec, const SearchPlan& plan,
                                            const std::function<void(int64_t, int)>& on_step) {
-  const PhasePlanner& planner = engine.state()->planner();
+  const PhasePlanner planner = StateOf(engine)->Hold().planner();
   std::vector<SearchReport> reports;
   for (const int64_t context : plan.contexts) {
     Requests requests(engine, spec, context, plan.decoded_tokens, plan.seed);

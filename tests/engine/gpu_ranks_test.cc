@@ -83,7 +83,8 @@ void Race(const std::shared_ptr<EngineState>& gpus, bool jitter) {
       Faults faults;
       faults.seed = seed;
       faults.max_delay = std::chrono::microseconds(300);
-      gpus->SetFabric(MakeFaultFabric(gpus->NewFabric(), faults));
+      HeldEngine held = gpus->Hold();
+      held.SetFabric(MakeFaultFabric(held.NewFabric(), faults));
     }
     for (const auto& [name, options] : AllOptions(2 + static_cast<int>(seed % 3), seed)) {
       if (options.strategy == Strategy::kRunahead && options.partition.kind != PartitionKind::kManual) continue;

@@ -123,7 +123,8 @@ TEST(PhasePlanner, RefusesWhatTheTableDoesNotHave) {
 
 TEST(PhasePlanner, TakesTheTableBeforeTheProfile) {
   const auto engine = LoadTiny("cpu:2");
-  PhasePlanner& planner = engine->planner();
+  HeldEngine held = engine->Hold();
+  PhasePlanner& planner = held.planner();
   Tuned tuned;
   tuned.table = PartitionTable{planner.key(), {}};
   tuned.table->Put({Scheme::kSingle, Partition({0, 60}), 3e-3});
@@ -145,7 +146,8 @@ TEST(PhasePlanner, TakesTheTableBeforeTheProfile) {
 // On slow links the first rank, whose rows travel, takes less.
 TEST(PhasePlanner, CountsWhatLimitedLinksTake) {
   const auto engine = LoadTiny("cpu:2");
-  PhasePlanner& planner = engine->planner();
+  HeldEngine held = engine->Hold();
+  PhasePlanner& planner = held.planner();
   const ProfileKey key = planner.key();
   EXPECT_EQ(planner.table_key(), key);
   const int64_t fast = planner.PlanFor(400, {}).partition.rows(0);
@@ -155,7 +157,7 @@ TEST(PhasePlanner, CountsWhatLimitedLinksTake) {
   planner.Use(tuned);
   EngineOptions options;
   options.link_bandwidth = "1MB/s";
-  engine->SetLinks(ParseLinkOptions(options, 2));
+  held.SetLinks(ParseLinkOptions(options, 2));
   EXPECT_EQ(planner.key(), key);
   EXPECT_FALSE(planner.table_key() == key);
   EXPECT_TRUE(planner.tuned().profile.has_value());  // costs of compute are what they were
@@ -164,14 +166,14 @@ TEST(PhasePlanner, CountsWhatLimitedLinksTake) {
   PrefillOptions both;
   both.ranks = 2;
   EXPECT_LT(planner.PlanFor(400, both).partition.rows(0), fast);
-  engine->SetLinks({});
+  held.SetLinks({});
   EXPECT_EQ(planner.PlanFor(400, both).partition.rows(0), fast);
 }
 
 TEST(MeasureProfile, GivesCostsForEveryNumberOfRanksAtWork) {
   const auto engine = LoadTiny("cpu:3", {1, 2, 1});
   const CostProfile profile = ParseCostProfile(ToJson(MeasureProfile(engine, 256, 2, [](double) {})), "profile");
-  EXPECT_EQ(profile.key, engine->planner().key());
+  EXPECT_EQ(profile.key, engine->Hold().planner().key());
   EXPECT_EQ(profile.active.size(), 3U);
   for (const auto& [active, costs] : profile.active) {
     ASSERT_EQ(costs.ranks(), 3);
@@ -193,9 +195,10 @@ TEST(PhasePlanner, LeavesOutASlowRankByTheProfile) {
   const auto engine = LoadTiny("cpu:3", {1, 2, 1});
   const std::vector<CpuRankShare> shares{{1, 1}, {1, 1000}, {1, 1}};
   Tuned tuned;
-  tuned.profile = CostProfile{engine->planner().key(), {{1, AssumedCpuCosts(engine->planner().shape(), shares)}}};
-  engine->planner().Use(tuned);
-  const PhasePlan plan = engine->planner().PlanFor(512, {});
+  const PhasePlanner planner = engine->Hold().planner();
+  tuned.profile = CostProfile{planner.key(), {{1, AssumedCpuCosts(planner.shape(), shares)}}};
+  engine->Hold().planner().Use(tuned);
+  const PhasePlan plan = engine->Hold().planner().PlanFor(512, {});
   EXPECT_EQ(plan.members, (std::vector<int>{0, 2}));
   EXPECT_EQ(plan.reason.find("cost profile: ranks used 2 of 3 (ranks 0,2)"), 0U) << plan.reason;
   SessionState session(engine, 520);

@@ -73,13 +73,13 @@ TEST_P(RankInvariance, HoldsOnJitteredLinks) {
     Faults faults;
     faults.seed = seed;
     faults.max_delay = std::chrono::milliseconds(3);
-    engine->SetFabric(MakeFaultFabric(MakeLocalFabric(engine->ranks()), faults));
+    engine->Hold().SetFabric(MakeFaultFabric(MakeLocalFabric(engine->ranks()), faults));
     for (const auto& [name, options] : AllOptions(2 + static_cast<int>(seed % 4), seed)) {
       SCOPED_TRACE(testing::Message() << name << ", seed " << seed);
       ExpectClose(RunOnce(engine, prompt, options).logits, single.logits, Tolerance(GetParam()), "logits");
     }
   }
-  engine->RenewFabric();
+  engine->Hold().RenewFabric();
 }
 
 class FamilyInvariance : public testing::TestWithParam<const char*> {};

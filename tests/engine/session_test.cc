@@ -129,7 +129,7 @@ TEST(Session, ALostRankBecomesOneErrorAndTheEngineRecovers) {
     Faults faults;
     faults.lose_from = 1;
     faults.lose_layer = 1;
-    engine->SetFabric(MakeFaultFabric(MakeLocalFabric(3), faults));
+    engine->Hold().SetFabric(MakeFaultFabric(MakeLocalFabric(3), faults));
     PrefillOptions options;
     options.topology = topology;
     const std::string message = MessageOf<LinkError>([&] { session.Prefill(kPrompt, options); });

@@ -1,0 +1,43 @@
+#include "tune/tuner.h"
+
+#include <utility>
+
+#include "engine/engine_state.h"
+#include "tune/measure_profile.h"
+
+namespace runahead {
+
+Tuner::Tuner(Engine engine, std::string folder) : engine_(std::move(engine)), folder_(std::move(folder)) {}
+
+std::string Tuner::Refused() const { return StateOf(engine_)->Hold().planner().tuned().refused; }
+
+bool Tuner::HasProfile() const { return StateOf(engine_)->Hold().planner().tuned().profile.has_value(); }
+
+StoredProfile Tuner::MeasureProfile(int64_t longest, int repeats, const std::function<void(double)>& on_repeat) {
+  const std::shared_ptr<EngineState> state = StateOf(engine_);
+  StoredProfile stored{runahead::MeasureProfile(state, longest, repeats, on_repeat), {}};
+  stored.file = ProfilePath(TunedFolder(folder_), stored.profile.key);
+  StoreTuned(stored.file, ToJson(stored.profile));
+  const HeldEngine held = state->Hold();
+  Tuned tuned = held.planner().tuned();
+  tuned.profile = stored.profile;
+  held.planner().Use(std::move(tuned));
+  return stored;
+}
+
+StoredSearches Tuner::Search(const DecoderSpec& spec, const SearchPlan& plan,
+                             const std::function<void(int64_t, int)>& on_step) {
+  StoredSearches stored{SearchPartitions(engine_, spec, plan, on_step), {}};
+  const std::shared_ptr<EngineState> state = StateOf(engine_);
+  const HeldEngine held = state->Hold();
+  const ProfileKey key = held.planner().table_key();
+  Tuned tuned = held.planner().tuned();
+  if (!tuned.table) tuned.table = PartitionTable{key, {}};
+  for (const SearchReport& report : stored.reports) tuned.table->Put(report.best);
+  stored.file = TablePath(TunedFolder(folder_), key);
+  StoreTuned(stored.file, ToJson(*tuned.table));
+  held.planner().Use(std::move(tuned));
+  return stored;
+}
+
+}  // namespace runahead
