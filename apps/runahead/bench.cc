@@ -30,9 +30,9 @@ struct Flags {
   std::vector<std::string> models;
   EngineOptions engine;
   std::string contexts = "512,1024,2048";
-  std::string strategies = "single,runahead,tsp,tsp-causal";
-  std::string topologies = "chain";
-  std::vector<std::string> partitions = {"auto"};
+  std::string strategies = StrategyNames();
+  std::string topologies = std::string(Name(Topology::kChain));
+  std::vector<std::string> partitions = {std::string(Name(PartitionKind::kAuto))};
   std::string ranks;
   BenchPlan plan;
   std::optional<int> decoded_tokens;
@@ -220,18 +220,18 @@ Action AddBench(CLI::App& command) {
       ->type_name("DIR")
       ->allow_extra_args(false);
   AddEngineFlags(command, flags->engine);
-  const auto list = [&](const char* flag, std::string& value, const char* help) {
+  const auto list = [&](const char* flag, std::string& value, const std::string& help) {
     command.add_option(flag, value, fmt::format("{} [{}]", help, value.empty() ? "all of --devices" : value))
         ->type_name("A,B,C");
   };
   list("--contexts", flags->contexts, "Tokens in the prompts");
-  list("--strategies", flags->strategies, "single, runahead, tsp, tsp-causal");
-  list("--topologies", flags->topologies, "Topologies of runahead: chain, direct");
+  list("--strategies", flags->strategies, "Ways to prefill");
+  list("--topologies", flags->topologies, fmt::format("Topologies of runahead: {}", TopologyNames()));
   list("--ranks", flags->ranks, "Use the first so many ranks");
   command
-      .add_option(
-          "--partitions", flags->partitions,
-          "even, searched, predicted, auto, or fractions like 5,4,3 for as many ranks; may be repeated [auto]")
+      .add_option("--partitions", flags->partitions,
+                  fmt::format("{}, or fractions like 5,4,3 for as many ranks; may be repeated [{}]", PartitionNames(),
+                              flags->partitions.front()))
       ->type_name("A,B,C")
       ->allow_extra_args(false);
   AddInteger(command, "--repeats", flags->plan.repeats, 1, kMostRepeats, "Timed runs of each [5]");

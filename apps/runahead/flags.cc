@@ -147,22 +147,25 @@ void AddPrefillFlags(CLI::App& command, PrefillOptions& options) {
   command
       .add_option_function<std::string>(
           "--strategy", [&options](const std::string& text) { options.strategy = ParseStrategy(text); },
-          "single, runahead, tsp or tsp-causal [runahead]")
+          fmt::format("How the prompt is prefilled: {} [{}]", StrategyNames(), Name(options.strategy)))
       ->type_name("NAME");
   command
       .add_option_function<std::string>(
           "--topology", [&options](const std::string& text) { options.topology = ParseTopology(text); },
-          "How runahead hands rows over: chain or direct [with auto: what is faster; chain]")
+          fmt::format("How runahead hands rows over: {} [with auto: what is faster; {}]", TopologyNames(),
+                      Name(Topology::kChain)))
       ->type_name("NAME");
   command
       .add_option_function<std::string>(
           "--partition", [&options](const std::string& text) { options.partition = PartitionRequest::Parse(text); },
-          "Where runahead cuts the prompt: even, searched, predicted, auto, or fractions like 5,4,3 [auto]")
+          fmt::format("Where runahead cuts the prompt: {}, or fractions like 5,4,3 [{}]", PartitionNames(),
+                      Name(options.partition.kind)))
       ->type_name("NAME|FRACTIONS");
   command
       .add_option_function<std::string>(
           "--gather", [&options](const std::string& text) { options.gather = ParseGather(text); },
-          "How tsp and tsp-causal gather on GPUs: copies or nccl [copies]")
+          fmt::format("How {} and {} gather on GPUs: {} [{}]", Name(Strategy::kTspDense), Name(Strategy::kTspCausal),
+                      GatherNames(), Name(options.gather)))
       ->type_name("NAME");
 }
 

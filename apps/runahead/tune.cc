@@ -28,7 +28,7 @@ struct Flags {
   bool check = false;
   std::string contexts = "512,2048";
   std::string ranks;
-  std::string topologies = "chain,direct";
+  std::string topologies = TopologyNames();
   std::string partitions = "even,auto";
   int repeats = 12;
   std::string json;
@@ -117,14 +117,14 @@ Action AddTune(CLI::App& command) {
   command.add_flag("--search", flags->search, "Search for the best partitions on the ranks and store their table");
   command.add_flag("--check", flags->check,
                    "Print predicted against measured TTFT [without any: --profile --search]");
-  const auto list = [&](const char* flag, std::string& value, const char* help) {
+  const auto list = [&](const char* flag, std::string& value, const std::string& help) {
     command.add_option(flag, value, fmt::format("{} [{}]", help, value.empty() ? "2 to all" : value))
         ->type_name("A,B,C");
   };
   list("--contexts", flags->contexts, "Tokens in the prompts; the longest bounds the profile");
   list("--ranks", flags->ranks, "Search and check on the first so many ranks");
-  list("--topologies", flags->topologies, "Topologies of runahead: chain, direct");
-  list("--partitions", flags->partitions, "Partitions to check: even, auto, searched, predicted");
+  list("--topologies", flags->topologies, "Topologies of runahead");
+  list("--partitions", flags->partitions, fmt::format("Partitions to check: {}", PartitionNames()));
   AddInteger(command, "--repeats", flags->repeats, 1, kMostRepeats,
              "Runs whose median counts; searches take a quarter for each candidate [12]");
   command.add_option("--json", flags->json, "Write what --check finds")->type_name("FILE");

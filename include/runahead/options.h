@@ -32,6 +32,12 @@ RUNAHEAD_API std::string_view Name(Topology topology);   // "chain", "direct"
 RUNAHEAD_API std::string_view Name(Gather gather);       // "copies", "nccl"
 RUNAHEAD_API std::string_view Name(PartitionKind kind);  // "even", "searched", "predicted", "auto", "manual"
 
+// All names that can be asked for, for messages and help: "single, runahead, tsp, tsp-causal".
+RUNAHEAD_API std::string StrategyNames();
+RUNAHEAD_API std::string TopologyNames();
+RUNAHEAD_API std::string GatherNames();
+RUNAHEAD_API std::string PartitionNames();  // without "manual", which is asked for by fractions
+
 // Throw ConfigError naming `text` and what is known.
 RUNAHEAD_API Strategy ParseStrategy(std::string_view text);
 RUNAHEAD_API Topology ParseTopology(std::string_view text);

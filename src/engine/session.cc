@@ -48,10 +48,6 @@ class MemberFabric final : public Fabric {
   const std::vector<int>& members_;
 };
 
-Topology TopologyOf(const PhasePlan& plan) {
-  return plan.scheme == Scheme::kRunaheadDirect ? Topology::kDirect : Topology::kChain;
-}
-
 }  // namespace
 
 SessionState::SessionState(std::shared_ptr<EngineState> engine, int64_t capacity)
@@ -90,7 +86,7 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
 
   PrefillReport report;
   report.strategy = options.strategy;
-  report.topology = TopologyOf(plan);
+  report.topology = TopologyOf(plan.scheme);
   report.partition_kind = options.partition.kind;
   report.cuts = plan.partition.cuts();
   report.members = plan.members;
@@ -122,7 +118,7 @@ void SessionState::RunRanks(HeldEngine& held, std::span<const int32_t> tokens, c
         RankPrefill job;
         job.prompt = tokens;
         job.strategy = options.strategy;
-        job.topology = TopologyOf(plan);
+        job.topology = TopologyOf(plan.scheme);
         job.exchange = {index,
                         &partition,
                         engine_->decoder().spec().windows,

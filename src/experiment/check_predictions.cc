@@ -28,7 +28,7 @@ std::vector<Combination> Combine(const CheckPlan& plan) {
       }
     }
     for (const Strategy strategy : {Strategy::kTspDense, Strategy::kTspCausal}) {
-      all.push_back({{strategy, Topology::kDirect, {}, ranks, false}, "even"});
+      all.push_back({{strategy, Topology::kDirect, {}, ranks, false}, ""});
     }
   }
   return all;

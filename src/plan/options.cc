@@ -21,11 +21,11 @@ constexpr std::array kTopologies{std::pair{std::string_view("chain"), Topology::
                                  std::pair{std::string_view("direct"), Topology::kDirect}};
 constexpr std::array kGathers{std::pair{std::string_view("copies"), Gather::kCopies},
                               std::pair{std::string_view("nccl"), Gather::kNccl}};
-constexpr std::array kPartitions{std::pair{std::string_view("even"), PartitionKind::kEven},
-                                 std::pair{std::string_view("searched"), PartitionKind::kSearched},
-                                 std::pair{std::string_view("predicted"), PartitionKind::kPredicted},
-                                 std::pair{std::string_view("auto"), PartitionKind::kAuto},
-                                 std::pair{std::string_view("manual"), PartitionKind::kManual}};
+constexpr std::array kAskedPartitions{std::pair{std::string_view("even"), PartitionKind::kEven},
+                                      std::pair{std::string_view("searched"), PartitionKind::kSearched},
+                                      std::pair{std::string_view("predicted"), PartitionKind::kPredicted},
+                                      std::pair{std::string_view("auto"), PartitionKind::kAuto}};
+constexpr std::string_view kManualName = "manual";  // asked for by fractions
 
 template <typename Table, typename Value>
 std::string_view NameIn(const Table& table, Value value) {
@@ -36,21 +36,26 @@ std::string_view NameIn(const Table& table, Value value) {
 }
 
 template <typename Table>
+std::string NamesIn(const Table& table) {
+  std::string names;
+  for (const auto& [name, entry] : table) names += fmt::format("{}{}", names.empty() ? "" : ", ", name);
+  return names;
+}
+
+template <typename Table>
 auto ParseIn(const Table& table, const char* what, std::string_view text) {
-  std::string known;
   for (const auto& [name, entry] : table) {
     if (name == text) return entry;
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", name);
   }
-  throw ConfigError(fmt::format("{}: unknown '{}' (known: {})", what, text, known));
+  throw ConfigError(fmt::format("{}: unknown '{}' (known: {})", what, text, NamesIn(table)));
 }
 
 double ParseFraction(std::string_view text, std::string_view whole) {
   double fraction = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), fraction);
   if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(fraction) || fraction <= 0) {
-    throw ConfigError(fmt::format(
-        "partition: expected even, searched, predicted, auto or positive fractions like 5,4,3, got '{}'", whole));
+    throw ConfigError(
+        fmt::format("partition: expected {} or positive fractions like 5,4,3, got '{}'", PartitionNames(), whole));
   }
   return fraction;
 }
@@ -60,15 +65,22 @@ double ParseFraction(std::string_view text, std::string_view whole) {
 std::string_view Name(Strategy strategy) { return NameIn(kStrategies, strategy); }
 std::string_view Name(Topology topology) { return NameIn(kTopologies, topology); }
 std::string_view Name(Gather gather) { return NameIn(kGathers, gather); }
-std::string_view Name(PartitionKind kind) { return NameIn(kPartitions, kind); }
+std::string_view Name(PartitionKind kind) {
+  return kind == PartitionKind::kManual ? kManualName : NameIn(kAskedPartitions, kind);
+}
+
+std::string StrategyNames() { return NamesIn(kStrategies); }
+std::string TopologyNames() { return NamesIn(kTopologies); }
+std::string GatherNames() { return NamesIn(kGathers); }
+std::string PartitionNames() { return NamesIn(kAskedPartitions); }
 
 Strategy ParseStrategy(std::string_view text) { return ParseIn(kStrategies, "strategy", text); }
 Topology ParseTopology(std::string_view text) { return ParseIn(kTopologies, "topology", text); }
 Gather ParseGather(std::string_view text) { return ParseIn(kGathers, "gather", text); }
 
 PartitionRequest PartitionRequest::Parse(std::string_view text) {
-  for (const auto& [name, kind] : kPartitions) {
-    if (name == text && kind != PartitionKind::kManual) return {kind, {}};
+  for (const auto& [name, kind] : kAskedPartitions) {
+    if (name == text) return {kind, {}};
   }
   PartitionRequest request{PartitionKind::kManual, {}};
   std::string_view rest = text;

@@ -1,25 +1,44 @@
 #include "plan/scheme.h"
 
+#include <algorithm>
+#include <string>
+
 #include "base/check.h"
 
 namespace runahead {
+namespace {
+
+constexpr std::string_view kTensorParallelName = "tp";  // no prompt phase runs it, so that it is no Strategy
+
+/// The strategy and topology of a scheme.
+struct Row {
+  Scheme scheme;
+  Strategy strategy;
+  Topology topology;
+};
+constexpr std::array kRows = {Row{Scheme::kSingle, Strategy::kSingle, Topology::kChain},
+                              Row{Scheme::kRunaheadChain, Strategy::kRunahead, Topology::kChain},
+                              Row{Scheme::kRunaheadDirect, Strategy::kRunahead, Topology::kDirect},
+                              Row{Scheme::kTspDense, Strategy::kTspDense, Topology::kDirect},
+                              Row{Scheme::kTspCausal, Strategy::kTspCausal, Topology::kDirect}};
+
+/// Composed of the names of strategies and topologies, in the order of kSchemes.
+std::array<std::string, kSchemes.size()> MakeNames() {
+  std::array<std::string, kSchemes.size()> names;
+  names[static_cast<size_t>(Scheme::kTensorParallel)] = kTensorParallelName;
+  for (const Row& row : kRows) {
+    std::string& name = names[static_cast<size_t>(row.scheme)];
+    name = Name(row.strategy);
+    if (IsRunahead(row.scheme)) name += " " + std::string(Name(row.topology));
+  }
+  return names;
+}
+
+}  // namespace
 
 std::string_view Name(Scheme scheme) {
-  switch (scheme) {
-    case Scheme::kSingle:
-      return "single";
-    case Scheme::kRunaheadChain:
-      return "runahead chain";
-    case Scheme::kRunaheadDirect:
-      return "runahead direct";
-    case Scheme::kTspDense:
-      return "tsp";
-    case Scheme::kTspCausal:
-      return "tsp-causal";
-    case Scheme::kTensorParallel:
-      return "tp";
-  }
-  internal::CheckFailed(__FILE__, __LINE__, "unknown scheme");
+  static const std::array<std::string, kSchemes.size()> names = MakeNames();
+  return names.at(static_cast<size_t>(scheme));
 }
 
 std::optional<Scheme> ParseScheme(std::string_view name) {
@@ -30,17 +49,14 @@ std::optional<Scheme> ParseScheme(std::string_view name) {
 }
 
 Scheme SchemeOf(Strategy strategy, Topology topology) {
-  switch (strategy) {
-    case Strategy::kSingle:
-      return Scheme::kSingle;
-    case Strategy::kRunahead:
-      return topology == Topology::kChain ? Scheme::kRunaheadChain : Scheme::kRunaheadDirect;
-    case Strategy::kTspDense:
-      return Scheme::kTspDense;
-    case Strategy::kTspCausal:
-      return Scheme::kTspCausal;
+  for (const Row& row : kRows) {
+    if (row.strategy == strategy && (row.topology == topology || !IsRunahead(row.scheme))) return row.scheme;
   }
-  internal::CheckFailed(__FILE__, __LINE__, "unknown strategy");
+  internal::CheckFailed(__FILE__, __LINE__, "a strategy without a scheme");
+}
+
+Topology TopologyOf(Scheme scheme) {
+  return scheme == Scheme::kRunaheadDirect ? Topology::kDirect : Topology::kChain;
 }
 
 }  // namespace runahead

@@ -23,11 +23,15 @@ enum class Scheme : unsigned char {
 inline constexpr std::array kSchemes = {Scheme::kSingle,   Scheme::kRunaheadChain, Scheme::kRunaheadDirect,
                                         Scheme::kTspDense, Scheme::kTspCausal,     Scheme::kTensorParallel};
 
-std::string_view Name(Scheme scheme);  // "runahead chain", "tsp", "tp", ...
+/// The strategy's name, of kRunahead with the topology's: "runahead chain", "tsp", ...; "tp".
+std::string_view Name(Scheme scheme);
 /// The scheme of that Name, or nothing.
 std::optional<Scheme> ParseScheme(std::string_view name);
 
+/// `topology` counts for kRunahead alone.
 Scheme SchemeOf(Strategy strategy, Topology topology);
+/// kChain where the topology does not count.
+Topology TopologyOf(Scheme scheme);
 
 /// Whether ranks own chunks whose lengths are free to choose.
 constexpr bool IsRunahead(Scheme scheme) {

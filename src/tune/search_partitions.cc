@@ -14,8 +14,7 @@ constexpr double kMsPerSecond = 1000;
 
 /// TTFT of one request, in seconds.
 double Once(Requests& requests, Scheme scheme, const Partition& partition) {
-  const Topology topology = scheme == Scheme::kRunaheadDirect ? Topology::kDirect : Topology::kChain;
-  const double ttft_ms = requests.PrefillUndisturbed(OptionsFor(topology, partition)).value.ttft_ms;
+  const double ttft_ms = requests.PrefillUndisturbed(OptionsFor(TopologyOf(scheme), partition)).value.ttft_ms;
   requests.Decode();
   return ttft_ms / kMsPerSecond;
 }
