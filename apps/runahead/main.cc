@@ -5,7 +5,6 @@
 #include <array>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <sstream>
 #include <string>
@@ -110,7 +109,5 @@ int RunSafely(int argc, const char* const* argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // a closed stdout is an error code, not a death
-  // A hardware queue for each stream of a GPU: one that waits for another GPU must not hold up its neighbours.
-  (void)::setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*replace=*/0);
   return runahead::cli::RunSafely(argc, argv);
 }

@@ -50,7 +50,8 @@ class Fabric {
  public:
   virtual ~Fabric() = default;
   [[nodiscard]] virtual int ranks() const = 0;
-  /// The link from rank `from` to another rank `to`.
+  /// The link from rank `from` to another rank `to`, which may be made at the first call: throws DeviceError where
+  /// that fails.
   virtual Link& Between(int from, int to) = 0;
   /// Wakes everyone who waits. The first failure is kept as the reason that they report.
   virtual void Fail(const Status& reason) = 0;

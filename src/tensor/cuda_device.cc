@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
@@ -12,6 +13,13 @@
 
 namespace runahead {
 namespace {
+
+/// Asks for a hardware queue for each stream of a GPU, unless the user's environment says otherwise: a stream that
+/// waits for another GPU must not hold up its neighbours. The driver reads this once, at the first call of CUDA.
+void AskForQueues() {
+  static const int asked = ::setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*replace=*/0);
+  (void)asked;
+}
 
 void Free(void* data, size_t /*bytes*/) { (void)cudaFree(data); }
 
@@ -143,6 +151,7 @@ Status CudaStream::Drain(Deadline deadline) {
 bool BuiltWithCuda() { return true; }
 
 int CudaDeviceCount() {
+  AskForQueues();
   int count = 0;
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
   (void)cudaGetLastError();  // no driver, or no GPU

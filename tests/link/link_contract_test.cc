@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <latch>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "link/fault/fault_fabric.h"
@@ -117,6 +119,28 @@ TEST_P(LinkContract, KeepsTheOrderOfManySpansBetweenThreads) {
   }
   sender.join();
   ExpectSameRows(source, target, 0, kTokens);
+}
+
+// Links are made when they are first asked for, by whichever rank comes first.
+TEST_P(LinkContract, ManyThreadsGetOneLink) {
+  constexpr int kThreads = 4;
+  std::latch together(kThreads);
+  std::vector<std::future<std::vector<Link*>>> asked;
+  for (int thread = 0; thread < kThreads; ++thread) {
+    asked.push_back(std::async(std::launch::async, [&] {
+      together.arrive_and_wait();
+      std::vector<Link*> links;
+      for (int from = 0; from < fabric_->ranks(); ++from) {
+        for (int to = 0; to < fabric_->ranks(); ++to) {
+          if (from != to) links.push_back(&fabric_->Between(from, to));
+        }
+      }
+      return links;
+    }));
+  }
+  const std::vector<Link*> first = asked.front().get();
+  EXPECT_EQ(std::set<Link*>(first.begin(), first.end()).size(), first.size());
+  for (size_t thread = 1; thread < asked.size(); ++thread) EXPECT_EQ(asked[thread].get(), first);
 }
 
 TEST_P(LinkContract, AWaitEndsAtItsDeadlineAndNamesTheLink) {

@@ -163,26 +163,24 @@ class LocalLink final : public Link {
 class LocalFabric final : public Fabric {
  public:
   /// `gpus` null: the ranks are in host memory.
-  LocalFabric(int ranks, const std::shared_ptr<Throttle>& throttle, std::unique_ptr<GpuPassages> gpus)
-      : ranks_(ranks), gpus_(std::move(gpus)) {
-    for (int from = 0; from < ranks; ++from) {
-      for (int to = 0; to < ranks; ++to) {
-        if (from == to) {
-          links_.push_back(nullptr);
-          continue;
-        }
-        std::unique_ptr<Passage> passage =
-            gpus_ == nullptr ? MakeHostPassage(from, to, throttle) : gpus_->Make(from, to);
-        links_.push_back(std::make_unique<LocalLink>(shared_, from, to, std::move(passage)));
-      }
-    }
-  }
+  LocalFabric(int ranks, std::shared_ptr<Throttle> throttle, std::unique_ptr<GpuPassages> gpus)
+      : ranks_(ranks),
+        throttle_(std::move(throttle)),
+        gpus_(std::move(gpus)),
+        links_(static_cast<size_t>(ranks) * static_cast<size_t>(ranks)) {}
 
   [[nodiscard]] int ranks() const override { return ranks_; }
 
   Link& Between(int from, int to) override {
     CHECK_NE(from, to);
-    return *links_.at(static_cast<size_t>(from * ranks_ + to));
+    const std::lock_guard lock(making_);
+    std::unique_ptr<LocalLink>& link = links_.at(static_cast<size_t>(from * ranks_ + to));
+    if (link == nullptr) {
+      std::unique_ptr<Passage> passage =
+          gpus_ == nullptr ? MakeHostPassage(from, to, throttle_) : gpus_->Make(from, to);
+      link = std::make_unique<LocalLink>(shared_, from, to, std::move(passage));
+    }
+    return *link;
   }
 
   void Fail(const Status& reason) override {
@@ -200,8 +198,10 @@ class LocalFabric final : public Fabric {
  private:
   int ranks_;
   Shared shared_;
-  std::unique_ptr<GpuPassages> gpus_;  // null: ranks in host memory
-  std::vector<std::unique_ptr<LocalLink>> links_;
+  std::shared_ptr<Throttle> throttle_;  // of ranks in host memory; null: nothing is limited
+  std::unique_ptr<GpuPassages> gpus_;   // null: ranks in host memory
+  std::mutex making_;
+  std::vector<std::unique_ptr<LocalLink>> links_;  // [from, to], null until first used, guarded by making_
 };
 
 }  // namespace

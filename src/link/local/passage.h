@@ -52,7 +52,7 @@ std::unique_ptr<Passage> MakeHostPassage(int from, int to, std::shared_ptr<Throt
 class GpuPassages {
  public:
   virtual ~GpuPassages() = default;
-  /// The passage from rank `from` to rank `to`; it must not outlive this.
+  /// The passage from rank `from` to rank `to`; it must not outlive this. One call at a time. Throws DeviceError.
   virtual std::unique_ptr<Passage> Make(int from, int to) = 0;
   /// Fabric::KeepTimes.
   virtual void KeepTimes(bool keep) = 0;
