@@ -12,7 +12,6 @@
 #include "prefill/work_shape_of.h"
 #include "runahead/error.h"
 #include "tests/engine/tiny_model.h"
-#include "tune/measure_profile.h"
 
 namespace runahead {
 namespace {
@@ -168,26 +167,6 @@ TEST(PhasePlanner, CountsWhatLimitedLinksTake) {
   EXPECT_LT(planner.PlanFor(400, both).partition.rows(0), fast);
   held.SetLinks({});
   EXPECT_EQ(planner.PlanFor(400, both).partition.rows(0), fast);
-}
-
-TEST(MeasureProfile, GivesCostsForEveryNumberOfRanksAtWork) {
-  const auto engine = LoadTiny("cpu:3", {1, 2, 1});
-  const CostProfile profile = ParseCostProfile(ToJson(MeasureProfile(engine, 256, 2, [](double) {})), "profile");
-  EXPECT_EQ(profile.key, engine->Hold().planner().key());
-  EXPECT_EQ(profile.active.size(), 3U);
-  for (const auto& [active, costs] : profile.active) {
-    ASSERT_EQ(costs.ranks(), 3);
-    for (const DeviceCost& device : costs.devices) {
-      EXPECT_EQ(device.knots.back().rows, 256);
-      for (const RowCost& knot : device.knots) {
-        const auto pairs = static_cast<double>(CausalPairs(0, knot.rows, 0));
-        EXPECT_GT(knot.layer_s + knot.pair_s * pairs, 0);
-        EXPECT_GT(knot.before_s, 0);
-      }
-    }
-    EXPECT_GT(costs.links.Between(0, 1).bytes_per_s, 0);
-    EXPECT_GT(costs.start_s, 0);
-  }
 }
 
 // A rank far slower than the others is left out, on the run too.
