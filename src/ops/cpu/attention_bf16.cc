@@ -4,6 +4,8 @@
 
 #include <hwy/base.h>
 
+#include "ops/cpu/attention_bf16_lanes.h"
+
 #if HWY_ARCH_X86_64
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -40,114 +42,7 @@ struct Workspace {
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,amx-tile,amx-bf16")
 
-// ---- Vectors of 16 and of 8 rows -------------------------------------------------------------------------------
-
-/// 2^x = Scale(p, x) with p = 2^(x - floor(x)) to a relative error of 3e-6, exactly 1 at 0 (minimax polynomial on [0,
-/// 1]): a thousandth of what rounding weights to bf16 loses.
-constexpr float kExp2[] = {0.013426683843f, 0.052242472768f, 0.241280198097f, 0.693044841290f, 1.0f};
-
-/// Elements 0, 16, 1, 17, ... of two halves.
-alignas(64) constexpr uint16_t kInterleave[] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-
-struct Wide {
-  static constexpr int64_t kLanes = 16;
-  using Floats = __m512;
-  using Mask = __mmask16;
-  static Floats Zero() { return _mm512_setzero_ps(); }
-  static Floats Set(float x) { return _mm512_set1_ps(x); }
-  static Floats Load(const float* from) { return _mm512_loadu_ps(from); }
-  static void Store(float* to, Floats x) { _mm512_storeu_ps(to, x); }
-  static Floats Add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
-  static Floats Sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
-  static Floats Mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
-  static Floats Div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
-  static Floats Fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-  static Floats Fms(Floats a, Floats b, Floats c) { return _mm512_fmsub_ps(a, b, c); }
-  static Floats Max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
-  static Floats Min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
-  static Floats Fraction(Floats x) { return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
-  static Floats Scale(Floats p, Floats x) { return _mm512_scalef_ps(p, x); }
-  static bool Same(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ) == 0; }
-  static Floats Keep(Mask mask, Floats x, Floats other) { return _mm512_mask_mov_ps(other, mask, x); }
-  static Mask Within(int32_t key, const int32_t* first, const int32_t* last) {
-    const __m512i own = _mm512_set1_epi32(key);
-    return _mm512_cmple_epi32_mask(_mm512_loadu_si512(first), own) &
-           _mm512_cmple_epi32_mask(own, _mm512_loadu_si512(last));
-  }
-  static Floats Dot(Floats sum, uint32_t left, const uint32_t* right) {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int32_t>(left))),
-                            reinterpret_cast<__m512bh>(_mm512_loadu_si512(right)));
-  }
-  /// Pairs of bf16 of two neighbouring keys.
-  static void StorePairs(uint32_t* to, Floats even, Floats odd) {
-    const auto halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), halves));
-  }
-};
-
-struct Narrow {
-  static constexpr int64_t kLanes = 8;
-  using Floats = __m256;
-  using Mask = __mmask8;
-  static Floats Zero() { return _mm256_setzero_ps(); }
-  static Floats Set(float x) { return _mm256_set1_ps(x); }
-  static Floats Load(const float* from) { return _mm256_loadu_ps(from); }
-  static void Store(float* to, Floats x) { _mm256_storeu_ps(to, x); }
-  static Floats Add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
-  static Floats Sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
-  static Floats Mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
-  static Floats Div(Floats a, Floats b) { return _mm256_div_ps(a, b); }
-  static Floats Fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
-  static Floats Fms(Floats a, Floats b, Floats c) { return _mm256_fmsub_ps(a, b, c); }
-  static Floats Max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
-  static Floats Min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
-  static Floats Fraction(Floats x) { return _mm256_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
-  static Floats Scale(Floats p, Floats x) { return _mm256_scalef_ps(p, x); }
-  static bool Same(Floats a, Floats b) { return _mm256_cmp_ps_mask(a, b, _CMP_NEQ_UQ) == 0; }
-  static Floats Keep(Mask mask, Floats x, Floats other) { return _mm256_mask_mov_ps(other, mask, x); }
-  static Mask Within(int32_t key, const int32_t* first, const int32_t* last) {
-    const __m256i own = _mm256_set1_epi32(key);
-    return static_cast<Mask>(
-        _mm256_cmple_epi32_mask(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(first)), own) &
-        _mm256_cmple_epi32_mask(own, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(last))));
-  }
-  static Floats Dot(Floats sum, uint32_t left, const uint32_t* right) {
-    return _mm256_dpbf16_ps(sum, reinterpret_cast<__m256bh>(_mm256_set1_epi32(static_cast<int32_t>(left))),
-                            reinterpret_cast<__m256bh>(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(right))));
-  }
-  static void StorePairs(uint32_t* to, Floats even, Floats odd) {
-    const auto halves = reinterpret_cast<__m256i>(_mm256_cvtne2ps_pbh(odd, even));
-    const __m256i order = _mm256_setr_epi16(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutexvar_epi16(order, halves));
-  }
-};
-
-template <typename V>
-inline typename V::Floats Exp2(typename V::Floats x) {
-  const typename V::Floats r = V::Fraction(x);
-  typename V::Floats p = V::Fma(V::Set(kExp2[0]), r, V::Set(kExp2[1]));
-  p = V::Fma(p, r, V::Set(kExp2[2]));
-  p = V::Fma(p, r, V::Set(kExp2[3]));
-  p = V::Fma(p, r, V::Set(kExp2[4]));
-  return V::Scale(p, x);
-}
-
 // ---- Products --------------------------------------------------------------------------------------------------
-
-/// What is read soon after: rows of keys or values in the cache.
-struct Ahead {
-  const BFloat16* rows;  // kKeyBlock of them, or null
-  int64_t stride;        // elements from one to the next
-  int64_t elements;      // of each
-
-  void Fetch(int64_t begin, int64_t end) const {
-    if (rows == nullptr) return;
-    for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < elements; i += 32) _mm_prefetch(rows + row * stride + i, _MM_HINT_T1);
-    }
-  }
-};
 
 /// Operands of c = a b, or c = factors * c + a b. a: keys or values of a panel, whose summed dimension takes `steps`
 /// of kDepth; b: [steps * kDepth / 2, lanes] pairs; c: [count, lanes].
@@ -160,7 +55,7 @@ struct Product {
   float* c;
   int64_t lanes;
   const float* factors;  // [lanes], or null where c is not read
-  Ahead ahead;
+  RowsAhead ahead;
 };
 
 /// Rows [first, first + kRows) of c. Pairs of keys' features follow each other; pairs of values' keys lie a row of
@@ -237,7 +132,6 @@ struct Tiles {
     WriteStores();
     int64_t i = 0;
     for (; i + 32 <= product.count; i += 32) {
-      product.ahead.Fetch(i * kKeyBlock / product.count, (i + 32) * kKeyBlock / product.count);
       if (product.lanes > 16) {
         MultiplyTiles<2, 2>(product, i);
       } else {
@@ -314,7 +208,7 @@ inline typename V::Floats Cap(typename V::Floats x, float cap) {
   const typename V::Floats one = V::Set(1);
   typename V::Floats exponent = V::Mul(x, V::Set(2 * kLog2E / cap));
   exponent = V::Max(V::Set(-60), V::Min(V::Set(60), exponent));
-  const typename V::Floats e = Exp2<V>(exponent);
+  const typename V::Floats e = Exp2<V>(exponent, kOfCaps);
   return V::Mul(V::Div(V::Sub(e, one), V::Add(e, one)), V::Set(cap * kLog2E));
 }
 
@@ -399,13 +293,13 @@ inline void Soften(const Work& work, float scale, int64_t lane) {
   const Floats block_top = V::Max(V::Max(largest[0], largest[1]), V::Max(largest[2], largest[3]));
   const Floats before = V::Load(work.seen.maxima + lane);
   const Floats top = V::Max(V::Mul(block_top, V::Set(scale)), before);
-  const Floats factor = Exp2<V>(V::Sub(before, top));
+  const Floats factor = Exp2<V>(V::Sub(before, top), kOfWeights);
   Floats sums[4] = {V::Zero(), V::Zero(), V::Zero(), V::Zero()};
   for (int64_t key = work.keys.begin; key < work.keys.end; key += 4) {
     Floats weight[4];
 #pragma GCC unroll 4
     for (int64_t i = 0; i < 4; ++i) {
-      weight[i] = Exp2<V>(V::Fms(V::Load(scores + (key + i) * lanes), V::Set(scale), top));
+      weight[i] = Exp2<V>(V::Fms(V::Load(scores + (key + i) * lanes), V::Set(scale), top), kOfWeights);
       if (!kSeenByAll) weight[i] = V::Keep(within(key + i), weight[i], V::Zero());
       sums[i] = V::Add(sums[i], weight[i]);
     }
@@ -421,14 +315,6 @@ inline void Soften(const Work& work, float scale, int64_t lane) {
 
 // ---- A block of keys -------------------------------------------------------------------------------------------
 
-/// A few rows wait for the cache's memory: meanwhile it fetches the next block.
-inline Ahead AheadOf(const AttentionCall& call, const RowGroup& rows, int64_t block, const TensorView& view) {
-  const int64_t next = (block + 1) * kKeyBlock;
-  if (rows.lanes > 16 || next + kKeyBlock > call.keys()) return {nullptr, 0, 0};
-  return {view.As<BFloat16>() + next * view.row_stride() + rows.kv_head * call.head_dim(), view.row_stride(),
-          call.head_dim()};
-}
-
 template <typename Products, typename V>
 inline void AttendLanes(const AttentionCall& call, const RowGroup& rows, const uint32_t* queries, int64_t block,
                         const uint16_t* panel, const Attended& seen, const Workspace& workspace) {
@@ -440,7 +326,7 @@ inline void AttendLanes(const AttentionCall& call, const RowGroup& rows, const u
   const int64_t lanes = rows.lanes;
   Products::template Multiply<V, false>({panel + keys.begin * kDepth, kKeyBlock * kDepth, keys.end - keys.begin,
                                          key_rows, queries, workspace.scores + keys.begin * lanes, lanes, nullptr,
-                                         AheadOf(call, rows, block, call.k)});
+                                         RowsAhead(call, call.k, rows.kv_head, block + 1)});
   const bool shaped = call.options.softcap > 0 || call.options.key_bias.data() != nullptr;
   const float scale = shaped ? 1.0f : call.options.scale * kLog2E;
   const Work work{call, rows, block * kKeyBlock, keys, seen, workspace};
@@ -454,7 +340,8 @@ inline void AttendLanes(const AttentionCall& call, const RowGroup& rows, const u
   }
   Products::template Multiply<V, true>({values + keys.begin * width, width * kDepth, width,
                                         (keys.end - keys.begin) / kDepth, workspace.weights + keys.begin / 2 * lanes,
-                                        seen.output, lanes, workspace.factors, AheadOf(call, rows, block, call.v)});
+                                        seen.output, lanes, workspace.factors,
+                                        RowsAhead(call, call.v, rows.kv_head, block + 1)});
 }
 
 void AttendVectors(const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,

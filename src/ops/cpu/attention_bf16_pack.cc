@@ -22,8 +22,10 @@ HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")
 
 namespace {
 
-/// Rows become columns: to[j * stride + i] = rows[i][j].
-inline void Transpose(__m512i (&rows)[16], uint32_t* to, int64_t stride) {
+/// Rows become columns: to[column * stride + i] = rows[i][j], where column j of each four is kept and the fours lie
+/// kFours apart. Of the four fours the first `fours` are written.
+template <int kFours>
+inline void Transpose(__m512i (&rows)[16], uint32_t* to, int64_t stride, int64_t fours = 4) {
   __m512i half[16];
 #pragma GCC unroll 8
   for (int i = 0; i < 16; i += 2) {
@@ -44,10 +46,12 @@ inline void Transpose(__m512i (&rows)[16], uint32_t* to, int64_t stride) {
     const __m512i low_odd = _mm512_shuffle_i32x4(rows[c], rows[4 + c], 0xdd);
     const __m512i high_even = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0x88);
     const __m512i high_odd = _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0xdd);
-    _mm512_storeu_si512(to + c * stride, _mm512_shuffle_i32x4(low_even, high_even, 0x88));
-    _mm512_storeu_si512(to + (c + 4) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
-    _mm512_storeu_si512(to + (c + 8) * stride, _mm512_shuffle_i32x4(low_even, high_even, 0xdd));
-    _mm512_storeu_si512(to + (c + 12) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
+    uint32_t* column = to + c * stride;
+    _mm512_storeu_si512(column, _mm512_shuffle_i32x4(low_even, high_even, 0x88));
+    _mm512_storeu_si512(column + kFours * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
+    if (fours <= 2) continue;
+    _mm512_storeu_si512(column + 2 * kFours * stride, _mm512_shuffle_i32x4(low_even, high_even, 0xdd));
+    _mm512_storeu_si512(column + 3 * kFours * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
   }
 }
 
@@ -84,10 +88,12 @@ class BlockRows {
   const BFloat16* rows_;
 };
 
-void PackKeys(const AttentionCall& call, int64_t kv_head, int64_t block, uint16_t* keys) {
-  const BlockRows rows(call, call.k, kv_head, block);
-  for (int64_t i = 0; i < call.head_dim(); i += kDepth) {
-    for (int64_t j = 0; j < rows.keys(); ++j) _mm512_store_si512(keys + i * kKeyBlock + j * kDepth, rows.Load(j, i));
+/// Keys [begin, end) of a block.
+inline void PackKeys(const BlockRows& rows, int64_t head_dim, int64_t begin, int64_t end, uint16_t* keys) {
+  for (int64_t j = begin; j < end; ++j) {
+    for (int64_t i = 0; i < head_dim; i += kDepth) {
+      _mm512_store_si512(keys + i * kKeyBlock + j * kDepth, rows.Load(j, i));
+    }
   }
 }
 
@@ -119,7 +125,8 @@ void FinishPanel(const LargestExponent& seen, uint16_t* values, int64_t count, s
 
 void PackForVectors(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
   auto* keys = reinterpret_cast<uint16_t*>(panel + sizeof(PanelHeader));
-  PackKeys(call, kv_head, block, keys);
+  const BlockRows key_rows(call, call.k, kv_head, block);
+  PackKeys(key_rows, call.head_dim(), 0, key_rows.keys(), keys);
   const int64_t width = ValueWidth(call.head_dim());
   uint16_t* values = keys + KeyRows(call.head_dim()) * kKeyBlock * kDepth;
   const BlockRows rows(call, call.v, kv_head, block);
@@ -142,28 +149,36 @@ void PackForVectors(const AttentionCall& call, int64_t kv_head, int64_t block, s
 
 void PackForTiles(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
   auto* keys = reinterpret_cast<uint16_t*>(panel + sizeof(PanelHeader));
-  PackKeys(call, kv_head, block, keys);
+  const BlockRows key_rows(call, call.k, kv_head, block);
   const int64_t width = ValueWidth(call.head_dim());
   uint16_t* values = keys + KeyRows(call.head_dim()) * kKeyBlock * kDepth;
   const BlockRows rows(call, call.v, kv_head, block);
-  const __m512i low = _mm512_load_si512(kInterleave);
-  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  const RowsAhead keys_ahead(call, call.k, kv_head, block);
+  const RowsAhead values_ahead(call, call.v, kv_head, block);
   LargestExponent seen;
   for (int64_t j = 0; j < rows.keys(); j += kDepth) {
+    for (int64_t key = j; key < j + kDepth; ++key) {
+      keys_ahead.Fetch(key + kDepth, key + kDepth + 1);
+      PackKeys(key_rows, call.head_dim(), key, key + 1, keys);
+    }
     for (int64_t i = 0; i < width; i += 32) {
-      __m512i first[16];
-      __m512i second[16];
+      // Unpacking takes the lower, or the higher, four of each eight features.
+      __m512i lower[16];
+      __m512i higher[16];
       for (int64_t pair = 0; pair < 16; ++pair) {
-        const __m512i even = rows.Load(j + 2 * pair, i);
-        const __m512i odd = rows.Load(j + 2 * pair + 1, i);
+        const int64_t key = j + 2 * pair;
+        if (i == 0) values_ahead.Fetch(key + kDepth, key + kDepth + 2);
+        const __m512i even = rows.Load(key, i);
+        const __m512i odd = rows.Load(key + 1, i);
         seen.See(even);
         seen.See(odd);
-        first[pair] = _mm512_permutex2var_epi16(even, low, odd);
-        second[pair] = _mm512_permutex2var_epi16(even, high, odd);
+        lower[pair] = _mm512_unpacklo_epi16(even, odd);
+        higher[pair] = _mm512_unpackhi_epi16(even, odd);
       }
       auto* to = reinterpret_cast<uint32_t*>(values + j * width + i * kDepth);
-      Transpose(first, to, kDepth / 2);
-      if (i + 16 < width) Transpose(second, to + 16 * kDepth / 2, kDepth / 2);
+      const int64_t fours = std::min<int64_t>(4, (width - i) / 8);
+      Transpose<8>(lower, to, kDepth / 2, fours);
+      Transpose<8>(higher, to + 4 * kDepth / 2, kDepth / 2, fours);
     }
   }
   FinishPanel(seen, values, rows.keys() * width, panel);
@@ -183,11 +198,11 @@ void PackQueriesBf16(const AttentionCall& call, const RowGroup& rows, std::byte*
                      : _mm512_setzero_si512();
       }
       if (rows.lanes >= 16) {
-        Transpose(own, queries + i / 2 * rows.lanes + lane, rows.lanes);
+        Transpose<4>(own, queries + i / 2 * rows.lanes + lane, rows.lanes);
         continue;
       }
       alignas(64) uint32_t columns[16][16];
-      Transpose(own, columns[0], 16);
+      Transpose<4>(own, columns[0], 16);
       for (int64_t pair = 0; pair < 16; ++pair) {
         std::memcpy(queries + (i / 2 + pair) * rows.lanes, columns[pair], sizeof(uint32_t) * 8);
       }

@@ -7,6 +7,8 @@
 // row does not see has a weight of exactly 0. How rows are grouped, cut into tiles and given to threads is free.
 #pragma once
 
+#include <hwy/base.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -108,6 +110,36 @@ struct SeenKeys {
   int32_t last[kGroupRows];
 
   SeenKeys(const AttentionCall& call, const RowGroup& rows, int64_t block);
+};
+
+/// Rows of keys or values of one kv head that are read soon. A few queries wait for the cache's memory: it fetches
+/// these rows while others are worked on, some at each step.
+class RowsAhead {
+ public:
+  /// Rows of `view`, which is k or v of `call`, from block `block` on; none where many queries share a block.
+  RowsAhead(const AttentionCall& call, const TensorView& view, int64_t kv_head, int64_t block) {
+    constexpr int64_t kFewQueries = 16;
+    if (call.rows() > kFewQueries) return;
+    const auto element = static_cast<int64_t>(SizeOf(view.dtype()));
+    stride_ = view.row_stride() * element;
+    bytes_ = call.head_dim() * element;
+    rows_ = static_cast<const std::byte*>(view.data()) + block * kKeyBlock * stride_ + kv_head * bytes_;
+    count_ = call.keys() - block * kKeyBlock;
+  }
+  /// Fetches rows [begin, end) where they exist. Inline by force: GCC takes calls of a function that only fetches for
+  /// calls without an effect.
+  HWY_INLINE void Fetch(int64_t begin, int64_t end) const {
+    constexpr int64_t kLine = 64;  // bytes
+    for (int64_t row = begin; row < std::min(end, count_); ++row) {
+      for (int64_t i = 0; i < bytes_; i += kLine) __builtin_prefetch(rows_ + row * stride_ + i, 0, 2);
+    }
+  }
+
+ private:
+  const std::byte* rows_ = nullptr;
+  int64_t stride_ = 0;  // bytes from one row to the next
+  int64_t bytes_ = 0;   // of a row
+  int64_t count_ = 0;   // rows that there are
 };
 
 /// A table of functions. All memory is aligned to 64 bytes.

@@ -77,24 +77,10 @@ HWY_INLINE void MultiplyBlock(D d, const Left& a, const float* HWY_RESTRICT b, s
   }
 }
 
-/// Rows of keys or values in the cache that are read soon, fetched while others are multiplied.
-struct Ahead {
-  const std::byte* rows;  // kKeyBlock of them, or null
-  int64_t stride;         // bytes from one to the next
-  int64_t bytes;          // of each
-
-  HWY_INLINE void Fetch(int64_t begin, int64_t end) const {
-    if (rows == nullptr) return;
-    for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(rows + row * stride + i, 0, 2);
-    }
-  }
-};
-
 /// MultiplyBlock for `count` elements of a, a multiple of 8, and all lanes.
 template <bool kValues, class D>
 HWY_INLINE void Multiply(D d, const Left& a, size_t count, const float* b, size_t lanes, size_t depth,
-                         const float* factors, float* c, const Ahead& ahead) {
+                         const float* factors, float* c, const RowsAhead& ahead) {
   const size_t width = hn::Lanes(d);
   const auto part = static_cast<int64_t>(count / 8);
   for (int64_t i = 0; i < part; ++i) {
@@ -211,16 +197,6 @@ HWY_INLINE void Soften(D d, const Column& column, float* maximum, float* sum, fl
 
 // ---- A block of keys -------------------------------------------------------------------------------------------
 
-/// A few rows wait for the cache's memory: meanwhile it fetches the next block.
-HWY_INLINE Ahead AheadOf(const AttentionCall& call, const RowGroup& rows, int64_t block, const TensorView& view) {
-  const int64_t next = (block + 1) * kKeyBlock;
-  if (rows.lanes > 16 || next + kKeyBlock > call.keys()) return {nullptr, 0, 0};
-  const auto element = static_cast<int64_t>(SizeOf(view.dtype()));
-  return {static_cast<const std::byte*>(view.data()) +
-              (next * view.row_stride() + rows.kv_head * call.head_dim()) * element,
-          view.row_stride() * element, call.head_dim() * element};
-}
-
 template <class D>
 HWY_INLINE void AttendLanes(D d, const AttentionCall& call, const RowGroup& rows, const float* queries, int64_t block,
                             const float* panel, const Attended& seen, float* scores) {
@@ -235,7 +211,7 @@ HWY_INLINE void AttendLanes(D d, const AttentionCall& call, const RowGroup& rows
   float* weights = scores + begin * lanes;
   float* factors = scores + kKeyBlock * kGroupRows;
   Multiply<false>(d, {panel + begin * head_dim, head_dim}, count, queries, lanes, head_dim, nullptr, weights,
-                  AheadOf(call, rows, block, call.k));
+                  RowsAhead(call, call.k, rows.kv_head, block + 1));
   const bool plain = keys.by_all && call.options.softcap == 0 && call.options.key_bias.data() == nullptr;
   for (int64_t lane = 0; lane < rows.lanes; lane += static_cast<int64_t>(hn::Lanes(d))) {
     const Column column{scores + lane, lanes, keys.begin, keys.end};
@@ -243,7 +219,7 @@ HWY_INLINE void AttendLanes(D d, const AttentionCall& call, const RowGroup& rows
     Soften(d, column, seen.maxima + lane, seen.sums + lane, factors + lane);
   }
   Multiply<true>(d, {values + begin * width, width}, width, weights, lanes, count, factors, seen.output,
-                 AheadOf(call, rows, block, call.v));
+                 RowsAhead(call, call.v, rows.kv_head, block + 1));
 }
 
 void AttendSimd(const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,
