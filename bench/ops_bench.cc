@@ -4,6 +4,7 @@
 // reach together: model FLOPs over time over rate.
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
+#include <hwy/targets.h>
 
 #include <algorithm>
 #include <chrono>
@@ -12,6 +13,7 @@
 #include <functional>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ops/ops.h"
@@ -80,7 +82,7 @@ void ReportBytes(benchmark::State& state, double bytes) {
   state.counters["GB/s"] = benchmark::Counter(bytes / 1e9, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-/// Arguments: dtype, threads, rows, in_features, out_features.
+/// Arguments: dtype, threads, rows, in_features, out_features, whether the weights stay where they are.
 void BenchMatmul(benchmark::State& state) {
   const auto dtype = static_cast<DType>(state.range(0));
   Fixture f(static_cast<int>(state.range(1)));
@@ -90,7 +92,7 @@ void BenchMatmul(benchmark::State& state) {
   const RandomTensor x(*f.device, dtype, {rows, in_features});
   const RandomTensor y(*f.device, dtype, {rows, out_features});
   const RandomTensor w(*f.device, dtype, {out_features, in_features});
-  const auto linear = f.ops->Prepare({{{w.view()}, {}}}, dtype);
+  const auto linear = f.ops->Prepare({{{w.view()}, {}, state.range(5) != 0}}, dtype);
   f.ops->Matmul(x.view(), *linear, y.view(), *f.stream);
 
   // The oracle takes the first columns of the last row.
@@ -163,9 +165,10 @@ constexpr int64_t kBF16 = static_cast<int64_t>(DType::kBF16);
 constexpr int64_t kF16 = static_cast<int64_t>(DType::kF16);
 
 BENCHMARK(BenchMatmul)
-    ->ArgNames({"dtype", "threads", "rows", "in", "out"})
-    ->ArgsProduct({{kF32, kBF16, kF16}, {1, 2}, {1, 2048}, {2048}, {8192}})
-    ->UseRealTime()
+    ->ArgNames({"dtype", "threads", "rows", "in", "out", "in_place"})
+    ->ArgsProduct({{kF32, kBF16, kF16}, {1, 2}, {1, 16, 128, 512, 2048}, {2048}, {8192}, {0, 1}})
+    ->ArgsProduct({{kF32, kBF16}, {1, 2}, {1, 512, 2048}, {8192}, {2048}, {1}})
+    ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
 BENCHMARK(BenchAttention)
     ->ArgNames({"dtype", "threads", "q", "k", "q_heads", "kv_heads", "dim"})
@@ -340,10 +343,31 @@ void TimeLayer(int threads, int repeats) {
              100 * all_flops / best_total / best, 100 * all_flops / Median(whole) / Median(ceiling));
 }
 
+/// Whether the processor has the vectors that Highway calls `name`; wider ones are not used from now on.
+bool LimitTarget(std::string_view name) {
+  const int64_t supported = hwy::SupportedTargets();
+  for (int64_t left = supported; left != 0; left &= left - 1) {
+    if (hwy::TargetName(left & -left) != name) continue;
+    hwy::SetSupportedTargetsForTest(left);  // lower bits are wider vectors
+    return true;
+  }
+  fmt::print(stderr, "no target {} on this processor\n", name);
+  return false;
+}
+
 }  // namespace
 }  // namespace runahead
 
+// Processor time, since others may share the processors. `--target=AVX2` does without wider vectors, as Highway names
+// them.
 int main(int argc, char** argv) {
+  constexpr std::string_view kTarget = "--target=";
+  if (argc > 1 && std::string_view(argv[1]).starts_with(kTarget)) {
+    if (!runahead::LimitTarget(std::string_view(argv[1]).substr(kTarget.size()))) return 2;
+    argv[1] = argv[0];
+    ++argv;
+    --argc;
+  }
   if (argc > 1 && std::strcmp(argv[1], "--layer") == 0) {
     const int repeats = argc > 2 ? std::max(1, std::atoi(argv[2])) : 9;
     runahead::TimeLayer(1, repeats);

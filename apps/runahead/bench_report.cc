@@ -81,9 +81,10 @@ std::vector<const Measurement*> BenchReport::Wrong() const {
 std::string Heading(const BenchReport& report) {
   std::string text;
   if (report.device == "cpu") {
-    text = fmt::format("{} in {}, {} thread{} per rank, on {} ({} processors, oneDNN {})\n", report.model,
-                       report.dtype, report.threads_per_rank, report.threads_per_rank == 1 ? "" : "s",
-                       report.machine.cpu, report.machine.processors, report.machine.onednn);
+    text = fmt::format("{} in {}, {} thread{} per rank, on {} ({} processors, {})\n", report.model, report.dtype,
+                       report.threads_per_rank, report.threads_per_rank == 1 ? "" : "s", report.machine.cpu,
+                       report.machine.processors,
+                       report.dtype == "bf16" ? report.machine.bf16_kernel : report.machine.f32_kernel);
   } else {
     text = fmt::format("{} in {} on {}\n", report.model, report.dtype, report.device);
   }
@@ -93,6 +94,10 @@ std::string Heading(const BenchReport& report) {
         fmt::format("matmul ceiling of {} rank{}: {:.1f} GFLOP/s at best, {:.1f} median of {}, {:.1f} sustained\n",
                     ceiling.ranks, ceiling.ranks == 1 ? "" : "s", ceiling.Best() / kGiga, ceiling.Median() / kGiga,
                     ceiling.rates.size(), ceiling.sustained / kGiga);
+    if (ceiling.registers > 0) {
+      text += fmt::format("  {:.1f} % of the {:.1f} GFLOP/s that its threads reach from registers\n",
+                          100 * ceiling.Best() / ceiling.registers, ceiling.registers / kGiga);
+    }
   }
   return text;
 }
@@ -140,6 +145,7 @@ std::string ToJson(const BenchReport& report) {
                         {"flop_rates", ceiling.rates},
                         {"best", ceiling.Best()},
                         {"sustained", ceiling.sustained},
+                        {"registers", ceiling.registers},
                         {"median", ceiling.Median()}});
   }
   Json results = Json::array();
@@ -155,7 +161,8 @@ std::string ToJson(const BenchReport& report) {
                  {"processors", machine.processors},
                  {"memory_bytes", machine.memory_bytes},
                  {"features", machine.features},
-                 {"onednn", machine.onednn}}},
+                 {"f32_kernel", machine.f32_kernel},
+                 {"bf16_kernel", machine.bf16_kernel}}},
                {"matmul_ceilings", std::move(ceilings)},
                {"results", std::move(results)}};
   if (report.gpu) json["gpu"] = Json::parse(ToJsonText(*report.gpu));

@@ -112,7 +112,8 @@ Json ToJson(const ModelInfo& info, const TokenizerFacts& tokenizer, const Machin
           {"cpu_features", machine.features},
           {"processors", machine.processors},
           {"memory_bytes", machine.memory_bytes},
-          {"onednn", machine.onednn}};
+          {"f32_kernel", machine.f32_kernel},
+          {"bf16_kernel", machine.bf16_kernel}};
 }
 
 std::string FilesText(const TensorFacts& facts) {

@@ -1,16 +1,15 @@
 #include "experiment/machine.h"
 
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <fstream>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <set>
 #include <sstream>
 #include <string_view>
 
+#include "ops/cpu_kernels.h"
 #include "ops/ops.h"
 #include "tensor/cpu_device.h"
 
@@ -53,8 +52,8 @@ MachineFacts DescribeMachine() {
   if (pages > 0 && page_bytes > 0) facts.memory_bytes = static_cast<size_t>(pages) * static_cast<size_t>(page_bytes);
   facts.features = Features();
   facts.native_bf16 = CpuHasNativeBf16();
-  const dnnl_version_t* version = dnnl_version();
-  facts.onednn = fmt::format("{}.{}.{}", version->major, version->minor, version->patch);
+  facts.f32_kernel = CpuMatmulKernel(DType::kF32);
+  facts.bf16_kernel = CpuMatmulKernel(DType::kBF16);
   return facts;
 }
 

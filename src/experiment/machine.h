@@ -13,7 +13,8 @@ struct MachineFacts {
   size_t memory_bytes = 0;            // memory of the machine, bytes; 0: unknown
   std::vector<std::string> features;  // names of the processor's features that matter here
   bool native_bf16 = false;           // multiplies bf16 matrices natively
-  std::string onednn;                 // version
+  std::string f32_kernel;             // what multiplies matrices in f32
+  std::string bf16_kernel;            // and in bf16
 };
 
 MachineFacts DescribeMachine();

@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <barrier>
 #include <cmath>
+#include <numeric>
 #include <random>
+#include <thread>
 
 #include "base/check.h"
 #include "base/deadline.h"
 #include "base/median.h"
 #include "engine/rank.h"
+#include "ops/cpu_kernels.h"
 #include "tensor/cpu_device.h"
 
 namespace runahead {
@@ -110,6 +113,36 @@ class Bench {
   std::vector<Tensor> y_;
 };
 
+/// FLOP/s of `threads` threads that multiply registers side by side: the best of several rounds.
+double MeasureRegisters(int threads, DType compute, int rounds) {
+  constexpr double kSeconds = 0.05;
+  constexpr int64_t kFew = 10000;
+  const auto rate = [&](int64_t spins, double* flops) {
+    const auto begin = Clock::now();
+    *flops = SpinCpuMatmulKernel(compute, spins);
+    return *flops / std::chrono::duration<double>(Clock::now() - begin).count();
+  };
+  double flops = 0;
+  const double first = rate(kFew, &flops);
+  const auto spins = static_cast<int64_t>(kFew * kSeconds * first / flops);
+  double best = 0;
+  for (int round = 0; round < rounds; ++round) {
+    std::vector<double> rates(static_cast<size_t>(threads));
+    std::vector<std::thread> workers;
+    std::barrier start(threads);
+    for (double& mine : rates) {
+      workers.emplace_back([&] {
+        double done = 0;
+        start.arrive_and_wait();
+        mine = rate(spins, &done);
+      });
+    }
+    for (std::thread& worker : workers) worker.join();
+    best = std::max(best, std::accumulate(rates.begin(), rates.end(), 0.0));
+  }
+  return best;
+}
+
 }  // namespace
 
 double MatmulCeiling::Best() const { return *std::max_element(rates.begin(), rates.end()); }
@@ -122,13 +155,15 @@ MatmulCeiling MeasureMatmulCeiling(const std::vector<RankDevice>& devices, int t
   const double seconds = devices.front().gpu ? kGpuRoundSeconds : kCpuRoundSeconds;
   const int times = std::max(1, static_cast<int>(std::ceil(seconds / first)));
   if (times > 1) bench.Round(times);
-  MatmulCeiling ceiling{static_cast<int>(devices.size()), {}, 0};
+  const int ranks = static_cast<int>(devices.size());
+  MatmulCeiling ceiling{ranks, {}, 0, 0};
   for (int round = 0; round < rounds; ++round) {
     ceiling.rates.push_back(bench.Flops() * times / bench.Round(times));
   }
   constexpr double kSustainedSeconds = 0.5;
   const int many = devices.front().gpu ? std::max(1, static_cast<int>(kSustainedSeconds / first)) : times;
   ceiling.sustained = bench.Flops() * many / bench.Round(many);
+  if (!devices.front().gpu) ceiling.registers = MeasureRegisters(ranks * threads, compute, rounds);
   return ceiling;
 }
 

@@ -13,6 +13,7 @@ struct MatmulCeiling {
   int ranks = 0;
   std::vector<double> rates;  // FLOP/s of all ranks together, one for each round
   double sustained = 0;       // FLOP/s of half a second without a pause, which a GPU's power limit may lower
+  double registers = 0;       // FLOP/s of as many threads that touch no memory; 0: not measured, on GPUs
 
   [[nodiscard]] double Best() const;
   [[nodiscard]] double Median() const;

@@ -82,8 +82,7 @@ TEST_P(InPlaceTest, ComputesWhatTheOracleComputes) {
   const auto [golden, dtype] = GetParam();
   const bool exact = dtype == DType::kF32;
   const int64_t rows = exact ? kManyRows : 2 * kManyRows;
-  EXPECT_EQ(MakeCpuOps(*MakeCpuDevice(), 1)->LeavesInPlace({rows, kHidden}, dtype, dtype),
-            exact || CpuHasNativeBf16());
+  EXPECT_TRUE(MakeCpuOps(*MakeCpuDevice(), 1)->LeavesInPlace({rows, kHidden}, dtype, dtype));
   const WideModel model(golden, dtype, rows);
   EngineOptions engine_options;
   engine_options.devices = "cpu:3";

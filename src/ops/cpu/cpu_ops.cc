@@ -4,8 +4,9 @@
 #include "ops/checks.h"
 #include "ops/cpu/attention.h"
 #include "ops/cpu/convert.h"
-#include "ops/cpu/linear.h"
-#include "ops/cpu/matmul.h"
+#include "ops/cpu/matmul/linear.h"
+#include "ops/cpu/matmul/multiplier.h"
+#include "ops/cpu/processor.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/team.h"
 #include "ops/ops.h"
@@ -22,7 +23,6 @@ class CpuOps final : public Ops {
   Tensor Upload(TensorView host) override { return {Buffer(), host}; }
 
   std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) override {
-    team_.Enter();
     return cpu::PrepareLinear(device_, parts, compute);
   }
 
@@ -30,7 +30,7 @@ class CpuOps final : public Ops {
     return cpu::StaysInPlace(matrix, stored, compute);
   }
 
-  [[nodiscard]] DType WeightDType(DType compute) const override { return cpu::ArithmeticOf(compute); }
+  [[nodiscard]] DType WeightDType(DType compute) const override { return cpu::KernelFor(compute).arithmetic; }
 
   void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out,
              Stream& /*stream*/) override {
@@ -45,6 +45,16 @@ class CpuOps final : public Ops {
 
   void Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& /*stream*/) override {
     multiplier_.Multiply(x, linear, first, count, y);
+  }
+
+  void MatmulAdd(TensorView x, const Linear& linear, TensorView /*product*/, TensorView sum,
+                 Stream& /*stream*/) override {
+    multiplier_.MultiplyAdd(x, linear, sum);
+  }
+
+  void MatmulActivate(TensorView x, const Linear& linear, Activation activation, TensorView product, TensorView out,
+                      Stream& /*stream*/) override {
+    multiplier_.MultiplyActivate(x, linear, activation, product, out);
   }
 
   void Add(TensorView x, TensorView delta, Stream& /*stream*/) override {
@@ -105,13 +115,6 @@ class CpuOps final : public Ops {
 
 std::unique_ptr<Ops> MakeCpuOps(Device& device, int threads) { return std::make_unique<CpuOps>(device, threads); }
 
-bool CpuHasNativeBf16() {
-#if defined(__x86_64__)
-  static const bool native = __builtin_cpu_supports("avx512bf16");
-  return native;
-#else
-  return false;
-#endif
-}
+bool CpuHasNativeBf16() { return cpu::HasBf16Vectors(); }
 
 }  // namespace runahead

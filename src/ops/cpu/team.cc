@@ -11,10 +11,6 @@ namespace runahead::cpu {
 
 Team::Team(int threads) : threads_(threads) { CHECK_GE(threads, 1); }
 
-void Team::Enter() const {
-  if (omp_get_max_threads() != threads_) omp_set_num_threads(threads_);
-}
-
 void Team::Run(int64_t count, TaskRef task) const {
   const auto workers = static_cast<int>(std::min<int64_t>(threads_, count));
   if (workers <= 1) {

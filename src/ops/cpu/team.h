@@ -20,15 +20,12 @@ class TaskRef {
   void (*call_)(const void* object, int64_t index, int worker);
 };
 
-/// The threads of one rank: the OpenMP team of the calling thread, so that oneDNN works with the same ones. One
-/// thread starts no others.
+/// The threads of one rank: the OpenMP team of the calling thread. One thread starts no others.
 class Team {
  public:
   explicit Team(int threads);
   [[nodiscard]] int threads() const { return threads_; }
 
-  /// Makes the OpenMP regions of libraries called by this thread use `threads()`.
-  void Enter() const;
   /// Calls task(index, worker) once for each index in [0, count): in ascending order, each by the next free worker
   /// (0 <= worker < threads()). Returns when all are done.
   void Run(int64_t count, TaskRef task) const;

@@ -1,0 +1,139 @@
+// What a processor's kernel of matrix products provides, and how its operands lie in memory.
+//
+// A product is y = x W^T. Both operands are read in units of four bytes of the summed dimension: one f32, or two
+// neighbouring bf16. Rows of x are packed into slices [units, rows of the slice], weights into panels of a kernel's
+// own layout. Every sum runs over the units in ascending order, in one accumulator, so that its bits depend on the
+// kernel alone: never on the slice, the panel, the block or the thread that it falls into.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "ops/cpu/scratch.h"
+#include "tensor/tensor_view.h"
+
+namespace runahead::cpu {
+
+constexpr int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+/// One matrix of weights, borrowed.
+struct Matrix {
+  const std::byte* data = nullptr;  // panels of a kernel, or row-major [rows, depth] of `dtype` without gaps
+  DType dtype = DType::kF32;        // of row-major weights: the compute dtype
+  int64_t rows = 0;                 // output features
+  int64_t depth = 0;                // input features: the terms of a sum
+  bool packed = false;
+};
+
+/// Packed activations: slices one after another, each of slice_rows rows but the last.
+struct PackedRows {
+  const std::byte* data = nullptr;
+  int64_t rows = 0;
+  int64_t slice_rows = 0;
+  int64_t units = 0;
+  bool padded = false;  // the last slice is as wide as the others
+
+  [[nodiscard]] int64_t slices() const { return (rows + slice_rows - 1) / slice_rows; }
+  /// [units, Width(slice)]
+  [[nodiscard]] const std::byte* Slice(int64_t slice) const { return data + slice * slice_rows * units * 4; }
+  [[nodiscard]] int64_t RowsOf(int64_t slice) const {
+    return slice + 1 < slices() ? slice_rows : rows - slice * slice_rows;
+  }
+  [[nodiscard]] int64_t Width(int64_t slice) const { return padded ? slice_rows : RowsOf(slice); }
+};
+
+/// Where sums go: y[row - first_row][feature - first_feature] = sum + bias[feature], rounded to y's dtype, or with
+/// `add` the sum of that and what is there.
+struct Sink {
+  TensorView y;                 // of the compute dtype or f32
+  const float* bias = nullptr;  // [features of the matrix], or null
+  bool add = false;
+  int64_t first_row = 0;
+  int64_t first_feature = 0;
+};
+
+/// Takes sums of rows [row, row + rows) and features [feature, feature + features) from sums[row][feature], rows
+/// `stride` apart.
+void Store(const Sink& sink, const float* sums, int64_t stride, int64_t row, int64_t rows, int64_t feature,
+           int64_t features);
+
+/// A part of a product for one worker: slices [slice_begin, slice_end) times panels [panel_begin, panel_end).
+struct Block {
+  const PackedRows* x = nullptr;
+  const Matrix* weights = nullptr;
+  int64_t slice_begin = 0;
+  int64_t slice_end = 0;
+  int64_t panel_begin = 0;
+  int64_t panel_end = 0;
+  const Sink* sink = nullptr;
+  Scratch* scratch = nullptr;  // the worker's
+};
+
+/// sums [rows, panel] = or += slice^T panel, both [units, ...].
+using TileFunction = void (*)(const std::byte* slice, const std::byte* panel, int64_t units, bool accumulate,
+                              float* sums);
+
+/// Row-major weights of a whole panel, of which `units` units are read.
+struct DirectPanel {
+  const std::byte* rows = nullptr;  // from the first of these units on
+  int64_t stride_bytes = 0;
+  DType dtype = DType::kF32;
+  int64_t units = 0;
+  const std::byte* ahead = nullptr;  // what to ask for meanwhile: `ahead_bytes`, evenly
+  int64_t ahead_bytes = 0;
+};
+
+/// sums [rows, panel] = or += slice^T panel, over the panel's units: a multiple of Kernel::direct_units.
+using DirectFunction = void (*)(const std::byte* slice, const DirectPanel& panel, bool accumulate, float* sums);
+
+/// One way to multiply. Immutable; lives as long as the program.
+struct Kernel {
+  const char* name = nullptr;
+  DType arithmetic = DType::kF32;  // of packed operands
+  int64_t most_slice_rows = 0;
+  bool padded_slices = false;  // slices of most_slice_rows, whatever the rows, unless there is one row alone
+  int64_t panel_features = 0;
+  int64_t unit_multiple = 1;  // units are padded with zeros to a multiple
+  /// Writes panel `index` of a row-major matrix: PanelBytes.
+  void (*pack_panel)(const Kernel& kernel, const Matrix& weights, int64_t index, std::byte* panel) = nullptr;
+  void (*multiply)(const Kernel& kernel, const Block& block) = nullptr;
+  const TileFunction* tiles = nullptr;     // [1 + most_slice_rows], by rows of the slice; or null
+  const DirectFunction* direct = nullptr;  // [1 + most_direct_rows], by rows of the slice; or null
+  int64_t most_direct_rows = 0;
+  int64_t direct_units = 1;
+  int64_t block_rows = 0;    // of a large product's block, at most
+  int64_t block_panels = 0;  // at most
+  size_t block_bytes = 0;    // of its panels together, unless one alone is larger
+  /// Computes from registers alone for `rounds` rounds. Returns floating-point operations.
+  double (*spin)(int64_t rounds) = nullptr;
+
+  [[nodiscard]] int64_t Units(int64_t depth) const {
+    return RoundUp((depth * static_cast<int64_t>(SizeOf(arithmetic)) + 3) / 4, unit_multiple);
+  }
+  [[nodiscard]] int64_t Panels(int64_t features) const { return (features + panel_features - 1) / panel_features; }
+  [[nodiscard]] size_t PanelBytes(int64_t depth) const {
+    return static_cast<size_t>(Units(depth) * panel_features) * 4;
+  }
+  /// Panels of a large product's block.
+  [[nodiscard]] int64_t BlockPanels(int64_t depth) const {
+    return std::clamp<int64_t>(static_cast<int64_t>(block_bytes / PanelBytes(depth)), 1, block_panels);
+  }
+};
+
+/// The kernel that this processor multiplies fastest with, for activations of dtype `compute`.
+const Kernel& KernelFor(DType compute);
+/// All kernels that this processor can run for activations of dtype `compute`, fastest first.
+std::vector<Kernel> KernelsFor(DType compute);
+
+// ---- The kernels, null where the processor lacks the instructions ----------------------------------------------
+
+/// f32 products of any dtype, with the widest vectors that Highway finds.
+Kernel F32Kernel();
+/// AVX-512 BF16.
+const Kernel* Bf16VectorKernel();
+/// AMX tiles.
+const Kernel* Bf16TileKernel();
+
+}  // namespace runahead::cpu

@@ -1,0 +1,12 @@
+// Instructions of the processor that this runs on, beyond those that Highway finds; none of them where Highway was
+// told to do without AVX-512.
+#pragma once
+
+namespace runahead::cpu {
+
+/// AVX-512 BF16: products of bf16 pairs in vectors.
+bool HasBf16Vectors();
+/// AMX with bf16, and the kernel's leave to use it.
+bool HasBf16Tiles();
+
+}  // namespace runahead::cpu
