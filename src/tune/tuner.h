@@ -26,8 +26,8 @@ struct StoredSearches {
   std::filesystem::path file;
 };
 
-/// Measures one engine. What is found is stored in a file, replaces what was there of the same kind, and is used by the
-/// engine's next prompt phases. Sessions of the engine may go on meanwhile, and disturb what is measured.
+/// Measures one engine. What is found is stored in a file, replaces what was there of the same kind, and is used by
+/// the engine's next prompt phases. Sessions of the engine may go on meanwhile, and disturb what is measured.
 class Tuner {
  public:
   /// `folder`: the engine's EngineOptions::tuned_folder.
