@@ -32,6 +32,7 @@ enter() {  # ROOT COMMAND
     mkdir -p "$root/ccache"
     mount --bind "$CCACHE_DIR" "$root/ccache"
     variables+=(CCACHE_DIR=/ccache CCACHE_BASEDIR=/root/runahead CCACHE_NOHASHDIR=1
+      CCACHE_INODECACHE=1
       CCACHE_SLOPPINESS=pch_defines,time_macros CMAKE_CXX_COMPILER_LAUNCHER=ccache)
   fi
   if [ -n "${RUNAHEAD_ASSETS:-}" ]; then
@@ -40,6 +41,7 @@ enter() {  # ROOT COMMAND
     variables+=(RUNAHEAD_ASSETS=/assets)
   fi
   cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
+  cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"  # those that this machine's network needs
   exec chroot "$root" /usr/bin/env -i "${variables[@]}" bash -c "$2"
 }
 if [ "${1:-}" = --enter ]; then
