@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 MOST_SOURCES = 20  # in one unit: few enough that all cores stay at work to the end
 PRIVATE_NAMES = (
     r"^(?:struct|class|enum class|enum|using|#define)\s+(\w+)",
-    r"^(?:constexpr|const|thread_local)\b[^=({]*?(\w+)(?:\[\w*\])?\s*[={(]",
+    r"^(?:alignas\(\w+\)\s+)?(?:constexpr|const|thread_local)\b[^=({]*?(\w+)(?:\[\w*\])?\s*[={(]",
     r"^[A-Za-z_][\w:<>,&*\s]*[\s&*](\w+)\(",
 )
 
