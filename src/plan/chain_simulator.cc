@@ -32,7 +32,8 @@ bool EachLinkAlone(const LinkTable& links) {
 Simulation SimulateChain(const WorkShape& shape, const ClusterCosts& costs, const Partition& partition) {
   const PhaseWork work(shape, costs, Scheme::kRunaheadChain, partition);
   Simulation result;
-  std::vector<double> arrival(static_cast<size_t>(shape.layers), 0.0);  // at this rank, and then at the next one
+  // Arrivals of the layers at this rank, and then at the next one, s.
+  std::vector<double> arrival(static_cast<size_t>(shape.layers), 0.0);
   for (int rank = 0; rank < partition.ranks(); ++rank) {
     const bool sends = rank + 1 < partition.ranks();
     const LinkCost* const link = sends ? &costs.links.Between(rank, rank + 1) : nullptr;

@@ -168,7 +168,7 @@ Cluster ParseCluster(std::string_view text, const std::string& origin) {
 ClusterCosts Cluster::CostsFor(const WorkShape& shape, const std::filesystem::path& folder) const {
   ClusterCosts costs;
   costs.links = links;
-  std::map<std::string, CostProfile> profiles;  // by path
+  std::map<std::string, CostProfile> profiles;  // key: path
   for (const ClusterDevice& device : devices) {
     if (device.profile.empty()) {
       costs.devices.push_back(CostFromRates(shape, device.rates).Slowed(device.slowdown));

@@ -151,7 +151,7 @@ LinkTable LinkTable::Select(std::span<const int> members) const {
   selected.ranks_ = static_cast<int>(members.size());
   selected.index_.clear();
   std::vector<int> host_of_rank;
-  std::vector<int> new_number(host_of_rank_.size(), -1);  // of each host, in the order of their first ranks
+  std::vector<int> new_number(host_of_rank_.size(), -1);  // number of each host, in the order of their first ranks
   int hosts = 0;
   for (const int member : members) {
     CHECK(0 <= member && member < ranks_);

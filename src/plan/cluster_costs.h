@@ -70,11 +70,11 @@ enum class Sharing : unsigned char { kPairs, kPorts, kBus };
 struct LinkRun {
   int end = 0;  // one past the last receiver
   const LinkCost* cost = nullptr;
-  size_t first = 0;            // resource of the first receiver, as ResourcesOf gives it
-  size_t second = 0;           // likewise
-  size_t first_step = 0;       // from one receiver's resource to the next one's, 0 or 1
-  size_t second_step = 0;      // likewise
-  const int* hosts = nullptr;  // of the receivers, where these are elsewhere: the second resources are those of hosts
+  size_t first = 0;             // resource of the first receiver, as ResourcesOf gives it
+  size_t second = 0;            // likewise
+  size_t first_step = 0;        // distance from one receiver's resource to the next one's, 0 or 1
+  size_t second_step = 0;       // likewise
+  const int* hosts = nullptr;   // hosts of receivers elsewhere, whose second resources are those of hosts
   size_t second_of_host_0 = 0;  // then the resource of host 0, behind which those of the others follow
 };
 

@@ -58,7 +58,7 @@ class PhaseWork {
     double before_s = 0;
     double layer_s = 0;
     double pair_s = 0;
-    double skipped_s = 0;  // of the last layer's projections: queries are not made
+    double skipped_s = 0;  // time saved in the last layer, where no queries are projected, s
     int64_t begin = 0;
     int64_t end = 0;
   };

@@ -235,7 +235,7 @@ class ProfileRun {
   }
 
   std::shared_ptr<EngineState> engine_;
-  PhasePlanner planner_;  // as it is before anything is measured
+  PhasePlanner planner_;  // planner as it is before anything is measured
   int64_t longest_;
   SessionState session_;
   std::vector<std::unique_ptr<Group>> groups_;

@@ -198,7 +198,7 @@ class LocalFabric final : public Fabric {
  private:
   int ranks_;
   Shared shared_;
-  std::shared_ptr<Throttle> throttle_;  // of ranks in host memory; null: nothing is limited
+  std::shared_ptr<Throttle> throttle_;  // throttle of ranks in host memory; null: nothing is limited
   std::unique_ptr<GpuPassages> gpus_;   // null: ranks in host memory
   std::mutex making_;
   std::vector<std::unique_ptr<LocalLink>> links_;  // [from, to], null until first used, guarded by making_

@@ -30,7 +30,7 @@ SeenKeys::SeenKeys(const AttentionCall& call, const RowGroup& rows, int64_t bloc
 
 namespace {
 
-constexpr int64_t kTileRows = 128;                 // of a task
+constexpr int64_t kTileRows = 128;                 // rows of a task
 constexpr size_t kPanelBudget = size_t{64} << 20;  // bytes of packed keys and values that are held at once
 
 size_t RoundUp(size_t bytes) { return (bytes + 63) / 64 * 64; }

@@ -138,16 +138,16 @@ class RowsAhead {
  private:
   const std::byte* rows_ = nullptr;
   int64_t stride_ = 0;  // bytes from one row to the next
-  int64_t bytes_ = 0;   // of a row
+  int64_t bytes_ = 0;   // bytes of a row
   int64_t count_ = 0;   // rows that there are
 };
 
 /// A table of functions. All memory is aligned to 64 bytes.
 struct AttentionKernel {
-  int64_t fewest_lanes;  // of a group
+  int64_t fewest_lanes;  // fewest lanes of a group
   size_t (*panel_bytes)(int64_t head_dim);
-  size_t (*query_bytes)(int64_t head_dim);      // of a group
-  size_t (*workspace_bytes)(int64_t head_dim);  // of a worker
+  size_t (*query_bytes)(int64_t head_dim);      // bytes of a group's queries
+  size_t (*workspace_bytes)(int64_t head_dim);  // bytes of a worker's memory
   void (*pack)(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel);
   void (*pack_queries)(const AttentionCall& call, const RowGroup& rows, std::byte* queries);
   /// Adds one block of keys to what the rows have seen.

@@ -108,7 +108,7 @@ HWY_INLINE void Multiply(D d, const Left& a, size_t count, const float* b, size_
 
 /// One vector of rows in a block of scores.
 struct Column {
-  float* scores;  // of the first key; those of a row lie `lanes` apart
+  float* scores;  // scores of the first key; those of a row lie `lanes` apart
   size_t lanes;
   int64_t begin;  // keys [begin, end) of the block
   int64_t end;

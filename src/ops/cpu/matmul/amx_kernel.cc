@@ -28,11 +28,11 @@ namespace {
 
 constexpr int64_t kSide = 16;  // features, or rows, of a tile
 constexpr int64_t kPanelFeatures = 2 * kSide;
-constexpr int64_t kStepUnits = 16;  // of a tile: 64 bytes of a row
+constexpr int64_t kStepUnits = 16;  // units of a tile: 64 bytes of a row
 constexpr int64_t kTileBytes = kSide * 64;
 constexpr int64_t kTileFloats = kSide * kSide;
-constexpr int64_t kStepBytes = 2 * kTileBytes;  // of a packed panel
-constexpr int64_t kDepthSteps = 16;             // of a panel that the first cache holds beside what it meets
+constexpr int64_t kStepBytes = 2 * kTileBytes;  // bytes of a step of a packed panel
+constexpr int64_t kDepthSteps = 16;             // steps of a panel that the first cache holds beside what it meets
 constexpr int64_t kLine = 64;                   // bytes that caches move
 constexpr int64_t kAllInOneRow = int64_t{1} << 40;
 
@@ -86,7 +86,7 @@ inline void MultiplyTiles() {
 
 /// Lines of row-major weights that are asked for while others are multiplied.
 struct Ahead {
-  const std::byte* rows = nullptr;  // of kPanelFeatures features
+  const std::byte* rows = nullptr;  // rows of kPanelFeatures features
   int64_t stride_bytes = 0;
   int64_t lines_of_row = 0;
   int64_t next = 0;  // line

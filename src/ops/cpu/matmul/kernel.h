@@ -21,7 +21,7 @@ constexpr int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 
 /// One matrix of weights, borrowed.
 struct Matrix {
   const std::byte* data = nullptr;  // panels of a kernel, or row-major [rows, depth] of `dtype` without gaps
-  DType dtype = DType::kF32;        // of row-major weights: the compute dtype
+  DType dtype = DType::kF32;        // dtype of row-major weights: the compute dtype
   int64_t rows = 0;                 // output features
   int64_t depth = 0;                // input features: the terms of a sum
   bool packed = false;
@@ -47,7 +47,7 @@ struct PackedRows {
 /// Where sums go: y[row - first_row][feature - first_feature] = sum + bias[feature], rounded to y's dtype, or with
 /// `add` the sum of that and what is there.
 struct Sink {
-  TensorView y;                 // of the compute dtype or f32
+  TensorView y;                 // result, of the compute dtype or f32
   const float* bias = nullptr;  // [features of the matrix], or null
   bool add = false;
   int64_t first_row = 0;
@@ -77,7 +77,7 @@ using TileFunction = void (*)(const std::byte* slice, const std::byte* panel, in
 
 /// Row-major weights of a whole panel, of which `units` units are read.
 struct DirectPanel {
-  const std::byte* rows = nullptr;  // from the first of these units on
+  const std::byte* rows = nullptr;  // weights, from the first of these units on
   int64_t stride_bytes = 0;
   DType dtype = DType::kF32;
   int64_t units = 0;
@@ -91,7 +91,7 @@ using DirectFunction = void (*)(const std::byte* slice, const DirectPanel& panel
 /// One way to multiply. Immutable; lives as long as the program.
 struct Kernel {
   const char* name = nullptr;
-  DType arithmetic = DType::kF32;  // of packed operands
+  DType arithmetic = DType::kF32;  // dtype of packed operands
   int64_t most_slice_rows = 0;
   bool padded_slices = false;  // slices of most_slice_rows, whatever the rows, unless there is one row alone
   int64_t panel_features = 0;
@@ -103,9 +103,9 @@ struct Kernel {
   const DirectFunction* direct = nullptr;  // [1 + most_direct_rows], by rows of the slice; or null
   int64_t most_direct_rows = 0;
   int64_t direct_units = 1;
-  int64_t block_rows = 0;    // of a large product's block, at most
-  int64_t block_panels = 0;  // at most
-  size_t block_bytes = 0;    // of its panels together, unless one alone is larger
+  int64_t block_rows = 0;    // most rows of a large product's block
+  int64_t block_panels = 0;  // most panels of a block
+  size_t block_bytes = 0;    // most bytes of its panels together, unless one alone is larger
   /// Computes from registers alone for `rounds` rounds. Returns floating-point operations.
   double (*spin)(int64_t rounds) = nullptr;
 

@@ -128,7 +128,7 @@ void Multiplier::Run(TensorView x, const CpuLinear& linear, std::span<const Targ
 }
 
 void Multiplier::RunActivated(TensorView x, const CpuLinear& linear, Activation activation, TensorView out) {
-  constexpr int64_t kRows = 512;  // whose products of a block the second cache holds until they are activated
+  constexpr int64_t kRows = 512;  // rows whose products of a block the second cache holds until they are activated
   const Kernel& kernel = linear.kernel();
   const PackedRows packed = PackX(x, kernel, linear.in_features());
   const auto matrices = static_cast<int64_t>(linear.MatrixBegin(linear.parts()));
