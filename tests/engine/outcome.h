@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <span>
@@ -32,6 +33,7 @@ struct Outcome {
   std::vector<std::vector<float>> cache;  // K and V of each layer
   std::vector<int32_t> tokens;            // greedy tokens
   std::vector<float> gaps;                // distance of the best two logits at each token
+  std::vector<std::vector<float>> later;  // logits of the continuation's tokens
 };
 
 inline float LargestMagnitude(std::span<const float> values) {
@@ -57,6 +59,7 @@ inline Outcome RunOnce(const std::shared_ptr<EngineState>& engine, std::span<con
     std::nth_element(logits.begin(), logits.begin() + 1, logits.end(), std::greater<>());
     outcome.gaps.push_back(logits[0] - logits[1]);
     session.Append(outcome.tokens.back());
+    outcome.later.emplace_back(session.logits().begin(), session.logits().end());
   }
   return outcome;
 }
@@ -115,6 +118,25 @@ inline std::vector<float> VisibleRows(const std::vector<float>& rows, int64_t n,
   const int64_t first = window == 0 ? 0 : std::max<int64_t>(0, n - window + 1);
   const int64_t row = std::ssize(rows) / n;
   return {rows.begin() + first * row, rows.end()};
+}
+
+/// Empty where all logits and all rows of the cache that later queries see are equal bit for bit; else what differs.
+inline std::string FirstDifference(const Outcome& actual, const Outcome& expected, const DecoderSpec& spec,
+                                   int64_t length) {
+  const auto same = [](const std::vector<float>& a, const std::vector<float>& b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  };
+  for (size_t i = 0; i < expected.cache.size(); ++i) {
+    const int64_t window = spec.window(static_cast<int>(i / 2));
+    if (!same(VisibleRows(actual.cache.at(i), length, window), VisibleRows(expected.cache[i], length, window))) {
+      return std::string(i % 2 == 0 ? "keys" : "values") + " of layer " + std::to_string(i / 2);
+    }
+  }
+  if (!same(actual.logits, expected.logits)) return "logits of the prompt";
+  for (size_t i = 0; i < std::min(actual.later.size(), expected.later.size()); ++i) {
+    if (!same(actual.later[i], expected.later[i])) return "logits of decoded token " + std::to_string(i);
+  }
+  return "";
 }
 
 }  // namespace runahead

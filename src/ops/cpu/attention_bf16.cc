@@ -14,14 +14,13 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
-#include <cpuid.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 #include <optional>
+
+#include "ops/cpu/processor.h"
 
 namespace runahead::cpu {
 namespace {
@@ -363,24 +362,11 @@ void AttendInTiles(const AttentionCall& call, const RowGroup& rows, const std::b
 
 HWY_POP_ATTRIBUTES
 
-/// Whether the processor has tiles and the kernel lets this process use them.
-bool HasTiles() {
-  constexpr int64_t kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
-  constexpr int64_t kTileData = 18;               // XFEATURE_XTILEDATA
-  unsigned eax = 0;
-  unsigned ebx = 0;
-  unsigned ecx = 0;
-  unsigned edx = 0;
-  constexpr unsigned kTilesOfBf16 = (1u << 22) | (1u << 24);  // amx_bf16, amx_tile
-  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kTilesOfBf16) == kTilesOfBf16 &&
-         ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-
 }  // namespace
 
 std::optional<AttentionKernel> Bf16Attention() {
-  if (!CpuHasNativeBf16()) return std::nullopt;
-  static const bool tiles = HasTiles();
+  if (!HasBf16Vectors()) return std::nullopt;
+  const bool tiles = HasBf16Tiles();
   return AttentionKernel{tiles ? 16 : 8,
                          [](int64_t head_dim) {
                            return sizeof(PanelHeader) +

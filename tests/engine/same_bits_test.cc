@@ -1,0 +1,37 @@
+// A row's bits depend on its own tokens alone: families and dtypes over ranks, threads, prompts in two parts and
+// decoding. `same_bits` does the same for as long as one likes.
+#include "tests/engine/same_bits.h"
+
+namespace runahead {
+namespace {
+
+class SameBits : public testing::TestWithParam<std::tuple<const char*, DType>> {};
+
+TEST_P(SameBits, WhoeverComputesThem) {
+  Engines engines;
+  const auto& [preset, dtype] = GetParam();
+  unsigned seed = 0;
+  for (const auto& [length, cut] :
+       {std::pair<int64_t, int64_t>{1, 1}, {2, 1}, {9, 8}, {61, 17}, {130, 128}, {257, 200}}) {
+    for (const auto& [ranks, threads] : {std::pair{1, 4}, {3, 2}, {8, 1}}) {
+      ++seed;
+      const Situation situation{preset, dtype, length, ranks, threads, seed, seed, cut};
+      ASSERT_EQ(Difference(engines, situation), "");
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(FamiliesAndDTypes, SameBits,
+                         testing::Combine(testing::Values("tiny-llama", "tiny-mistral", "tiny-qwen2", "tiny-qwen3",
+                                                          "tiny-phi3", "tiny-gemma2", "tiny-falcon",
+                                                          "tiny-falcon-40b", "tiny-falcon-rw", "tiny-gpt-neox"),
+                                          testing::Values(DType::kF32, DType::kBF16, DType::kF16)),
+                         [](const auto& instance) {
+                           std::string name = std::string(std::get<0>(instance.param)) + "_" +
+                                              std::string(Name(std::get<1>(instance.param)));
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace runahead
