@@ -1,6 +1,6 @@
 # What a person does with Runahead. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help deps build test demo bench fuzz format lint clean
+.PHONY: help deps build test demo bench fuzz package format lint clean
 
 PRESET ?= release
 JOBS ?= $(shell nproc)
@@ -32,6 +32,10 @@ bench: build  ## Time strategies, partitions and ranks on a random-weight model
 
 fuzz: deps  ## Feed broken files to everything that reads files, SECONDS on each kind (600)
 	@tools/fuzz.sh $(or $(SECONDS),600)
+
+package: build  ## Make a Debian package: build/release/package/*.deb
+	@tools/install_deps.sh dpkg-dev file
+	@cpack --config $(OUT)/CPackConfig.cmake
 
 format: deps  ## Format the C++ sources in place
 	@tools/format.sh

@@ -125,13 +125,15 @@ DemoComparison Compare(const DemoResult& result, const DemoResult& reference) {
 
 std::filesystem::path FindDemoModel() {
   std::error_code error;
-  std::filesystem::path source = std::filesystem::path(SourceDir()) / "models" / "demo";
-  if (std::filesystem::exists(source / "config.json", error)) return Shortest(source);
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
-  std::filesystem::path installed = program.parent_path().parent_path() / "share" / "runahead" / "models" / "demo";
-  if (std::filesystem::exists(installed / "config.json", error)) return Shortest(installed);
-  throw IoError(fmt::format("the demo model is neither in {} nor in {}; --model names its folder", source.string(),
-                            installed.string()));
+  const std::filesystem::path installed =
+      program.parent_path().parent_path() / "share" / "runahead" / "models" / "demo";
+  const std::filesystem::path source = std::filesystem::path(SourceDir()) / "models" / "demo";
+  for (const std::filesystem::path& folder : {installed, source}) {
+    if (std::filesystem::exists(folder / "config.json", error)) return Shortest(folder);
+  }
+  throw IoError(fmt::format("the demo model is neither in {} nor in {}; --model names its folder", installed.string(),
+                            source.string()));
 }
 
 }  // namespace runahead::cli

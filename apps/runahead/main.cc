@@ -1,5 +1,6 @@
 // The command line of Runahead: picks the subcommand and turns errors into one line and an exit code.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -12,7 +13,9 @@
 
 #include "command.h"
 #include "output.h"
+#include "pages.h"
 #include "runahead/error.h"
+#include "runahead/version.h"
 
 namespace runahead::cli {
 namespace {
@@ -46,9 +49,20 @@ int Fail(std::string message, int exit_code) {
   return exit_code;
 }
 
+/// Version and commit, what was built, and what of it this machine can use.
+std::string VersionText() {
+  const BuildInfo info = DescribeBuild();
+  return fmt::format(
+      "runahead {}{}\nbuilt for {}\nprocessor {}, bf16 {}", info.version,
+      info.commit.empty() ? "" : fmt::format(" ({})", info.commit), fmt::join(info.parts, ", "),
+      info.cpu_features.empty() ? "of unknown features" : fmt::format("{}", fmt::join(info.cpu_features, " ")),
+      info.native_bf16 ? "multiplied natively" : "computed in f32");
+}
+
 /// Throws ConfigError when the first argument is neither a command nor a flag of the program, or is missing.
 void CheckCommand(int argc, const char* const* argv) {
-  constexpr std::array<std::string_view, 4> kFlags = {"-h", "--help", "--help-all", "--version"};
+  constexpr std::array<std::string_view, 6> kFlags = {"-h",        "--help", "--help-all",
+                                                      "--version", "--man",  "--completion"};
   std::string names;
   for (const Command& command : kCommands) {
     if (argc > 1 && argv[1] == std::string_view(command.name)) return;
@@ -62,8 +76,9 @@ void CheckCommand(int argc, const char* const* argv) {
 
 int Run(int argc, const char* const* argv) {
   CLI::App app("Runahead: the first token of a long prompt, sooner, from several ranks", "runahead");
-  app.set_version_flag("--version", "runahead " RUNAHEAD_VERSION);
+  app.set_version_flag("--version", VersionText);
   app.set_help_all_flag("--help-all", "Print the help of all commands");
+  AddPageFlags(app);
   std::array<Action, kCommands.size()> actions;
   std::array<CLI::App*, kCommands.size()> subcommands{};
   for (size_t i = 0; i < kCommands.size(); ++i) {

@@ -3,13 +3,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 
 #include "base/file.h"
-#include "model/model_loader.h"
 #include "output.h"
 #include "runahead/error.h"
 
@@ -36,13 +34,6 @@ std::optional<Tokenizer> LoadTokenizer(const std::filesystem::path& model) {
                       std::filesystem::exists(model / "tokenizer.model", error);
   if (!exists) return std::nullopt;
   return Tokenizer::Load(model);
-}
-
-std::vector<int32_t> EndTokens(const std::filesystem::path& model, const Tokenizer* tokenizer) {
-  std::vector<int32_t> ids = LoadGenerationDefaults(model).eos;
-  const std::optional<int32_t> id = tokenizer == nullptr ? std::nullopt : tokenizer->eos_id();
-  if (id && std::find(ids.begin(), ids.end(), *id) == ids.end()) ids.push_back(*id);
-  return ids;
 }
 
 Engine LoadEngine(const std::filesystem::path& model, EngineOptions options) {

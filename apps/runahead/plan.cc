@@ -3,17 +3,12 @@
 
 #include <memory>
 
-#include "base/file.h"
 #include "command.h"
 #include "flags.h"
-#include "model/architectures.h"
-#include "model/model_loader.h"
-#include "model/presets.h"
 #include "output.h"
-#include "plan/cluster.h"
+#include "plan/plan_table.h"
 #include "plan_report.h"
-#include "plan_table.h"
-#include "prefill/work_shape_of.h"
+#include "prefill/described_cluster.h"
 #include "report/trace_events.h"
 #include "runahead/error.h"
 
@@ -36,22 +31,9 @@ struct Flags {
   std::string trace;
 };
 
-/// The sizes of a preset of make-model, or of a model's folder. Throws ConfigError naming what is neither.
-WorkShape ShapeOfModel(const std::string& model, DType dtype) {
-  std::error_code error;
-  if (std::filesystem::exists(std::filesystem::path(model) / "config.json", error)) {
-    return WorkShapeOf(LoadSpec(model), dtype);
-  }
-  const Json config = PresetConfig(FindPreset(model));
-  const JsonObject object(config, "preset " + model);
-  return WorkShapeOf(FindArchitecture(object).parse(object).spec, dtype);
-}
-
-Cluster LoadCluster(const Flags& flags) {
-  constexpr const char* kUsual = "8xh100-nvlink";
-  if (!flags.file.empty()) return ParseCluster(ReadFile(flags.file), flags.file);
-  const ClusterPreset& preset = FindClusterPreset(flags.preset.empty() ? kUsual : flags.preset);
-  return ParseCluster(preset.toml, std::string(preset.name));
+DescribedCluster LoadCluster(const Flags& flags) {
+  if (!flags.file.empty()) return DescribeFile(flags.file, flags.model);
+  return DescribePreset(flags.preset.empty() ? kUsualCluster : std::string_view(flags.preset), flags.model);
 }
 
 std::string ListPresets() {
@@ -72,14 +54,9 @@ int Run(const Flags& flags) {
   const OutputFile svg(flags.svg);
   const OutputFile timeline(flags.timeline);
   const OutputFile trace(flags.trace);
-  Cluster cluster = LoadCluster(flags);
-  if (!flags.model.empty()) cluster.model = flags.model;
-  if (!flags.contexts.empty()) cluster.contexts = ParseIntegers("--contexts", flags.contexts, 1, int64_t{1} << 32);
-  const std::optional<DType> dtype = ParseDType(cluster.dtype);
-  if (!dtype)
-    throw ConfigError(fmt::format("{}: dtype: expected f32, bf16 or f16, got '{}'", cluster.origin, cluster.dtype));
-  const WorkShape shape = ShapeOfModel(cluster.model, *dtype);
-  const ClusterCosts costs = cluster.CostsFor(shape, std::filesystem::path(flags.file).parent_path());
+  const auto [cluster, shape, costs] = LoadCluster(flags);
+  const std::vector<int64_t> contexts =
+      flags.contexts.empty() ? cluster.contexts : ParseIntegers("--contexts", flags.contexts, 1, kLongestPlanned);
 
   PlanTable table;
   table.model = cluster.model;
@@ -89,8 +66,8 @@ int Run(const Flags& flags) {
   if (!flags.ranks.empty()) counts = ParseIntegers("--ranks", flags.ranks, 1, costs.ranks());
   {
     Progress progress("planning");
-    table.rows = FillPlanTable(shape, costs, cluster.contexts, counts, flags.partition,
-                               [&](double share) { progress.Show(share); });
+    table.rows =
+        FillPlanTable(shape, costs, contexts, counts, flags.partition, [&](double share) { progress.Show(share); });
   }
   if (flags.counters) table.counters = CountAll(shape, table.rows);
   WriteOut(flags.json ? ToJson(table) : ToText(table));

@@ -3,8 +3,8 @@
 
 #include <string>
 
+#include "plan/plan_table.h"
 #include "plan/simulator.h"
-#include "plan_table.h"
 
 namespace runahead::cli {
 

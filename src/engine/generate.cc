@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/deadline.h"
 #include "engine/sampler.h"
+#include "model/model_loader.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -92,6 +93,13 @@ std::string_view Name(FinishReason reason) {
       return "stop";
   }
   internal::CheckFailed(__FILE__, __LINE__, "unknown finish reason");
+}
+
+std::vector<int32_t> EndTokens(const std::filesystem::path& model_dir, const Tokenizer* tokenizer) {
+  std::vector<int32_t> ids = LoadGenerationDefaults(model_dir).eos;
+  const std::optional<int32_t> id = tokenizer == nullptr ? std::nullopt : tokenizer->eos_id();
+  if (id && std::find(ids.begin(), ids.end(), *id) == ids.end()) ids.push_back(*id);
+  return ids;
 }
 
 Generation Generate(Session& session, const Tokenizer* tokenizer, std::span<const int32_t> prompt,

@@ -23,6 +23,9 @@ class AllGather {
                          Stream& stream) = 0;
 };
 
+/// Whether this build can use NCCL.
+bool BuiltWithNccl();
+
 /// An all-gather by NCCL between these GPUs. Throws ConfigError in a build without NCCL, where its library is
 /// missing, and for a GPU that is named twice; DeviceError where it fails.
 std::unique_ptr<AllGather> MakeNcclAllGather(const std::vector<int>& gpus);

@@ -16,9 +16,13 @@
 namespace runahead {
 
 /// The program lies beside the tests.
-inline Outcome Runahead(const std::vector<std::string>& arguments, const RunOptions& options = {}) {
+inline std::string ProgramPath() {
   static const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe").parent_path();
-  return RunProgram(here / "runahead", arguments, options);
+  return here / "runahead";
+}
+
+inline Outcome Runahead(const std::vector<std::string>& arguments, const RunOptions& options = {}) {
+  return RunProgram(ProgramPath(), arguments, options);
 }
 
 /// A tiny model with random weights, made once for a suite. Every byte is a token of it.

@@ -77,7 +77,7 @@ TEST_F(PlanTest, RefusesByName) {
   ExpectRefused({"plan", "--model", "llama-8t"}, {"llama-8t"});
   ExpectRefused({"plan", "--ranks", "9"}, {"--ranks", "'9'"});
   ExpectRefused({"plan", "--ranks", "3", "--partition", "1,2"}, {"3 fractions", "2"});
-  ExpectRefused({"plan", "--partition", "searched"}, {"--partition"});
+  ExpectRefused({"plan", "--partition", "searched"}, {"partition: ", "auto"});
 }
 
 TEST_F(PlanTest, TuneMeasuresSearchesAndChecks) {

@@ -107,6 +107,8 @@ class NcclAllGather final : public AllGather {
 
 }  // namespace
 
+bool BuiltWithNccl() { return true; }
+
 std::unique_ptr<AllGather> MakeNcclAllGather(const std::vector<int>& gpus) {
   if (gpus.empty() || std::set<int>(gpus.begin(), gpus.end()).size() != gpus.size()) {
     throw ConfigError("gather: NCCL needs a GPU of its own for each rank");

@@ -4,6 +4,8 @@
 
 namespace runahead {
 
+bool BuiltWithNccl() { return false; }
+
 std::unique_ptr<AllGather> MakeNcclAllGather(const std::vector<int>& /*gpus*/) {
   throw ConfigError("gather: this build has no NCCL");
 }

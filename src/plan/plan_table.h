@@ -13,7 +13,7 @@
 #include "plan/work_shape.h"
 #include "runahead/options.h"
 
-namespace runahead::cli {
+namespace runahead {
 
 struct PlannedScheme {
   Scheme scheme = Scheme::kSingle;
@@ -64,4 +64,4 @@ std::vector<PlanRow> FillPlanTable(const WorkShape& shape, const ClusterCosts& c
 /// Counters of each row's strategies.
 std::vector<CountedScheme> CountAll(const WorkShape& shape, const std::vector<PlanRow>& rows);
 
-}  // namespace runahead::cli
+}  // namespace runahead

@@ -1,4 +1,4 @@
-#include "plan_table.h"
+#include "plan/plan_table.h"
 
 #include <fmt/format.h>
 
@@ -9,7 +9,7 @@
 #include "plan/simulator.h"
 #include "runahead/error.h"
 
-namespace runahead::cli {
+namespace runahead {
 namespace {
 
 constexpr int kEveryCountUpTo = 8;
@@ -20,7 +20,7 @@ Partition PartitionOf(const PartitionRequest& request, const WorkShape& shape, c
   switch (request.kind) {
     case PartitionKind::kManual:
       if (request.fractions.size() != static_cast<size_t>(costs.ranks())) {
-        throw ConfigError(fmt::format("--partition: expected {} fractions, one for each rank, got {}", costs.ranks(),
+        throw ConfigError(fmt::format("partition: expected {} fractions, one for each rank, got {}", costs.ranks(),
                                       request.fractions.size()));
       }
       return IsRunahead(scheme) ? FractionPartition(tokens, request.fractions) : EvenPartition(tokens, costs.ranks());
@@ -31,7 +31,7 @@ Partition PartitionOf(const PartitionRequest& request, const WorkShape& shape, c
       break;
     case PartitionKind::kSearched:
     case PartitionKind::kPredicted:
-      throw ConfigError("--partition: a described cluster has no table of searched partitions; use auto");
+      throw ConfigError("partition: a described cluster has no table of searched partitions; use auto");
   }
   return SolvePartition(shape, costs, scheme, tokens, kMostEvents).partition;
 }
@@ -96,7 +96,7 @@ std::vector<PlanRow> FillPlanTable(const WorkShape& shape, const ClusterCosts& c
       on_row(++done / static_cast<double>(contexts.size() * counts.size()));
     }
   }
-  if (rows.empty()) throw ConfigError("--ranks: there are more ranks than tokens in every context");
+  if (rows.empty()) throw ConfigError("ranks: there are more ranks than tokens in every context");
   return rows;
 }
 
@@ -111,4 +111,4 @@ std::vector<CountedScheme> CountAll(const WorkShape& shape, const std::vector<Pl
   return all;
 }
 
-}  // namespace runahead::cli
+}  // namespace runahead
