@@ -69,6 +69,7 @@ class BlockRows {
       : first_(std::clamp<int64_t>(call.first_key() - block * kKeyBlock, 0, kKeyBlock)),
         last_(std::clamp<int64_t>(call.keys() - block * kKeyBlock, 0, kKeyBlock)),
         head_dim_(call.head_dim()),
+        whole_(first_ == 0 && last_ == kKeyBlock && head_dim_ % kDepth == 0),
         stride_(view.row_stride()),
         rows_(view.As<BFloat16>() + block * kKeyBlock * stride_ + kv_head * head_dim_) {}
 
@@ -76,6 +77,7 @@ class BlockRows {
   [[nodiscard]] int64_t keys() const { return (last_ + kKeyStep - 1) / kKeyStep * kKeyStep; }
   /// kDepth features of key `key` from `feature` on; those behind the last one are 0.
   [[nodiscard]] __m512i Load(int64_t key, int64_t feature) const {
+    if (whole_) return _mm512_loadu_si512(rows_ + key * stride_ + feature);
     if (key < first_ || key >= last_) return _mm512_setzero_si512();
     return _mm512_maskz_loadu_epi16(FirstOf32(head_dim_ - feature), rows_ + key * stride_ + feature);
   }
@@ -84,6 +86,7 @@ class BlockRows {
   int64_t first_;
   int64_t last_;
   int64_t head_dim_;
+  bool whole_;  // all keys are seen, and features fill whole steps
   int64_t stride_;
   const BFloat16* rows_;
 };
@@ -112,10 +115,10 @@ class LargestExponent {
 
 /// States in the panel's header whether the values, `count` from `values` on, are finite, and clears those that are
 /// not.
-void FinishPanel(const LargestExponent& seen, uint16_t* values, int64_t count, std::byte* panel) {
+void FinishPanel(bool finite, uint16_t* values, int64_t count, std::byte* panel) {
   constexpr uint16_t kExponent = 0x7f80;
-  reinterpret_cast<PanelHeader*>(panel)->all_finite = seen.finite();
-  if (seen.finite()) return;
+  reinterpret_cast<PanelHeader*>(panel)->all_finite = finite;
+  if (finite) return;
   for (int64_t i = 0; i < count; ++i) {
     if ((values[i] & kExponent) == kExponent) values[i] = 0;
   }
@@ -144,7 +147,7 @@ void PackForVectors(const AttentionCall& call, int64_t kv_head, int64_t block, s
       if (i + 16 < width) _mm512_store_si512(to + 32, _mm512_permutex2var_epi16(even, high, odd));
     }
   }
-  FinishPanel(seen, values, rows.keys() * width, panel);
+  FinishPanel(seen.finite(), values, rows.keys() * width, panel);
 }
 
 void PackForTiles(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
@@ -181,7 +184,7 @@ void PackForTiles(const AttentionCall& call, int64_t kv_head, int64_t block, std
       Transpose<8>(higher, to + 4 * kDepth / 2, kDepth / 2, fours);
     }
   }
-  FinishPanel(seen, values, rows.keys() * width, panel);
+  FinishPanel(seen.finite(), values, rows.keys() * width, panel);
 }
 
 void PackQueriesBf16(const AttentionCall& call, const RowGroup& rows, std::byte* memory) {

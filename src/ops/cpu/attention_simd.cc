@@ -247,9 +247,10 @@ void PackSimd(const AttentionCall& call, int64_t kv_head, int64_t block, std::by
     std::memset(keys, 0, static_cast<size_t>(worked_on * head_dim) * sizeof(float));
     std::memset(values, 0, static_cast<size_t>(worked_on * width) * sizeof(float));
   }
-  auto not_finite = hn::Zero(d);
+  bool all_finite = true;
   Dispatch(call.k.dtype(), [&](auto zero) HWY_ATTR {
     using T = decltype(zero);
+    auto not_finite = hn::Zero(d);
     for (int64_t j = first; j < last; ++j) {
       const T* k = call.k.As<T>() + (base + j) * call.k.row_stride() + kv_head * head_dim;
       const T* v = call.v.As<T>() + (base + j) * call.v.row_stride() + kv_head * head_dim;
@@ -262,8 +263,9 @@ void PackSimd(const AttentionCall& call, int64_t kv_head, int64_t block, std::by
         store(hn::IfThenElseZero(finite, value), values + j * width);
       });
     }
+    all_finite = hn::AllTrue(d, hn::Eq(not_finite, hn::Zero(d)));
   });
-  reinterpret_cast<PanelHeader*>(panel)->all_finite = hn::AllTrue(d, hn::Eq(not_finite, hn::Zero(d)));
+  reinterpret_cast<PanelHeader*>(panel)->all_finite = all_finite;
 }
 
 /// Queries: [head_dim, lanes]. Scores come out in units of log2 e, or as the argument of the soft cap's tanh.
