@@ -63,7 +63,9 @@ folder=${FRESH_FOLDER:-/var/tmp/runahead-fresh}
 bare=$folder/$suite${CCACHE_DIR:+-ccache}.tar
 mkdir -p "$folder" ${CCACHE_DIR:+"$CCACHE_DIR"}
 work=$(mktemp -d "$folder/$suite.XXXXXX")
-trap 'rm -rf --one-file-system "$work"' EXIT
+child=  # what runs inside; it ends before its root goes
+trap '[ -z "$child" ] || { kill -KILL "$child"; wait "$child"; } 2>/dev/null || true; rm -rf --one-file-system "$work"' EXIT
+trap 'exit 143' INT TERM HUP
 
 # Addresses of archives that this machine's apt takes packages from, whose last part is named so.
 archive() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -E "/($1)/?$" | sort -u | head -n 1; }
@@ -93,7 +95,14 @@ root=$work/root
 mkdir "$root"
 tar -xpf "$bare" -C "$root" --exclude './dev/*'
 git -c safe.directory='*' bundle create -q "$root/root/runahead.bundle" HEAD
-inside() { "${spaces[@]}" bash "$self" --enter "$root" "$1" </dev/null; }
+inside() {
+  local status=0
+  "${spaces[@]}" bash "$self" --enter "$root" "$1" </dev/null &
+  child=$!
+  wait "$child" || status=$?
+  child=
+  return $status
+}
 inside 'cd /root && git -c init.defaultBranch=main -c advice.detachedHead=false clone -q runahead.bundle runahead' || fail "the clone failed"
 echo "fresh.sh: $suite with ${packages//,/, } alone; $(git -c safe.directory='*' log -1 --format='%h %s')"
 for command in "$@"; do
