@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "command.h"
 #include "demo_run.h"
@@ -22,6 +24,8 @@
 namespace runahead::cli {
 namespace {
 
+constexpr const char* kPicture = "runahead-demo.svg";
+
 struct Flags {
   std::string model;
   int64_t tokens = 8000;
@@ -29,7 +33,7 @@ struct Flags {
   int repeats = 5;
   uint64_t seed = 1;
   std::string dtype;
-  std::string timeline = "runahead-demo.svg";
+  std::optional<std::string> timeline;  // none: kPicture, where the working directory can be written
 };
 
 std::vector<int64_t> Chunks(const PrefillReport& prefill) {
@@ -117,6 +121,18 @@ void WriteTimeline(const OutputFile& file, const PrefillReport& prefill) {
   file.Write(report::TimelineSvg(prefill.timeline, options));
 }
 
+/// Does `what` about the picture: one that nobody asked for costs a warning, not the answers, where it cannot be
+/// written.
+template <typename What>
+void TryPicture(const Flags& flags, const What& what) {
+  try {
+    what();
+  } catch (const IoError& error) {
+    if (flags.timeline) throw;
+    std::fputs(fmt::format("runahead: warning: no picture is drawn: {}\n", error.what()).c_str(), stderr);
+  }
+}
+
 Engine LoadRanks(const std::string& model, const Flags& flags, int ranks) {
   EngineOptions options;
   options.devices = fmt::format("cpu:{}", ranks);
@@ -126,7 +142,8 @@ Engine LoadRanks(const std::string& model, const Flags& flags, int ranks) {
 }
 
 int Run(const Flags& flags) {
-  const OutputFile timeline(flags.timeline);
+  OutputFile picture;
+  TryPicture(flags, [&] { picture = OutputFile(flags.timeline.value_or(kPicture)); });
   const std::string model = flags.model.empty() ? FindDemoModel().string() : flags.model;
   const ModelInfo info = DescribeModel(model);
   const std::optional<Tokenizer> tokenizer = LoadTokenizer(model);
@@ -150,8 +167,11 @@ int Run(const Flags& flags) {
   const DemoComparison comparison = Compare(results.back(), results.front());
   WriteOut(ResultTable(results) + Details(prompt, results.back(), comparison));
   WriteOut(report::TimelineText(results.back().median.timeline));
-  WriteTimeline(timeline, results.back().median);
-  WriteOut(fmt::format("\nThe same as a picture: {}\n", timeline.path().string()));
+  TryPicture(flags, [&] {
+    if (!picture) return;
+    WriteTimeline(picture, results.back().median);
+    WriteOut(fmt::format("\nThe same as a picture: {}\n", picture.path().string()));
+  });
   const bool all_right = std::all_of(results.begin(), results.end(), [](const DemoResult& r) { return r.right; });
   return all_right && comparison.same_tokens ? 0 : 1;
 }
@@ -170,7 +190,7 @@ Action AddDemo(CLI::App& command) {
   AddInteger(command, "--seed", flags->seed, 0, INT64_MAX, "Another log with another question [1]");
   command.add_option("--dtype", flags->dtype, "f32, bf16 or f16 [the weights' own where this CPU has it]")
       ->type_name("DTYPE");
-  command.add_option("--timeline", flags->timeline, fmt::format("Where the picture goes [{}]", flags->timeline))
+  command.add_option("--timeline", flags->timeline, fmt::format("Where the picture goes [{}]", kPicture))
       ->type_name("FILE.svg");
   return [flags] { return Run(*flags); };
 }

@@ -199,5 +199,19 @@ TEST_F(MeasureTest, DemoAnswersRight) {
   EXPECT_EQ(report::WhatIsWrongWith(ReadFile(InFolder("demo.svg"))), "");
 }
 
+TEST_F(MeasureTest, DemoInAFolderThatCannotBeWrittenGoesWithoutThePicture) {
+  if (!std::filesystem::exists(std::filesystem::path(SourceDir()) / "models/demo/model.safetensors")) GTEST_SKIP();
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "runahead";
+  const std::string demo = "cd /proc && exec '" + program + "' demo --tokens 2000 --ranks 2 --repeats 1";
+  const Outcome warned = RunProgram("/bin/sh", {"-c", demo});
+  EXPECT_EQ(warned.exit_code, 0) << warned.out << warned.err;
+  EXPECT_NE(warned.err.find("warning: no picture is drawn: runahead-demo.svg"), std::string::npos) << warned.err;
+  EXPECT_EQ(warned.out.find("picture"), std::string::npos) << warned.out;
+
+  const Outcome refused = RunProgram("/bin/sh", {"-c", demo + " --timeline x.svg"});
+  EXPECT_NE(refused.exit_code, 0);
+  EXPECT_NE(refused.err.find("x.svg"), std::string::npos) << refused.err;
+}
+
 }  // namespace
 }  // namespace runahead
