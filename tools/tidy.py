@@ -48,7 +48,8 @@ def units_of(sources):
         text = path.read_text()
         names = private_names(path)
         parts = path.relative_to(ROOT).parts
-        folder = parts[:2] if parts[0] == "tests" else parts[:1]  # the headers of tests repeat names from room to room
+        # Tests, and the kernels of several instruction sets, repeat names in headers of their own.
+        folder = parts[:2] if parts[0] == "tests" or parts[1] == "ops" else parts[:1]
         # Highway compiles such a file several times over by including it again.
         alone = "foreach_target.h" in text
         for unit in units:

@@ -1,10 +1,10 @@
 // The public planner: what `runahead plan` prints, as values.
-#include "runahead/planner.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <functional>
+
+#include "runahead/planner.h"
 
 namespace runahead {
 namespace {
