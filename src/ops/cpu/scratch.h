@@ -1,6 +1,8 @@
 // Memory for intermediate results that grows to the largest request and is then reused.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
@@ -8,7 +10,7 @@
 
 namespace runahead::cpu {
 
-/// Owns one block, aligned to 64 bytes and uninitialised. One thread at a time.
+/// Owns one block, aligned to 64 bytes and uninitialised, in huge pages where it fills one. One thread at a time.
 class Scratch {
  public:
   /// At least `count` elements; what an earlier call returned is no longer valid.
@@ -24,10 +26,13 @@ class Scratch {
 
   void* Bytes(size_t bytes) {
     if (bytes > bytes_) {
-      const size_t rounded = (bytes + 63) / 64 * 64;
+      constexpr size_t kHugePage = size_t{2} << 20;
+      const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
+      const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
       block_.reset();
-      block_.reset(std::aligned_alloc(64, rounded));
+      block_.reset(std::aligned_alloc(alignment, rounded));
       if (block_ == nullptr) throw std::bad_alloc();
+      if (alignment == kHugePage) ::madvise(block_.get(), rounded, MADV_HUGEPAGE);
       bytes_ = rounded;
     }
     return block_.get();

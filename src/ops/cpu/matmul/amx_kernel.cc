@@ -32,9 +32,11 @@ constexpr int64_t kStepUnits = 16;  // units of a tile: 64 bytes of a row
 constexpr int64_t kTileBytes = kSide * 64;
 constexpr int64_t kTileFloats = kSide * kSide;
 constexpr int64_t kStepBytes = 2 * kTileBytes;  // bytes of a step of a packed panel
-constexpr int64_t kDepthSteps = 16;             // steps of a panel that the first cache holds beside what it meets
 constexpr int64_t kLine = 64;                   // bytes that caches move
-constexpr int64_t kAllInOneRow = int64_t{1} << 40;
+// Steps of a panel that are multiplied in one go. By many slices: what the first cache holds beside the slices that
+// go by. By few: a page of each row, in whose order the next pages are asked for.
+constexpr int64_t kDepthSteps = 8;
+constexpr int64_t kFewDepthSteps = 64;
 
 // ---- Instructions: own assembly, since the compiler's intrinsics do not say which memory they read -------------
 
@@ -82,37 +84,90 @@ inline void MultiplyTiles() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kWeights), "i"(kX));
 }
 
-// ---- Weights on their way -----------------------------------------------------------------------------------
-
-/// Lines of row-major weights that are asked for while others are multiplied.
-struct Ahead {
-  const std::byte* rows = nullptr;  // rows of kPanelFeatures features
-  int64_t stride_bytes = 0;
-  int64_t lines_of_row = 0;
-  int64_t next = 0;  // line
-  int64_t end = 0;
-
-  void Fetch(int64_t lines) {
-    const int64_t stop = std::min(end, next + lines);
-    for (; next < stop; ++next) {
-      __builtin_prefetch(rows + next / lines_of_row * stride_bytes + next % lines_of_row * kLine, 0, 2);
-    }
-  }
-};
-
-/// Both halves of a panel's features, in steps of 64 bytes of each row.
-struct Weights {
-  const std::byte* half[2];
-  int64_t stride_bytes;
-  int64_t step_bytes;
-};
-
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")
 
-/// sums [2 halves][kSlices][kSide features, kSide rows] = or += weights x. Slices: [units, width].
+// ---- Weights on their way -----------------------------------------------------------------------------------
+
+/// Steps [begin, begin + steps) of panel `index` of row-major weights, packed. What is absent is zeros.
+void PackSteps(const Matrix& weights, int64_t index, int64_t begin, int64_t steps, std::byte* to) {
+  const int64_t first = index * kPanelFeatures;
+  const int64_t rows = std::min(kPanelFeatures, weights.rows - first);
+  const int64_t row_bytes = 2 * weights.depth;
+  const int64_t whole = std::clamp<int64_t>(row_bytes / kLine - begin, 0, steps);
+  for (int64_t i = 0; i < kPanelFeatures; ++i) {
+    std::byte* line = to + i * kLine;
+    if (i >= rows) {
+      for (int64_t step = 0; step < steps; ++step) std::memset(line + step * kStepBytes, 0, kLine);
+      continue;
+    }
+    const std::byte* row = weights.data + (first + i) * row_bytes + begin * kLine;
+    for (int64_t step = 0; step < whole; ++step) {
+      _mm512_storeu_si512(line + step * kStepBytes, _mm512_loadu_si512(row + step * kLine));
+    }
+    if (whole < steps) {
+      const int64_t left = std::clamp<int64_t>(row_bytes - (begin + whole) * kLine, 0, kLine);
+      std::memset(line + whole * kStepBytes, 0, kLine);
+      std::memcpy(line + whole * kStepBytes, row + whole * kLine, static_cast<size_t>(left));
+    }
+  }
+}
+
+/// Steps of a panel's rows, packed or where they are: line `step` of row i is at rows + i * stride_bytes + step *
+/// step_bytes.
+struct Steps {
+  const std::byte* rows = nullptr;
+  int64_t stride_bytes = kLine;
+  int64_t step_bytes = kStepBytes;
+};
+
+/// What is done with the lines of the steps that come next while others are multiplied.
+enum class Meanwhile : uint8_t { kNothing, kFetch, kPack };
+
+/// Goes over whole lines of a panel's rows in the order of memory: asks for them, or packs them.
+class Ahead {
+ public:
+  Ahead() = default;
+  /// `lines` lines of each row, which are `stride_bytes` apart; packed to `to`.
+  Ahead(Meanwhile work, const std::byte* rows, int64_t stride_bytes, int64_t lines, std::byte* to)
+      : work_(work), row_(rows), to_(to), stride_bytes_(stride_bytes), lines_(lines), left_(kPanelFeatures * lines) {}
+
+  [[nodiscard]] int64_t left() const { return left_; }
+  /// The next `lines` lines, or those that are left.
+  void Go(int64_t lines) {
+    lines = std::min(lines, left_);
+    left_ -= lines;
+    for (; lines > 0; --lines) {
+      const std::byte* from = row_ + line_ * kLine;
+      if (work_ == Meanwhile::kFetch) {
+        __builtin_prefetch(from, 0, 2);
+      } else {
+        __builtin_prefetch(from + stride_bytes_, 0, 2);
+        _mm512_storeu_si512(to_ + line_ * kStepBytes, _mm512_loadu_si512(from));
+      }
+      if (++line_ < lines_) continue;
+      line_ = 0;
+      row_ += stride_bytes_;
+      to_ += kLine;
+    }
+  }
+
+ private:
+  Meanwhile work_ = Meanwhile::kNothing;
+  const std::byte* row_ = nullptr;
+  std::byte* to_ = nullptr;
+  int64_t stride_bytes_ = 0;
+  int64_t lines_ = 0;
+  int64_t left_ = 0;
+  int64_t line_ = 0;
+};
+
+// ---- Products -------------------------------------------------------------------------------------------------
+
+/// sums [2 halves][kSlices][kSide features, kSide rows] = or += weights x, while `ahead` goes over `lines` lines in
+/// each step. Slices: [units, width].
 template <int kSlices>
-void Multiply(const Weights& weights, const std::byte* const* slices, int64_t width, int64_t steps, bool accumulate,
-              float* sums, Ahead& ahead, int64_t lines_of_step) {
+void Multiply(const Steps& weights, const std::byte* const* slices, int64_t width, int64_t steps, bool accumulate,
+              float* sums, Ahead& ahead, int64_t lines) {
   const int64_t sums_stride = 4 * width;
   if (accumulate) {
     LoadTile<0>(sums, sums_stride);
@@ -127,8 +182,8 @@ void Multiply(const Weights& weights, const std::byte* const* slices, int64_t wi
     ZeroTile<2>();
     ZeroTile<3>();
   }
-  const std::byte* lower = weights.half[0];
-  const std::byte* upper = weights.half[1];
+  const std::byte* lower = weights.rows;
+  const std::byte* upper = lower + kSide * weights.stride_bytes;
   const std::byte* first = slices[0];
   const std::byte* second = slices[kSlices - 1];
   const int64_t slice_step = kStepUnits * 4 * width;
@@ -143,7 +198,7 @@ void Multiply(const Weights& weights, const std::byte* const* slices, int64_t wi
       MultiplyTiles<1, 4, 7>();
       MultiplyTiles<3, 5, 7>();
     }
-    ahead.Fetch(lines_of_step);
+    ahead.Go(lines);
     lower += weights.step_bytes;
     upper += weights.step_bytes;
     first += slice_step;
@@ -179,43 +234,93 @@ void Turn(const float* from, float* to) {
   }
 }
 
-/// Steps [begin, begin + steps) of panel `index` of row-major weights, packed. What is absent is zeros.
-void PackSteps(const Matrix& weights, int64_t index, int64_t begin, int64_t steps, std::byte* to) {
-  const int64_t first = index * kPanelFeatures;
-  const int64_t rows = std::min(kPanelFeatures, weights.rows - first);
-  const int64_t row_bytes = 2 * weights.depth;
-  const int64_t whole = std::clamp<int64_t>(row_bytes / kLine - begin, 0, steps);
-  for (int64_t i = 0; i < kPanelFeatures; ++i) {
-    std::byte* line = to + i * kLine;
-    if (i >= rows) {
-      for (int64_t step = 0; step < steps; ++step) std::memset(line + step * kStepBytes, 0, kLine);
-      continue;
-    }
-    const std::byte* row = weights.data + (first + i) * row_bytes + begin * kLine;
-    for (int64_t step = 0; step < whole; ++step) {
-      _mm512_storeu_si512(line + step * kStepBytes, _mm512_loadu_si512(row + step * kLine));
-    }
-    if (whole < steps) {
-      const int64_t left = std::clamp<int64_t>(row_bytes - (begin + whole) * kLine, 0, kLine);
-      std::memset(line + whole * kStepBytes, 0, kLine);
-      std::memcpy(line + whole * kStepBytes, row + whole * kLine, static_cast<size_t>(left));
-    }
-  }
-}
-
 HWY_POP_ATTRIBUTES
 
 // ---- Blocks -------------------------------------------------------------------------------------------------
 
-/// One block: what its steps share.
+/// Some steps of one panel.
+struct Part {
+  int64_t panel = 0;
+  int64_t begin = 0;
+  int64_t steps = 0;
+};
+
+/// The parts of a block's panels. By many slices they are packed, one ahead of the one in use; by few they are read
+/// where they are, and the next is asked for.
+class Parts {
+ public:
+  /// `memory`: two parts of `most_steps`.
+  Parts(const Kernel& kernel, const Matrix& matrix, bool few, int64_t most_steps, std::byte* memory)
+      : matrix_(matrix),
+        row_bytes_(2 * matrix.depth),
+        panel_bytes_(static_cast<int64_t>(kernel.PanelBytes(matrix.depth))),
+        few_(few),
+        part_bytes_(most_steps * kStepBytes),
+        memory_(memory) {}
+
+  /// The part's steps, and in `ahead` the work on the next part, if there is one, for the time of their use.
+  Steps Take(const Part& part, const Part* next, Ahead& ahead) {
+    if (matrix_.packed) return {matrix_.data + part.panel * panel_bytes_ + part.begin * kStepBytes};
+    const bool next_whole = next != nullptr && Whole(*next);
+    std::byte* packed = memory_ + use_ * part_bytes_;
+    if (few_) {
+      if (next_whole) ahead = {Meanwhile::kFetch, Lines(*next), row_bytes_, next->steps, nullptr};
+      if (Whole(part)) return {Lines(part), row_bytes_, kLine};
+      PackSteps(matrix_, part.panel, part.begin, part.steps, packed);
+      return {packed};
+    }
+    if (!ready_) PackSteps(matrix_, part.panel, part.begin, part.steps, packed);
+    use_ = 1 - use_;
+    ready_ = next_whole;
+    if (ready_) ahead = {Meanwhile::kPack, Lines(*next), row_bytes_, next->steps, memory_ + use_ * part_bytes_};
+    return {packed};
+  }
+
+ private:
+  /// Whether no row and no line of it is cut short.
+  [[nodiscard]] bool Whole(const Part& part) const {
+    return (part.panel + 1) * kPanelFeatures <= matrix_.rows && (part.begin + part.steps) * kLine <= row_bytes_;
+  }
+  [[nodiscard]] const std::byte* Lines(const Part& part) const {
+    return matrix_.data + part.panel * kPanelFeatures * row_bytes_ + part.begin * kLine;
+  }
+
+  const Matrix& matrix_;
+  int64_t row_bytes_;
+  int64_t panel_bytes_;
+  bool few_;
+  int64_t part_bytes_;
+  std::byte* memory_;
+  int64_t use_ = 0;
+  bool ready_ = false;  // the part that comes next is packed
+};
+
+/// One block: what its parts share.
 struct Product {
   const Kernel& kernel;
   const Block& block;
   int64_t width;
   int64_t steps;
 
-  /// Sums [2 halves][slices][features, rows] of panel `panel` and slices from `slice` on, to the sink.
-  void StoreSums(const float* sums, int64_t panel, int64_t slice, int64_t slices) const {
+  [[nodiscard]] int64_t panels() const { return block.panel_end - block.panel_begin; }
+  [[nodiscard]] int64_t pairs() const { return (block.slice_end - block.slice_begin + 1) / 2; }
+
+  /// sums [2 halves][slices of the pair][features, rows] = or += weights times the pair's slices. Returns the slices.
+  int64_t MultiplyPair(const Steps& weights, const Part& part, int64_t pair, float* sums, Ahead& ahead,
+                       int64_t lines) const {
+    const int64_t slice = block.slice_begin + 2 * pair;
+    const int64_t slices = std::min<int64_t>(2, block.slice_end - slice);
+    const std::byte* x[2];
+    for (int64_t i = 0; i < 2; ++i) {
+      x[i] = block.x->Slice(slice + std::min(i, slices - 1)) + part.begin * kStepUnits * 4 * width;
+    }
+    const auto multiply = slices == 1 ? &Multiply<1> : &Multiply<2>;
+    multiply(weights, x, width, part.steps, part.begin > 0, sums, ahead, lines);
+    return slices;
+  }
+
+  /// The same sums to the sink.
+  void StoreSums(const float* sums, int64_t panel, int64_t pair, int64_t slices) const {
     alignas(64) float turned[kSide * kPanelFeatures];
     const PackedRows& x = *block.x;
     const int64_t feature = panel * kPanelFeatures;
@@ -230,102 +335,47 @@ struct Product {
         Turn(lower, turned);
         Turn(upper, turned + kSide);
       }
-      Store(*block.sink, turned, kPanelFeatures, (slice + i) * x.slice_rows, x.RowsOf(slice + i), feature, features);
+      const int64_t slice = block.slice_begin + 2 * pair + i;
+      Store(*block.sink, turned, kPanelFeatures, slice * x.slice_rows, x.RowsOf(slice), feature, features);
     }
   }
 };
 
-Weights Packed(const std::byte* panel) { return {{panel, panel + kTileBytes}, kLine, kStepBytes}; }
-
-/// Up to two slices: the weights are read once, in the order of memory, from where they are.
-void MultiplyFew(const Product& product) {
-  const Block& block = product.block;
-  const Matrix& matrix = *block.weights;
-  const int64_t slices = block.slice_end - block.slice_begin;
-  const auto panel_bytes = static_cast<int64_t>(product.kernel.PanelBytes(matrix.depth));
-  const int64_t row_bytes = 2 * matrix.depth;
-  auto* copy = block.scratch->Get<std::byte>(static_cast<size_t>(panel_bytes));
-  alignas(64) float sums[4 * kTileFloats];
-  const std::byte* slice[2] = {block.x->Slice(block.slice_begin), block.x->Slice(block.slice_end - 1)};
-  const int64_t all_bytes =
-      matrix.packed ? product.kernel.Panels(matrix.rows) * panel_bytes : matrix.rows * row_bytes;
-  for (int64_t panel = block.panel_begin; panel < block.panel_end; ++panel) {
-    const int64_t bytes = matrix.packed ? panel_bytes : kPanelFeatures * row_bytes;
-    const std::byte* data = matrix.data + panel * bytes;
-    Weights weights{{data, data + kSide * row_bytes}, row_bytes, kLine};
-    if (matrix.packed) {
-      weights = Packed(data);
-    } else if (row_bytes % kLine != 0 || (panel + 1) * kPanelFeatures > matrix.rows) {
-      PackSteps(matrix, panel, 0, product.steps, copy);
-      weights = Packed(copy);
-    }
-    const int64_t left = std::max<int64_t>(0, all_bytes - (panel + 1) * bytes);
-    Ahead ahead{data + bytes, 0, kAllInOneRow, 0, std::min(bytes, left) / kLine};
-    const int64_t lines = (bytes / kLine + product.steps - 1) / product.steps;
-    if (slices == 1) {
-      Multiply<1>(weights, slice, product.width, product.steps, false, sums, ahead, lines);
-    } else {
-      Multiply<2>(weights, slice, product.width, product.steps, false, sums, ahead, lines);
-    }
-    product.StoreSums(sums, panel, block.slice_begin, slices);
-  }
-}
-
-/// Many slices: some of the summed dimension at a time, so that a panel's part stays in the first cache while all
-/// slices go by.
-void MultiplyMany(const Product& product) {
-  const Block& block = product.block;
-  const Matrix& matrix = *block.weights;
-  const int64_t pairs = (block.slice_end - block.slice_begin + 1) / 2;
-  const int64_t panels = block.panel_end - block.panel_begin;
-  const auto panel_bytes = static_cast<int64_t>(product.kernel.PanelBytes(matrix.depth));
-  const int64_t row_bytes = 2 * matrix.depth;
-  auto* memory =
-      block.scratch->Get<std::byte>(static_cast<size_t>(kDepthSteps * kStepBytes + panels * pairs * 4 * kTileBytes));
-  auto* all_sums = reinterpret_cast<float*>(memory + kDepthSteps * kStepBytes);
-  for (int64_t begin = 0; begin < product.steps; begin += kDepthSteps) {
-    const int64_t steps = std::min(kDepthSteps, product.steps - begin);
-    const bool last = begin + steps == product.steps;
-    for (int64_t panel = block.panel_begin; panel < block.panel_end; ++panel) {
-      Weights weights = Packed(memory);
-      Ahead ahead;
-      if (matrix.packed) {
-        weights = Packed(matrix.data + panel * panel_bytes + begin * kStepBytes);
-      } else {
-        PackSteps(matrix, panel, begin, steps, memory);
-        const bool next_panel = panel + 1 < block.panel_end;
-        const int64_t next = next_panel ? panel + 1 : block.panel_begin;
-        const int64_t next_begin = next_panel ? begin : begin + kDepthSteps;
-        const int64_t lines = std::clamp<int64_t>(row_bytes / kLine - next_begin, 0, kDepthSteps);
-        const int64_t rows = std::min(kPanelFeatures, matrix.rows - next * kPanelFeatures);
-        ahead = {matrix.data + next * kPanelFeatures * row_bytes + next_begin * kLine, row_bytes, lines, 0,
-                 lines * rows};
-      }
-      const int64_t lines_of_step = (ahead.end + pairs * steps - 1) / (pairs * steps);
-      for (int64_t pair = 0; pair < pairs; ++pair) {
-        const int64_t slice = block.slice_begin + 2 * pair;
-        const int64_t slices = std::min<int64_t>(2, block.slice_end - slice);
-        const std::byte* x[2];
-        for (int64_t i = 0; i < 2; ++i) {
-          x[i] = block.x->Slice(slice + std::min(i, slices - 1)) + begin * kStepUnits * 4 * kSide;
-        }
-        float* sums = all_sums + ((panel - block.panel_begin) * pairs + pair) * 4 * kTileFloats;
-        if (slices == 1) {
-          Multiply<1>(weights, x, kSide, steps, begin > 0, sums, ahead, lines_of_step);
-        } else {
-          Multiply<2>(weights, x, kSide, steps, begin > 0, sums, ahead, lines_of_step);
-        }
-        if (last) product.StoreSums(sums, panel, slice, slices);
-      }
-    }
-  }
-}
-
+/// Up to two slices go panel by panel, so that the weights are read in the order of memory. More take the same steps
+/// of all panels before the next, so that a part stays in the first cache while all slices go by; their sums wait in
+/// the second.
 void MultiplyBlock(const Kernel& kernel, const Block& block) {
   const Product product{kernel, block, block.x->slice_rows, block.x->units / kStepUnits};
   const TileScope scope(product.width);
-  if (block.slice_end - block.slice_begin <= 2) return MultiplyFew(product);
-  MultiplyMany(product);
+  const int64_t pairs = product.pairs();
+  const bool few = pairs == 1;
+  const int64_t most_steps = few ? kFewDepthSteps : kDepthSteps;
+  const int64_t depths = (product.steps + most_steps - 1) / most_steps;
+  const int64_t parts = depths * product.panels();
+  const int64_t sums_of_panel = pairs * 4 * kTileFloats;
+  auto* memory = block.scratch->Get<std::byte>(
+      static_cast<size_t>(2 * most_steps * kStepBytes + (few ? 1 : product.panels()) * sums_of_panel * 4));
+  auto* all_sums = reinterpret_cast<float*>(memory + 2 * most_steps * kStepBytes);
+  const auto part_at = [&](int64_t index) -> Part {
+    const int64_t panel = few ? index / depths : index % product.panels();
+    const int64_t begin = (few ? index % depths : index / product.panels()) * most_steps;
+    return {block.panel_begin + panel, begin, std::min(most_steps, product.steps - begin)};
+  };
+  Parts all_weights(kernel, *block.weights, few, most_steps, memory);
+  for (int64_t index = 0; index < parts; ++index) {
+    const Part part = part_at(index);
+    const Part next = part_at(std::min(index + 1, parts - 1));
+    Ahead ahead;
+    const Steps weights = all_weights.Take(part, index + 1 < parts ? &next : nullptr, ahead);
+    const int64_t lines = (ahead.left() + pairs * part.steps - 1) / (pairs * part.steps);
+    const bool last = part.begin + part.steps == product.steps;
+    for (int64_t pair = 0; pair < pairs; ++pair) {
+      float* sums = all_sums + (few ? 0 : (part.panel - block.panel_begin) * sums_of_panel) + pair * 4 * kTileFloats;
+      const int64_t slices = product.MultiplyPair(weights, part, pair, sums, ahead, lines);
+      if (last) product.StoreSums(sums, part.panel, pair, slices);
+    }
+    ahead.Go(ahead.left());
+  }
 }
 
 void PackWholePanel(const Kernel& /*kernel*/, const Matrix& weights, int64_t index, std::byte* panel) {
@@ -359,7 +409,7 @@ Kernel MakeKernel() {
   kernel.unit_multiple = kStepUnits;
   kernel.pack_panel = &PackWholePanel;
   kernel.multiply = &MultiplyBlock;
-  kernel.block_rows = 512;
+  kernel.block_rows = 256;
   kernel.block_panels = 8;
   kernel.block_bytes = size_t{1} << 40;
   kernel.spin = &Spin;
