@@ -30,7 +30,7 @@ namespace runahead::cpu::HWY_NAMESPACE {
 // ---- Products --------------------------------------------------------------------------------------------------
 
 // Sums of kLeft elements of a and kVectors vectors of rows fill the registers, and leave some for a row of b.
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_NEON
+#if HWY_MAX_BYTES == 64 || HWY_ARCH_ARM
 constexpr size_t kLeftOfTwo = 8;
 #else
 constexpr size_t kLeftOfTwo = 4;
