@@ -9,13 +9,11 @@ set(CPACK_STRIP_FILES ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_MAINTAINER "The authors of Runahead")
 set(CPACK_DEBIAN_PACKAGE_SECTION science)
-set(CPACK_DEBIAN_PACKAGE_DESCRIPTION "first token of long prompts, sooner, from several ranks
- Runahead is an inference engine for decoder-only language models.
- It spreads the prompt phase over several ranks with KV-Runahead, so that the
- first token of a long prompt comes sooner.
- .
- This package holds the program, the shared library, its C++20 headers and its
- CMake package.")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "first token of long prompts, sooner, from several ranks")
+set(CPACK_DEBIAN_PACKAGE_DESCRIPTION "Runahead is an inference engine for decoder-only language models.
+It spreads the prompt phase over several ranks with KV-Runahead.
+This package holds the program, the shared library, its C++20 headers and its
+CMake package.")
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PACKAGE_SUGGESTS g++)
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
