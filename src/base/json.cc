@@ -15,10 +15,18 @@ namespace {
 
 constexpr size_t kMaxDepth = 64;
 constexpr size_t kMaxShownValue = 80;
+constexpr size_t kMaxShownReason = 200;
 
-std::string Shorten(std::string text) {
-  if (text.size() > kMaxShownValue) text = text.substr(0, kMaxShownValue) + "...";
+std::string Shorten(std::string text, size_t most = kMaxShownValue) {
+  if (text.size() > most) text = text.substr(0, most) + "...";
   return text;
+}
+
+/// What the library says, without the number that it gives the error: "parse error at line 1, column 9: ...".
+std::string Reason(const nlohmann::detail::exception& error) {
+  const std::string_view text = error.what();
+  const size_t close = text.starts_with('[') ? text.find("] ") : std::string_view::npos;
+  return Shorten(std::string(close == std::string_view::npos ? text : text.substr(close + 2)), kMaxShownReason);
 }
 
 std::string Show(const Json& value) { return Shorten(value.dump(-1, ' ', false, Json::error_handler_t::replace)); }
@@ -72,7 +80,7 @@ class Builder final : public nlohmann::json_sax<Json> {
 
   bool parse_error(size_t /*position*/, const std::string& /*token*/,
                    const nlohmann::detail::exception& error) override {
-    throw ConfigError(fmt::format("{}: not valid JSON: {}", origin_, Shorten(error.what())));
+    throw ConfigError(fmt::format("{}: not valid JSON: {}", origin_, Reason(error)));
   }
 
  private:
@@ -130,7 +138,7 @@ Json ParseJson(std::string_view text, const std::string& origin) {
   try {
     Json::sax_parse(text.begin(), text.end(), &builder);
   } catch (const Json::exception& error) {
-    throw ConfigError(fmt::format("{}: not valid JSON: {}", origin, Shorten(error.what())));
+    throw ConfigError(fmt::format("{}: not valid JSON: {}", origin, Reason(error)));
   }
   return builder.Take();
 }
