@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/deadline.h"
+#include "base/output_file.h"
 #include "bench_report.h"
 #include "bench_suite.h"
 #include "command.h"
@@ -44,28 +45,13 @@ struct Flags {
   bool contexts_given = false;
 };
 
-/// "even,auto" is two partitions; "5,4,3" is one, and so is each further use of the flag.
-std::vector<std::pair<std::string, PartitionRequest>> ParsePartitions(const std::vector<std::string>& texts) {
-  std::vector<std::pair<std::string, PartitionRequest>> partitions;
-  for (const std::string& text : texts) {
-    std::string fractions;
-    for (const std::string& part : SplitList("--partitions", text)) {
-      const bool number = part.find_first_not_of("0123456789.e+-") == std::string::npos;
-      if (!number) {
-        partitions.emplace_back(part, PartitionRequest::Parse(part));
-      } else {
-        fractions += (fractions.empty() ? "" : ",") + part;
-      }
-    }
-    if (!fractions.empty()) partitions.emplace_back(fractions, PartitionRequest::Parse(fractions));
-  }
-  return partitions;
-}
-
 /// Every combination that differs from the others, the single rank first. Fractions go with as many ranks.
 std::vector<Combination> Combine(const Flags& flags, const std::vector<int64_t>& ranks) {
   std::vector<Combination> all = {{{Strategy::kSingle, Topology::kChain, {}, 1, false}, ""}};
-  const auto partitions = ParsePartitions(flags.partitions);
+  std::vector<std::string> partitions;
+  for (const std::string& text : flags.partitions) {
+    for (std::string& name : SplitPartitions("--partitions", text, ranks)) partitions.push_back(std::move(name));
+  }
   const std::vector<std::string> topologies = SplitList("--topologies", flags.topologies);
   for (const std::string& name : SplitList("--strategies", flags.strategies)) {
     const Strategy strategy = ParseStrategy(name);
@@ -77,10 +63,11 @@ std::vector<Combination> Combine(const Flags& flags, const std::vector<int64_t>&
         continue;
       }
       for (const std::string& topology : topologies) {
-        for (const auto& [partition_name, partition] : partitions) {
+        for (const std::string& name_of_cuts : partitions) {
+          const PartitionRequest partition = PartitionRequest::Parse(name_of_cuts);
           const bool fits = partition.fractions.empty() || partition.fractions.size() == static_cast<size_t>(used);
           const PrefillOptions options{strategy, ParseTopology(topology), partition, used, false};
-          if (fits) all.push_back({options, partition_name});
+          if (fits) all.push_back({options, name_of_cuts});
         }
       }
     }
@@ -126,6 +113,18 @@ void CheckContexts(const std::vector<int64_t>& contexts, int64_t longest) {
   }
 }
 
+/// The numbers of ranks to run on. Throws ConfigError for more than there are devices.
+std::vector<int64_t> RanksOf(const Flags& flags, int64_t devices) {
+  if (flags.ranks.empty()) return {devices};
+  const std::vector<int64_t> ranks = ParseIntegers("--ranks", flags.ranks, 1, kMostRanks);
+  for (const int64_t count : ranks) {
+    if (count > devices) {
+      throw ConfigError(fmt::format("--ranks: {} are more than the {} of --devices", count, devices));
+    }
+  }
+  return ranks;
+}
+
 int DecodedTokens(const Flags& flags) {
   return flags.decoded_tokens.value_or(
       UsualDecodedTokens(ParseDevices(flags.engine.devices).front().gpu.has_value()));
@@ -147,30 +146,24 @@ int Run(Flags& flags) {
                      flags.plan.repeats, flags.plan.warmup, DecodedTokens(flags), flags.plan.seed, flags.json});
   }
   const std::string& model = flags.models.front();
-  const OutputFile json(flags.json);
-  const OutputFile svg(flags.svg);
-  const OutputFile timeline(flags.timeline);
-  const OutputFile trace(flags.trace);
+  OutputFiles outputs;
+  outputs.Protect(model);
+  OutputFile json = outputs.Open("--json", flags.json);
+  OutputFile svg = outputs.Open("--svg", flags.svg);
+  OutputFile timeline = outputs.Open("--timeline", flags.timeline);
+  OutputFile trace = outputs.Open("--trace", flags.trace);
   BenchPlan& plan = flags.plan;
   plan.contexts = ParseIntegers("--contexts", flags.contexts, 1, INT32_MAX);
   const DecoderSpec spec = LoadSpec(model);
   CheckContexts(plan.contexts, spec.max_positions);
-  std::vector<int64_t> ranks;
-  if (!flags.ranks.empty()) ranks = ParseIntegers("--ranks", flags.ranks, 1, kMostRanks);
-  Combine(flags, {});  // refuses bad names before the weights are loaded
-
   const std::vector<RankDevice> devices = ParseDevices(flags.engine.devices);
+  plan.combinations = Combine(flags, RanksOf(flags, static_cast<int64_t>(devices.size())));
+  plan.decoded_tokens = DecodedTokens(flags);
+
   const auto load_begin = Clock::now();
   const Engine engine = LoadEngine(model, flags.engine);
   const double load_s = std::chrono::duration<double>(Clock::now() - load_begin).count();
-  if (ranks.empty()) ranks.push_back(engine.ranks());
-  for (const int64_t count : ranks) {
-    if (count > engine.ranks()) {
-      throw ConfigError(fmt::format("--ranks: {} are more than the {} of --devices", count, engine.ranks()));
-    }
-  }
-  plan.combinations = Combine(flags, ranks);
-  plan.decoded_tokens = DecodedTokens(flags);
+  CheckPlans(engine, plan);
   const DType compute = ParseDType(engine.facts().dtype).value_or(DType::kF32);
 
   BenchReport report{model,

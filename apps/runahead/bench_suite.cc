@@ -5,13 +5,15 @@
 #include <climits>
 #include <filesystem>
 
-#include "base/file.h"
+#include "base/input_file.h"
+#include "base/output_file.h"
 #include "experiment/paper_suite.h"
 #include "flags.h"
 #include "model_folder.h"
 #include "output.h"
 #include "paper_report.h"
 #include "runahead/error.h"
+#include "suite_json.h"
 
 namespace runahead::cli {
 namespace {
@@ -27,7 +29,6 @@ SuitePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   plan.contexts = ParseIntegers("--contexts", request.contexts.empty() ? kContexts : request.contexts, 2, INT32_MAX);
   if (!request.ranks.empty()) plan.ranks = ParseIntegers("--ranks", request.ranks, 1, kMostRanks);
   plan.links = SplitList("--suite-links", flags.links);
-  CheckLinkCases(plan.links);
   plan.probe_context = flags.probe_context;
   plan.repeats = request.repeats;
   plan.warmup = request.warmup;
@@ -37,12 +38,11 @@ SuitePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   return plan;
 }
 
-void WritePlots(const Json& suite, const std::string& origin, const std::string& folder) {
+void WritePlots(const Json& suite, OutputFiles& outputs, const std::filesystem::path& folder) {
   if (folder.empty()) return;
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) throw IoError(fmt::format("{}: cannot make the folder: {}", folder, error.message()));
-  for (const auto& [name, svg] : SuitePlots(suite, origin)) WriteFile(std::filesystem::path(folder) / name, svg);
+  for (const auto& [name, svg] : SuitePlots(suite)) {
+    outputs.Open("--plots", folder / name, Folders::kMake).Write(svg);
+  }
 }
 
 }  // namespace
@@ -73,20 +73,28 @@ void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
 }
 
 int RunSuite(const SuiteFlags& flags, const SuiteRequest& request) {
+  OutputFiles outputs;
   if (!flags.from.empty()) {
-    const Json suite = LoadJson(flags.from);
-    WritePlots(suite, flags.from, flags.plots);
+    outputs.Protect(flags.from);
+    const Json suite = ParseJson(ReadInput(flags.from), flags.from);
+    CheckSuiteJson(suite, flags.from);
+    WritePlots(suite, outputs, flags.plots);
     WriteOut(SuiteTable(suite));
     return 0;
   }
-  const OutputFile json(request.json);
+  for (const std::string& model : request.models) outputs.Protect(model);
+  OutputFile json = outputs.Open("--json", request.json);
+  if (!flags.plots.empty()) OutputFile(std::filesystem::path(flags.plots) / "plot.svg", Folders::kMake);
+  const SuitePlan plan = PlanOf(flags, request);
+  CheckSuite(plan);
   const Json suite = RunPaperSuite(
-      PlanOf(flags, request), [](const std::string& line) { WriteOut(line + "\n"); },
+      plan, [](const std::string& line) { WriteOut(line + "\n"); },
       [&](const Json& known) {
-        if (json) json.Write(known.dump(1) + "\n");
+        if (json && !json.streams()) json.Write(known.dump(1) + "\n");
       });
+  if (json.streams()) json.Write(suite.dump(1) + "\n");
   WriteOut(SuiteTable(suite));
-  WritePlots(suite, "the suite", flags.plots);
+  WritePlots(suite, outputs, flags.plots);
   return 0;
 }
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/output_file.h"
 #include "command.h"
 #include "demo_run.h"
 #include "flags.h"
@@ -110,7 +111,7 @@ std::string Details(const DemoPrompt& prompt, const DemoResult& several, const D
       prefill.ranks() - 1, comparison.same_tokens ? "the same with both" : "NOT THE SAME", logits);
 }
 
-void WriteTimeline(const OutputFile& file, const PrefillReport& prefill) {
+void WriteTimeline(OutputFile& file, const PrefillReport& prefill) {
   report::TimelineSvgOptions options;
   options.title = fmt::format("{} prompt tokens on {}: first token after {}", report::Grouped(prefill.cuts.back()),
                               Count(prefill.ranks(), "rank"), report::Milliseconds(prefill.ttft_ms));
@@ -142,9 +143,11 @@ Engine LoadRanks(const std::string& model, const Flags& flags, int ranks) {
 }
 
 int Run(const Flags& flags) {
-  OutputFile picture;
-  TryPicture(flags, [&] { picture = OutputFile(flags.timeline.value_or(kPicture)); });
   const std::string model = flags.model.empty() ? FindDemoModel().string() : flags.model;
+  OutputFiles outputs;
+  outputs.Protect(model);
+  OutputFile picture;
+  TryPicture(flags, [&] { picture = outputs.Open("--timeline", flags.timeline.value_or(kPicture)); });
   const ModelInfo info = DescribeModel(model);
   const std::optional<Tokenizer> tokenizer = LoadTokenizer(model);
   if (!tokenizer) throw IoError(model + ": the folder has no tokenizer");

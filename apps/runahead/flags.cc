@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <optional>
@@ -68,6 +69,28 @@ std::vector<std::string> SplitList(const std::string& name, std::string_view tex
     if (comma == std::string_view::npos) return parts;
     rest.remove_prefix(comma + 1);
   }
+}
+
+std::vector<std::string> SplitPartitions(const std::string& name, std::string_view text,
+                                         const std::vector<int64_t>& ranks) {
+  std::vector<std::string> partitions;
+  std::string fractions;
+  for (const std::string& part : SplitList(name, text)) {
+    const bool number = part.find_first_not_of("0123456789.e+-") == std::string::npos;
+    if (number) {
+      fractions += (fractions.empty() ? "" : ",") + part;
+    } else {
+      partitions.push_back(part);
+    }
+  }
+  if (!fractions.empty()) partitions.push_back(fractions);
+  for (const std::string& partition : partitions) {
+    const auto count = static_cast<int64_t>(PartitionRequest::Parse(partition).fractions.size());
+    if (count == 0 || std::find(ranks.begin(), ranks.end(), count) != ranks.end()) continue;
+    throw ConfigError(fmt::format("{}: '{}' has {} fraction{}, one for each rank, but no run is on {} rank{}", name,
+                                  partition, count, count == 1 ? "" : "s", count, count == 1 ? "" : "s"));
+  }
+  return partitions;
 }
 
 CLI::Option* AddNumber(CLI::App& command, const std::string& flag, double& value, double min, double max,

@@ -19,6 +19,10 @@ double ParseNumber(const std::string& name, std::string_view text, double min, d
 std::vector<int64_t> ParseIntegers(const std::string& name, std::string_view text, int64_t min, int64_t max);
 /// The parts of "a,b,c". Throws ConfigError when one is empty.
 std::vector<std::string> SplitList(const std::string& name, std::string_view text);
+/// "even,auto" is two partitions, "5,4,3" is one. Throws ConfigError for what is no partition, and for fractions that
+/// are for none of these numbers of ranks.
+std::vector<std::string> SplitPartitions(const std::string& name, std::string_view text,
+                                         const std::vector<int64_t>& ranks);
 
 /// Adds a flag whose value must be an integer of [min, max].
 template <typename Integer>

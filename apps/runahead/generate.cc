@@ -8,7 +8,9 @@
 #include <memory>
 #include <optional>
 
+#include "base/input_file.h"
 #include "base/json.h"
+#include "base/output_file.h"
 #include "command.h"
 #include "flags.h"
 #include "model/model_loader.h"
@@ -127,14 +129,17 @@ void PrintSummary(const Generation& result, size_t prompt_tokens) {
       stderr);
 }
 
-void WritePictures(const PrefillReport& prefill, const OutputFile& trace, const OutputFile& timeline) {
+void WritePictures(const PrefillReport& prefill, OutputFile& trace, OutputFile& timeline) {
   if (trace) trace.Write(report::TraceEvents(prefill.timeline));
   if (timeline) timeline.Write(TimelinePicture(prefill));
 }
 
 int Run(Flags& flags) {
-  const OutputFile trace(flags.trace);
-  const OutputFile timeline(flags.timeline);
+  OutputFiles outputs;
+  outputs.Protect(flags.model);
+  outputs.Protect(flags.prompt_file.value_or(""));
+  OutputFile trace = outputs.Open("--trace", flags.trace);
+  OutputFile timeline = outputs.Open("--timeline", flags.timeline);
   const std::optional<Tokenizer> tokenizer = LoadTokenizer(flags.model);
   const Tokenizer* const words = tokenizer ? &*tokenizer : nullptr;
   if (words == nullptr && !flags.generation.stop.empty()) {

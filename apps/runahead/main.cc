@@ -4,9 +4,8 @@
 
 #include <algorithm>
 #include <array>
-#include <csignal>
-#include <cstdio>
 #include <exception>
+#include <new>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -16,6 +15,7 @@
 #include "pages.h"
 #include "runahead/error.h"
 #include "runahead/version.h"
+#include "signals.h"
 
 namespace runahead::cli {
 namespace {
@@ -40,12 +40,9 @@ constexpr std::array kCommands = {
     Command{"make-model", "Write a model of a known size with random weights", AddMakeModel},
 };
 
-/// Prints `message` as one line on stderr.
-int Fail(std::string message, int exit_code) {
-  for (char& c : message) {
-    if (static_cast<unsigned char>(c) < ' ') c = ' ';
-  }
-  std::fputs(fmt::format("runahead: {}\n", message).c_str(), stderr);
+/// Says `message` as one line on stderr.
+int Fail(const std::string& message, int exit_code) {
+  WriteError(message);
   return exit_code;
 }
 
@@ -94,6 +91,8 @@ int Run(int argc, const char* const* argv) {
     app.exit(request, help, help);
     WriteOut(help.str());
     return 0;
+  } catch (const CLI::ExtrasError&) {
+    throw ConfigError(fmt::format("not expected: {}; --help tells what is", fmt::join(app.remaining(true), " ")));
   }
   for (size_t i = 0; i < kCommands.size(); ++i) {
     if (subcommands[i]->parsed()) return actions[i]();
@@ -123,6 +122,6 @@ int RunSafely(int argc, const char* const* argv) {
 }  // namespace runahead::cli
 
 int main(int argc, char** argv) {
-  std::signal(SIGPIPE, SIG_IGN);  // a closed stdout is an error code, not a death
+  runahead::cli::TurnSignalsIntoErrors();
   return runahead::cli::RunSafely(argc, argv);
 }

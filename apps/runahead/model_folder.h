@@ -1,4 +1,4 @@
-// What subcommands read from a model's folder, and from other inputs.
+// What subcommands read from a model's folder.
 #pragma once
 
 #include <filesystem>
@@ -15,8 +15,5 @@ std::optional<Tokenizer> LoadTokenizer(const std::filesystem::path& model);
 
 /// Engine::Load with progress on stderr.
 Engine LoadEngine(const std::filesystem::path& model, EngineOptions options);
-
-/// The bytes of a file, or of stdin for "-". Throws IoError.
-std::string ReadInput(const std::string& path);
 
 }  // namespace runahead::cli

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "base/file.h"
+#include "base/descriptor.h"
 #include "report/timeline_svg.h"
 #include "report/units.h"
 #include "runahead/error.h"
@@ -15,33 +15,17 @@
 namespace runahead::cli {
 
 void WriteOut(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = ::write(STDOUT_FILENO, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0 && errno == EPIPE) throw OutputClosed();
-    if (written < 0) throw Error(fmt::format("stdout: cannot write: {}", std::strerror(errno)));
-    text.remove_prefix(static_cast<size_t>(written));
-  }
+  const int reason = WriteAll(STDOUT_FILENO, text);
+  if (reason == EPIPE) throw OutputClosed();
+  if (reason != 0) throw Error(fmt::format("stdout: cannot write: {}", std::strerror(reason)));
 }
 
-OutputFile::OutputFile(std::filesystem::path path) : path_(std::move(path)) {
-  if (path_.empty()) return;
-  std::error_code error;
-  const auto refuse = [&](const char* reason) {
-    throw IoError(fmt::format("{}: cannot write: {}", path_.string(), reason));
-  };
-  if (std::filesystem::is_directory(path_, error)) refuse("it is a folder");
-  if (std::filesystem::exists(path_, error)) {
-    if (::access(path_.c_str(), W_OK) != 0) refuse(std::strerror(errno));
-    return;
+void WriteError(std::string message) {
+  for (char& c : message) {
+    if (static_cast<unsigned char>(c) < ' ') c = ' ';
   }
-  if (error) refuse(error.message().c_str());
-  const std::filesystem::path parent = path_.has_parent_path() ? path_.parent_path() : ".";
-  if (!std::filesystem::is_directory(parent, error)) refuse("its folder does not exist");
-  if (::access(parent.c_str(), W_OK | X_OK) != 0) refuse(std::strerror(errno));
+  (void)WriteAll(STDERR_FILENO, fmt::format("runahead: {}\n", message));
 }
-
-void OutputFile::Write(std::string_view content) const { WriteFile(path_, content); }
 
 std::string TimelinePicture(const PrefillReport& prefill) {
   report::TimelineSvgOptions options;

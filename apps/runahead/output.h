@@ -1,8 +1,7 @@
-// What the program writes: stdout, files, and progress for people who watch.
+// What the program says on stdout and stderr, and progress for people who watch.
 #pragma once
 
 #include <chrono>
-#include <filesystem>
 #include <string>
 #include <string_view>
 
@@ -13,23 +12,11 @@ namespace runahead::cli {
 /// Thrown when nobody reads stdout any more: the program then ends quietly.
 struct OutputClosed {};
 
-/// Writes all of `text` to stdout at once. Throws OutputClosed, or Error naming the reason.
+/// Writes all of `text` to stdout, waiting while a pipe is full. Throws OutputClosed, or Error naming the reason.
 void WriteOut(std::string_view text);
 
-/// A file to be written when the work is done. The path is checked when this is made, and nothing is created.
-class OutputFile {
- public:
-  OutputFile() = default;
-  /// An empty path is no file. Throws IoError naming a path that cannot be written.
-  explicit OutputFile(std::filesystem::path path);
-
-  explicit operator bool() const { return !path_.empty(); }
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-  void Write(std::string_view content) const;
-
- private:
-  std::filesystem::path path_;
-};
+/// Says `message` as one line on stderr.
+void WriteError(std::string message);
 
 /// One line on stderr that is rewritten while work goes on, and wiped at the end. Says nothing unless stderr is a
 /// terminal and the work has taken a second.

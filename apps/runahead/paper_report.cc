@@ -9,7 +9,6 @@
 #include "report/line_chart_svg.h"
 #include "report/table.h"
 #include "report/units.h"
-#include "runahead/error.h"
 
 namespace runahead::cli {
 namespace {
@@ -143,18 +142,14 @@ std::string SuiteTable(const Json& suite) {
   return text;
 }
 
-std::map<std::string, std::string> SuitePlots(const Json& suite, const std::string& origin) {
+std::map<std::string, std::string> SuitePlots(const Json& suite) {
   std::map<std::string, std::string> plots;
-  try {
-    for (const Json& model : suite.at("models")) {
-      for (const std::string& links : LinkCases(model)) {
-        const std::string stem = FileName(model.at("model").get<std::string>() + "-" + links);
-        plots[stem + "-contexts.svg"] = report::LineChartSvg(ByContext(model, links));
-        plots[stem + "-ranks.svg"] = report::LineChartSvg(ByRanks(model, links));
-      }
+  for (const Json& model : suite.at("models")) {
+    for (const std::string& links : LinkCases(model)) {
+      const std::string stem = FileName(model.at("model").get<std::string>() + "-" + links);
+      plots[stem + "-contexts.svg"] = report::LineChartSvg(ByContext(model, links));
+      plots[stem + "-ranks.svg"] = report::LineChartSvg(ByRanks(model, links));
     }
-  } catch (const Json::exception& error) {
-    throw ConfigError(fmt::format("{}: not what `runahead bench --suite paper` writes: {}", origin, error.what()));
   }
   return plots;
 }

@@ -8,11 +8,11 @@
 
 namespace runahead::cli {
 
-/// A short table of a suite's JSON.
+/// A short table of a suite's JSON, which CheckSuiteJson has checked, as for SuitePlots.
 std::string SuiteTable(const Json& suite);
 
 /// Pictures by file name, from a suite's JSON alone: TTFT by context, and by ranks at the context nearest to 12k, for
-/// each model and case of links. Throws ConfigError naming `origin` when it is not a suite's.
-std::map<std::string, std::string> SuitePlots(const Json& suite, const std::string& origin);
+/// each model and case of links.
+std::map<std::string, std::string> SuitePlots(const Json& suite);
 
 }  // namespace runahead::cli

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "base/output_file.h"
 #include "command.h"
 #include "flags.h"
 #include "output.h"
@@ -51,9 +52,12 @@ int Run(const Flags& flags) {
     WriteOut(FindClusterPreset(flags.preset).toml);
     return 0;
   }
-  const OutputFile svg(flags.svg);
-  const OutputFile timeline(flags.timeline);
-  const OutputFile trace(flags.trace);
+  OutputFiles outputs;
+  outputs.Protect(flags.file);
+  outputs.Protect(flags.model);
+  OutputFile svg = outputs.Open("--svg", flags.svg);
+  OutputFile timeline = outputs.Open("--timeline", flags.timeline);
+  OutputFile trace = outputs.Open("--trace", flags.trace);
   const auto [cluster, shape, costs] = LoadCluster(flags);
   const std::vector<int64_t> contexts =
       flags.contexts.empty() ? cluster.contexts : ParseIntegers("--contexts", flags.contexts, 1, kLongestPlanned);

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <thread>
 
+#include "base/input_file.h"
 #include "base/json.h"
 #include "command.h"
 #include "model_folder.h"

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "base/output_file.h"
 #include "command.h"
 #include "experiment/check_predictions.h"
 #include "flags.h"
@@ -40,6 +41,15 @@ std::vector<Topology> ParseTopologies(const std::string& text) {
   return topologies;
 }
 
+/// The numbers of ranks to search and check on.
+std::vector<int64_t> RanksOf(const Flags& flags) {
+  const auto devices = static_cast<int64_t>(ParseDevices(flags.engine.devices).size());
+  if (!flags.ranks.empty()) return ParseIntegers("--ranks", flags.ranks, 1, devices);
+  std::vector<int64_t> ranks;
+  for (int64_t count = 2; count <= devices; ++count) ranks.push_back(count);
+  return ranks;
+}
+
 /// Returns what to tell of it.
 std::string MeasureProfile(Tuner& tuner, const Flags& flags, int64_t longest) {
   Progress progress("measuring costs");
@@ -59,27 +69,25 @@ std::string Search(Tuner& tuner, const DecoderSpec& spec, const SearchPlan& plan
 }
 
 int Run(Flags& flags) {
-  const OutputFile json(flags.json);
   if (!flags.profile && !flags.search && !flags.check) flags.profile = flags.search = true;
+  OutputFiles outputs;
+  outputs.Protect(flags.model);
+  if (flags.profile || flags.search) outputs.Protect(Tuner::FolderToStoreIn(flags.engine.tuned_folder));
+  OutputFile json = outputs.Open("--json", flags.json);
   if (json && !flags.check) throw ConfigError("--json: writes what --check finds, which was not asked for");
   const DecoderSpec spec = LoadSpec(flags.model);
   const std::vector<int64_t> contexts = ParseIntegers("--contexts", flags.contexts, 1, spec.max_positions);
   const std::vector<Topology> topologies = ParseTopologies(flags.topologies);
-  const std::vector<std::string> partitions = SplitList("--partitions", flags.partitions);
-  for (const std::string& partition : partitions) PartitionRequest::Parse(partition);
+  const std::vector<int64_t> ranks = RanksOf(flags);
+  const std::vector<std::string> partitions = SplitPartitions("--partitions", flags.partitions, ranks);
 
   const Engine engine = LoadEngine(flags.model, flags.engine);
   Tuner tuner(engine, flags.engine.tuned_folder);
   if (const std::string refused = tuner.Refused(); !refused.empty()) {
     if (!flags.profile && !flags.search) throw ConfigError(refused);
   }
-  std::vector<int64_t> ranks;
-  if (flags.ranks.empty()) {
-    for (int64_t count = 2; count <= engine.ranks(); ++count) ranks.push_back(count);
-  } else {
-    ranks = ParseIntegers("--ranks", flags.ranks, 1, engine.ranks());
-  }
   const int64_t longest = *std::max_element(contexts.begin(), contexts.end());
+  (void)engine.NewSession(longest);  // refuses what does not fit before anything is measured
   if (flags.profile) WriteOut(MeasureProfile(tuner, flags, longest));
   if (flags.search) {
     SearchPlan plan;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/thread_room.h"
 #include "engine/engine_state.h"
 #include "engine/session_state.h"
 #include "link/local/local_fabric.h"
@@ -54,6 +55,19 @@ std::vector<CpuRankShare> SharesOf(const EngineOptions& options, int ranks) {
     shares.push_back(share);
   }
   return shares;
+}
+
+/// Refuses threads that the system will not start: the run-time of OpenMP would end the process. A rank's own thread
+/// is one of them.
+void CheckThreads(const std::vector<CpuRankShare>& shares, const std::vector<RankDevice>& devices) {
+  int threads = 0;
+  for (size_t i = 0; i < shares.size(); ++i) threads += devices[i].gpu ? 1 : shares[i].threads;
+  const int startable = StartableThreads(threads);
+  if (startable >= threads) return;
+  throw ConfigError(
+      fmt::format("--threads-per-rank: {} threads on {} rank{} are too many here: {} can be started "
+                  "(limits on threads and on memory)",
+                  threads, shares.size(), shares.size() == 1 ? "" : "s", startable));
 }
 
 /// "cuda:1 (NVIDIA H200)" without the number: GPUs of a kind cost the same.
@@ -200,6 +214,7 @@ std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_
     throw ConfigError(fmt::format("timeout: expected a number of seconds above 0, got {}", options.timeout_s));
   }
   const DType compute = ComputeDType(options.dtype, LoadSpec(model_dir).weights, devices.front());
+  CheckThreads(shares, devices);
 
   std::vector<std::unique_ptr<Rank>> workers;
   std::vector<int> threads;

@@ -91,12 +91,4 @@ Tuned LoadTuned(const std::string& asked, const ProfileKey& key, const ProfileKe
   return tuned;
 }
 
-void StoreTuned(const std::filesystem::path& path, const std::string& json) {
-  std::error_code error;
-  std::filesystem::create_directories(path.parent_path(), error);
-  if (error)
-    throw IoError(fmt::format("{}: cannot make the folder: {}", path.parent_path().string(), error.message()));
-  WriteFile(path, json);
-}
-
 }  // namespace runahead

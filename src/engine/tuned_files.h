@@ -33,7 +33,4 @@ std::optional<PartitionTable> LoadTable(const std::filesystem::path& folder, con
 /// with limits have tables of their own, but need no profile of their own.
 Tuned LoadTuned(const std::string& asked, const ProfileKey& key, const ProfileKey& table_key);
 
-/// Makes the folder when it is missing. Throws IoError.
-void StoreTuned(const std::filesystem::path& path, const std::string& json);
-
 }  // namespace runahead

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/median.h"
+#include "engine/engine_state.h"
 #include "engine/sampler.h"
 #include "model/flops.h"
 #include "tune/requests.h"
@@ -113,6 +114,15 @@ double AllowedDifference(const DecoderSpec& spec, DType compute) {
   const double roundings = kRoundingsPerLayer * spec.layers;
   return kMargin * (UnitRoundoff(compute) * std::sqrt(roundings) +
                     UnitRoundoff(DType::kF32) * std::sqrt(roundings * static_cast<double>(spec.hidden)));
+}
+
+void CheckPlans(const Engine& engine, const BenchPlan& plan) {
+  for (const int64_t context : plan.contexts) {
+    for (const Combination& combination : plan.combinations) {
+      (void)StateOf(engine)->Hold().planner().PlanFor(context, combination.options);
+    }
+  }
+  (void)engine.NewSession(*std::max_element(plan.contexts.begin(), plan.contexts.end()));
 }
 
 std::vector<Measurement> RunBench(const Engine& engine, const DecoderSpec& spec, const BenchPlan& plan,

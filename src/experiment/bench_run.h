@@ -55,6 +55,10 @@ struct Measurement {
 /// in each layer and of f32 sums over the hidden features, added up as a random walk.
 double AllowedDifference(const DecoderSpec& spec, DType compute);
 
+/// Plans every run and looks for the room of the longest, so that what cannot run is refused before anything is
+/// measured. Throws ConfigError.
+void CheckPlans(const Engine& engine, const BenchPlan& plan);
+
 /// Runs requests (a prompt and the tokens behind it) of `plan`'s combinations round after round. Each round has an
 /// order of its own, so that a drift of the machine and the heat that one leaves behind meet all of them. Prompts are
 /// random ids; each is checked first. `on_round` is told the share of the work done.

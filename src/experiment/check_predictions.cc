@@ -94,6 +94,10 @@ std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& s
   const PhasePlanner planner = state->Hold().planner();
   const double patience_s = state->on_gpus() ? 0 : kPatienceS;
   std::vector<Checked> all;
+  BenchPlan all_runs;
+  all_runs.contexts = plan.contexts;
+  all_runs.combinations = Combine(plan);
+  CheckPlans(engine, all_runs);
   for (const int64_t context : plan.contexts) {
     PaceMeter pace(state, context);
     BenchPlan bench;

@@ -11,12 +11,15 @@
 
 #include "base/median.h"
 #include "engine/engine_state.h"
+#include "engine/link_options.h"
 #include "experiment/bench_run.h"
 #include "experiment/machine.h"
 #include "experiment/matmul_ceiling.h"
 #include "experiment/side_traffic.h"
 #include "model/flops.h"
+#include "model/model_info.h"
 #include "model/model_loader.h"
+#include "ops/devices.h"
 #include "plan/search.h"
 #include "runahead/error.h"
 #include "tune/measure_profile.h"
@@ -394,10 +397,32 @@ class ModelSuite {
 
 }  // namespace
 
-void CheckLinkCases(const std::vector<std::string>& links) {
-  for (const std::string& name : links) {
-    if (name == "full" || name == "host" || name.starts_with("link:") || name.starts_with("rank:")) continue;
-    throw ConfigError(fmt::format("--suite-links: expected full, host, link:RATE or rank:RATE, got '{}'", name));
+void CheckSuite(const SuitePlan& plan) {
+  const auto devices = static_cast<int64_t>(ParseDevices(plan.engine.devices).size());
+  if (devices < 2)
+    throw ConfigError(fmt::format("--devices: the suite compares several ranks, got '{}'", plan.engine.devices));
+  for (const int64_t count : plan.ranks) {
+    if (count > devices) {
+      throw ConfigError(fmt::format("--ranks: {} are more than the {} of --devices", count, devices));
+    }
+  }
+  for (const std::string& name : plan.links) {
+    const bool limit = name.starts_with("link:") || name.starts_with("rank:");
+    if (name != "full" && name != "host" && !limit) {
+      throw ConfigError(fmt::format("--suite-links: expected full, host, link:RATE or rank:RATE, got '{}'", name));
+    }
+    try {
+      if (limit && name.size() == std::string_view("link:").size()) throw ConfigError("expected a rate like 10GB/s");
+      (void)ParseLinkOptions(WithLinks(plan.engine, name), static_cast<int>(devices));
+    } catch (const ConfigError& error) {
+      throw ConfigError(fmt::format("--suite-links: '{}': {}", name, error.what()));
+    }
+  }
+  const int64_t shortest = *std::min_element(plan.contexts.begin(), plan.contexts.end());
+  for (const std::string& folder : plan.models) {
+    const int64_t longest = DescribeModel(folder).spec.max_positions;  // reads the weights' headers too
+    if (shortest > longest)
+      throw ConfigError(fmt::format("--contexts: {}: all are beyond its context of {}", folder, longest));
   }
 }
 

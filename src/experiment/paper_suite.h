@@ -29,8 +29,9 @@ struct SuitePlan {
   uint64_t seed = 0;            // seed of the prompts' random ids
 };
 
-/// Throws ConfigError naming `--suite-links` for a case that is none.
-void CheckLinkCases(const std::vector<std::string>& links);
+/// Refuses what can be refused before anything runs: links, ranks and contexts of every model, and its files. Throws
+/// ConfigError or IoError naming the flag or the file, and the value.
+void CheckSuite(const SuitePlan& plan);
 
 /// Runs everything. `say` gets a line for people now and then; `keep` gets all that is known so far, after each
 /// context. Throws what Session throws, and Error when some way did not compute what one rank computes.

@@ -3,16 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
-#include <fstream>
+#include <deque>
 #include <map>
 #include <string>
 #include <utility>
 
-#include "base/file.h"
 #include "base/json.h"
+#include "base/output_file.h"
 #include "model/architectures.h"
 #include "model/byte_tokenizer.h"
 #include "model/presets.h"
@@ -106,30 +104,22 @@ class WeightWriter {
   WeightWriter(uint64_t seed, size_t total_bytes, const Progress& progress)
       : seed_(seed), total_bytes_(total_bytes), progress_(progress), quantiles_(NormalQuantiles()) {}
 
-  void Write(const std::filesystem::path& path, const Shard& shard) {
-    std::ofstream file(path, std::ios::binary | std::ios::trunc);
-    const std::string header = Header(shard);
-    file.write(header.data(), static_cast<std::streamsize>(header.size()));
-    for (const MadeTensor& tensor : shard) {
-      WriteTensor(file, tensor);
-      if (!file) break;
-    }
-    file.close();
-    if (!file) throw IoError(fmt::format("{}: cannot write: {}", path.string(), std::strerror(errno)));
+  void Write(OutputFile& file, const Shard& shard) {
+    file.Append(Header(shard));
+    for (const MadeTensor& tensor : shard) WriteTensor(file, tensor);
   }
 
  private:
-  void WriteTensor(std::ofstream& file, const MadeTensor& tensor) {
+  void WriteTensor(OutputFile& file, const MadeTensor& tensor) {
     // A tensor's numbers depend on the seed and its name alone, whatever shard it is in.
     uint64_t key = Mix(seed_);
     for (const char c : tensor.name) key = Mix(key ^ static_cast<unsigned char>(c));
     const NormalBf16 normal(quantiles_, tensor.stddev);
     const auto elements = static_cast<size_t>(tensor.shape.elements());
-    for (size_t first = 0; first < elements && file; first += kBlockElements) {
+    for (size_t first = 0; first < elements; first += kBlockElements) {
       block_.assign(std::min(kBlockElements, elements - first), BFloat16(tensor.constant));
       if (tensor.stddev != 0) normal.Fill(key, first, block_);
-      file.write(reinterpret_cast<const char*>(block_.data()),
-                 static_cast<std::streamsize>(block_.size() * sizeof(BFloat16)));
+      file.Append({reinterpret_cast<const char*>(block_.data()), block_.size() * sizeof(BFloat16)});
       written_ += block_.size() * sizeof(BFloat16);
       if (progress_) progress_(static_cast<double>(written_) / static_cast<double>(total_bytes_));
     }
@@ -143,38 +133,79 @@ class WeightWriter {
   size_t written_ = 0;
 };
 
-void WriteWeights(const std::filesystem::path& dir, const std::vector<Shard>& shards, uint64_t seed, size_t bytes,
+/// The files of one folder, which appear together at the end: until then an interrupted run leaves nothing.
+class FolderWriter {
+ public:
+  explicit FolderWriter(std::filesystem::path dir) : dir_(std::move(dir)) {}
+
+  OutputFile& New(const std::string& name) { return files_.emplace_back(dir_ / name); }
+  void Add(const std::string& name, const Json& json, int indent) { New(name).Append(json.dump(indent) + "\n"); }
+  /// In the order in which they were added.
+  void Commit() {
+    for (OutputFile& file : files_) file.Commit();
+  }
+
+ private:
+  std::filesystem::path dir_;
+  std::deque<OutputFile> files_;
+};
+
+void WriteWeights(FolderWriter& folder, const std::vector<Shard>& shards, uint64_t seed, size_t bytes,
                   const Progress& progress) {
   WeightWriter writer(seed, bytes, progress);
   if (shards.size() == 1) {
-    writer.Write(dir / "model.safetensors", shards[0]);
+    writer.Write(folder.New("model.safetensors"), shards[0]);
     return;
   }
   Json weight_map = Json::object();
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    writer.Write(dir / name, shards[i]);
+    writer.Write(folder.New(name), shards[i]);
     for (const MadeTensor& tensor : shards[i]) weight_map[tensor.name] = name;
   }
-  const Json index = {{"metadata", {{"total_size", bytes}}}, {"weight_map", weight_map}};
-  WriteFile(dir / "model.safetensors.index.json", index.dump(1) + "\n");
+  folder.Add("model.safetensors.index.json", {{"metadata", {{"total_size", bytes}}}, {"weight_map", weight_map}}, 1);
 }
 
-/// Creates the folder, or takes one that is empty and has room.
-void PrepareFolder(const std::filesystem::path& dir, size_t bytes) {
+/// The innermost first; those that hold something stay.
+void RemoveFolders(const std::vector<std::filesystem::path>& folders) {
+  std::error_code ignored;
+  for (size_t i = folders.size(); i > 0; --i) std::filesystem::remove(folders[i - 1], ignored);
+}
+
+/// What a run that was killed has left where the file system has no files without names.
+void RemovePartialFiles(const std::filesystem::path& dir) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(dir, ignored)) {
+    if (IsPartialFile(entry.path().filename().string())) std::filesystem::remove(entry.path(), ignored);
+  }
+}
+
+/// Creates the folder, or takes one that is empty and has room. Returns the folders that were made, the outermost
+/// first.
+std::vector<std::filesystem::path> PrepareFolder(const std::filesystem::path& dir, size_t bytes) {
   std::error_code error;
+  std::vector<std::filesystem::path> made;
+  for (std::filesystem::path here = dir; !here.empty() && !std::filesystem::exists(here, error);
+       here = here.parent_path()) {
+    if (here.has_filename()) made.insert(made.begin(), here);
+    if (here == here.parent_path()) break;
+  }
   std::filesystem::create_directories(dir, error);
   if (error || !std::filesystem::is_directory(dir, error)) {
-    throw IoError(fmt::format("{}: cannot create the folder: {}", dir.string(), error.message()));
+    throw IoError(fmt::format("{}: cannot create the folder: {}", dir.string(),
+                              error ? error.message() : "something else has its name"));
   }
+  RemovePartialFiles(dir);
   const bool empty = std::filesystem::is_empty(dir, error);
   if (error) throw IoError(fmt::format("{}: cannot read the folder: {}", dir.string(), error.message()));
   if (!empty) throw ConfigError(fmt::format("{}: the folder is not empty", dir.string()));
   const std::filesystem::space_info space = std::filesystem::space(dir, error);
   if (!error && space.available < bytes) {
-    throw ConfigError(fmt::format("{}: the weights need {:.1f} GB, the disk has {:.1f} GB free", dir.string(),
-                                  static_cast<double>(bytes) / 1e9, static_cast<double>(space.available) / 1e9));
+    RemoveFolders(made);
+    throw ConfigError(
+        fmt::format("{}: the weights need {} bytes, the disk has {} free", dir.string(), bytes, space.available));
   }
+  return made;
 }
 
 }  // namespace
@@ -195,21 +226,22 @@ void MakeModel(std::string_view preset_name, const std::filesystem::path& dir, u
   size_t bytes = 0;
   for (const Shard& shard : shards) bytes += Bytes(shard);
 
-  PrepareFolder(dir, bytes);
+  const std::vector<std::filesystem::path> made = PrepareFolder(dir, bytes);
   try {
-    WriteWeights(dir, shards, seed, bytes, progress);
-    WriteFile(dir / "tokenizer.json", ByteTokenizer(model.spec.vocab).dump() + "\n");
-    const Json tokenizer_config = {
-        {"tokenizer_class", "PreTrainedTokenizerFast"}, {"bos_token", "<s>"}, {"eos_token", "</s>"}};
-    WriteFile(dir / "tokenizer_config.json", tokenizer_config.dump(1) + "\n");
-    const Json generation = {{"bos_token_id", kMadeBos}, {"eos_token_id", kMadeEos}};
-    WriteFile(dir / "generation_config.json", generation.dump(1) + "\n");
-    WriteFile(dir / "config.json", config.dump(1) + "\n");  // last: a folder without it is no model
+    FolderWriter folder(dir);
+    WriteWeights(folder, shards, seed, bytes, progress);
+    folder.Add("tokenizer.json", ByteTokenizer(model.spec.vocab), -1);
+    folder.Add("tokenizer_config.json",
+               {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"bos_token", "<s>"}, {"eos_token", "</s>"}}, 1);
+    folder.Add("generation_config.json", {{"bos_token_id", kMadeBos}, {"eos_token_id", kMadeEos}}, 1);
+    folder.Add("config.json", config, 1);  // last: a folder without it is no model
+    folder.Commit();
   } catch (...) {
     std::error_code ignored;
     for (const auto& entry : std::filesystem::directory_iterator(dir, ignored)) {
       std::filesystem::remove(entry.path(), ignored);
     }
+    RemoveFolders(made);
     throw;
   }
 }

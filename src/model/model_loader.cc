@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "base/model_folder.h"
 #include "model/architectures.h"
 #include "model/safetensors.h"
 #include "model/weight_list.h"
@@ -212,6 +213,7 @@ std::vector<int32_t> TokenIds(const JsonObject& config, const char* key) {
 }  // namespace
 
 ParsedModel LoadConfig(const std::filesystem::path& dir) {
+  CheckModelFolder(dir);
   const std::filesystem::path path = dir / "config.json";
   const Json json = LoadJson(path);
   const JsonObject config(json, path.string());

@@ -52,9 +52,10 @@ std::string Shown(std::string name) {
   return name;
 }
 
+/// Whether something is there, if only a dangling link: opening it says where that leads.
 bool Exists(const std::filesystem::path& path) {
   std::error_code ignored;
-  return std::filesystem::exists(path, ignored);
+  return std::filesystem::exists(std::filesystem::symlink_status(path, ignored));
 }
 
 /// The header's text. Throws IoError when the file is too short for it.

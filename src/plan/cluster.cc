@@ -52,6 +52,7 @@ ClusterDevice DeviceFrom(const JsonObject& object) {
   if (object.Has("profile")) {
     if (object.Has("tflops")) object.Refuse("tflops", "a profile says it already");
     device.profile = object.String("profile");
+    if (device.profile.empty()) object.Refuse("profile", "expected the path of a cost profile");
     device.profile_rank = static_cast<int>(object.Int("profile_rank", 0, kMostDevices, 0));
     return device;
   }
@@ -152,15 +153,16 @@ Cluster ParseCluster(std::string_view text, const std::string& origin) {
     const int64_t count = object.Int("count", 1, kMostDevices, 1);
     const bool own_hosts = object.Bool("own_hosts", false);
     if (own_hosts && object.Has("host")) object.Refuse("host", "own_hosts gives each device its own");
+    if (static_cast<int64_t>(hosts.size()) + count > kMostDevices) {
+      file.Refuse("devices", fmt::format("expected 1 to {} in all", kMostDevices));
+    }
     for (int64_t i = 0; i < count; ++i) {
       const std::string host = own_hosts ? fmt::format("host of rank {}", hosts.size()) : object.String("host", "");
       hosts.push_back(host_of_name.emplace(host, static_cast<int>(host_of_name.size())).first->second);
       cluster.devices.push_back(device);
     }
   }
-  if (hosts.empty() || hosts.size() > static_cast<size_t>(kMostDevices)) {
-    file.Refuse("devices", fmt::format("expected 1 to {} in all", kMostDevices));
-  }
+  if (hosts.empty()) file.Refuse("devices", fmt::format("expected 1 to {} in all", kMostDevices));
   cluster.links = LinksFrom(file, hosts);
   return cluster;
 }

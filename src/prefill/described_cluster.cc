@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "base/file.h"
+#include "base/input_file.h"
 #include "model/architectures.h"
 #include "model/model_loader.h"
 #include "model/presets.h"
@@ -15,9 +15,9 @@ namespace {
 /// The sizes of a preset of make-model, or of a model's folder. Throws ConfigError naming what is neither.
 WorkShape ShapeOfModel(const std::string& model, DType dtype) {
   std::error_code error;
-  if (std::filesystem::exists(std::filesystem::path(model) / "config.json", error)) {
-    return WorkShapeOf(LoadSpec(model), dtype);
-  }
+  const bool is_path =
+      model.find('/') != std::string::npos || std::filesystem::exists(std::filesystem::symlink_status(model, error));
+  if (is_path) return WorkShapeOf(LoadSpec(model), dtype);
   const Json config = PresetConfig(FindPreset(model));
   const JsonObject object(config, "preset " + model);
   return WorkShapeOf(FindArchitecture(object).parse(object).spec, dtype);
@@ -38,7 +38,7 @@ DescribedCluster Describe(Cluster cluster, const std::string& model, const std::
 }
 
 DescribedCluster DescribeFile(const std::string& path, const std::string& model) {
-  return Describe(ParseCluster(ReadFile(path), path), model, std::filesystem::path(path).parent_path());
+  return Describe(ParseCluster(ReadInput(path), path), model, std::filesystem::path(path).parent_path());
 }
 
 DescribedCluster DescribePreset(std::string_view name, const std::string& model) {

@@ -16,21 +16,13 @@
 #endif
 
 #include "base/deadline.h"
+#include "base/host_memory.h"
 #include "runahead/error.h"
 
 namespace runahead {
 namespace {
 
 void Unmap(void* data, size_t bytes) { ::munmap(data, bytes); }
-
-/// MemAvailable of the kernel, in bytes; all of the memory where the kernel does not tell.
-size_t AvailableBytes() {
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string line; std::getline(meminfo, line);) {
-    if (line.starts_with("MemAvailable:")) return std::stoull(line.substr(13)) * 1024;
-  }
-  return static_cast<size_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(::sysconf(_SC_PAGE_SIZE));
-}
 
 class CpuMark final : public Mark {
  public:
@@ -57,17 +49,19 @@ class CpuDevice final : public Device {
   Buffer Allocate(size_t bytes) override {
     if (bytes == 0) return {};
     void* data = MAP_FAILED;
-    if (bytes <= FreeBytes()) {
+    const FreeMemory free = FreeHostMemory();
+    if (bytes <= free.bytes) {
       data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     }
     if (data == MAP_FAILED) {
-      throw ConfigError(fmt::format("cpu: no room for {} bytes of memory ({} bytes are free)", bytes, FreeBytes()));
+      throw ConfigError(fmt::format("cpu: no room for {} bytes of memory ({} bytes are free, bounded by {})", bytes,
+                                    free.bytes, free.bound));
     }
     ::madvise(data, bytes, MADV_HUGEPAGE);
     return {data, bytes, &Unmap};
   }
 
-  [[nodiscard]] size_t FreeBytes() const override { return AvailableBytes(); }
+  [[nodiscard]] size_t FreeBytes() const override { return FreeHostMemory().bytes; }
   std::unique_ptr<Stream> NewStream() override { return std::make_unique<DrainedStream>(); }
   void CopyFromHost(void* to, const void* from, size_t bytes, Stream& /*stream*/) override {
     std::memcpy(to, from, bytes);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/host_memory.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -47,8 +48,10 @@ void MemoryPlan::CheckFits(std::string_view what, const Device& device) const {
   for (const auto& [part, bytes] : parts_) {
     list += fmt::format("{}{} {}", list.empty() ? "" : ", ", part, Size(bytes));
   }
-  throw ConfigError(fmt::format("{}: needs {} of memory ({}), {} has {} free", what, Size(needed), list,
-                                device.name(), Size(free)));
+  const FreeMemory host = device.is_host() ? FreeHostMemory() : FreeMemory();
+  const bool bounded = host.bytes < needed && !host.bound.empty() && host.bound != kMachine;
+  throw ConfigError(fmt::format("{}: needs {} of memory ({}), {} has {} free{}", what, Size(needed), list,
+                                device.name(), Size(free), bounded ? ", bounded by " + host.bound : ""));
 }
 
 }  // namespace runahead

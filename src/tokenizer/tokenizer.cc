@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "base/model_folder.h"
 #include "runahead/error.h"
 #include "tokenizer/tokenizer_parts.h"
 #include "tokenizer/utf8.h"
@@ -144,6 +145,7 @@ const TokenizerParts::Token& TokenizerParts::TokenOf(int32_t id) const {
 Tokenizer::Tokenizer(std::shared_ptr<const TokenizerParts> parts) : parts_(std::move(parts)) {}
 
 Tokenizer Tokenizer::Load(const std::filesystem::path& model_dir) {
+  CheckModelFolder(model_dir, "");
   std::error_code ignored;
   const bool model = !std::filesystem::exists(model_dir / "tokenizer.json", ignored) &&
                      std::filesystem::exists(model_dir / "tokenizer.model", ignored);

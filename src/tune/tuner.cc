@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/output_file.h"
 #include "engine/engine_state.h"
 #include "tune/measure_profile.h"
 
@@ -9,15 +10,21 @@ namespace runahead {
 
 Tuner::Tuner(Engine engine, std::string folder) : engine_(std::move(engine)), folder_(std::move(folder)) {}
 
+std::filesystem::path Tuner::FolderToStoreIn(const std::string& asked) {
+  std::filesystem::path folder = TunedFolder(asked);
+  OutputFile(folder / "profile.json", Folders::kMake);
+  return folder;
+}
+
 std::string Tuner::Refused() const { return StateOf(engine_)->Hold().planner().tuned().refused; }
 
 bool Tuner::HasProfile() const { return StateOf(engine_)->Hold().planner().tuned().profile.has_value(); }
 
 StoredProfile Tuner::MeasureProfile(int64_t longest, int repeats, const std::function<void(double)>& on_repeat) {
   const std::shared_ptr<EngineState> state = StateOf(engine_);
-  StoredProfile stored{runahead::MeasureProfile(state, longest, repeats, on_repeat), {}};
-  stored.file = ProfilePath(TunedFolder(folder_), stored.profile.key);
-  StoreTuned(stored.file, ToJson(stored.profile));
+  OutputFile file(ProfilePath(TunedFolder(folder_), state->Hold().planner().key()), Folders::kMake);
+  StoredProfile stored{runahead::MeasureProfile(state, longest, repeats, on_repeat), file.path()};
+  file.Write(ToJson(stored.profile));
   const HeldEngine held = state->Hold();
   Tuned tuned = held.planner().tuned();
   tuned.profile = stored.profile;
@@ -27,15 +34,15 @@ StoredProfile Tuner::MeasureProfile(int64_t longest, int repeats, const std::fun
 
 StoredSearches Tuner::Search(const DecoderSpec& spec, const SearchPlan& plan,
                              const std::function<void(int64_t, int)>& on_step) {
-  StoredSearches stored{SearchPartitions(engine_, spec, plan, on_step), {}};
   const std::shared_ptr<EngineState> state = StateOf(engine_);
+  const ProfileKey key = state->Hold().planner().table_key();
+  OutputFile file(TablePath(TunedFolder(folder_), key), Folders::kMake);
+  StoredSearches stored{SearchPartitions(engine_, spec, plan, on_step), file.path()};
   const HeldEngine held = state->Hold();
-  const ProfileKey key = held.planner().table_key();
   Tuned tuned = held.planner().tuned();
   if (!tuned.table) tuned.table = PartitionTable{key, {}};
   for (const SearchReport& report : stored.reports) tuned.table->Put(report.best);
-  stored.file = TablePath(TunedFolder(folder_), key);
-  StoreTuned(stored.file, ToJson(*tuned.table));
+  file.Write(ToJson(*tuned.table));
   held.planner().Use(std::move(tuned));
   return stored;
 }
