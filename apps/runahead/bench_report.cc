@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/json.h"
 #include "base/median.h"
+#include "output.h"
 #include "report/line_chart_svg.h"
 #include "report/table.h"
 #include "report/units.h"
@@ -171,8 +172,8 @@ std::string ToJson(const BenchReport& report) {
 
 std::string ToSvg(const BenchReport& report) {
   report::LineChart chart;
-  chart.title =
-      fmt::format("Time to the first token: {} in {}, on {}", report.model, report.dtype, report.machine.cpu);
+  chart.title = fmt::format("Time to the first token: {} in {}, on {}", NameOfFolder(report.model), report.dtype,
+                            report.machine.cpu);
   chart.x_label = "tokens in the prompt";
   chart.y_label = "TTFT in ms, median";
   std::map<std::string, size_t> index;

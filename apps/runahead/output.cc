@@ -38,6 +38,17 @@ std::string TimelinePicture(const PrefillReport& prefill) {
   return report::TimelineSvg(prefill.timeline, options);
 }
 
+std::string NameOfFolder(const std::string& path) {
+  std::filesystem::path whole = std::filesystem::path(path).lexically_normal();
+  if (!whole.has_filename()) whole = whole.parent_path();
+  if (whole.filename() != "." && whole.filename() != "..") return whole.filename().string();
+  std::error_code error;
+  const std::filesystem::path resolved = std::filesystem::canonical(whole, error);
+  return error ? path : resolved.filename().string();
+}
+
+void Warn(std::string_view message) { std::fputs(fmt::format("runahead: warning: {}\n", message).c_str(), stderr); }
+
 bool SomeoneWatches() { return ::isatty(STDERR_FILENO) == 1; }
 
 void Progress::Show(double share) {

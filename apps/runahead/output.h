@@ -37,6 +37,12 @@ class Progress {
   int shown_percent_ = -1;
 };
 
+/// One line on stderr about what will probably not do what was meant.
+void Warn(std::string_view message);
+
+/// The last part of a path that names something, for titles: "demo" for "/models/demo/" and for "." inside it.
+std::string NameOfFolder(const std::string& path);
+
 /// A picture of a prompt phase that recorded its timeline.
 std::string TimelinePicture(const PrefillReport& prefill);
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/json.h"
+#include "output.h"
 #include "report/line_chart_svg.h"
 #include "report/svg.h"
 #include "report/table.h"
@@ -131,6 +132,11 @@ Json ToJson(const PlanRow& row) {
           {"strategies", std::move(schemes)}};
 }
 
+/// The model and the cluster, by the names of their folder and file.
+std::string Subject(const PlanTable& table) {
+  return fmt::format("{} on {}", NameOfFolder(table.model), NameOfFolder(table.cluster));
+}
+
 }  // namespace
 
 std::string ToText(const PlanTable& table) {
@@ -156,9 +162,9 @@ std::string TimelineOf(const PlanTable& table, const Simulation& played) {
   const PlanRow& row = table.rows.back();
   const PlannedScheme& best = row.schemes[row.best];
   report::TimelineSvgOptions options;
-  options.title = fmt::format("{} on {}: {} tokens, {} over {} ranks, {} predicted", table.model, table.cluster,
-                              report::Grouped(row.context), Name(best.scheme), row.members.size(),
-                              report::Milliseconds(best.ttft_s * kMsPerSecond));
+  options.title =
+      fmt::format("{}: {} tokens, {} over {} ranks, {} predicted", Subject(table), report::Grouped(row.context),
+                  Name(best.scheme), row.members.size(), report::Milliseconds(best.ttft_s * kMsPerSecond));
   for (int rank = 0; rank < best.partition.ranks(); ++rank) {
     options.lanes.push_back(fmt::format("rank {}: {} tokens", rank, report::Grouped(best.partition.rows(rank))));
   }
@@ -167,13 +173,22 @@ std::string TimelineOf(const PlanTable& table, const Simulation& played) {
 }
 
 std::string ToSvg(const PlanTable& table, const Simulation& played) {
-  report::LineChart chart{
-      fmt::format("{} on {}: speed-up of the best strategy", table.model, table.cluster), "ranks", "speed-up", {}};
+  constexpr double kVisible = 0.2;  // share of the ranks: below it an axis up to them would hide the speed-ups
+  report::LineChart chart{fmt::format("{}: speed-up of the best strategy", Subject(table)),
+                          "ranks",
+                          "speed-up",
+                          {},
+                          report::Scale::kLinear};
+  double most_ranks = 0;
+  double most_speed_up = 0;
   for (const PlanRow& row : table.rows) {
     const std::string name = report::Grouped(row.context) + " tokens";
     if (chart.series.empty() || chart.series.back().name != name) chart.series.push_back({name, {}});
     chart.series.back().points.emplace_back(static_cast<double>(row.members.size()), row.SpeedUp());
+    most_ranks = std::max(most_ranks, static_cast<double>(row.members.size()));
+    most_speed_up = std::max(most_speed_up, row.SpeedUp());
   }
+  if (most_speed_up >= kVisible * most_ranks) chart.y_reach = most_ranks;
   const std::vector<std::string> both = {report::LineChartSvg(chart), TimelineOf(table, played)};
   return report::StackSvg(both);
 }

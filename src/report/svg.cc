@@ -17,7 +17,7 @@ text { font: 12px system-ui, sans-serif }
 .page { fill: #ffffff } .ink { fill: #1d2329 } .faint { fill: #5d6873 }
 .axis { stroke: #8a949e } .grid { stroke: #e3e7eb } .layer { stroke: #ffffff; stroke-width: 0.6 }
 .compute { fill: #2f6fb3 } .odd { fill-opacity: 0.8 } .wait { fill: #e69f00 } .send { fill: #009e73; fill-opacity: 0.75 } .receive { fill: #cc79a7 }
-polyline { fill: none; stroke-width: 2 } circle { stroke: none }
+polyline { fill: none; stroke-width: 2 } circle { stroke: none } .bar { fill: currentColor }
 .s0 { color: #0072b2 } .s1 { color: #d55e00 } .s2 { color: #009e73 } .s3 { color: #cc79a7 }
 .s4 { color: #b08900 } .s5 { color: #3a9bd0 } .s6 { color: #555555 } .s7 { color: #7a4fb5 }
 polyline, .key { stroke: currentColor } circle { fill: currentColor } .key { stroke-width: 2 }

@@ -12,8 +12,8 @@ namespace runahead::report {
 std::string EscapeXml(std::string_view text);
 
 /// A drawing that grows element by element. Sizes are pixels from the top left. Colours come from classes that the
-/// style sheet defines for both schemes: ink, faint, axis, grid, compute, wait, send, receive, layer, and s0 to s7
-/// for series.
+/// style sheet defines for both schemes: ink, faint, axis, grid, compute, wait, send, receive, layer, bar, and s0 to
+/// s7 for series.
 class SvgCanvas {
  public:
   enum class Anchor : unsigned char { kStart, kMiddle, kEnd };

@@ -14,7 +14,11 @@ std::vector<double> LinearTicks(double end, int count);
 /// powers of ten alone. Needs 0 < low <= high.
 std::vector<double> LogTicks(double low, double high, int count);
 
-/// The shortest decimal of a tick: "0.05", "200".
+/// Multiples of 1, 2 or 5 times a power of ten within [low, high], at least three and about `count` of them. Needs
+/// 0 < low < high and a count of at least eight.
+std::vector<double> TicksBetween(double low, double high, int count);
+
+/// The shortest decimal of a tick: "0.05", "200", "16,384".
 std::string TickLabel(double value);
 
 }  // namespace runahead::report

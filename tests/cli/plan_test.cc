@@ -1,4 +1,7 @@
 // plan and tune: what they print, write and refuse.
+#include <fmt/format.h>
+#include <sys/resource.h>
+
 #include "tests/cli/fixture.h"
 #include "tests/report/well_formed.h"
 
@@ -47,6 +50,52 @@ TEST_F(PlanTest, PlansAPresetAndDrawsIt) {
   }
   for (const char* picture : {"p.svg", "t.svg"}) EXPECT_EQ(report::WhatIsWrongWith(ReadFile(InFolder(picture))), "");
   EXPECT_GT(Json::parse(ReadFile(InFolder("t.json"))).at("traceEvents").size(), 100U);
+}
+
+TEST_F(PlanTest, OneRankCountIsDrawnAsBarsUpToTheRanks) {
+  PlanJson({"--preset", "4x4090-pcie", "--ranks", "4", "--contexts", "4096,16384", "--svg", InFolder("bars.svg")});
+  const std::string svg = ReadFile(InFolder("bars.svg"));
+  EXPECT_EQ(report::WhatIsWrongWith(svg), "");
+  EXPECT_EQ(report::Count(svg, "<rect class=\"bar "), 2);
+  for (const char* part : {">0<", ">1<", ">2<", ">3<", ">4<", ">16,384 tokens<"}) {
+    EXPECT_NE(svg.find(part), std::string::npos) << part;
+  }
+}
+
+TEST_F(PlanTest, TitlesNameTheFolderNotItsPath) {
+  PlanJson({"--preset", "4x4090-pcie", "--model", Model() + "/", "--contexts", "64,96", "--svg", InFolder("n.svg")});
+  const std::string svg = ReadFile(InFolder("n.svg"));
+  EXPECT_EQ(svg.find(Model()), std::string::npos);
+  EXPECT_NE(svg.find(">model on 4x4090-pcie: "), std::string::npos) << svg.substr(0, 3000);
+}
+
+/// Seconds of processor time of the programs that were run so far.
+double SecondsOfPrograms() {
+  rusage usage{};
+  getrusage(RUSAGE_CHILDREN, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+// Every strategy on up to 1,024 unequal devices, on hosts of eight with some links of their own.
+TEST_F(PlanTest, PlansAThousandDevicesInTwoSeconds) {
+  std::string toml = "model = \"llama-7b\"\ncontexts = [131072]\n";
+  for (int host = 0; host < 128; ++host) {
+    toml += fmt::format("[[devices]]\nname = \"d{0}\"\ncount = 8\nhost = \"h{0}\"\ntflops = {1}\n", host,
+                        100 + host * 37 % 500);
+  }
+  toml += "[links]\nbandwidth_gbs = 100\n[network]\nbandwidth_gbs = 25\nlatency_us = 8\n";
+  for (int from = 0; from < 1023; from += 16) {
+    toml += fmt::format("[[link]]\nfrom = {}\nto = {}\nbandwidth_gbs = {}\n", from, from + 1, 1 + from % 90);
+  }
+  WriteFile(InFolder("large.toml"), toml);
+  const double before_s = SecondsOfPrograms();
+  const Json json = PlanJson({InFolder("large.toml")});
+  EXPECT_LE(SecondsOfPrograms() - before_s, 2);
+  EXPECT_EQ(json.at("results").back().at("ranks"), 1024);
+  EXPECT_EQ(json.at("results").back().at("strategies").size(), 5U);
 }
 
 TEST_F(PlanTest, AShownPresetIsADescription) {

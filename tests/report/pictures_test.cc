@@ -1,6 +1,8 @@
 // Timelines and charts as SVG and as trace events: well-formed whatever the data.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -90,6 +92,79 @@ TEST(LineChartSvg, DrawsSeriesAndSkipsWhatALogarithmCannotShow) {
   EXPECT_EQ(WhatIsWrongWith(svg), "");
   EXPECT_EQ(Count(svg, "<circle"), 4);
   EXPECT_EQ(Count(svg, "<polyline"), 2);
+}
+
+/// The positions and the labels of one axis' marks.
+std::vector<std::pair<double, std::string>> Marks(const std::string& svg, char axis) {
+  std::vector<std::pair<double, std::string>> marks;
+  const std::string text = fmt::format("<text class=\"faint tick-{}\"", axis);
+  for (size_t at = svg.find(text); at != std::string::npos; at = svg.find(text, at + 1)) {
+    const size_t position = svg.find(fmt::format(" {}=\"", axis), at) + 4;
+    const size_t label = svg.find('>', at) + 1;
+    marks.emplace_back(std::stod(svg.substr(position)), svg.substr(label, svg.find('<', label) - label));
+  }
+  return marks;
+}
+
+void ExpectClearLabels(const std::string& svg, char axis, double height = 14) {
+  std::vector<std::pair<double, std::string>> marks = Marks(svg, axis);
+  EXPECT_GE(marks.size(), 3U) << axis << " of " << svg;
+  std::sort(marks.begin(), marks.end());
+  for (size_t i = 1; i < marks.size(); ++i) {
+    const double widths = 6.5 * static_cast<double>(marks[i].second.size() + marks[i - 1].second.size()) / 2;
+    EXPECT_GE(marks[i].first - marks[i - 1].first, axis == 'x' ? widths : height) << marks[i].second << " in " << svg;
+  }
+}
+
+TEST(LineChartSvg, EveryAxisHasThreeClearLabels) {
+  const std::vector<std::vector<double>> many_xs = {
+      {4096, 16384}, {1500, 1501},   {512, 1024, 2048, 4096, 8192}, {1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128}, {1, 2},
+      {1000, 1e6},   {0.001, 0.0011}};
+  for (const std::vector<double>& xs : many_xs) {
+    for (const auto& [low, high] :
+         std::vector<std::pair<double, double>>{{3.86, 3.92}, {1, 1.5}, {0.5, 3e5}, {7, 7}, {1, 1000}, {95, 105}}) {
+      for (const Scale scale : {Scale::kLogarithmic, Scale::kLinear}) {
+        LineChart chart{"t", "tokens", "ms", {{"one", {}}, {"two", {}}}, scale};
+        for (const double x : xs) {
+          chart.series[0].points.emplace_back(x, low);
+          chart.series[1].points.emplace_back(x, high);
+        }
+        const std::string svg = LineChartSvg(chart);
+        EXPECT_EQ(WhatIsWrongWith(svg), "");
+        ExpectClearLabels(svg, 'x');
+        ExpectClearLabels(svg, 'y');
+      }
+    }
+  }
+}
+
+TEST(LineChartSvg, OneXOrOneSeriesIsBarsWithTheirValues) {
+  const LineChart one_x{
+      "plan", "ranks", "speed-up", {{"4,096 tokens", {{4, 2.5}}}, {"16,384 tokens", {{4, 3.25}}}}, Scale::kLinear, 4};
+  const LineChart one_series{"plan",         "ranks", "speed-up", {{"4,096 tokens", {{1, 1}, {2, 1.9}, {4, 3.1}}}},
+                             Scale::kLinear, 4};
+  for (const auto& [chart, bars] : {std::pair(one_x, 2), std::pair(one_series, 3)}) {
+    const std::string svg = LineChartSvg(chart);
+    EXPECT_EQ(WhatIsWrongWith(svg), "");
+    EXPECT_EQ(Count(svg, "<rect class=\"bar "), bars);
+    EXPECT_EQ(Count(svg, "<circle"), 0);
+    ExpectClearLabels(svg, 'x');
+    EXPECT_EQ(Marks(svg, 'x').front().second, "0");
+    EXPECT_EQ(Marks(svg, 'x').back().second, "4") << "up to the ranks";
+  }
+  const std::string svg = LineChartSvg(one_x);
+  for (const char* part : {">3.25<", ">2.5<", ">16,384 tokens<", ">plan, 4 ranks<"}) {
+    EXPECT_NE(svg.find(part), std::string::npos) << part;
+  }
+  EXPECT_NE(LineChartSvg(one_series).find(">2 ranks<"), std::string::npos);
+}
+
+TEST(LineChartSvg, ALinearAxisBeginsAtZero) {
+  const LineChart chart{"plan",         "ranks", "speed-up", {{"a", {{1, 1}, {4, 2.5}}}, {"b", {{1, 1}, {4, 3}}}},
+                        Scale::kLinear, 4};
+  const auto marks = Marks(LineChartSvg(chart), 'y');
+  EXPECT_EQ(marks.front().second, "0");
+  EXPECT_EQ(marks.back().second, "4");
 }
 
 TEST(LineChartSvg, EdgeCases) {
