@@ -154,14 +154,15 @@ int Run(Flags& flags) {
   OutputFile trace = outputs.Open("--trace", flags.trace);
   BenchPlan& plan = flags.plan;
   plan.contexts = ParseIntegers("--contexts", flags.contexts, 1, INT32_MAX);
-  const DecoderSpec spec = LoadSpec(model);
+  const ModelConfig config(model);
+  const DecoderSpec& spec = config.spec();
   CheckContexts(plan.contexts, spec.max_positions);
   const std::vector<RankDevice> devices = ParseDevices(flags.engine.devices);
   plan.combinations = Combine(flags, RanksOf(flags, static_cast<int64_t>(devices.size())));
   plan.decoded_tokens = DecodedTokens(flags);
 
   const auto load_begin = Clock::now();
-  const Engine engine = LoadEngine(model, flags.engine);
+  const Engine engine = LoadEngine(config, flags.engine);
   const double load_s = std::chrono::duration<double>(Clock::now() - load_begin).count();
   CheckPlans(engine, plan);
   const DType compute = ParseDType(engine.facts().dtype).value_or(DType::kF32);

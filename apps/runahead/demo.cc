@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "base/output_file.h"
 #include "command.h"
@@ -14,6 +15,7 @@
 #include "flags.h"
 #include "model/model_info.h"
 #include "model_folder.h"
+#include "ops/devices.h"
 #include "output.h"
 #include "report/table.h"
 #include "report/timeline_svg.h"
@@ -26,6 +28,7 @@ namespace runahead::cli {
 namespace {
 
 constexpr const char* kPicture = "runahead-demo.svg";
+constexpr int kMostRanks = 256;
 
 struct Flags {
   std::string model;
@@ -33,7 +36,8 @@ struct Flags {
   int ranks = 0;  // 0: as many as processors
   int repeats = 5;
   uint64_t seed = 1;
-  std::string dtype;
+  EngineOptions engine;  // of the several ranks
+  PrefillOptions prefill;
   std::optional<std::string> timeline;  // none: kPicture, where the working directory can be written
 };
 
@@ -45,10 +49,11 @@ std::vector<int64_t> Chunks(const PrefillReport& prefill) {
 
 std::string Count(int n, const char* thing) { return fmt::format("{} {}{}", n, thing, n == 1 ? "" : "s"); }
 
-/// "2 ranks on 2 cores".
-std::string RanksOnCores(int ranks) {
-  const int cores = std::min(ranks, static_cast<int>(AvailableProcessors().size()));
-  return fmt::format("{} on {}", Count(ranks, "rank"), Count(cores, "core"));
+/// "2 ranks on 2 cores", or on GPUs.
+std::string RanksOn(const DemoResult& result) {
+  if (result.gpus > 0) return fmt::format("{} on {}", Count(result.ranks, "rank"), Count(result.gpus, "GPU"));
+  const int cores = std::min(result.ranks * result.threads_per_rank, static_cast<int>(AvailableProcessors().size()));
+  return fmt::format("{} on {}", Count(result.ranks, "rank"), Count(cores, "core"));
 }
 
 /// The rank whose chunk holds `token`.
@@ -78,7 +83,7 @@ std::string ResultTable(const std::vector<DemoResult>& results) {
     const auto [min, max] = std::minmax_element(result.ttft_ms.begin(), result.ttft_ms.end());
     std::string answer = result.answer.text;
     answer.erase(0, std::min(answer.find_first_not_of(' '), answer.size()));
-    rows.push_back({RanksOnCores(result.ranks), report::Milliseconds(result.MedianMs()), report::Milliseconds(*min),
+    rows.push_back({RanksOn(result), report::Milliseconds(result.MedianMs()), report::Milliseconds(*min),
                     report::Milliseconds(*max),
                     fmt::format("{:.2f}x", results.front().MedianMs() / result.MedianMs()),
                     fmt::format("\"{}\", {}", answer, result.right ? "right" : "WRONG")});
@@ -134,12 +139,38 @@ void TryPicture(const Flags& flags, const What& what) {
   }
 }
 
-Engine LoadRanks(const std::string& model, const Flags& flags, int ranks) {
-  EngineOptions options;
-  options.devices = fmt::format("cpu:{}", ranks);
-  options.threads_per_rank = 1;
-  options.dtype = flags.dtype;
-  return LoadEngine(model, options);
+/// What the several ranks are loaded with. Throws ConfigError for less than two.
+EngineOptions OptionsOfSeveral(const Flags& flags) {
+  EngineOptions options = flags.engine;
+  if (options.devices.empty()) {
+    const int processors = static_cast<int>(AvailableProcessors().size());
+    options.devices = fmt::format("cpu:{}", flags.ranks > 0 ? flags.ranks : std::clamp(processors, 2, kMostRanks));
+  }
+  if (options.threads_per_rank == 0 && options.threads_of_rank.empty()) options.threads_per_rank = 1;
+  if (ParseDevices(options.devices).size() < 2) {
+    throw ConfigError(
+        fmt::format("--devices: expected several ranks, to compare them with one, got '{}'", options.devices));
+  }
+  return options;
+}
+
+/// The first of several ranks by itself.
+EngineOptions OptionsOfOne(EngineOptions options) {
+  const RankDevice first = ParseDevices(options.devices).front();
+  options.devices = first.gpu ? fmt::format("cuda:{}", *first.gpu) : "cpu";
+  options.link_bandwidth.clear();
+  options.rank_bandwidth.clear();
+  if (!options.slowdown_of_rank.empty()) options.slowdown_of_rank.resize(1);
+  if (!options.threads_of_rank.empty()) options.threads_of_rank.resize(1);
+  return options;
+}
+
+int DifferentGpus(const std::string& devices) {
+  std::set<int> gpus;
+  for (const RankDevice& device : ParseDevices(devices)) {
+    if (device.gpu) gpus.insert(*device.gpu);
+  }
+  return static_cast<int>(gpus.size());
 }
 
 int Run(const Flags& flags) {
@@ -148,25 +179,30 @@ int Run(const Flags& flags) {
   outputs.Protect(model);
   OutputFile picture;
   TryPicture(flags, [&] { picture = outputs.Open("--timeline", flags.timeline.value_or(kPicture)); });
-  const ModelInfo info = DescribeModel(model);
+  const ModelConfig config(model);
+  const ModelInfo info = DescribeModel(config);
   const std::optional<Tokenizer> tokenizer = LoadTokenizer(model);
   if (!tokenizer) throw IoError(model + ": the folder has no tokenizer");
-  const int ranks =
-      flags.ranks > 0 ? flags.ranks : std::clamp(static_cast<int>(AvailableProcessors().size()), 2, 256);
+  const EngineOptions options = OptionsOfSeveral(flags);
+  const EngineOptions options_of_one = OptionsOfOne(options);
+  const int ranks = static_cast<int>(ParseDevices(options.devices).size());
   if (flags.tokens > info.spec.max_positions) {
     throw ConfigError(
         fmt::format("--tokens: {} are more than the model's context of {}", flags.tokens, info.spec.max_positions));
   }
   const DemoPrompt prompt = WriteDemoPrompt(*tokenizer, flags.seed, flags.tokens, ranks);
 
-  const std::vector<Engine> engines = {LoadRanks(model, flags, 1), LoadRanks(model, flags, ranks)};
+  const Engine several = LoadEngine(config, options);  // first, since it may be refused
+  const std::vector<Engine> engines = {LoadEngine(config, options_of_one), several};
   WriteOut(Introduction(model, info, engines.front().facts(), prompt));
   std::vector<DemoResult> results;
   {
     Progress progress("answering with 1 rank and with several in turn");
-    const DemoRun run(*tokenizer, prompt, EndTokens(model, &*tokenizer));
+    const DemoRun run(*tokenizer, prompt, EndTokens(model, &*tokenizer), flags.prefill);
     results = run.Answer(engines, flags.repeats, [&](double share) { progress.Show(share); });
   }
+  results.front().gpus = DifferentGpus(options_of_one.devices);
+  results.back().gpus = DifferentGpus(options.devices);
   const DemoComparison comparison = Compare(results.back(), results.front());
   WriteOut(ResultTable(results) + Details(prompt, results.back(), comparison));
   WriteOut(report::TimelineText(results.back().median.timeline));
@@ -182,7 +218,6 @@ int Run(const Flags& flags) {
 }  // namespace
 
 Action AddDemo(CLI::App& command) {
-  constexpr int kMostRanks = 256;
   constexpr int kMostRepeats = 1000;
   auto flags = std::make_shared<Flags>();
   command.add_option("--model", flags->model, "A folder with a model trained on harbour logs [the demo model]")
@@ -191,8 +226,14 @@ Action AddDemo(CLI::App& command) {
   AddInteger(command, "--ranks", flags->ranks, 2, kMostRanks, "[as many as processors, at least 2]");
   AddInteger(command, "--repeats", flags->repeats, 1, kMostRepeats, "Timed runs of each [5]");
   AddInteger(command, "--seed", flags->seed, 0, INT64_MAX, "Another log with another question [1]");
-  command.add_option("--dtype", flags->dtype, "f32, bf16 or f16 [the weights' own where this CPU has it]")
-      ->type_name("DTYPE");
+  AddEngineFlags(command, flags->engine);
+  flags->engine.devices.clear();  // --ranks says how many
+  command.get_option("--devices")
+      ->description("cpu:4 for four CPU ranks, or cuda:0,1 for GPUs, several [CPU ranks, --ranks of them]")
+      ->excludes("--ranks");
+  command.get_option("--threads-per-rank")
+      ->description("Threads of each rank, or a list with one number for each [1]");
+  AddPrefillFlags(command, flags->prefill);
   command.add_option("--timeline", flags->timeline, fmt::format("Where the picture goes [{}]", kPicture))
       ->type_name("FILE.svg");
   return [flags] { return Run(*flags); };

@@ -65,15 +65,19 @@ DemoPrompt WriteDemoPrompt(const Tokenizer& tokenizer, uint64_t seed, int64_t to
   return longest;
 }
 
+PrefillOptions DemoRun::OptionsFor(int ranks) const {
+  PrefillOptions options = ranks > 1 ? prefill_ : PrefillOptions();
+  options.ranks = ranks;
+  options.record_timeline = true;
+  return options;
+}
+
 Generation DemoRun::Ask(Session& session, int ranks) const {
-  PrefillOptions prefill;
-  prefill.ranks = ranks;
-  prefill.record_timeline = true;
   GenerationOptions options;
   options.max_new_tokens = kAnswerTokens;
   options.eos = eos_;
   options.stop = {".", "\n"};
-  return Generate(session, &tokenizer_, prompt_.ids, prefill, options);
+  return Generate(session, &tokenizer_, prompt_.ids, OptionsFor(ranks), options);
 }
 
 std::vector<DemoResult> DemoRun::Answer(const std::vector<Engine>& engines, int repeats,
@@ -87,16 +91,14 @@ std::vector<DemoResult> DemoRun::Answer(const std::vector<Engine>& engines, int 
     sessions.push_back(engine.NewSession(static_cast<int64_t>(prompt_.ids.size()) + kAnswerTokens));
     DemoResult& result = results.emplace_back();
     result.ranks = engine.ranks();
+    result.threads_per_rank = engine.threads_per_rank();
     result.answer = Ask(sessions.back(), engine.ranks());  // also the warm-up
     result.right = demo::IsRightAnswer(prompt_.question, result.answer.text);
     on_prefill(++done / total);
   }
   for (int repeat = 0; repeat < repeats; ++repeat) {
     for (size_t i = 0; i < engines.size(); ++i) {
-      PrefillOptions options;
-      options.ranks = engines[i].ranks();  // all of them, to show what they do
-      options.record_timeline = true;
-      reports[i].push_back(sessions[i].Prefill(prompt_.ids, options));
+      reports[i].push_back(sessions[i].Prefill(prompt_.ids, OptionsFor(engines[i].ranks())));
       results[i].ttft_ms.push_back(reports[i].back().ttft_ms);
       on_prefill(++done / total);
     }

@@ -29,6 +29,8 @@ DemoPrompt WriteDemoPrompt(const Tokenizer& tokenizer, uint64_t seed, int64_t to
 /// What one configuration did.
 struct DemoResult {
   int ranks = 0;
+  int threads_per_rank = 0;
+  int gpus = 0;                 // different ones; 0: the CPU
   std::vector<double> ttft_ms;  // TTFT of each repeat, ms
   PrefillReport median;         // the repeat with the median TTFT, with its timeline
   Generation answer;
@@ -46,19 +48,23 @@ struct DemoComparison {
 /// Answers a prompt with one engine after the other, round after round, so that a drift of the machine meets both.
 class DemoRun {
  public:
-  DemoRun(const Tokenizer& tokenizer, const DemoPrompt& prompt, std::vector<int32_t> eos)
-      : tokenizer_(tokenizer), prompt_(prompt), eos_(std::move(eos)) {}
+  /// `prefill` is how several ranks prefill.
+  DemoRun(const Tokenizer& tokenizer, const DemoPrompt& prompt, std::vector<int32_t> eos, PrefillOptions prefill)
+      : tokenizer_(tokenizer), prompt_(prompt), eos_(std::move(eos)), prefill_(std::move(prefill)) {}
 
   /// The result of each engine. `on_prefill` is told the share of the work done.
   std::vector<DemoResult> Answer(const std::vector<Engine>& engines, int repeats,
                                  const std::function<void(double)>& on_prefill) const;
 
  private:
+  /// All ranks of an engine take part, to show what they do; its timeline is recorded.
+  [[nodiscard]] PrefillOptions OptionsFor(int ranks) const;
   [[nodiscard]] Generation Ask(Session& session, int ranks) const;
 
   const Tokenizer& tokenizer_;
   const DemoPrompt& prompt_;
   std::vector<int32_t> eos_;
+  PrefillOptions prefill_;
 };
 
 DemoComparison Compare(const DemoResult& result, const DemoResult& reference);

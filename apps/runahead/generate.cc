@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "base/input_file.h"
 #include "base/json.h"
@@ -49,6 +50,7 @@ void AddPromptFlags(CLI::App& command, Flags& flags) {
 void AddSamplingFlags(CLI::App& command, Flags& flags) {
   constexpr double kHottest = 1e6;
   constexpr double kSmallestTopP = 1e-12;
+  constexpr double kSmallestPenalty = 1e-6;
   GenerationOptions& options = flags.generation;
   AddInteger(command, "-n", options.max_new_tokens, 1, INT32_MAX,
              fmt::format("At most so many new tokens [{}]", options.max_new_tokens));
@@ -57,15 +59,34 @@ void AddSamplingFlags(CLI::App& command, Flags& flags) {
   AddInteger(command, "--top-k", options.sampling.top_k, 0, INT32_MAX, "Draw from the K likeliest; 0: from all [0]");
   AddNumber(command, "--top-p", options.sampling.top_p, kSmallestTopP, 1,
             "Draw from the likeliest that together reach this probability [1]");
+  AddNumber(command, "--min-p", options.sampling.min_p, 0, 1,
+            "Draw from those at least so many times as likely as the likeliest [0]");
+  AddNumber(command, "--repetition-penalty", options.sampling.repetition_penalty, kSmallestPenalty, kHottest,
+            "Divide the positive logits of tokens that came, prompt and all, and multiply the negative ones [1]");
+  AddNumber(command, "--presence-penalty", options.sampling.presence_penalty, -2, 2,
+            "Take this from the logits of new tokens that came already [0]");
+  AddNumber(command, "--frequency-penalty", options.sampling.frequency_penalty, -2, 2,
+            "Take this from them for each time that they came [0]");
   AddInteger(command, "--seed", options.sampling.seed, 0, INT64_MAX, "Seed of the draws [0]");
-  command.add_option("--stop", options.stop, "End before this text; may be given several times")
+  command
+      .add_option("--stop", options.stop,
+                  "End before this text, or special token as it is spelt; may be given several times")
       ->type_name("TEXT")
       ->allow_extra_args(false);
+  const auto add_stop_ids = [&options](const std::string& text) {
+    for (const int64_t id : ParseIntegers("--stop-id", text, 0, INT32_MAX)) {
+      options.stop_ids.push_back(static_cast<int32_t>(id));
+    }
+  };
+  command.add_option_function<std::string>("--stop-id", add_stop_ids, "End before any of these token ids")
+      ->type_name("A,B,C")
+      ->allow_extra_args(false)
+      ->trigger_on_parse();
   command.add_flag("--ignore-eos", flags.ignore_eos, "Go on behind end-of-sequence tokens");
 }
 
-/// The prompt's tokens. Throws ConfigError for an empty prompt, and for text when there is no tokenizer.
-std::vector<int32_t> PromptTokens(const Flags& flags, const Tokenizer* tokenizer) {
+/// The prompt's tokens. Throws ConfigError for a prompt without any, and for text when there is no tokenizer.
+std::vector<int32_t> PromptTokens(const Flags& flags, const TokenizerOrRefusal& words) {
   if (flags.prompt_ids) {
     const std::vector<int64_t> ids = ParseIntegers("--prompt-ids", *flags.prompt_ids, 0, INT32_MAX);
     return {ids.begin(), ids.end()};
@@ -73,21 +94,36 @@ std::vector<int32_t> PromptTokens(const Flags& flags, const Tokenizer* tokenizer
   const std::string file = flags.prompt_file.value_or("-");  // given when the others are not
   const std::string origin = flags.prompt ? "--prompt" : file;
   const std::string text = flags.prompt ? *flags.prompt : ReadInput(file);
-  if (text.empty()) throw ConfigError(origin + ": the prompt is empty");
-  if (tokenizer == nullptr) {
-    throw ConfigError(flags.model + ": the folder has no tokenizer, so only --prompt-ids can be used");
-  }
+  if (!words.tokenizer) throw ConfigError(words.refusal + ", so only --prompt-ids can be used");
   try {
-    return tokenizer->Encode(text);
+    std::vector<int32_t> ids = words.tokenizer->Encode(text);
+    if (ids.empty()) throw ConfigError("the prompt is empty");  // and the tokenizer begins it with no token
+    return ids;
   } catch (const ConfigError& error) {
     throw ConfigError(fmt::format("{}: {}", origin, error.what()));
   }
 }
 
+/// Says when the prompt begins twice: most models were trained on texts that begin once.
+void WarnOfTwoBegins(const std::vector<int32_t>& prompt, const Tokenizer* tokenizer) {
+  if (tokenizer == nullptr || !tokenizer->bos_id() || prompt.size() < 2) return;
+  const int32_t bos = *tokenizer->bos_id();
+  if (prompt[0] != bos || prompt[1] != bos) return;
+  Warn(fmt::format("the prompt begins with two \"{}\" (id {}): the tokenizer puts one before every text",
+                   tokenizer->SpecialToken(bos), bos));
+}
+
+/// Refuses before the weights are loaded what Generate would refuse behind them.
+void CheckIds(const char* what, const std::vector<int32_t>& ids, int64_t vocab) {
+  for (const int32_t id : ids) {
+    if (id < vocab) continue;
+    throw ConfigError(fmt::format("{}: token id {} is outside the vocabulary of {}", what, id, vocab));
+  }
+}
+
 /// Tokens of prompt and continuation together. Throws ConfigError when the prompt is beyond the model's context.
-int64_t Capacity(const Flags& flags, size_t prompt_tokens) {
+int64_t Capacity(const Flags& flags, size_t prompt_tokens, int64_t context) {
   const auto prompt = static_cast<int64_t>(prompt_tokens);
-  const int64_t context = LoadSpec(flags.model).max_positions;
   if (prompt > context) {
     throw ConfigError(fmt::format("prompt: its {} tokens are more than the model's context of {}", prompt, context));
   }
@@ -140,32 +176,33 @@ int Run(Flags& flags) {
   outputs.Protect(flags.prompt_file.value_or(""));
   OutputFile trace = outputs.Open("--trace", flags.trace);
   OutputFile timeline = outputs.Open("--timeline", flags.timeline);
-  const std::optional<Tokenizer> tokenizer = LoadTokenizer(flags.model);
-  const Tokenizer* const words = tokenizer ? &*tokenizer : nullptr;
+  const ModelConfig config(flags.model);
+  const TokenizerOrRefusal loaded = TryTokenizer(flags.model);
+  const Tokenizer* const words = loaded.tokenizer ? &*loaded.tokenizer : nullptr;
   if (words == nullptr && !flags.generation.stop.empty()) {
-    throw ConfigError(flags.model + ": the folder has no tokenizer, so --stop cannot be used");
+    throw ConfigError(loaded.refusal + ", so --stop cannot be used");
   }
-  const std::vector<int32_t> prompt = PromptTokens(flags, words);
-  const int64_t capacity = Capacity(flags, prompt.size());
+  const std::vector<int32_t> prompt = PromptTokens(flags, loaded);
+  WarnOfTwoBegins(prompt, words);
+  CheckIds("prompt", prompt, config.spec().vocab);
+  CheckIds("--stop-id", flags.generation.stop_ids, config.spec().vocab);
+  const int64_t capacity = Capacity(flags, prompt.size(), config.spec().max_positions);
   if (!flags.ignore_eos) flags.generation.eos = EndTokens(flags.model, words);
   flags.prefill.record_timeline = trace || timeline;
 
-  const Engine engine = LoadEngine(flags.model, flags.engine);
+  const Engine engine = LoadEngine(config, flags.engine);
   Session session = engine.NewSession(capacity);
-  const auto stream = [](std::string_view piece) { WriteOut(piece); };
-  const bool streams = words != nullptr && !flags.json;
-  const Generation result = Generate(session, words, prompt, flags.prefill, flags.generation,
-                                     streams ? std::function<void(std::string_view)>(stream) : nullptr);
+  std::function<void(std::string_view)> on_text;
+  std::function<void(int32_t)> on_id;
+  if (words != nullptr && !flags.json) on_text = [](std::string_view piece) { WriteOut(piece); };
+  const char* separator = "";
+  if (words == nullptr && !flags.json) {
+    on_id = [&separator](int32_t id) { WriteOut(fmt::format("{}{}", std::exchange(separator, ","), id)); };
+  }
+  const Generation result = Generate(session, words, prompt, flags.prefill, flags.generation, on_text, on_id);
   WritePictures(result.prefill, trace, timeline);
-  if (flags.json) {
-    WriteOut(ToJson(result, flags, engine, prompt.size()));
-    return 0;
-  }
-  if (streams) {
-    WriteOut("\n");
-  } else {
-    WriteOut(fmt::format("{}\n", fmt::join(result.ids, ",")));
-  }
+  WriteOut(flags.json ? ToJson(result, flags, engine, prompt.size()) : "\n");
+  if (flags.json) return 0;
   PrintSummary(result, prompt.size());
   return 0;
 }

@@ -180,7 +180,7 @@ void PrintUnsupported(const Flags& flags, const std::string& reason) {
 
 int Run(const Flags& flags) {
   try {
-    const ModelInfo info = DescribeModel(flags.model);
+    const ModelInfo info = DescribeModel(ModelConfig(flags.model));
     const TokenizerFacts tokenizer = DescribeTokenizer(flags.model);
     const MachineFacts machine = DescribeMachine();
     WriteOut(flags.json ? Dump(ToJson(info, tokenizer, machine)) : ToText(info, tokenizer, machine));

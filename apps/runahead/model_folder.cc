@@ -19,10 +19,20 @@ std::optional<Tokenizer> LoadTokenizer(const std::filesystem::path& model) {
   return Tokenizer::Load(model);
 }
 
-Engine LoadEngine(const std::filesystem::path& model, EngineOptions options) {
+TokenizerOrRefusal TryTokenizer(const std::filesystem::path& model) {
+  try {
+    TokenizerOrRefusal result{LoadTokenizer(model), ""};
+    if (!result.tokenizer) result.refusal = model.string() + ": the folder has no tokenizer";
+    return result;
+  } catch (const Error& error) {
+    return {std::nullopt, error.what()};
+  }
+}
+
+Engine LoadEngine(const ModelConfig& model, EngineOptions options) {
   Progress progress("loading the weights");
   options.on_load_progress = [&progress](double share) { progress.Show(share); };
-  return Engine::Load(model, options);
+  return Engine::Load(model.dir(), options);
 }
 
 }  // namespace runahead::cli

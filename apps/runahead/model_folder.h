@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "model/model_loader.h"
 #include "runahead/engine.h"
 #include "runahead/tokenizer.h"
 
@@ -13,7 +14,14 @@ namespace runahead::cli {
 /// The folder's tokenizer, or nothing when it has no tokenizer files. Throws what Tokenizer::Load throws.
 std::optional<Tokenizer> LoadTokenizer(const std::filesystem::path& model);
 
+/// The same for work that needs none: `refusal` says why there is no tokenizer, and is empty where there is one.
+struct TokenizerOrRefusal {
+  std::optional<Tokenizer> tokenizer;
+  std::string refusal;
+};
+TokenizerOrRefusal TryTokenizer(const std::filesystem::path& model);
+
 /// Engine::Load with progress on stderr.
-Engine LoadEngine(const std::filesystem::path& model, EngineOptions options);
+Engine LoadEngine(const ModelConfig& model, EngineOptions options);
 
 }  // namespace runahead::cli

@@ -6,12 +6,12 @@
 #include <climits>
 #include <exception>
 #include <memory>
-#include <mutex>
 #include <thread>
 
 #include "base/input_file.h"
 #include "base/json.h"
 #include "command.h"
+#include "line_blocks.h"
 #include "model_folder.h"
 #include "output.h"
 #include "runahead/error.h"
@@ -20,6 +20,8 @@
 namespace runahead::cli {
 namespace {
 
+constexpr size_t kBlocksOfAProcessor = 16;  // translated at once: a megabyte
+
 struct Flags {
   std::string model;
   std::string file = "-";
@@ -27,30 +29,6 @@ struct Flags {
   bool no_special = false;
   bool json_lines = false;
 };
-
-/// Consecutive lines of the input, the work of one thread for a while.
-struct Block {
-  size_t first_line = 0;  // counted from 1
-  std::vector<std::string_view> lines;
-  std::string output;
-};
-
-std::vector<Block> SplitIntoBlocks(std::string_view input) {
-  constexpr size_t kBlockBytes = 256 * 1024;
-  std::vector<Block> blocks;
-  size_t bytes = kBlockBytes;
-  for (size_t number = 1; !input.empty(); ++number) {
-    if (bytes >= kBlockBytes) {
-      blocks.push_back({number, {}, {}});
-      bytes = 0;
-    }
-    const size_t end = input.find('\n');
-    blocks.back().lines.push_back(input.substr(0, end));
-    bytes += blocks.back().lines.back().size() + 1;
-    input.remove_prefix(end == std::string_view::npos ? input.size() : end + 1);
-  }
-  return blocks;
-}
 
 std::string JsonString(const std::string& text) {
   return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -116,17 +94,25 @@ class LineTranslator {
   const Flags& flags_;
 };
 
-/// Translates all blocks on all processors. Of several bad lines the first one's error is thrown.
-void TranslateAll(const LineTranslator& translator, const std::string& origin, std::vector<Block>& blocks) {
+/// Translates the lines of one block up to the first that is refused, whose error is thrown.
+void TranslateBlock(const LineTranslator& translator, const std::string& origin, LineBlock& block) {
+  std::string_view text = block.text;
+  for (size_t number = block.first_line; !text.empty(); ++number) {
+    const size_t end = text.find('\n');
+    translator.Translate(text.substr(0, end), fmt::format("{}: line {}", origin, number), block.output);
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+  }
+}
+
+/// Translates all blocks on all processors and writes what becomes of them, in order, up to the first line that is
+/// refused, whose error is thrown.
+void TranslateAll(const LineTranslator& translator, const std::string& origin, std::vector<LineBlock>& blocks) {
   std::vector<std::exception_ptr> failures(blocks.size());
   std::atomic<size_t> next = 0;
   const auto work = [&] {
     for (size_t i = next++; i < blocks.size(); i = next++) {
       try {
-        for (size_t line = 0; line < blocks[i].lines.size(); ++line) {
-          translator.Translate(blocks[i].lines[line], fmt::format("{}: line {}", origin, blocks[i].first_line + line),
-                               blocks[i].output);
-        }
+        TranslateBlock(translator, origin, blocks[i]);
       } catch (...) {
         failures[i] = std::current_exception();
       }
@@ -136,18 +122,22 @@ void TranslateAll(const LineTranslator& translator, const std::string& origin, s
   for (size_t i = 1; i < std::min(blocks.size(), AvailableProcessors().size()); ++i) helpers.emplace_back(work);
   work();
   for (std::thread& helper : helpers) helper.join();
-  for (const std::exception_ptr& failure : failures) {
-    if (failure) std::rethrow_exception(failure);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    WriteOut(blocks[i].output);
+    if (failures[i]) std::rethrow_exception(failures[i]);
   }
 }
 
 int Run(const Flags& flags) {
   const std::optional<Tokenizer> tokenizer = LoadTokenizer(flags.model);
   if (!tokenizer) throw IoError(flags.model + ": the folder has neither tokenizer.json nor tokenizer.model");
-  const std::string input = ReadInput(flags.file);
-  std::vector<Block> blocks = SplitIntoBlocks(input);
-  TranslateAll(LineTranslator(*tokenizer, flags), flags.file == "-" ? "stdin" : flags.file, blocks);
-  for (const Block& block : blocks) WriteOut(block.output);
+  const LineTranslator translator(*tokenizer, flags);
+  InputFile input(flags.file);
+  LineBlocks lines([&input](std::span<char> buffer) { return input.Read(buffer); }, input.name());
+  std::vector<LineBlock> blocks;
+  while (lines.Next(kBlocksOfAProcessor * AvailableProcessors().size(), blocks)) {
+    TranslateAll(translator, input.name(), blocks);
+  }
   return 0;
 }
 

@@ -65,7 +65,8 @@ class EngineState;
 class SessionState;
 
 /// One sequence: its KV-caches on the ranks and the logits of its last position. Move-only; used by one thread at a
-/// time. Sessions of one engine may be used from several threads: their work queues.
+/// time. Sessions of one engine may be used from several threads: their work queues. All methods of a session that
+/// was moved from throw ConfigError.
 class RUNAHEAD_API Session {
  public:
   explicit Session(std::unique_ptr<SessionState> state);
@@ -74,9 +75,9 @@ class RUNAHEAD_API Session {
   Session& operator=(Session&&) noexcept;
 
   /// Starts the sequence anew with `tokens`: builds the KV-cache over the ranks and leaves the last position's logits
-  /// in logits(). Throws ConfigError for an empty prompt, a token id out of range, or one that is longer than the
-  /// capacity or the model's context; LinkError when a rank was lost. With fewer tokens than ranks, fewer ranks are
-  /// used.
+  /// in logits(). Throws ConfigError for options out of range, an empty prompt, a token id out of range, or one that
+  /// is longer than the capacity or the model's context; LinkError when a rank was lost. With fewer tokens than
+  /// ranks, fewer ranks are used.
   PrefillReport Prefill(std::span<const int32_t> tokens, const PrefillOptions& options = {});
 
   /// Adds one token behind the sequence and computes its logits, on the rank that holds the whole cache.
@@ -95,14 +96,17 @@ class RUNAHEAD_API Session {
   [[nodiscard]] int64_t capacity() const;  // tokens there is room for
 
   /// The keys (or values) of one layer as f32, [size, kv_heads, head_dim], copied from the rank that holds the whole
-  /// cache. For checks.
+  /// cache. For checks. Throws ConfigError for a layer that the model does not have, and before the first Prefill.
   [[nodiscard]] std::vector<float> CacheRows(int layer, bool values) const;
 
  private:
+  [[nodiscard]] SessionState& State() const;
+
   std::unique_ptr<SessionState> state_;
 };
 
-/// A model's weights on a group of ranks, each with its own threads. Cheap to copy (shared); thread-safe.
+/// A model's weights on a group of ranks, each with its own threads. Cheap to copy (shared); thread-safe. All methods
+/// of an engine that was moved from throw ConfigError.
 class RUNAHEAD_API Engine {
  public:
   /// Loads a Hugging Face folder. Throws ConfigError or IoError that names the file and the value.
@@ -120,6 +124,7 @@ class RUNAHEAD_API Engine {
  private:
   friend std::shared_ptr<EngineState> StateOf(const Engine& engine);
   explicit Engine(std::shared_ptr<EngineState> state);
+  [[nodiscard]] EngineState& State() const;
 
   std::shared_ptr<EngineState> state_;
 };

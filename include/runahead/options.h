@@ -27,6 +27,7 @@ enum class Gather : unsigned char { kCopies, kNccl };
 /// or a cost model of the model's sizes alone; kManual (given fractions).
 enum class PartitionKind : unsigned char { kEven, kSearched, kPredicted, kAuto, kManual };
 
+// Throw ConfigError for a number that the enum does not have.
 RUNAHEAD_API std::string_view Name(Strategy strategy);   // "single", "runahead", "tsp", "tsp-causal"
 RUNAHEAD_API std::string_view Name(Topology topology);   // "chain", "direct"
 RUNAHEAD_API std::string_view Name(Gather gather);       // "copies", "nccl"

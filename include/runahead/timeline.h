@@ -10,6 +10,7 @@ namespace runahead {
 
 enum class Activity : unsigned char { kCompute, kWait, kSend, kReceive };
 
+/// Throws ConfigError for a number that the enum does not have.
 RUNAHEAD_API std::string_view Name(Activity activity);  // "compute", "wait", "send", "receive"
 
 /// One stretch of one rank's time, in milliseconds since the prompt phase began.

@@ -20,13 +20,14 @@ struct TokenizerParts;
 }  // namespace tokenizer
 
 /// The tokenizer of one model folder. Immutable after Load and cheap to copy (copies share the tables); every method
-/// may be called from many threads at once.
+/// may be called from many threads at once. All methods of a tokenizer that was moved from throw ConfigError.
 class RUNAHEAD_API Tokenizer {
  public:
-  /// Reads `tokenizer.json`, or `tokenizer.model` (SentencePiece) where there is none, and the files beside it that
-  /// name special tokens: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`. Throws IoError for
-  /// a file that cannot be read and ConfigError, naming file, field and value, for content that is broken or that
-  /// this class does not implement: nothing is approximated.
+  /// Reads `tokenizer.json`, or `tokenizer.model` (SentencePiece) where there is none or this class does not
+  /// implement what it says, and the files beside it that name special tokens: `tokenizer_config.json`,
+  /// `special_tokens_map.json`, `added_tokens.json`. Throws IoError for a file that cannot be read and ConfigError,
+  /// naming file, field and value, for content that is broken or that this class does not implement: nothing is
+  /// approximated.
   static Tokenizer Load(const std::filesystem::path& model_dir);
 
   /// The ids of `utf8_text`. With `add_special`, the beginning- and end-of-sequence ids are added that the model's
@@ -41,6 +42,9 @@ class RUNAHEAD_API Tokenizer {
   /// The id of a token, spelt as in the vocabulary.
   [[nodiscard]] std::optional<int32_t> TokenId(std::string_view token) const;
 
+  /// How the special token `id` is spelt, which Decode leaves out; empty for any other id. Valid as long as this.
+  [[nodiscard]] std::string_view SpecialToken(int32_t id) const;
+
   /// One more than the largest id. Ids without a token may lie below it.
   [[nodiscard]] int32_t vocab_size() const;
 
@@ -51,13 +55,14 @@ class RUNAHEAD_API Tokenizer {
  private:
   friend class StreamDecoder;
   explicit Tokenizer(std::shared_ptr<const tokenizer::TokenizerParts> parts);
+  [[nodiscard]] const tokenizer::TokenizerParts& Parts() const;
 
   std::shared_ptr<const tokenizer::TokenizerParts> parts_;
 };
 
 /// Decodes ids one at a time: what Feed and Flush return, joined, is Tokenizer::Decode of all the ids. Text is
 /// returned as soon as no later id can change it, so a character is never cut. Keeps the tokenizer's tables alive;
-/// one thread.
+/// one thread. Both methods of a stream that was moved from throw ConfigError.
 class RUNAHEAD_API StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);
@@ -72,6 +77,8 @@ class RUNAHEAD_API StreamDecoder {
   std::string Flush();
 
  private:
+  [[nodiscard]] tokenizer::DecodeStream& Stream() const;
+
   std::shared_ptr<const tokenizer::TokenizerParts> parts_;
   bool skip_special_;
   std::unique_ptr<tokenizer::DecodeStream> stream_;

@@ -1,6 +1,8 @@
 #include "base/timeline.h"
 
-#include "base/check.h"
+#include <fmt/format.h>
+
+#include "runahead/error.h"
 
 namespace runahead {
 
@@ -15,7 +17,7 @@ std::string_view Name(Activity activity) {
     case Activity::kReceive:
       return "receive";
   }
-  internal::CheckFailed(__FILE__, __LINE__, "unknown activity");
+  throw ConfigError(fmt::format("activity: no value has the number {}", static_cast<int>(activity)));
 }
 
 }  // namespace runahead

@@ -93,14 +93,14 @@ std::vector<std::string> DeviceNames(const std::vector<std::unique_ptr<Rank>>& r
 
 /// The first GPU loads the weights and reports the progress; the others copy them from there, or load them too where
 /// they cannot reach it. Each warms up on its rank's thread.
-void LoadOnEach(const std::filesystem::path& model_dir, DType compute, const std::function<void(double)>& progress,
+void LoadOnEach(const ModelConfig& config, DType compute, const std::function<void(double)>& progress,
                 const std::vector<std::unique_ptr<Rank>>& ranks,
                 std::vector<std::shared_ptr<const Decoder>>& decoders) {
   std::promise<std::shared_ptr<const Decoder>> first;
   const std::shared_future<std::shared_ptr<const Decoder>> loaded = first.get_future().share();
   const auto load_first = [&] {
     try {
-      first.set_value(LoadDecoder(model_dir, compute, ranks.front()->ops(), progress));
+      first.set_value(LoadDecoder(config, compute, ranks.front()->ops(), progress));
     } catch (...) {
       first.set_exception(std::current_exception());
     }
@@ -115,7 +115,7 @@ void LoadOnEach(const std::filesystem::path& model_dir, DType compute, const std
       } else if (rank.device().Reaches(ranks.front()->device())) {
         decoders[i] = loaded.get()->CopyTo(rank.ops());
       } else {
-        decoders[i] = LoadDecoder(model_dir, compute, rank.ops());
+        decoders[i] = LoadDecoder(config, compute, rank.ops());
       }
       decoders[i]->WarmUp(rank.ops(), rank.stream());
     }));
@@ -204,7 +204,7 @@ size_t HeldEngine::MissingPositionBytes(int index, int64_t positions, int64_t to
   return tables.positions < positions ? engine_->decoder().PositionBytes(positions) : 0;
 }
 
-std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options) {
+std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const EngineOptions& options) {
   const std::vector<RankDevice> devices = ParseDevices(options.devices);
   const int ranks = static_cast<int>(devices.size());
   const bool on_gpu = devices.front().gpu.has_value();
@@ -213,7 +213,7 @@ std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_
   if (!(options.timeout_s > 0) || options.timeout_s > kMaxTimeoutSeconds) {
     throw ConfigError(fmt::format("timeout: expected a number of seconds above 0, got {}", options.timeout_s));
   }
-  const DType compute = ComputeDType(options.dtype, LoadSpec(model_dir).weights, devices.front());
+  const DType compute = ComputeDType(options.dtype, config.spec().weights, devices.front());
   CheckThreads(shares, devices);
 
   std::vector<std::unique_ptr<Rank>> workers;
@@ -227,9 +227,9 @@ std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_
   }
   std::vector<std::shared_ptr<const Decoder>> decoders(workers.size());
   if (on_gpu) {
-    LoadOnEach(model_dir, compute, options.on_load_progress, workers, decoders);
+    LoadOnEach(config, compute, options.on_load_progress, workers, decoders);
   } else {
-    const auto decoder = LoadDecoder(model_dir, compute, workers.front()->ops(), options.on_load_progress);
+    const auto decoder = LoadDecoder(config, compute, workers.front()->ops(), options.on_load_progress);
     std::fill(decoders.begin(), decoders.end(), decoder);
   }
   const WorkShape shape = WorkShapeOf(decoders.front()->spec(), compute);
@@ -249,23 +249,29 @@ Engine Engine::Load(const std::filesystem::path& model_dir, const EngineOptions&
 
 std::shared_ptr<EngineState> StateOf(const Engine& engine) { return engine.state_; }
 
-int Engine::ranks() const { return state_->ranks(); }
-int Engine::threads_per_rank() const { return state_->threads_per_rank(); }
+EngineState& Engine::State() const {
+  if (state_ == nullptr) throw ConfigError("engine: it was moved from");
+  return *state_;
+}
+
+int Engine::ranks() const { return State().ranks(); }
+int Engine::threads_per_rank() const { return State().threads_per_rank(); }
 
 std::vector<std::string> Engine::devices() const {
   std::vector<std::string> names;
-  for (int rank = 0; rank < state_->ranks(); ++rank) names.push_back(state_->rank(rank).device().name());
+  for (int rank = 0; rank < State().ranks(); ++rank) names.push_back(State().rank(rank).device().name());
   return names;
 }
 
 ModelFacts Engine::facts() const {
-  const DecoderSpec& spec = state_->decoder().spec();
-  const DType compute = state_->decoder().compute_dtype();
+  const DecoderSpec& spec = State().decoder().spec();
+  const DType compute = State().decoder().compute_dtype();
   return {spec.architecture, std::string(Name(compute)), spec.layers,
           spec.vocab,        spec.max_positions,         spec.kv_shape(compute).BytesPerToken()};
 }
 
 Session Engine::NewSession(int64_t capacity) const {
+  static_cast<void>(State());
   return Session(std::make_unique<SessionState>(state_, capacity));
 }
 

@@ -14,6 +14,7 @@
 #include "link/all_gather.h"
 #include "link/link.h"
 #include "model/decoder.h"
+#include "model/model_loader.h"
 #include "runahead/engine.h"
 
 namespace runahead {
@@ -111,6 +112,6 @@ inline HeldEngine EngineState::Hold() { return HeldEngine(*this); }
 std::shared_ptr<EngineState> StateOf(const Engine& engine);
 
 /// Starts the ranks and loads the weights; throws as Engine::Load does.
-std::shared_ptr<EngineState> LoadEngineState(const std::filesystem::path& model_dir, const EngineOptions& options);
+std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const EngineOptions& options);
 
 }  // namespace runahead

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "base/check.h"
 #include "base/deadline.h"
 #include "engine/sampler.h"
 #include "model/model_loader.h"
@@ -13,15 +12,22 @@
 namespace runahead {
 namespace {
 
-/// Passes text on, holding back what may be the beginning of a stop string.
+template <typename T, typename Value>
+bool Contains(const std::vector<T>& all, const Value& value) {
+  return std::find(all.begin(), all.end(), value) != all.end();
+}
+
+/// Passes text on, holding back what may be the beginning of a stop string. Special tokens take part in the
+/// comparison, but are not passed on.
 class StopFilter {
  public:
   StopFilter(const std::vector<std::string>& stop, const std::function<void(std::string_view)>& on_text)
       : stop_(stop), on_text_(on_text) {}
 
   /// True when a stop string is complete; nothing from it on is passed on.
-  bool Feed(std::string_view piece) {
+  bool Feed(std::string_view piece, bool shown) {
     held_ += piece;
+    shown_.insert(shown_.end(), piece.size(), shown);
     size_t cut = std::string::npos;
     for (const std::string& stop : stop_) cut = std::min(cut, held_.find(stop));
     if (cut != std::string::npos) {
@@ -49,36 +55,81 @@ class StopFilter {
   }
 
   void Pass(size_t n) {
-    if (n == 0) return;
-    const std::string_view piece = std::string_view(held_).substr(0, n);
-    if (on_text_) on_text_(piece);
+    std::string piece;
+    for (size_t i = 0; i < n; ++i) {
+      if (shown_[i]) piece += held_[i];
+    }
+    if (on_text_ && !piece.empty()) on_text_(piece);
     text_ += piece;
     held_.erase(0, n);
+    shown_.erase(shown_.begin(), shown_.begin() + static_cast<std::ptrdiff_t>(n));
   }
 
   const std::vector<std::string>& stop_;
   const std::function<void(std::string_view)>& on_text_;
   std::string held_;
+  std::vector<bool> shown_;  // [bytes held]
   std::string text_;
 };
 
-/// What `token` adds to the text: nothing where the model's head is padded beyond the tokenizer's vocabulary.
-std::string TextOf(StreamDecoder& decoder, int32_t token) {
-  try {
-    return decoder.Feed(token);
-  } catch (const ConfigError&) {
-    return {};
+/// The text of a continuation as its tokens come; empty without a tokenizer.
+class Text {
+ public:
+  Text(const Tokenizer* tokenizer, const std::vector<std::string>& stop,
+       const std::function<void(std::string_view)>& on_text)
+      : tokenizer_(tokenizer), filter_(stop, on_text) {
+    if (tokenizer != nullptr) decoder_.emplace(*tokenizer);
   }
-}
 
-void CheckOptions(const GenerationOptions& options, const Tokenizer* tokenizer) {
+  /// True when a stop string is complete.
+  bool Add(int32_t token) {
+    if (!decoder_) return false;
+    return filter_.Feed(Decoded(token), true) || filter_.Feed(tokenizer_->SpecialToken(token), false);
+  }
+  /// What was held back comes too; true when it completes a stop string.
+  bool End() {
+    if (!decoder_ || filter_.Feed(decoder_->Flush(), true)) return decoder_.has_value();
+    filter_.Flush();
+    return false;
+  }
+  [[nodiscard]] const std::string& text() const { return filter_.text(); }
+
+ private:
+  /// Nothing where the model's head is padded beyond the tokenizer's vocabulary.
+  std::string Decoded(int32_t token) {
+    try {
+      return decoder_->Feed(token);
+    } catch (const ConfigError&) {
+      return {};
+    }
+  }
+
+  const Tokenizer* tokenizer_;
+  std::optional<StreamDecoder> decoder_;
+  StopFilter filter_;
+};
+
+void CheckOptions(const GenerationOptions& options, const Tokenizer* tokenizer, size_t vocab) {
   if (options.max_new_tokens < 1) {
     throw ConfigError(fmt::format("new tokens: expected 1 or more, got {}", options.max_new_tokens));
   }
   if (!options.stop.empty() && tokenizer == nullptr) throw ConfigError("stop strings need a tokenizer");
-  if (std::find(options.stop.begin(), options.stop.end(), "") != options.stop.end()) {
-    throw ConfigError("stop: a stop string is empty");
+  if (Contains(options.stop, "")) throw ConfigError("stop: a stop string is empty");
+  for (const int32_t id : options.stop_ids) {
+    if (id < 0 || static_cast<size_t>(id) >= vocab) {
+      throw ConfigError(fmt::format("stop: token id {} is outside the vocabulary of {}", id, vocab));
+    }
   }
+}
+
+/// The stop ids, and the special tokens among the stop strings: those end a text before they are part of its ids.
+std::vector<int32_t> StopIds(const GenerationOptions& options, const Tokenizer* tokenizer) {
+  std::vector<int32_t> ids = options.stop_ids;
+  for (const std::string& stop : options.stop) {
+    const std::optional<int32_t> id = tokenizer->TokenId(stop);
+    if (id && tokenizer->SpecialToken(*id) == stop) ids.push_back(*id);
+  }
+  return ids;
 }
 
 }  // namespace
@@ -89,14 +140,14 @@ std::string_view Name(FinishReason reason) {
       return "length";
     case FinishReason::kEndOfSequence:
       return "eos";
-    case FinishReason::kStopString:
+    case FinishReason::kStop:
       return "stop";
   }
-  internal::CheckFailed(__FILE__, __LINE__, "unknown finish reason");
+  throw ConfigError(fmt::format("finish reason: no value has the number {}", static_cast<int>(reason)));
 }
 
 std::vector<int32_t> EndTokens(const std::filesystem::path& model_dir, const Tokenizer* tokenizer) {
-  std::vector<int32_t> ids = LoadGenerationDefaults(model_dir).eos;
+  std::vector<int32_t> ids = ModelConfig(model_dir).Defaults().eos;
   const std::optional<int32_t> id = tokenizer == nullptr ? std::nullopt : tokenizer->eos_id();
   if (id && std::find(ids.begin(), ids.end(), *id) == ids.end()) ids.push_back(*id);
   return ids;
@@ -104,30 +155,31 @@ std::vector<int32_t> EndTokens(const std::filesystem::path& model_dir, const Tok
 
 Generation Generate(Session& session, const Tokenizer* tokenizer, std::span<const int32_t> prompt,
                     const PrefillOptions& prefill, const GenerationOptions& options,
-                    const std::function<void(std::string_view)>& on_text) {
-  CheckOptions(options, tokenizer);
+                    const std::function<void(std::string_view)>& on_text, const std::function<void(int32_t)>& on_id) {
+  CheckOptions(options, tokenizer, session.logits().size());
   Sampler sampler(options.sampling);
-  std::optional<StreamDecoder> decoder;
-  if (tokenizer != nullptr) decoder.emplace(*tokenizer);
-  StopFilter filter(options.stop, on_text);
+  Text text(tokenizer, options.stop, on_text);
+  const std::vector<int32_t> stop_ids = StopIds(options, tokenizer);
 
   Generation result;
   result.prefill = session.Prefill(prompt, prefill);
   result.prompt_logits.assign(session.logits().begin(), session.logits().end());
   const auto first = Clock::now();
-  const bool greedy = options.sampling.temperature == 0;
+  const bool greedy = options.sampling.temperature == 0 && !sampler.Penalizes();
   const auto most = static_cast<size_t>(options.max_new_tokens);
+  sampler.SeePrompt(prompt);
+  bool cut = false;  // at a stop string
   int32_t token = sampler.Draw(session.logits());
   while (true) {
-    if (std::find(options.eos.begin(), options.eos.end(), token) != options.eos.end()) {
-      result.finish = FinishReason::kEndOfSequence;
+    if (Contains(stop_ids, token) || Contains(options.eos, token)) {
+      result.finish = Contains(stop_ids, token) ? FinishReason::kStop : FinishReason::kEndOfSequence;
       break;
     }
     result.ids.push_back(token);
-    if (decoder && filter.Feed(TextOf(*decoder, token))) {
-      result.finish = FinishReason::kStopString;
-      break;
-    }
+    sampler.SeeDrawn(token);
+    if (on_id) on_id(token);
+    cut = text.Add(token);
+    if (cut) break;
     if (result.ids.size() == most || session.size() == session.capacity()) break;
     if (greedy) {
       token = session.AppendGreedy(token, result.ids.size() + 1 < most);
@@ -139,14 +191,8 @@ Generation Generate(Session& session, const Tokenizer* tokenizer, std::span<cons
   const double decode_ms = std::chrono::duration<double, std::milli>(Clock::now() - first).count();
   const auto decoded = static_cast<double>(session.size()) - static_cast<double>(prompt.size());
   if (decoded > 0) result.tpot_ms = decode_ms / decoded;
-  if (decoder && result.finish != FinishReason::kStopString) {
-    if (filter.Feed(decoder->Flush())) {
-      result.finish = FinishReason::kStopString;
-    } else {
-      filter.Flush();
-    }
-  }
-  result.text = filter.text();
+  if (cut || text.End()) result.finish = FinishReason::kStop;
+  result.text = text.text();
   return result;
 }
 

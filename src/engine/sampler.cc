@@ -33,6 +33,12 @@ void CheckNumbers(std::span<const float> logits) {
   }
 }
 
+void CheckPenalty(const char* name, double penalty) {
+  if (!(penalty >= -2 && penalty <= 2)) {
+    throw ConfigError(fmt::format("{} penalty: expected a number from -2 to 2, got {}", name, penalty));
+  }
+}
+
 }  // namespace
 
 int32_t LikeliestToken(std::span<const float> logits) {
@@ -48,9 +54,44 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(op
   if (!(options.top_p > 0 && options.top_p <= 1)) {
     throw ConfigError(fmt::format("top-p: expected a number above 0 and up to 1, got {}", options.top_p));
   }
+  if (!(options.min_p >= 0 && options.min_p <= 1)) {
+    throw ConfigError(fmt::format("min-p: expected a number from 0 to 1, got {}", options.min_p));
+  }
+  if (!(options.repetition_penalty > 0 && std::isfinite(options.repetition_penalty))) {
+    throw ConfigError(
+        fmt::format("repetition penalty: expected a number above 0, got {}", options.repetition_penalty));
+  }
+  CheckPenalty("presence", options.presence_penalty);
+  CheckPenalty("frequency", options.frequency_penalty);
 }
 
-int32_t Sampler::Draw(std::span<const float> logits) {
+bool Sampler::Penalizes() const {
+  return options_.repetition_penalty != 1 || options_.presence_penalty != 0 || options_.frequency_penalty != 0;
+}
+
+void Sampler::SeePrompt(std::span<const int32_t> prompt) {
+  if (!Penalizes()) return;
+  for (const int32_t token : prompt) drawn_.try_emplace(token, 0);
+}
+
+void Sampler::SeeDrawn(int32_t token) {
+  if (Penalizes()) ++drawn_[token];
+}
+
+std::span<const float> Sampler::Penalized(std::span<const float> logits) {
+  if (!Penalizes()) return logits;
+  penalized_.assign(logits.begin(), logits.end());
+  for (const auto& [token, times] : drawn_) {
+    float& logit = penalized_.at(static_cast<size_t>(token));
+    double changed = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
+    if (times > 0) changed -= options_.presence_penalty + times * options_.frequency_penalty;
+    logit = static_cast<float>(changed);
+  }
+  return penalized_;
+}
+
+int32_t Sampler::Draw(std::span<const float> raw_logits) {
+  const std::span<const float> logits = Penalized(raw_logits);
   if (options_.temperature == 0) return LikeliestToken(logits);
   CheckNumbers(logits);
   Shortlist(logits);
@@ -82,13 +123,16 @@ void Sampler::Shortlist(std::span<const float> logits) {
   for (const int32_t id : ids_) {
     weights_.push_back(std::exp((logits[static_cast<size_t>(id)] - top) / options_.temperature));
   }
-  if (options_.top_p >= 1) return;
-  const double enough = options_.top_p * std::accumulate(weights_.begin(), weights_.end(), 0.0);
-  double sum = 0;
-  size_t n = 0;
-  while (n < kept && sum < enough) sum += weights_[n++];
-  ids_.resize(n);
-  weights_.resize(n);
+  if (options_.top_p < 1) {
+    const double enough = options_.top_p * std::accumulate(weights_.begin(), weights_.end(), 0.0);
+    double sum = 0;
+    size_t n = 0;
+    while (n < kept && sum < enough) sum += weights_[n++];
+    kept = n;
+  }
+  while (weights_[kept - 1] < options_.min_p) --kept;  // the first weight is 1
+  ids_.resize(kept);
+  weights_.resize(kept);
 }
 
 }  // namespace runahead

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <exception>
 #include <map>
 #include <set>
@@ -20,15 +21,19 @@ class FirstFailure {
   void Keep(std::exception_ptr failure) {
     const std::lock_guard lock(mutex_);
     if (!failure_) failure_ = std::move(failure);
+    happened_ = true;
   }
   void Rethrow() const {
     if (failure_) std::rethrow_exception(failure_);
   }
   explicit operator bool() const { return failure_ != nullptr; }
+  /// Set as soon as a failure is kept.
+  [[nodiscard]] const std::atomic<bool>& happened() const { return happened_; }
 
  private:
   std::mutex mutex_;
   std::exception_ptr failure_;
+  std::atomic<bool> happened_ = false;
 };
 
 /// The links among some of the ranks, which are numbered by their chunks.
@@ -48,6 +53,14 @@ class MemberFabric final : public Fabric {
   const std::vector<int>& members_;
 };
 
+/// Throws ConfigError for a value that its enum does not have.
+void CheckEnums(const PrefillOptions& options) {
+  static_cast<void>(Name(options.strategy));
+  static_cast<void>(Name(options.topology.value_or(Topology::kChain)));
+  static_cast<void>(Name(options.gather));
+  static_cast<void>(Name(options.partition.kind));
+}
+
 }  // namespace
 
 SessionState::SessionState(std::shared_ptr<EngineState> engine, int64_t capacity)
@@ -66,6 +79,7 @@ SessionState::SessionState(std::shared_ptr<EngineState> engine, int64_t capacity
 
 PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const PrefillOptions& options) {
   auto begin = Clock::now();
+  CheckEnums(options);
   CheckPrompt(tokens);
   HeldEngine held = engine_->Hold();
   held.fabric().KeepTimes(options.record_timeline);
@@ -134,6 +148,7 @@ void SessionState::RunRanks(HeldEngine& held, std::span<const int32_t> tokens, c
         job.stream = &rank.stream();
         job.slowdown = rank.slowdown();
         job.work_clock = rank.work_clock();
+        job.given_up = &failure.happened();
         if (const Status status = PrefillRank(job); !status.ok()) {
           throw LinkError(fmt::format("rank {}: {}", rank.index(), status.message()));
         }
@@ -259,6 +274,11 @@ SessionState::~SessionState() {
 }
 
 std::vector<float> SessionState::CacheRows(int layer, bool values) {
+  const int layers = engine_->decoder().spec().layers;
+  if (layer < 0 || layer >= layers) {
+    throw ConfigError(fmt::format("session: CacheRows: expected a layer from 0 to {}, got {}", layers - 1, layer));
+  }
+  if (size_ == 0) throw ConfigError("session: CacheRows needs a prefilled prompt");
   const HeldEngine held = engine_->Hold();
   const KvSpan span = caches_[static_cast<size_t>(last_rank_)]->Span(layer, 0, size_);
   const TensorView rows = values ? span.v : span.k;
@@ -339,14 +359,19 @@ Session::~Session() = default;
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
-PrefillReport Session::Prefill(std::span<const int32_t> tokens, const PrefillOptions& options) {
-  return state_->Prefill(tokens, options);
+SessionState& Session::State() const {
+  if (state_ == nullptr) throw ConfigError("session: it was moved from");
+  return *state_;
 }
-void Session::Append(int32_t token) { state_->Append(token); }
-int32_t Session::AppendGreedy(int32_t token, bool go_on) { return state_->AppendGreedy(token, go_on); }
-std::span<const float> Session::logits() const { return state_->logits(); }
-int64_t Session::size() const { return state_->size(); }
-int64_t Session::capacity() const { return state_->capacity(); }
-std::vector<float> Session::CacheRows(int layer, bool values) const { return state_->CacheRows(layer, values); }
+
+PrefillReport Session::Prefill(std::span<const int32_t> tokens, const PrefillOptions& options) {
+  return State().Prefill(tokens, options);
+}
+void Session::Append(int32_t token) { State().Append(token); }
+int32_t Session::AppendGreedy(int32_t token, bool go_on) { return State().AppendGreedy(token, go_on); }
+std::span<const float> Session::logits() const { return State().logits(); }
+int64_t Session::size() const { return State().size(); }
+int64_t Session::capacity() const { return State().capacity(); }
+std::vector<float> Session::CacheRows(int layer, bool values) const { return State().CacheRows(layer, values); }
 
 }  // namespace runahead

@@ -58,7 +58,10 @@ Json Round(const std::vector<double>& values) {
 class ModelSuite {
  public:
   ModelSuite(const SuitePlan& plan, const std::string& folder, const Say& say)
-      : plan_(plan), say_(say), spec_(LoadSpec(folder)), name_(std::filesystem::path(folder).filename().string()) {
+      : plan_(plan),
+        say_(say),
+        spec_(ModelConfig(folder).spec()),
+        name_(std::filesystem::path(folder).filename().string()) {
     if (name_.empty()) name_ = folder;
     for (const int64_t context : plan.contexts) {
       if (context <= spec_.max_positions) contexts_.push_back(context);

@@ -40,7 +40,9 @@ using Shard = std::vector<MadeTensor>;
 /// The tensors of a model with their spread: what adds to the residual stream is kept small for its depth, as GPT-2
 /// does, so that activations stay within bf16 at any number of layers.
 std::vector<MadeTensor> PlanTensors(const ParsedModel& model) {
-  const auto& [spec, sources] = model;
+  const DecoderSpec& spec = model.spec;
+  WeightSources sources = model.sources;
+  if (spec.tied_head) sources.head.name = sources.embedding.name;
   std::map<std::string, double> scales;
   const double residual = 1 / std::sqrt(2.0 * spec.layers);
   for (const LayerSource& layer : sources.layers) {
@@ -48,7 +50,7 @@ std::vector<MadeTensor> PlanTensors(const ParsedModel& model) {
     for (const MatrixSource& matrix : layer.down) scales[matrix.name + ".weight"] = residual;
   }
   std::vector<MadeTensor> tensors;
-  for (auto& [name, shape] : ListWeights(sources, !spec.tied_head)) {
+  for (auto& [name, shape] : ListWeights(sources)) {
     double stddev = 0;
     if (shape.rank() == 2) {
       const auto scale = scales.find(name);

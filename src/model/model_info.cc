@@ -5,7 +5,6 @@
 #include <set>
 
 #include "model/architectures.h"
-#include "model/model_loader.h"
 #include "model/safetensors.h"
 #include "model/weight_list.h"
 
@@ -21,14 +20,15 @@ void Count(const StoredTensor& tensor, TensorFacts& facts) {
 
 }  // namespace
 
-ModelInfo DescribeModel(const std::filesystem::path& dir) {
+ModelInfo DescribeModel(const ModelConfig& config) {
   ModelInfo info;
-  ParsedModel model = LoadConfig(dir);
-  info.spec = std::move(model.spec);
-  const WeightFiles files(dir);
+  info.spec = config.spec();
+  WeightSources sources = config.sources();
+  const WeightFiles files(config.dir());
   info.weights.files = files.files();
   std::set<std::string> used;
-  for (const auto& [name, shape] : ListWeights(model.sources, HasSeparateHead(info.spec, model.sources, files))) {
+  NameTiedWeights(info.spec, files, sources);
+  for (const auto& [name, shape] : ListWeights(sources)) {
     Count(*files.Find(name, shape).tensor, info.weights);
     used.insert(name);
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/decoder_spec.h"
+#include "model/model_loader.h"
 
 namespace runahead {
 
@@ -25,8 +26,8 @@ struct ModelInfo {
   std::vector<std::string> ignored;  // tensors of the files that it does not use
 };
 
-/// Reads config.json and the headers of the weights; touches no weight. Throws what LoadDecoder would throw for them.
-ModelInfo DescribeModel(const std::filesystem::path& dir);
+/// Reads the headers of the weights; touches no weight. Throws what LoadDecoder would throw for them.
+ModelInfo DescribeModel(const ModelConfig& config);
 
 /// All tensors of a folder, of whatever model.
 TensorFacts DescribeTensors(const std::filesystem::path& dir);

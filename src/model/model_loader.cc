@@ -20,17 +20,17 @@ namespace {
 /// Loads the weights of one model into the memory of `ops`.
 class Loader {
  public:
-  Loader(const std::filesystem::path& dir, const ParsedModel& model, DType compute, Ops& ops,
-         const Progress& progress)
-      : dir_(dir),
-        spec_(model.spec),
-        sources_(model.sources),
-        files_(std::make_shared<WeightFiles>(dir)),
-        separate_head_(HasSeparateHead(spec_, sources_, *files_)),
+  Loader(const ModelConfig& config, DType compute, Ops& ops, const Progress& progress)
+      : dir_(config.dir()),
+        spec_(config.spec()),
+        sources_(config.sources()),
+        files_(std::make_shared<WeightFiles>(dir_)),
         compute_(compute),
         ops_(ops),
         stream_(ops.device().NewStream()),
-        progress_(progress) {}
+        progress_(progress) {
+    NameTiedWeights(spec_, *files_, sources_);
+  }
 
   DecoderWeights Load() {
     CheckFiles();
@@ -44,7 +44,7 @@ class Loader {
       Report(weights.layers.size());
     }
     weights.final_norm = LoadNorm(sources_.final_norm);
-    weights.head = Pack({{Head()}});
+    weights.head = Pack({{sources_.head}});
     Report(weights.layers.size() + 1);
     return weights;
   }
@@ -55,8 +55,7 @@ class Loader {
   }
 
   void CheckFiles() const {
-    for (const NamedShape& tensor : ListWeights(sources_, separate_head_))
-      (void)files_->Find(tensor.name, tensor.shape);
+    for (const NamedShape& tensor : ListWeights(sources_)) (void)files_->Find(tensor.name, tensor.shape);
   }
 
   /// What becomes a copy on the device: vectors, matrices that it does not read where they are, and the embedding
@@ -68,12 +67,12 @@ class Loader {
       for (const StackedSource& part : {layer.out, layer.gate_up, layer.down}) layers += PreparedBytes(part);
     }
     size_t vectors = 0;
-    for (const auto& [name, shape] : ListWeights(sources_, false)) {
+    for (const auto& [name, shape] : ListWeights(sources_)) {
       if (shape.rank() == 1) vectors += static_cast<size_t>(shape.elements()) * sizeof(float);
     }
     MemoryPlan plan;
     plan.Add(fmt::format("layers in {}", Name(compute_)), layers + vectors);
-    plan.Add("output head", PreparedBytes({Head()}));
+    plan.Add("output head", PreparedBytes({sources_.head}));
     const MatrixSource& embedding = sources_.embedding;
     const StoredTensor& table = *files_->Find(embedding.name + ".weight", {embedding.rows, embedding.columns}).tensor;
     if (!ops_.device().is_host() || !IsAligned(table, *StoredDType(table.dtype))) {
@@ -94,13 +93,6 @@ class Loader {
       all += static_cast<size_t>(matrix.blocks * block.elements()) * SizeOf(ops_.WeightDType(compute_));
     }
     return copied ? all : 0;
-  }
-
-  /// The head's matrix, which may be the embedding's.
-  MatrixSource Head() const {
-    MatrixSource head = sources_.head;
-    if (!separate_head_) head.name = sources_.embedding.name;
-    return head;
   }
 
   Tensor LoadEmbedding() {
@@ -185,9 +177,8 @@ class Loader {
 
   std::filesystem::path dir_;
   const DecoderSpec& spec_;
-  const WeightSources& sources_;
+  WeightSources sources_;
   std::shared_ptr<const WeightFiles> files_;
-  bool separate_head_;
   DType compute_;
   Ops& ops_;
   std::unique_ptr<Stream> stream_;
@@ -210,38 +201,37 @@ std::vector<int32_t> TokenIds(const JsonObject& config, const char* key) {
   return ids;
 }
 
-}  // namespace
-
-ParsedModel LoadConfig(const std::filesystem::path& dir) {
+Json ReadConfig(const std::filesystem::path& dir) {
   CheckModelFolder(dir);
-  const std::filesystem::path path = dir / "config.json";
-  const Json json = LoadJson(path);
-  const JsonObject config(json, path.string());
-  return FindArchitecture(config).parse(config);
+  return LoadJson(dir / "config.json");
 }
 
-DecoderSpec LoadSpec(const std::filesystem::path& dir) { return LoadConfig(dir).spec; }
+}  // namespace
 
-GenerationDefaults LoadGenerationDefaults(const std::filesystem::path& dir) {
+ModelConfig::ModelConfig(std::filesystem::path dir) : dir_(std::move(dir)), json_(ReadConfig(dir_)) {
+  const JsonObject config(json_, (dir_ / "config.json").string());
+  model_ = FindArchitecture(config).parse(config);
+}
+
+GenerationDefaults ModelConfig::Defaults() const {
   GenerationDefaults defaults;
-  for (const char* name : {"generation_config.json", "config.json"}) {
-    const std::filesystem::path path = dir / name;
-    std::error_code ignored;
-    if (std::string_view(name) != "config.json" && !std::filesystem::exists(path, ignored)) continue;
-    const Json json = LoadJson(path);
-    const JsonObject config(json, path.string());
+  const auto add = [&](const Json& json, const char* name) {
+    const JsonObject config(json, (dir_ / name).string());
     if (defaults.eos.empty()) defaults.eos = TokenIds(config, "eos_token_id");
     const std::vector<int32_t> bos = TokenIds(config, "bos_token_id");
     if (!defaults.bos && !bos.empty()) defaults.bos = bos[0];
-  }
+  };
+  constexpr const char* kGeneration = "generation_config.json";
+  std::error_code ignored;
+  if (std::filesystem::exists(dir_ / kGeneration, ignored)) add(LoadJson(dir_ / kGeneration), kGeneration);
+  add(json_, "config.json");
   return defaults;
 }
 
-std::shared_ptr<const Decoder> LoadDecoder(const std::filesystem::path& dir, DType compute, Ops& ops,
+std::shared_ptr<const Decoder> LoadDecoder(const ModelConfig& config, DType compute, Ops& ops,
                                            const Progress& progress) {
-  ParsedModel model = LoadConfig(dir);
-  DecoderWeights weights = Loader(dir, model, compute, ops, progress).Load();
-  return std::make_shared<const Decoder>(std::move(model.spec), compute, std::move(weights));
+  DecoderWeights weights = Loader(config, compute, ops, progress).Load();
+  return std::make_shared<const Decoder>(config.spec(), compute, std::move(weights));
 }
 
 }  // namespace runahead

@@ -18,6 +18,7 @@ constexpr size_t kLengthBytes = 8;                // a little-endian u64 opens t
 constexpr size_t kMaxHeaderBytes = 100'000'000;   // the limit of the format's own library
 constexpr int64_t kMaxExtent = int64_t{1} << 48;  // largest extent of one dimension, elements
 constexpr size_t kMaxDimensions = 16;
+constexpr size_t kNoFile = SIZE_MAX;  // a shard that is not there
 
 /// Bits of one element, or 0 for a dtype that is not known: its tensors are refused when they are needed.
 size_t BitsOf(std::string_view dtype) {
@@ -218,30 +219,42 @@ void WeightFiles::OpenShards(const std::filesystem::path& dir, const std::filesy
   }
   files_.reserve(shards.size());
   for (auto& [file_name, place] : shards) {
+    place = kNoFile;
+    if (!Exists(dir / file_name)) continue;
     place = files_.size();
-    if (!Exists(dir / file_name)) {
-      throw IoError(
-          fmt::format("{}: the shard that {} names is missing", (dir / Shown(file_name)).string(), index.string()));
-    }
     files_.emplace_back(dir / file_name);
   }
-  for (const auto& [name, shard] : weight_map.json().items()) {
-    const SafetensorsFile& file = files_[shards.at(shard.get<std::string>())];
-    const auto tensor = file.tensors().find(name);
-    if (tensor == file.tensors().end()) {
-      throw ConfigError(fmt::format("{}: tensor {} is missing, though {} says it is there", file.path().string(),
-                                    Shown(name), index.string()));
-    }
-    places_[name] = {&file, &tensor->second};
+  for (const SafetensorsFile& file : files_) {
+    for (const auto& [name, tensor] : file.tensors()) places_[name] = {&file, &tensor};
   }
+  for (const auto& [name, shard] : weight_map.json().items()) {  // decides where several shards hold a tensor
+    const auto file_name = shard.get<std::string>();
+    const size_t place = shards.at(file_name);
+    if (place != kNoFile && files_[place].tensors().contains(name)) {
+      places_[name] = {&files_[place], &files_[place].tensors().at(name)};
+    } else if (!places_.contains(name)) {
+      unfound_[name] = dir / file_name;
+    }
+  }
+}
+
+void WeightFiles::RefuseMissing(const std::string& name, const Shape& shape) const {
+  const auto promised = unfound_.find(name);
+  if (promised == unfound_.end()) {
+    throw ConfigError(
+        fmt::format("{}: tensor {} is missing, expected shape {}", origin_.string(), name, ShowShape(shape)));
+  }
+  const std::string shard = Shown(promised->second.string());
+  if (!Exists(promised->second)) {
+    throw IoError(fmt::format("{}: the shard that {} names for tensor {} is missing", shard, origin_.string(), name));
+  }
+  throw ConfigError(
+      fmt::format("{}: tensor {} is missing, though {} says it is there", shard, name, origin_.string()));
 }
 
 WeightFiles::Place WeightFiles::Find(const std::string& name, const Shape& shape) const {
   const auto found = places_.find(name);
-  if (found == places_.end()) {
-    throw ConfigError(
-        fmt::format("{}: tensor {} is missing, expected shape {}", origin_.string(), name, ShowShape(shape)));
-  }
+  if (found == places_.end()) RefuseMissing(name, shape);
   const auto& [file, tensor] = found->second;
   if (!StoredDType(tensor->dtype)) {
     throw ConfigError(fmt::format("{}: tensor {}: expected dtype BF16, F16 or F32, got {}", file->path().string(),

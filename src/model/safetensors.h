@@ -56,12 +56,11 @@ class SafetensorsFile {
   std::map<std::string, StoredTensor> tensors_;
 };
 
-/// All weights of a model's folder: model.safetensors, or the shards that model.safetensors.index.json lists.
-/// Move-only; views borrow it.
+/// All weights of a model's folder: model.safetensors, or the shards that model.safetensors.index.json lists. What
+/// the index says wrongly of a tensor that nobody asks for does no harm. Move-only; views borrow it.
 class WeightFiles {
  public:
-  /// Throws IoError for a missing or short file, ConfigError for an index that names files outside the folder or
-  /// tensors that their shard does not have.
+  /// Throws IoError for a short file, or none at all; ConfigError for an index that names files outside the folder.
   explicit WeightFiles(const std::filesystem::path& dir);
 
   /// A tensor and the file it is in.
@@ -75,17 +74,21 @@ class WeightFiles {
   [[nodiscard]] const std::map<std::string, Place>& tensors() const { return places_; }
   [[nodiscard]] bool Has(const std::string& name) const { return places_.contains(name); }
   /// A tensor that must be there with this shape, in a dtype that Runahead computes with. Throws ConfigError naming
-  /// file, tensor, expected and got.
+  /// file, tensor, expected and got, and IoError for a tensor whose shard is missing.
   [[nodiscard]] Place Find(const std::string& name, const Shape& shape) const;
   /// The elements of what Find finds.
   [[nodiscard]] HostTensor Read(const std::string& name, const Shape& shape) const;
 
  private:
   void OpenShards(const std::filesystem::path& dir, const std::filesystem::path& index);
+  /// Throws what is known about a tensor that is in no file.
+  [[noreturn]] void RefuseMissing(const std::string& name, const Shape& shape) const;
 
   std::filesystem::path origin_;  // the file that lists the tensors, for errors
   std::vector<SafetensorsFile> files_;
   std::map<std::string, Place> places_;
+  std::map<std::string, std::filesystem::path>
+      unfound_;  // tensors that the index has in a file, but that file has not
 };
 
 }  // namespace runahead

@@ -35,7 +35,7 @@ class Collector {
 
 }  // namespace
 
-std::vector<NamedShape> ListWeights(const WeightSources& sources, bool separate_head) {
+std::vector<NamedShape> ListWeights(const WeightSources& sources) {
   Collector collector;
   collector.Add(sources.embedding);
   for (const LayerSource& layer : sources.layers) {
@@ -51,12 +51,17 @@ std::vector<NamedShape> ListWeights(const WeightSources& sources, bool separate_
     collector.Add(layer.post_mlp_norm);
   }
   collector.Add(sources.final_norm);
-  if (separate_head) collector.Add(sources.head);
+  collector.Add(sources.head);
   return collector.Take();
 }
 
-bool HasSeparateHead(const DecoderSpec& spec, const WeightSources& sources, const WeightFiles& files) {
-  return !spec.tied_head || files.Has(sources.head.name + ".weight");
+void NameTiedWeights(const DecoderSpec& spec, const WeightFiles& files, WeightSources& sources) {
+  if (!spec.tied_head) return;
+  if (!files.Has(sources.head.name + ".weight")) {
+    sources.head.name = sources.embedding.name;
+  } else if (!files.Has(sources.embedding.name + ".weight")) {
+    sources.embedding.name = sources.head.name;
+  }
 }
 
 }  // namespace runahead

@@ -16,11 +16,12 @@ struct NamedShape {
   Shape shape;
 };
 
-/// Every tensor of a model once, in the order of its layers.
-std::vector<NamedShape> ListWeights(const WeightSources& sources, bool separate_head);
+/// Every tensor of a model once, in the order of its layers. A tied head is its embedding.
+std::vector<NamedShape> ListWeights(const WeightSources& sources);
 
-/// Whether the model of these files has a head of its own. A file that holds one although the configuration ties it
-/// is believed, as HF transformers does.
-bool HasSeparateHead(const DecoderSpec& spec, const WeightSources& sources, const WeightFiles& files);
+/// Gives embedding and head one name in `sources` where the configuration ties them and the files hold one of the
+/// two, under either name. A file that holds both although the configuration ties them is believed, as HF
+/// transformers does.
+void NameTiedWeights(const DecoderSpec& spec, const WeightFiles& files, WeightSources& sources);
 
 }  // namespace runahead

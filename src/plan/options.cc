@@ -7,7 +7,6 @@
 #include <cmath>
 #include <utility>
 
-#include "base/check.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -28,11 +27,11 @@ constexpr std::array kAskedPartitions{std::pair{std::string_view("even"), Partit
 constexpr std::string_view kManualName = "manual";  // asked for by fractions
 
 template <typename Table, typename Value>
-std::string_view NameIn(const Table& table, Value value) {
+std::string_view NameIn(const Table& table, const char* what, Value value) {
   for (const auto& [name, entry] : table) {
     if (entry == value) return name;
   }
-  internal::CheckFailed(__FILE__, __LINE__, "a value without a name");
+  throw ConfigError(fmt::format("{}: no value has the number {}", what, static_cast<int>(value)));
 }
 
 template <typename Table>
@@ -62,11 +61,11 @@ double ParseFraction(std::string_view text, std::string_view whole) {
 
 }  // namespace
 
-std::string_view Name(Strategy strategy) { return NameIn(kStrategies, strategy); }
-std::string_view Name(Topology topology) { return NameIn(kTopologies, topology); }
-std::string_view Name(Gather gather) { return NameIn(kGathers, gather); }
+std::string_view Name(Strategy strategy) { return NameIn(kStrategies, "strategy", strategy); }
+std::string_view Name(Topology topology) { return NameIn(kTopologies, "topology", topology); }
+std::string_view Name(Gather gather) { return NameIn(kGathers, "gather", gather); }
 std::string_view Name(PartitionKind kind) {
-  return kind == PartitionKind::kManual ? kManualName : NameIn(kAskedPartitions, kind);
+  return kind == PartitionKind::kManual ? kManualName : NameIn(kAskedPartitions, "partition", kind);
 }
 
 std::string StrategyNames() { return NamesIn(kStrategies); }

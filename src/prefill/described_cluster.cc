@@ -17,7 +17,7 @@ WorkShape ShapeOfModel(const std::string& model, DType dtype) {
   std::error_code error;
   const bool is_path =
       model.find('/') != std::string::npos || std::filesystem::exists(std::filesystem::symlink_status(model, error));
-  if (is_path) return WorkShapeOf(LoadSpec(model), dtype);
+  if (is_path) return WorkShapeOf(ModelConfig(model).spec(), dtype);
   const Json config = PresetConfig(FindPreset(model));
   const JsonObject object(config, "preset " + model);
   return WorkShapeOf(FindArchitecture(object).parse(object).spec, dtype);

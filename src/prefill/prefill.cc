@@ -5,6 +5,28 @@
 #include "prefill/slow_exchange.h"
 
 namespace runahead {
+namespace {
+
+/// Ends a rank's work at its next exchange once another rank has failed.
+class EndingExchange final : public PrefillExchange {
+ public:
+  EndingExchange(std::unique_ptr<PrefillExchange> inner, const std::atomic<bool>& given_up)
+      : inner_(std::move(inner)), given_up_(given_up) {}
+
+  void Start(Stream& stream) override { inner_->Start(stream); }
+  Status LayerReady(int layer, Stream& stream) override {
+    if (given_up_) return Status::Failed("another rank has failed");
+    return inner_->LayerReady(layer, stream);
+  }
+  [[nodiscard]] AttentionExtent Extent(int64_t end) const override { return inner_->Extent(end); }
+  Status Finish(Stream& stream) override { return inner_->Finish(stream); }
+
+ private:
+  std::unique_ptr<PrefillExchange> inner_;
+  const std::atomic<bool>& given_up_;
+};
+
+}  // namespace
 
 Status PrefillRank(const RankPrefill& job) {
   const Partition& partition = *job.exchange.partition;
@@ -14,7 +36,10 @@ Status PrefillRank(const RankPrefill& job) {
   const auto chunk = job.prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(partition.rows(rank)));
 
   std::unique_ptr<PrefillExchange> exchange = MakeExchange(job.strategy, job.topology, job.exchange);
-  if (job.slowdown > 1) exchange = MakeSlowExchange(std::move(exchange), job.slowdown, job.work_clock);
+  if (job.given_up != nullptr) exchange = std::make_unique<EndingExchange>(std::move(exchange), *job.given_up);
+  if (job.slowdown > 1) {
+    exchange = MakeSlowExchange(std::move(exchange), job.slowdown, job.work_clock, job.given_up);
+  }
   exchange->Start(*job.stream);
   const LastLayer last_layer = last ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
   Status status = job.decoder->Forward(chunk, begin, last_layer, *job.tables, *job.exchange.cache, *exchange,

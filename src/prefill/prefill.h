@@ -1,6 +1,7 @@
 // One rank's part of a prompt phase.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <span>
 
@@ -24,11 +25,12 @@ struct RankPrefill {
   Stream* stream = nullptr;
   double slowdown = 1;  // MakeSlowExchange
   WorkClock work_clock = SecondsNow;
+  const std::atomic<bool>* given_up = nullptr;  // set once another rank has failed; null: nobody tells
 };
 
 /// Runs the rank's chunk through all layers and waits until its device and its sends are done. On success the rows
 /// the rank needs are in its cache, and the last rank's workspace holds the logits of the prompt's last position.
-/// Fails when rows did not arrive in time.
+/// Fails when rows did not arrive in time, and at the next exchange once `given_up` is set.
 Status PrefillRank(const RankPrefill& job);
 
 /// Rows of a sequence of `tokens` that this rank's cache must have room for.

@@ -144,12 +144,29 @@ const TokenizerParts::Token& TokenizerParts::TokenOf(int32_t id) const {
 
 Tokenizer::Tokenizer(std::shared_ptr<const TokenizerParts> parts) : parts_(std::move(parts)) {}
 
+const TokenizerParts& Tokenizer::Parts() const {
+  if (parts_ == nullptr) throw ConfigError("tokenizer: it was moved from");
+  return *parts_;
+}
+
 Tokenizer Tokenizer::Load(const std::filesystem::path& model_dir) {
   CheckModelFolder(model_dir, "");
   std::error_code ignored;
-  const bool model = !std::filesystem::exists(model_dir / "tokenizer.json", ignored) &&
-                     std::filesystem::exists(model_dir / "tokenizer.model", ignored);
-  return Tokenizer(model ? tokenizer::LoadTokenizerModel(model_dir) : tokenizer::LoadTokenizerJson(model_dir));
+  const bool model = std::filesystem::exists(model_dir / "tokenizer.model", ignored);
+  if (model && !std::filesystem::exists(model_dir / "tokenizer.json", ignored)) {
+    return Tokenizer(tokenizer::LoadTokenizerModel(model_dir));
+  }
+  const Json json = LoadJson(model_dir / "tokenizer.json");
+  try {
+    return Tokenizer(tokenizer::LoadTokenizerJson(json, model_dir));
+  } catch (const ConfigError& refusal) {
+    if (!model) throw;
+    try {
+      return Tokenizer(tokenizer::LoadTokenizerModel(model_dir));
+    } catch (const Error&) {  // the first refusal is of the file that counts
+    }
+    throw;
+  }
 }
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view utf8_text, bool add_special) const {
@@ -158,8 +175,8 @@ std::vector<int32_t> Tokenizer::Encode(std::string_view utf8_text, bool add_spec
         fmt::format("the text has {} bytes, more than the {} that are possible", utf8_text.size(), kMaxText));
   }
   tokenizer::CheckUtf8(utf8_text, "the text is not UTF-8");
-  std::vector<int32_t> ids = Encoding(*parts_).Run(utf8_text);
-  return add_special ? parts_->special.Fill(std::move(ids)) : ids;
+  std::vector<int32_t> ids = Encoding(Parts()).Run(utf8_text);
+  return add_special ? Parts().special.Fill(std::move(ids)) : ids;
 }
 
 std::string Tokenizer::Decode(std::span<const int32_t> ids, bool skip_special) const {
@@ -170,33 +187,47 @@ std::string Tokenizer::Decode(std::span<const int32_t> ids, bool skip_special) c
 }
 
 std::optional<int32_t> Tokenizer::TokenId(std::string_view token) const {
-  int32_t id = parts_->added_tokens.Find(token);
-  if (id == kNoToken) id = parts_->model->vocab().Find(token);
+  int32_t id = Parts().added_tokens.Find(token);
+  if (id == kNoToken) id = Parts().model->vocab().Find(token);
   return id == kNoToken ? std::nullopt : std::optional(id);
 }
 
-int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(parts_->tokens.size()); }
-std::optional<int32_t> Tokenizer::bos_id() const { return parts_->bos_id; }
-std::optional<int32_t> Tokenizer::eos_id() const { return parts_->eos_id; }
+std::string_view Tokenizer::SpecialToken(int32_t id) const {
+  if (id < 0 || id >= vocab_size()) return {};
+  const TokenizerParts::Token& token = Parts().tokens[static_cast<size_t>(id)];
+  return token.special ? token.text : std::string_view();
+}
+
+int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(Parts().tokens.size()); }
+std::optional<int32_t> Tokenizer::bos_id() const { return Parts().bos_id; }
+std::optional<int32_t> Tokenizer::eos_id() const { return Parts().eos_id; }
 
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
-    : parts_(tokenizer.parts_), skip_special_(skip_special), stream_(tokenizer::StartDecoding(*parts_->decoder)) {}
+    : parts_(tokenizer.parts_),
+      skip_special_(skip_special),
+      stream_(tokenizer::StartDecoding(*tokenizer.Parts().decoder)) {}
 
 StreamDecoder::~StreamDecoder() = default;
 StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
 StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
 
+tokenizer::DecodeStream& StreamDecoder::Stream() const {
+  if (stream_ == nullptr) throw ConfigError("stream decoder: it was moved from");
+  return *stream_;
+}
+
 std::string StreamDecoder::Feed(int32_t id) {
+  tokenizer::DecodeStream& stream = Stream();
   const TokenizerParts::Token& token = parts_->TokenOf(id);
   const bool skipped = skip_special_ && token.special;
   if (skipped && !parts_->skipped_tokens_divide) return {};
-  stream_->Feed(skipped ? std::string_view("") : token.text);
-  return stream_->Take();
+  stream.Feed(skipped ? std::string_view("") : token.text);
+  return stream.Take();
 }
 
 std::string StreamDecoder::Flush() {
-  stream_->Finish();
-  return stream_->Take();
+  Stream().Finish();
+  return Stream().Take();
 }
 
 }  // namespace runahead

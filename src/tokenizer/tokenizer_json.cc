@@ -19,10 +19,8 @@ std::unique_ptr<const Model> LoadModel(const JsonObject& file) {
 
 class Loader {
  public:
-  explicit Loader(const std::filesystem::path& model_dir)
-      : json_(LoadJson(model_dir / "tokenizer.json")),
-        file_(json_, (model_dir / "tokenizer.json").string()),
-        config_(model_dir) {}
+  Loader(const Json& json, const std::filesystem::path& model_dir)
+      : file_(json, (model_dir / "tokenizer.json").string()), config_(model_dir) {}
 
   std::shared_ptr<const TokenizerParts> Run() {
     parts_->origin = file_.origin();
@@ -71,7 +69,6 @@ class Loader {
     return parts_->added_tokens.Find(token->content);
   }
 
-  Json json_;
   JsonObject file_;
   TokenConfig config_;
   std::shared_ptr<TokenizerParts> parts_ = std::make_shared<TokenizerParts>();
@@ -79,8 +76,8 @@ class Loader {
 
 }  // namespace
 
-std::shared_ptr<const TokenizerParts> LoadTokenizerJson(const std::filesystem::path& model_dir) {
-  return Loader(model_dir).Run();
+std::shared_ptr<const TokenizerParts> LoadTokenizerJson(const Json& json, const std::filesystem::path& model_dir) {
+  return Loader(json, model_dir).Run();
 }
 
 }  // namespace runahead::tokenizer

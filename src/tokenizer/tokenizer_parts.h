@@ -91,6 +91,6 @@ struct TokenizerParts {
 std::shared_ptr<const TokenizerParts> LoadTokenizerModel(const std::filesystem::path& model_dir);
 
 /// Reads `tokenizer.json` and the files beside it. Throws IoError and ConfigError.
-std::shared_ptr<const TokenizerParts> LoadTokenizerJson(const std::filesystem::path& model_dir);
+std::shared_ptr<const TokenizerParts> LoadTokenizerJson(const Json& json, const std::filesystem::path& model_dir);
 
 }  // namespace runahead::tokenizer

@@ -1,4 +1,5 @@
 // `runahead generate`: what it prints and writes.
+#include <algorithm>
 #include <numeric>
 
 #include "tests/cli/fixture.h"
@@ -79,17 +80,167 @@ TEST_F(GenerateTest, EndsAtTheContext) {
 }
 
 TEST_F(GenerateTest, EndsAtAStopString) {
-  const Json all = GenerateJson({"--prompt-ids", "65", "-n", "24", "--temperature", "1", "--seed", "5"});
-  const auto ids = all.at("ids").get<std::vector<int>>();
-  ASSERT_GE(ids.size(), 8U);
-  const auto ascii = std::find_if(ids.begin() + 4, ids.end(), [](int id) { return id > ' ' && id < 127; });
-  ASSERT_NE(ascii, ids.end()) << "another seed is needed";
-  const std::string stop(1, static_cast<char>(*ascii));
-  const Json json = GenerateJson({"--prompt-ids", "65", "-n", "24", "--temperature", "1", "--seed", "5", "--stop",
-                                  "[never, ever]", "--stop", stop});
-  EXPECT_EQ(json.at("finish"), "stop");
-  EXPECT_EQ(json.at("text").get<std::string>().find(stop), std::string::npos);
-  EXPECT_EQ(all.at("text").get<std::string>().find(json.at("text").get<std::string>() + stop), 0U);
+  const auto flags = [](int seed) {
+    return std::vector<std::string>{"--prompt-ids",  "65", "-n",     "24",
+                                    "--temperature", "1",  "--seed", std::to_string(seed)};
+  };
+  for (int seed = 0; seed < 30; ++seed) {
+    const Json all = GenerateJson(flags(seed));
+    const auto ids = all.at("ids").get<std::vector<int>>();
+    const auto from = ids.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(4, ids.size()));
+    const auto ascii = std::find_if(from, ids.end(), [](int id) { return id > ' ' && id < 127; });
+    if (ascii == ids.end()) continue;
+    const std::string stop(1, static_cast<char>(*ascii));
+    std::vector<std::string> stopped = flags(seed);
+    stopped.insert(stopped.end(), {"--stop", "[never, ever]", "--stop", stop});
+    const Json json = GenerateJson(stopped);
+    EXPECT_EQ(json.at("finish"), "stop");
+    EXPECT_EQ(json.at("text").get<std::string>().find(stop), std::string::npos);
+    EXPECT_EQ(all.at("text").get<std::string>().find(json.at("text").get<std::string>() + stop), 0U);
+    return;
+  }
+  FAIL() << "no seed draws a character";
+}
+
+// Special tokens are no part of the text, but stops are found among them.
+TEST_F(GenerateTest, EndsAtASpecialTokenByTextAndById) {
+  const std::string model = CopyOfModel("special");
+  Json tokenizer = LoadJson(model + "/tokenizer.json");
+  for (const auto& [content, id] : tokenizer.at("model").at("vocab").items()) {
+    if (!content.starts_with("<|")) continue;
+    tokenizer["added_tokens"].push_back({{"id", id},
+                                         {"content", content},
+                                         {"single_word", false},
+                                         {"lstrip", false},
+                                         {"rstrip", false},
+                                         {"normalized", false},
+                                         {"special", true}});
+  }
+  WriteFile(model + "/tokenizer.json", tokenizer.dump());
+  int seed = 0;
+  const auto generate = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {
+        "generate",           "--model",       model, "--json",      "--prompt-ids", "65", "-n", "40", "--seed",
+        std::to_string(seed), "--temperature", "1",   "--ignore-eos"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = Runahead(arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return Json::parse(outcome.out);
+  };
+  const auto spelt = [](int id) { return "<|" + std::to_string(id) + "|>"; };
+  // The first seed that draws two special tokens in a row, the second of which did not come before.
+  std::vector<int> all;
+  size_t at = 0;
+  const auto found = [&] {
+    for (at = 2; at < all.size(); ++at) {
+      const auto here = all.begin() + static_cast<std::ptrdiff_t>(at);
+      if (all[at] >= 258 && all[at - 1] >= 258 && std::find(all.begin(), here, all[at]) == here) return true;
+    }
+    return false;
+  };
+  for (; seed < 30 && !found(); ++seed) all = generate({}).at("ids").get<std::vector<int>>();
+  --seed;
+  ASSERT_TRUE(found()) << "no seed draws two special tokens";
+  EXPECT_EQ(generate({}).at("text").get<std::string>().find("<|"), std::string::npos);
+  const std::vector<int> before(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(at));
+  for (const std::vector<std::string>& stop :
+       std::vector<std::vector<std::string>>{{"--stop", spelt(all[at])},
+                                             {"--stop-id", std::to_string(all[at])},
+                                             {"--stop-id", "0," + std::to_string(all[at])},
+                                             {"--stop-id", "0", "--stop-id", std::to_string(all[at])}}) {
+    const Json json = generate(stop);
+    EXPECT_EQ(json.at("finish"), "stop") << Json(stop);
+    EXPECT_EQ(json.at("ids").get<std::vector<int>>(), before) << Json(stop);
+  }
+  const Json two = generate({"--stop", spelt(all[at - 1]) + spelt(all[at])});
+  EXPECT_EQ(two.at("finish"), "stop");
+  EXPECT_EQ(two.at("ids").size(), at + 1) << "a stop of several tokens is found behind them";
+  const Outcome beyond = Runahead({"generate", "--model", model, "--prompt-ids", "65", "--stop-id", "512"});
+  EXPECT_EQ(beyond.exit_code, 2);
+  EXPECT_EQ(beyond.err, "runahead: --stop-id: token id 512 is outside the vocabulary of 512\n");
+}
+
+TEST_F(GenerateTest, AnEmptyPromptIsWhatTheTokenizerMakesOfIt) {
+  EXPECT_EQ(GenerateJson({"--prompt", "", "-n", "3", "--ignore-eos"}).at("prompt_tokens"), 1);
+  WriteFile(InFolder("empty.txt"), "");
+  EXPECT_EQ(GenerateJson({"--prompt-file", InFolder("empty.txt"), "-n", "3"}).at("prompt_tokens"), 1);
+  const std::string model = CopyOfModel("beginless");
+  Json tokenizer = LoadJson(model + "/tokenizer.json");
+  tokenizer["post_processor"] = nullptr;
+  WriteFile(model + "/tokenizer.json", tokenizer.dump());
+  const Outcome outcome = Runahead({"generate", "--model", model, "--prompt", "", "-n", "3"});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_EQ(outcome.err, "runahead: --prompt: the prompt is empty\n");
+}
+
+TEST_F(GenerateTest, WarnsOfAPromptThatBeginsTwice) {
+  const auto says = [](const std::string& prompt) {
+    const Outcome outcome = Runahead({"generate", "--model", Model(), "--prompt", prompt, "-n", "1"});
+    EXPECT_EQ(outcome.exit_code, 0);
+    return outcome.err;
+  };
+  EXPECT_EQ(says("Hello"), "");
+  EXPECT_EQ(says("Hello<s>"), "");
+  EXPECT_TRUE(says("<s>Hello").starts_with("runahead: warning: the prompt begins with two \"<s>\" (id 256)"));
+}
+
+TEST_F(GenerateTest, AFactorOfTheRopeStretchesTheContext) {
+  const std::string model = CopyOfModel("stretched");
+  Json config = LoadJson(model + "/config.json");
+  config["rope_scaling"] = {{"type", "linear"}, {"factor", 4.0}};
+  WriteFile(model + "/config.json", config.dump());
+  const auto generate = [&](int64_t tokens) {
+    std::string ids = "1";
+    for (int64_t i = 1; i < tokens; ++i) ids += ",1";
+    return Runahead({"generate", "--model", model, "--prompt-ids", ids, "-n", "2", "--json"});
+  };
+  EXPECT_EQ(generate(4 * kContext).exit_code, 0);
+  const Outcome beyond = generate(4 * kContext + 1);
+  EXPECT_EQ(beyond.exit_code, 2);
+  EXPECT_NE(beyond.err.find("more than the model's context of 384"), std::string::npos) << beyond.err;
+}
+
+TEST_F(GenerateTest, IdsNeedNoTokenizer) {
+  const std::string model = CopyOfModel("unigram");
+  Json tokenizer = LoadJson(model + "/tokenizer.json");
+  tokenizer["model"] = {{"type", "Unigram"}, {"unk_id", 0}, {"vocab", Json::array({Json::array({"a", 0.0})})}};
+  WriteFile(model + "/tokenizer.json", tokenizer.dump());
+  const Outcome ids = Runahead({"generate", "--model", model, "--prompt-ids", "1,2", "-n", "4", "--ignore-eos"});
+  EXPECT_EQ(ids.exit_code, 0) << ids.err;
+  const Json expected = GenerateJson({"--prompt-ids", "1,2", "-n", "4", "--ignore-eos"}).at("ids");
+  EXPECT_EQ(Json::parse("[" + ids.out + "]"), expected);
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"--prompt", "a"}, {"--prompt-ids", "1", "--stop", "a"}}) {
+    std::vector<std::string> arguments = {"generate", "--model", model, "-n", "1"};
+    arguments.insert(arguments.end(), words.begin(), words.end());
+    const Outcome outcome = Runahead(arguments);
+    EXPECT_EQ(outcome.exit_code, 2);
+    EXPECT_NE(outcome.err.find("Unigram"), std::string::npos) << outcome.err;
+  }
+}
+
+TEST_F(GenerateTest, PenaltiesAndMinPAreOptions) {
+  const std::vector<std::string> prompt = {"--prompt-ids", "65,66", "-n", "20", "--ignore-eos"};
+  std::vector<std::string> penalized = prompt;
+  penalized.insert(penalized.end(), {"--repetition-penalty", "1e6"});
+  auto ids = GenerateJson(penalized).at("ids").get<std::vector<int>>();
+  ids.insert(ids.end(), {65, 66});
+  std::sort(ids.begin(), ids.end());
+  EXPECT_EQ(std::adjacent_find(ids.begin(), ids.end()), ids.end()) << "no token comes twice";
+  std::vector<std::string> likeliest = prompt;
+  likeliest.insert(likeliest.end(), {"--temperature", "1", "--min-p", "1"});
+  EXPECT_EQ(GenerateJson(likeliest).at("ids"), GenerateJson(prompt).at("ids"));
+  for (const std::vector<std::string>& bad : std::vector<std::vector<std::string>>{{"--min-p", "1.5"},
+                                                                                   {"--min-p", "nan"},
+                                                                                   {"--repetition-penalty", "0"},
+                                                                                   {"--presence-penalty", "2.1"},
+                                                                                   {"--frequency-penalty", "x"},
+                                                                                   {"--stop-id", "-1"},
+                                                                                   {"--stop-id", ""}}) {
+    const Outcome outcome = Runahead({"generate", "--model", Model(), "--prompt", "a", bad[0], bad[1]});
+    EXPECT_EQ(outcome.exit_code, 2);
+    EXPECT_TRUE(outcome.err.starts_with("runahead: " + bad[0])) << outcome.err;
+  }
 }
 
 TEST_F(GenerateTest, WithoutATokenizerIdsGoInAndOut) {

@@ -2,6 +2,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
+#include "tests/cli/conversation.h"
 #include "tests/cli/fixture.h"
 
 namespace runahead {
@@ -58,11 +61,45 @@ TEST_F(TokenizeTest, KeepsTheOrderOfManyLines) {
   EXPECT_EQ(TokenizeWell({"--no-special", "--file", InFolder("lines.txt")}, ""), expected);
 }
 
-TEST_F(TokenizeTest, ABadLineIsNamedAndNothingIsPrinted) {
+// A carriage return is a character like others.
+TEST_F(TokenizeTest, OnlyALineFeedEndsALine) {
+  EXPECT_EQ(TokenizeWell({"--no-special"}, "a\r\n\r\nb\rc\r"), "[97, 13]\n[13]\n[98, 13, 99, 13]\n");
+  EXPECT_EQ(TokenizeWell({"--decode"}, "[97, 13]\r\n[98]\n"), "a\r\nb\n");
+}
+
+// One line, and what came of it before the next line goes in.
+TEST_F(TokenizeTest, PrintsLinesAsTheyCome) {
+  Conversation tokenize(ProgramPath(), {"tokenize", "--model", Model(), "--no-special"});
+  for (const std::string letter : {"a", "b", "c"}) {
+    tokenize.Write(letter + "\n");
+    EXPECT_EQ(tokenize.ReadLine(), fmt::format("[{}]", static_cast<int>(letter[0])));
+  }
+  EXPECT_EQ(tokenize.End(), 0);
+}
+
+// 60 MB of text in lines of every length, in much less memory.
+TEST_F(TokenizeTest, TakesNoMoreMemoryForALongInput) {
+  std::string input;
+  for (int i = 0; input.size() < 60'000'000; ++i) input.append(static_cast<size_t>(i % 2000), 'x').append("\n");
+  WriteFile(InFolder("long.txt"), input);
+  input = {};
+  const auto kib_of = [](const std::string& file) {
+    Conversation tokenize(ProgramPath(), {"tokenize", "--model", Model(), "--no-special", "--file", file});
+    while (!tokenize.ReadBlock().empty()) {
+    }
+    EXPECT_EQ(tokenize.End(), 0);
+    return tokenize.peak_kib();
+  };
+  WriteFile(InFolder("short.txt"), "x\n");
+  EXPECT_LE(kib_of(InFolder("long.txt")) - kib_of(InFolder("short.txt")), 100'000);
+}
+
+TEST_F(TokenizeTest, ABadLineIsNamedBehindTheLinesBeforeIt) {
   const auto refused = [](const std::vector<std::string>& flags, const std::string& input, const std::string& part) {
     const Outcome outcome = Tokenize(flags, input);
     EXPECT_EQ(outcome.exit_code, 2) << input;
-    EXPECT_EQ(outcome.out, "");
+    const auto before = std::count(input.begin(), input.end(), '\n') - 1;  // the last line is the bad one
+    EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), std::max<std::ptrdiff_t>(0, before));
     EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
     EXPECT_EQ(outcome.err.find('\n') + 1, outcome.err.size());
   };

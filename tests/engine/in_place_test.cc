@@ -30,7 +30,9 @@ class WideModel {
     Json header = Json::object();
     std::string data;
     const std::vector<float> quantiles = NormalQuantiles();
-    for (const NamedShape& tensor : ListWeights(LoadConfig(folder_.path()).sources, false)) {
+    WeightSources sources = ModelConfig(folder_.path()).sources();
+    sources.head.name = sources.embedding.name;
+    for (const NamedShape& tensor : ListWeights(sources)) {
       const size_t begin = data.size();
       Append(quantiles, stored, tensor, data);
       std::vector<int64_t> shape{tensor.shape[0]};

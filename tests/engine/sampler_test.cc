@@ -57,6 +57,48 @@ TEST(Sampler, TopKAndTopPKeepTheLikeliest) {
   EXPECT_EQ(all_but_one.count(3), 0u);
 }
 
+TEST(Sampler, MinPKeepsWhatIsNearlyAsLikelyAsTheLikeliest) {
+  EXPECT_EQ(Frequencies({.temperature = 1, .seed = 5, .min_p = 0.55}, kLogits).size(), 2U);
+  EXPECT_EQ(Frequencies({.temperature = 1, .seed = 5, .min_p = 0.65}, kLogits).size(), 1U);
+  EXPECT_EQ(Frequencies({.temperature = 1, .seed = 5, .min_p = 0.19}, kLogits).size(), 4U);
+  EXPECT_EQ(Frequencies({.temperature = 1, .seed = 5, .min_p = 1}, std::vector<float>{2, 1, 2}).size(), 2U);
+  // Of the probabilities that the temperature makes: their squares are 25 to 9.
+  EXPECT_EQ(Frequencies({.temperature = 0.5, .seed = 5, .min_p = 0.55}, kLogits).size(), 1U);
+}
+
+TEST(Sampler, RepetitionIsPenalizedOnceInPromptAndContinuation) {
+  Sampler sampler({.repetition_penalty = 2});
+  const std::vector<float> logits{4, 3, -1, -3};
+  EXPECT_EQ(sampler.Draw(logits), 0);
+  sampler.SeePrompt(std::vector<int32_t>{0, 0, 2});
+  EXPECT_EQ(sampler.Draw(logits), 1) << "2, 3, -2, -3";
+  sampler.SeeDrawn(1);
+  sampler.SeeDrawn(1);
+  EXPECT_EQ(sampler.Draw(logits), 0) << "2, 1.5, -2, -3";
+  const std::vector<float> negative{-1.5, -4, -1, -1.6F};
+  EXPECT_EQ(sampler.Draw(negative), 3) << "-3, -8, -2, -1.6";
+}
+
+TEST(Sampler, PresenceAndFrequencyAreOfTheContinuationAlone) {
+  const std::vector<float> logits{2, 1.5, 0, 0};
+  Sampler presence({.presence_penalty = 0.75});
+  presence.SeePrompt(std::vector<int32_t>{0, 0, 0});
+  EXPECT_EQ(presence.Draw(logits), 0);
+  for (int i = 0; i < 3; ++i) presence.SeeDrawn(0);
+  EXPECT_EQ(presence.Draw(logits), 1) << "1.25, 1.5";
+  presence.SeeDrawn(1);
+  EXPECT_EQ(presence.Draw(logits), 0) << "1.25, 0.75";
+
+  Sampler frequency({.frequency_penalty = 0.2});
+  for (int i = 0; i < 2; ++i) frequency.SeeDrawn(0);
+  EXPECT_EQ(frequency.Draw(logits), 0) << "1.6, 1.5";
+  frequency.SeeDrawn(0);
+  EXPECT_EQ(frequency.Draw(logits), 1) << "1.4, 1.5";
+  Sampler encouraged({.presence_penalty = -2});
+  encouraged.SeeDrawn(3);
+  EXPECT_EQ(encouraged.Draw(std::vector<float>{1, 0, 0, 0}), 3);
+}
+
 TEST(Sampler, TheSeedDecides) {
   const SamplingOptions options{.temperature = 1, .top_k = 0, .top_p = 1, .seed = 9};
   Sampler a(options);
@@ -71,6 +113,14 @@ TEST(Sampler, RefusesOptionsOutOfRangeAndNaN) {
   EXPECT_THROW(Sampler({.temperature = 1, .top_k = -1}), ConfigError);
   EXPECT_THROW(Sampler({.temperature = 1, .top_k = 0, .top_p = 0}), ConfigError);
   EXPECT_THROW(Sampler({.temperature = 1, .top_k = 0, .top_p = 1.5}), ConfigError);
+  for (const double bad : {-0.1, 1.1, nan}) EXPECT_THROW(Sampler({.min_p = bad}), ConfigError);
+  for (const double bad : {0.0, -1.0, nan, static_cast<double>(INFINITY)}) {
+    EXPECT_THROW(Sampler({.repetition_penalty = bad}), ConfigError);
+  }
+  for (const double bad : {-2.1, 2.1, nan}) {
+    EXPECT_THROW(Sampler({.presence_penalty = bad}), ConfigError);
+    EXPECT_THROW(Sampler({.frequency_penalty = bad}), ConfigError);
+  }
   EXPECT_THROW(Sampler({}).Draw(std::vector<float>{1, std::nanf("")}), DeviceError);
 }
 

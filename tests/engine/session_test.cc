@@ -140,6 +140,25 @@ TEST(Session, ALostRankBecomesOneErrorAndTheEngineRecovers) {
   }
 }
 
+// Rank 0 would compute for minutes when rank 1 has given up on its rows.
+TEST(Session, AnErrorDoesNotWaitForASlowRank) {
+  EngineOptions options;
+  options.devices = "cpu:2";
+  options.threads_per_rank = 1;
+  options.dtype = "f32";
+  options.timeout_s = 0.01;
+  options.slowdown_of_rank = {1000, 1};
+  SessionState session(LoadEngineState(TinyModelFolder(), options), 512);
+  for (const char* partition : {"9,1", "1,1"}) {
+    PrefillOptions prefill;
+    prefill.partition = PartitionRequest::Parse(partition);
+    const auto begin = Clock::now();
+    const std::string message = MessageOf<LinkError>([&] { session.Prefill(std::vector<int32_t>(500, 7), prefill); });
+    EXPECT_TRUE(message.starts_with("rank 1: link 0 -> 1: layer 0 rows [")) << message;
+    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(1));
+  }
+}
+
 TEST(Session, RecordsATimelineOnRequest) {
   const auto engine = LoadTiny("cpu:2");
   SessionState session(engine, 32);

@@ -97,6 +97,43 @@ TEST(ConfigTest, ReadsOptions) {
   EXPECT_EQ(spec.weights, DType::kF16) << "dtype is the newer name and wins";
 }
 
+// Computed in double from the formulas of the paper's section 3.2 and the reference code's bounds of the ramp: 23 and
+// 40.
+TEST(ConfigTest, YarnBlendsFrequenciesByHowOftenTheyTurn) {
+  const RopeSpec rope = Parse(Patched(R"({"max_position_embeddings": 32768, "rope_theta": 1e6, "rope_scaling":
+      {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}})"))
+                            .rope;
+  ASSERT_EQ(rope.inverse_frequencies.size(), 64U);
+  const std::vector<std::pair<size_t, double>> expected = {{0, 1.0},
+                                                           {10, 0.1154781984689458},
+                                                           {23, 0.006978305848598663},
+                                                           {30, 0.0010643609812470017},
+                                                           {40, 4.445698525097307e-05},
+                                                           {63, 3.102344401879299e-07}};
+  for (const auto& [index, frequency] : expected) {
+    EXPECT_NEAR(rope.inverse_frequencies[index], frequency, 1e-6 * frequency) << index;
+  }
+  EXPECT_FLOAT_EQ(rope.magnitude, 1.138629436111989F);
+}
+
+TEST(ConfigTest, AFactorStretchesTheContext) {
+  const auto context = [](const std::string& patch) { return Parse(Patched(patch)).max_positions; };
+  EXPECT_EQ(context(R"({"max_position_embeddings": 64, "rope_scaling": {"type": "linear", "factor": 4}})"), 256);
+  EXPECT_EQ(context(R"({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "linear", "factor": 2.5}})"),
+            160);
+  EXPECT_EQ(context(R"({"max_position_embeddings": 64, "rope_scaling": {"type": "yarn", "factor": 4}})"), 256);
+  EXPECT_EQ(context(R"({"max_position_embeddings": 4096, "rope_scaling": {"type": "yarn", "factor": 4,
+      "original_max_position_embeddings": 1024}})"),
+            4096)
+      << "named already";
+  EXPECT_EQ(context(R"({"max_position_embeddings": 1024, "rope_scaling": {"type": "yarn", "factor": 4,
+      "original_max_position_embeddings": 1024}})"),
+            4096);
+  EXPECT_EQ(context(R"({"max_position_embeddings": 64, "rope_scaling": {"type": "linear", "factor": 0.5}})"), 64);
+  EXPECT_EQ(context(R"({"max_position_embeddings": 2147483647, "rope_scaling": {"type": "linear", "factor": 1e6}})"),
+            INT32_MAX);
+}
+
 // The frequencies of each form are compared with those of transformers by the golden tests; here the forms agree.
 TEST(ConfigTest, BothFormsOfRopeScalingMeanTheSame) {
   const auto frequencies = [](const std::string& patch) { return Parse(Patched(patch)).rope.inverse_frequencies; };
@@ -110,6 +147,9 @@ TEST(ConfigTest, BothFormsOfRopeScalingMeanTheSame) {
   EXPECT_EQ(linear, frequencies(R"({"rope_scaling": {"rope_type": "linear", "type": "yarn", "factor": 4.0}})"));
   EXPECT_EQ(linear, frequencies(R"({"rope_parameters": {"rope_type": "linear", "factor": 4.0}})"));
   EXPECT_FLOAT_EQ(linear[0], 0.25F);
+
+  const std::vector<float> yarn = frequencies(R"({"rope_scaling": {"type": "yarn", "factor": 4}})");
+  EXPECT_EQ(yarn, frequencies(R"({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}})"));
 
   const std::string llama3 = R"("factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0)";
   const std::vector<float> scaled = frequencies(R"({"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3",
@@ -204,7 +244,9 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{R"({"hidden_act": "relu2"})", {"hidden_act", "relu2"}},
         Refused{R"({"rope_theta": 0})", {"rope_theta", "0"}},
         Refused{R"({"rope_theta": -10000.0})", {"rope_theta", "-10000"}},
-        Refused{R"({"rope_scaling": {"type": "yarn", "factor": 4}})", {"rope_scaling", "type", "yarn"}},
+        Refused{R"({"rope_scaling": {"type": "dynamic", "factor": 4}})", {"rope_scaling", "type", "dynamic"}},
+        Refused{R"({"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 4}})", {"rope_theta", "yarn", "1"}},
+        Refused{R"({"rope_scaling": {"type": "yarn"}})", {"rope_scaling", "factor"}},
         Refused{R"({"rope_scaling": {"rope_type": "dynamic", "factor": 4}})", {"rope_type", "dynamic"}},
         Refused{R"({"rope_parameters": {"rope_type": "longrope"}})", {"rope_parameters", "rope_type", "longrope"}},
         Refused{R"({"rope_scaling": {"type": "linear"}})", {"rope_scaling", "factor"}},
@@ -242,7 +284,7 @@ TEST(ConfigTest, HarmlessOptionsAreAccepted) {
 }
 
 TEST(ConfigTest, MissingFolderIsRefused) {
-  const std::optional<std::string> error = Refusal([] { (void)LoadSpec("/nowhere/model"); });
+  const std::optional<std::string> error = Refusal([] { (void)ModelConfig("/nowhere/model"); });
   ASSERT_TRUE(error.has_value());
   EXPECT_NE(error->find("/nowhere/model/config.json"), std::string::npos) << *error;
 }
@@ -250,9 +292,12 @@ TEST(ConfigTest, MissingFolderIsRefused) {
 class GenerationDefaultsTest : public testing::Test {
  protected:
   GenerationDefaults Load(const std::string& config, const std::string& generation) {
-    WriteFile(folder_ / "config.json", config);
+    Json whole = BaseConfig();
+    for (const char* key : {"bos_token_id", "eos_token_id"}) whole.erase(key);
+    whole.update(Json::parse(config));
+    WriteFile(folder_ / "config.json", whole.dump());
     if (!generation.empty()) WriteFile(folder_ / "generation_config.json", generation);
-    return LoadGenerationDefaults(folder_.path());
+    return ModelConfig(folder_.path()).Defaults();
   }
 
   ScratchFolder folder_;

@@ -110,7 +110,7 @@ TEST(MlpBlockTest, BlocksAreEvenAndSmallEnough) {
 }
 
 TEST_F(DecoderTest, WorkspaceTensorsDoNotOverlapWhileTheyAreNeeded) {
-  const DecoderSpec spec = LoadSpec(dir());
+  const DecoderSpec spec = ModelConfig(dir()).spec();
   const std::unique_ptr<Device> device = MakeCpuDevice();
   for (const int64_t rows : {int64_t{1}, int64_t{7}, kMlpBlockRows + 1}) {
     Workspace workspace(*device, spec, DType::kBF16, rows);

@@ -159,7 +159,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"tiny-gemma2", R"({"attn_logit_softcapping": -1})", {"attn_logit_softcapping", "-1"}},
         Refused{"tiny-gemma2", R"({"query_pre_attn_scalar": 0})", {"query_pre_attn_scalar", "0"}},
         Refused{"tiny-gemma2", R"({"use_bidirectional_attention": true})", {"use_bidirectional_attention"}},
-        Refused{"tiny-qwen3", R"({"rope_scaling": {"type": "yarn", "factor": 4}})", {"yarn"}}));
+        Refused{"tiny-qwen3", R"({"rope_scaling": {"type": "dynamic", "factor": 4}})", {"dynamic"}}));
 
 }  // namespace
 }  // namespace runahead

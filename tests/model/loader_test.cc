@@ -80,6 +80,24 @@ TEST_F(LoaderTest, MissingHeadIsNamedUnlessTied) {
   EXPECT_EQ(LoadRefusal(), "loaded");
 }
 
+// Some programs write a tied matrix once, under the name of the head.
+TEST_F(LoaderTest, ATiedMatrixMayHaveEitherName) {
+  CopyGolden("llama-gqa-tied-bf16");
+  const std::vector<int32_t> ids{1, 2, 3};
+  const std::vector<float> expected = Runner(folder_.path(), Backend::kScalar, 16).Logits(ids);
+  EditHeader([](Json& header) {
+    header["lm_head.weight"] = header["model.embed_tokens.weight"];
+    header.erase("model.embed_tokens.weight");
+  });
+  EXPECT_EQ(Runner(folder_.path(), Backend::kScalar, 16).Logits(ids), expected);
+  EXPECT_TRUE(DescribeModel(folder_.path()).ignored.empty());
+  EditHeader([](Json& header) {
+    header["other"] = header["lm_head.weight"];
+    header.erase("lm_head.weight");
+  });
+  EXPECT_NE(LoadRefusal().find("model.embed_tokens.weight is missing"), std::string::npos) << LoadRefusal();
+}
+
 // HF transformers does the same: tied by the configuration, but different in the file.
 TEST_F(LoaderTest, AHeadInTheFileIsBelieved) {
   CopyGolden("llama-mha-f32");

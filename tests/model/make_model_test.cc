@@ -43,11 +43,11 @@ TEST_P(TinyPresetTest, TokenizerHasEveryIdOnce) {
   const Json tokenizer = LoadJson(folder / "tokenizer.json");
   std::set<int64_t> ids;
   for (const auto& [text, id] : tokenizer["model"]["vocab"].items()) ids.insert(id.get<int64_t>());
-  const int64_t vocab = LoadSpec(folder.path()).vocab;
+  const int64_t vocab = ModelConfig(folder.path()).spec().vocab;
   EXPECT_EQ(static_cast<int64_t>(ids.size()), vocab);
   EXPECT_EQ(*ids.rbegin(), vocab - 1);
   EXPECT_EQ(tokenizer["model"]["vocab"]["A"], 65);
-  const GenerationDefaults defaults = LoadGenerationDefaults(folder.path());
+  const GenerationDefaults defaults = ModelConfig(folder.path()).Defaults();
   EXPECT_EQ(tokenizer["added_tokens"][0]["id"], *defaults.bos);
   EXPECT_EQ(tokenizer["added_tokens"][1]["id"], defaults.eos.at(0));
 }

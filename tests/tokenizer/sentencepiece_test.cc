@@ -239,5 +239,29 @@ TEST(SentencePieceBpe, LongRunsSurvive) {
   EXPECT_EQ(tokenizer.Encode(std::string(1000000, ' '), false).size(), 500000U);
 }
 
+TEST(SentencePieceFile, ServesBesideATokenizerJsonThatIsNotImplemented) {
+  const TemporaryFolder folder;
+  const std::string pieces = FirstPieces() + PieceBytes("a", 0) + PieceBytes("b", 0) + Trainer(PieceModel::kUnigram);
+  WriteFile(folder.path() / "tokenizer.model", pieces + NoRules());
+  Json json = SmallTokenizer({"x"});
+  json["model"] = {{"type", "Unigram"}, {"unk_id", 0}, {"vocab", Json::array({Json::array({"a", 0.0})})}};
+  WriteFile(folder.path() / "tokenizer.json", json.dump());
+  EXPECT_EQ(Tokenizer::Load(folder.path()).Encode("ab", false), (std::vector<int32_t>{3, 4}));
+  WriteFile(folder.path() / "tokenizer.json", SmallTokenizer({"x", "y", "b", "a"}).dump());
+  EXPECT_EQ(Tokenizer::Load(folder.path()).Encode("ab", false), (std::vector<int32_t>{3, 2}))
+      << "implemented: it counts";
+
+  WriteFile(folder.path() / "tokenizer.json", "{");
+  EXPECT_THROW(Tokenizer::Load(folder.path()), ConfigError) << "broken, not unknown";
+  WriteFile(folder.path() / "tokenizer.json", json.dump());
+  WriteFile(folder.path() / "tokenizer.model", "no model");
+  try {
+    Tokenizer::Load(folder.path());
+    ADD_FAILURE() << "neither can be used";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("tokenizer.json"), std::string::npos) << error.what();
+  }
+}
+
 }  // namespace
 }  // namespace runahead::tokenizer

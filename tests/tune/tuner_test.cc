@@ -58,7 +58,7 @@ TEST_F(TunerTest, SearchesFillTheTable) {
   plan.topologies = {Topology::kChain};
   plan.repeats = 1;
   plan.most_evaluations = 3;
-  const StoredSearches stored = tuner.Search(LoadSpec(TinyModelFolder()), plan, [](int64_t, int) {});
+  const StoredSearches stored = tuner.Search(ModelConfig(TinyModelFolder()).spec(), plan, [](int64_t, int) {});
   EXPECT_TRUE(std::filesystem::exists(stored.file));
   ASSERT_EQ(stored.reports.size(), 2U);  // one rank alone, and both
   PrefillOptions searched;

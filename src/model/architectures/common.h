@@ -49,10 +49,11 @@ struct RopeFields {
   bool longrope = false;
 };
 
-/// The rope of a model with heads of head_dim features: `rope_parameters`, or `rope_scaling` and the fields outside.
-/// Types default, linear, llama3 and, where the family has it, longrope; others are refused by name. Frequencies are
-/// computed in f32 as HF transformers does.
-RopeSpec ParseRope(const JsonObject& config, int64_t head_dim, int64_t max_positions, const RopeFields& fields = {});
+/// Reads the rope of a model whose sizes are known into `spec.rope`: `rope_parameters`, or `rope_scaling` and the
+/// fields outside. Types default, linear, llama3, yarn and, where the family has it, longrope; others are refused by
+/// name. Frequencies are computed in f32 as HF transformers does. Where a factor stretches the context that the model
+/// was trained for (linear, yarn), `spec.max_positions` grows with it.
+void ParseRope(const JsonObject& config, DecoderSpec& spec, const RopeFields& fields = {});
 
 /// `layer_types` as one window per layer: `window` for "sliding_attention", 0 for "full_attention". Empty when the
 /// field is missing.

@@ -97,7 +97,7 @@ ParsedModel ParseFalcon(const JsonObject& config) {
   if (config.Bool("alibi", false)) {
     spec.alibi_slopes = AlibiSlopes(spec.q_heads);
   } else {
-    spec.rope = ParseRope(config, spec.head_dim, spec.max_positions);
+    ParseRope(config, spec);
   }
 
   model.sources.embedding = WholeMatrix("transformer.word_embeddings", spec.vocab, spec.hidden, false);

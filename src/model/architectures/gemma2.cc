@@ -33,7 +33,7 @@ ParsedModel ParseGemma2(const JsonObject& config) {
                               .activation = "hidden_activation",
                               .default_activation = "gelu_pytorch_tanh",
                               .default_tied_head = true});
-  spec.rope = ParseRope(config, spec.head_dim, spec.max_positions);
+  ParseRope(config, spec);
   spec.norm_offset = 1;
   spec.embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden)));
   const double scalar = config.Number("query_pre_attn_scalar", 256);

@@ -20,8 +20,8 @@ ParsedModel ParseGptNeoX(const JsonObject& config) {
   if (spec.kv_heads != spec.q_heads) {
     config.Refuse("num_key_value_heads", fmt::format("expected {} for this architecture", spec.q_heads));
   }
-  spec.rope = ParseRope(
-      config, spec.head_dim, spec.max_positions,
+  ParseRope(
+      config, spec,
       {.theta = "rotary_emb_base", .partial = true, .partial_factor = "rotary_pct", .default_partial_factor = 0.25});
   spec.norm = NormKind::kLayer;
   spec.order = config.Bool("use_parallel_residual", true) ? BlockOrder::kParallel : BlockOrder::kSequential;

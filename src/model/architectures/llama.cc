@@ -8,7 +8,7 @@ ParsedModel ParseLlama(const JsonObject& config) {
   ParsedModel model;
   model.spec =
       ParseCommon(config, {.architecture = "LlamaForCausalLM", .family = "llama", .default_max_positions = 2048});
-  model.spec.rope = ParseRope(config, model.spec.head_dim, model.spec.max_positions);
+  ParseRope(config, model.spec);
   model.spec.windows = ParseLayerTypes(config, model.spec.layers, 0);
   const bool attention_bias = config.Bool("attention_bias", false);
   model.sources =

@@ -11,7 +11,7 @@ ParsedModel ParseMistral(const JsonObject& config) {
                               .family = "mistral",
                               .default_kv_heads = 8,
                               .default_max_positions = 131072});
-  spec.rope = ParseRope(config, spec.head_dim, spec.max_positions);
+  ParseRope(config, spec);
   // A file without the field has the window of the first Mistral; null means none.
   const bool given = config.json().contains("sliding_window");
   const int64_t window = given ? config.Int("sliding_window", 1, INT32_MAX, 0) : 4096;

@@ -13,7 +13,7 @@ ParsedModel ParsePhi3(const JsonObject& config) {
                               .family = "phi3",
                               .default_max_positions = 4096,
                               .default_norm_epsilon = 1e-5});
-  spec.rope = ParseRope(config, spec.head_dim, spec.max_positions, {.partial = true, .longrope = true});
+  ParseRope(config, spec, {.partial = true, .longrope = true});
   if (config.Has("sliding_window")) {
     spec.windows.assign(static_cast<size_t>(spec.layers), config.Int("sliding_window", 1, INT32_MAX));
   }

@@ -11,7 +11,7 @@ ParsedModel ParseQwen2(const JsonObject& config) {
                               .family = "qwen2",
                               .default_kv_heads = 32,
                               .default_max_positions = 32768});
-  spec.rope = ParseRope(config, spec.head_dim, spec.max_positions);
+  ParseRope(config, spec);
   spec.windows = ParseQwenWindows(config, spec.layers);
   model.sources = LlamaSources(spec, {.qkv = true});
   return model;

@@ -14,7 +14,7 @@ ParsedModel ParseQwen3(const JsonObject& config) {
                               .default_kv_heads = 32,
                               .default_head_dim = 128,
                               .default_max_positions = 32768});
-  spec.rope = ParseRope(config, spec.head_dim, spec.max_positions);
+  ParseRope(config, spec);
   spec.windows = ParseQwenWindows(config, spec.layers);
   const bool attention_bias = config.Bool("attention_bias", false);
   model.sources = LlamaSources(spec, {.qkv = attention_bias, .out = attention_bias});

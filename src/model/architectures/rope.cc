@@ -1,6 +1,7 @@
 // Rotary position embeddings as config.json describes them.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "model/architectures/common.h"
@@ -89,23 +90,66 @@ void ScaleLongRope(const JsonObject& config, const JsonObject& rope, int64_t max
       static_cast<float>(Positive(rope, "attention_factor", rope.Number("attention_factor", magnitude), 1e3));
 }
 
-void ScaleRope(const JsonObject& config, const JsonObject& rope, int64_t max_positions, bool longrope,
-               RopeSpec& spec) {
+/// YaRN (Peng et al. 2023, section 3.2 and its reference code): frequencies that turn often within the trained
+/// context stay, those that hardly turn are divided by `factor`, those between are blended by a ramp over their
+/// index; the attention's scale grows with the logarithm of the factor.
+void ScaleYarn(const JsonObject& rope, double theta, int64_t trained_positions, RopeSpec& spec) {
+  if (!(theta > 1)) {
+    throw ConfigError(fmt::format("{}: rope_theta: expected more than 1 with yarn, got {}", rope.origin(), theta));
+  }
+  const double factor = Positive(rope, "factor", rope.Number("factor"), 1e6);
+  const double fast = Positive(rope, "beta_fast", rope.Number("beta_fast", 32), 1e6);
+  const double slow = Positive(rope, "beta_slow", rope.Number("beta_slow", 1), 1e6);
+  const auto dim = static_cast<double>(2 * spec.inverse_frequencies.size());
+  // The index, not whole, of the frequency that turns so many times within the trained context.
+  const auto index_of = [&](double turns) {
+    return dim * std::log(static_cast<double>(trained_positions) / (turns * 2 * M_PI)) / (2 * std::log(theta));
+  };
+  const bool whole = rope.Bool("truncate", true);
+  const double first = std::max(0.0, whole ? std::floor(index_of(fast)) : index_of(fast));
+  double last = std::min(dim - 1, whole ? std::ceil(index_of(slow)) : index_of(slow));
+  if (first == last) last += 0.001;
+  for (size_t i = 0; i < spec.inverse_frequencies.size(); ++i) {
+    const auto ramp = static_cast<float>(std::clamp((static_cast<double>(i) - first) / (last - first), 0.0, 1.0));
+    float& frequency = spec.inverse_frequencies[i];
+    frequency = frequency / static_cast<float>(factor) * ramp + frequency * (1 - ramp);
+  }
+  const auto magnitude = [factor](double scale) { return factor <= 1 ? 1 : 0.1 * scale * std::log(factor) + 1; };
+  const bool both = rope.Has("mscale") && rope.Has("mscale_all_dim");
+  const double usual =
+      both ? magnitude(rope.Number("mscale")) / magnitude(rope.Number("mscale_all_dim")) : magnitude(1);
+  spec.magnitude =
+      static_cast<float>(Positive(rope, "attention_factor", rope.Number("attention_factor", usual), 1e3));
+}
+
+/// The context of a rope that stretches `trained_positions` by `factor`; config.json may name a longer one.
+int64_t Stretched(int64_t trained_positions, double factor, int64_t max_positions) {
+  const double stretched = static_cast<double>(trained_positions) * factor;
+  return std::max(max_positions, static_cast<int64_t>(std::min(stretched, static_cast<double>(kMaxPositions))));
+}
+
+void ScaleRope(const JsonObject& config, const JsonObject& rope, double theta, bool longrope, DecoderSpec& spec) {
+  constexpr const char* kTrained = "original_max_position_embeddings";
   const char* type_key = rope.Has("rope_type") ? "rope_type" : "type";
   const std::string type = rope.String(type_key, "default");
   if (longrope && (type == "longrope" || type == "su" || type == "yarn")) {  // Phi-3's earlier names for it
-    return ScaleLongRope(config, rope, max_positions, spec);
+    return ScaleLongRope(config, rope, spec.max_positions, spec.rope);
   }
+  const auto trained = [&](const JsonObject& holder) {
+    return holder.Int(kTrained, 1, kMaxPositions, spec.max_positions);
+  };
   if (type == "linear") {
-    const auto factor = static_cast<float>(Positive(rope, "factor", rope.Number("factor"), 1e6));
-    for (float& frequency : spec.inverse_frequencies) frequency /= factor;
+    const double factor = Positive(rope, "factor", rope.Number("factor"), 1e6);
+    for (float& frequency : spec.rope.inverse_frequencies) frequency /= static_cast<float>(factor);
+    spec.max_positions = Stretched(trained(rope), factor, spec.max_positions);
+  } else if (type == "yarn") {
+    ScaleYarn(rope, theta, trained(rope), spec.rope);
+    spec.max_positions = Stretched(trained(rope), rope.Number("factor"), spec.max_positions);
   } else if (type == "llama3") {
-    const char* key = "original_max_position_embeddings";
-    const JsonObject& holder = config.Has(key) ? config : rope;
-    ScaleLlama3(rope, holder.Int(key, 1, kMaxPositions, max_positions), spec.inverse_frequencies);
+    ScaleLlama3(rope, trained(config.Has(kTrained) ? config : rope), spec.rope.inverse_frequencies);
   } else if (type != "default") {
-    rope.Refuse(type_key,
-                longrope ? "expected default, linear, llama3 or longrope" : "expected default, linear or llama3");
+    rope.Refuse(type_key, longrope ? "expected default, linear, llama3 or longrope"
+                                   : "expected default, linear, llama3 or yarn");
   }
 }
 
@@ -128,22 +172,24 @@ int64_t RotaryDim(const JsonObject& config, const JsonObject* rope, int64_t head
 
 }  // namespace
 
-RopeSpec ParseRope(const JsonObject& config, int64_t head_dim, int64_t max_positions, const RopeFields& fields) {
+void ParseRope(const JsonObject& config, DecoderSpec& spec, const RopeFields& fields) {
   constexpr double kMaxTheta = 1e18;
   // The order of HF transformers: rope_scaling takes the place of rope_parameters, whose theta comes before the
   // outer.
   const bool old_form = config.Has("rope_scaling") && !config.At("rope_scaling").empty();
   const char* key = old_form ? "rope_scaling" : "rope_parameters";
   double theta = Positive(config, fields.theta, config.Number(fields.theta, 10000), kMaxTheta);
-  if (!config.Has(key)) return {InverseFrequencies(theta, RotaryDim(config, nullptr, head_dim, fields)), 1, {}, 0};
+  if (!config.Has(key)) {
+    spec.rope = {InverseFrequencies(theta, RotaryDim(config, nullptr, spec.head_dim, fields)), 1, {}, 0};
+    return;
+  }
   const JsonObject rope = config.Object(key);
   for (const auto& [name, value] : rope.json().items()) {
     if (value.is_object()) rope.Refuse(name.c_str(), "expected one rope for all layers");
   }
   theta = Positive(rope, "rope_theta", rope.Number("rope_theta", theta), kMaxTheta);
-  RopeSpec spec{InverseFrequencies(theta, RotaryDim(config, &rope, head_dim, fields)), 1, {}, 0};
-  ScaleRope(config, rope, max_positions, fields.longrope, spec);
-  return spec;
+  spec.rope = {InverseFrequencies(theta, RotaryDim(config, &rope, spec.head_dim, fields)), 1, {}, 0};
+  ScaleRope(config, rope, theta, fields.longrope, spec);
 }
 
 }  // namespace runahead
