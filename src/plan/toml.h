@@ -9,8 +9,8 @@
 namespace runahead {
 
 /// The tables, lists, strings, numbers and booleans of a TOML document. Throws ConfigError that names `origin` and
-/// the line for what is not TOML, for nesting deeper than 64 levels, and for dates and times, which nothing here has a
-/// use for.
+/// the line for what is not TOML, for nesting deeper than 64 levels, and for dates and times, which nothing here has
+/// a use for.
 Json ParseToml(std::string_view text, const std::string& origin);
 
 }  // namespace runahead

@@ -33,8 +33,8 @@ class Tuner {
   /// `folder`: the engine's EngineOptions::tuned_folder.
   Tuner(Engine engine, std::string folder);
 
-  /// The folder of measurements that `asked` names, EngineOptions::tuned_folder. Throws IoError where nothing could be
-  /// stored in it, ConfigError where it is not known: before an engine is loaded and measured.
+  /// The folder of measurements that `asked` names, EngineOptions::tuned_folder. Throws IoError where nothing could
+  /// be stored in it, ConfigError where it is not known: before an engine is loaded and measured.
   static std::filesystem::path FolderToStoreIn(const std::string& asked);
 
   /// Why a file of measurements is not used; empty: there is none, or it is used.

@@ -25,8 +25,8 @@ class SystemTest : public CliTest {
 
   /// A shell's script, where $R is the program and $M the model.
   static Outcome Shell(const std::string& script) {
-    return RunProgram("/bin/sh", {"-c", fmt::format("R='{}'; M='{}'; cd '{}'; {}", ProgramPath(), Model(),
-                                                    InFolder(""), script)});
+    return RunProgram(
+        "/bin/sh", {"-c", fmt::format("R='{}'; M='{}'; cd '{}'; {}", ProgramPath(), Model(), InFolder(""), script)});
   }
 
   /// One line on stderr that holds each of `expected`, and `exit_code`.
@@ -260,8 +260,8 @@ TEST_F(SystemTest, WeightsCutShortAreNamed) {
   if (child == 0) {
     ::dup2(ends[1], STDOUT_FILENO);
     ::dup2(::open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
-    ::execl(ProgramPath().c_str(), "runahead", "generate", "--model", copy.c_str(), "--prompt", "abc", "-n",
-            "900000", "--ignore-eos", nullptr);
+    ::execl(ProgramPath().c_str(), "runahead", "generate", "--model", copy.c_str(), "--prompt", "abc", "-n", "900000",
+            "--ignore-eos", nullptr);
     ::_exit(127);
   }
   ::close(ends[1]);
