@@ -423,7 +423,7 @@ void CheckSuite(const SuitePlan& plan) {
   }
   const int64_t shortest = *std::min_element(plan.contexts.begin(), plan.contexts.end());
   for (const std::string& folder : plan.models) {
-    const int64_t longest = DescribeModel(folder).spec.max_positions;  // reads the weights' headers too
+    const int64_t longest = DescribeModel(ModelConfig(folder)).spec.max_positions;  // reads the weights' headers too
     if (shortest > longest)
       throw ConfigError(fmt::format("--contexts: {}: all are beyond its context of {}", folder, longest));
   }
