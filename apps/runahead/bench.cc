@@ -116,7 +116,7 @@ void CheckContexts(const std::vector<int64_t>& contexts, int64_t longest) {
 /// The numbers of ranks to run on. Throws ConfigError for more than there are devices.
 std::vector<int64_t> RanksOf(const Flags& flags, int64_t devices) {
   if (flags.ranks.empty()) return {devices};
-  const std::vector<int64_t> ranks = ParseIntegers("--ranks", flags.ranks, 1, kMostRanks);
+  std::vector<int64_t> ranks = ParseIntegers("--ranks", flags.ranks, 1, kMostRanks);
   for (const int64_t count : ranks) {
     if (count > devices) {
       throw ConfigError(fmt::format("--ranks: {} are more than the {} of --devices", count, devices));

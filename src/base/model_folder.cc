@@ -28,7 +28,7 @@ bool LooksLikeHubName(const std::string& text) {
 
 std::string WhyNoFolder(const path& dir, int error) {
   if (error == ENOENT) {
-    const std::string why = WhyNotOpened(dir, ENOENT);
+    std::string why = WhyNotOpened(dir, ENOENT);
     if (why != std::strerror(ENOENT)) return why;
     std::string text = "there is no such folder";
     if (LooksLikeHubName(dir.string())) text += "; a model of the hub is downloaded first, and its folder given";
@@ -51,7 +51,7 @@ path SnapshotOf(const path& snapshots) {
   std::error_code error;
   const path ref = snapshots.parent_path() / "refs" / "main";
   if (std::filesystem::is_regular_file(ref, error)) {
-    const path snapshot = snapshots / ReadFile(ref);
+    path snapshot = snapshots / ReadFile(ref);
     if (std::filesystem::is_directory(snapshot, error)) return snapshot;
   }
   for (const auto& entry : std::filesystem::directory_iterator(snapshots, error)) return entry.path();

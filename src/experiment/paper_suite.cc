@@ -48,6 +48,17 @@ struct Way {
   Combination combination;
 };
 
+/// The paper's baseline, which has equal chunks.
+Way Gathered(const std::string& name, Strategy strategy, int ranks, Gather gather) {
+  Way way;
+  way.name = name;
+  way.combination.options.strategy = strategy;
+  way.combination.options.topology = Topology::kDirect;
+  way.combination.options.ranks = ranks;
+  way.combination.options.gather = gather;
+  return way;
+}
+
 Json Round(const std::vector<double>& values) {
   Json list = Json::array();
   for (const double value : values) list.push_back(std::round(value * 1e4) / 1e4);
@@ -215,13 +226,11 @@ class ModelSuite {
       if (count > context) continue;
       const Topology topology = topologies_.at(count);
       const Scheme scheme = SchemeOf(Strategy::kRunahead, topology);
-      ways.push_back({"TSP", {{Strategy::kTspDense, Topology::kDirect, {}, ranks, false}, ""}});
-      ways.push_back({"TSP causal", {{Strategy::kTspCausal, Topology::kDirect, {}, ranks, false}, ""}});
+      ways.push_back(Gathered("TSP", Strategy::kTspDense, ranks, Gather::kCopies));
+      ways.push_back(Gathered("TSP causal", Strategy::kTspCausal, ranks, Gather::kCopies));
       if (has_nccl_) {
-        for (const auto& [name, strategy] :
-             {std::pair{"TSP, NCCL", Strategy::kTspDense}, std::pair{"TSP causal, NCCL", Strategy::kTspCausal}}) {
-          ways.push_back({name, {{strategy, Topology::kDirect, {}, ranks, false, Gather::kNccl}, ""}});
-        }
+        ways.push_back(Gathered("TSP, NCCL", Strategy::kTspDense, ranks, Gather::kNccl));
+        ways.push_back(Gathered("TSP causal, NCCL", Strategy::kTspCausal, ranks, Gather::kNccl));
       }
       ways.push_back({"KVR-E", {OptionsFor(topology, EvenPartition(context, ranks)), "even"}});
       if (const TableEntry* searched = table.Find(scheme, ranks, context)) {

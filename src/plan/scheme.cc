@@ -29,7 +29,7 @@ std::array<std::string, kSchemes.size()> MakeNames() {
   for (const Row& row : kRows) {
     std::string& name = names[static_cast<size_t>(row.scheme)];
     name = Name(row.strategy);
-    if (IsRunahead(row.scheme)) name += " " + std::string(Name(row.topology));
+    if (IsRunahead(row.scheme)) name.append(" ").append(Name(row.topology));
   }
   return names;
 }

@@ -111,7 +111,8 @@ std::vector<SearchReport> SearchPartitions(const Engine& engine, const DecoderSp
     const Partition whole = EvenPartition(context, 1);
     (void)Once(requests, Scheme::kSingle, whole);  // makes room and plans
     const double single_s = MedianOfRuns(requests, Scheme::kSingle, whole, Rounds(plan));
-    reports.push_back({{Scheme::kSingle, whole, single_s}, whole, 1});
+    const TableEntry single{Scheme::kSingle, whole, single_s};
+    reports.push_back({single, whole, 1});
     for (const int64_t count : plan.ranks) {
       if (count < 2 || count > context) continue;
       for (const Topology topology : plan.topologies) {

@@ -12,7 +12,7 @@ Tuner::Tuner(Engine engine, std::string folder) : engine_(std::move(engine)), fo
 
 std::filesystem::path Tuner::FolderToStoreIn(const std::string& asked) {
   std::filesystem::path folder = TunedFolder(asked);
-  OutputFile(folder / "profile.json", Folders::kMake);
+  const OutputFile probe(folder / "profile.json", Folders::kMake);
   return folder;
 }
 

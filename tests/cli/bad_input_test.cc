@@ -52,7 +52,6 @@ TEST_F(BadInputTest, HelpIsNoError) {
 TEST_F(BadInputTest, Prompts) {
   ExpectGenerateRefused({}, {"--prompt"});
   ExpectGenerateRefused({"--prompt", "a", "--prompt-ids", "1"}, {"--prompt"});
-  ExpectGenerateRefused({"--prompt", ""}, {"--prompt", "empty"});
   ExpectGenerateRefused({"--prompt", "a\xFFz"}, {"--prompt"});
   ExpectGenerateRefused({"--prompt-file", InFolder("missing")}, {InFolder("missing")});
   ExpectGenerateRefused({"--prompt-file", Model()}, {Model()});
@@ -65,8 +64,6 @@ TEST_F(BadInputTest, Prompts) {
   ExpectGenerateRefused({"--prompt-ids", "99999999999999999999999"}, {"'99999999999999999999999'"});
   ExpectGenerateRefused({"--prompt-ids", "1,2147483647"}, {"2147483647", "vocabulary"});
   ExpectGenerateRefused({"--prompt", std::string(kContext + 1, 'x')}, {std::to_string(kContext), "context"});
-  WriteFile(InFolder("empty.txt"), "");
-  ExpectGenerateRefused({"--prompt-file", InFolder("empty.txt")}, {InFolder("empty.txt"), "empty"});
 }
 
 TEST_F(BadInputTest, Numbers) {
@@ -143,7 +140,7 @@ TEST_F(BadInputTest, ModelFolders) {
 
   const std::string words = CopyOfModel("words");
   WriteFile(words + "/tokenizer.json", "{}");
-  ExpectModelRefused(words, {words + "/tokenizer.json"});
+  ExpectRefused({"generate", "--model", words, "--prompt", "a", "-n", "1"}, {words + "/tokenizer.json"});
 }
 
 TEST_F(BadInputTest, OtherCommands) {

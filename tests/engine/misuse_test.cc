@@ -31,6 +31,7 @@ Engine LoadTiny() {
 
 const std::vector<int32_t> kPrompt{5, 6, 7, 8};
 
+// NOLINTBEGIN(bugprone-use-after-move): what such uses do is what is tested.
 TEST(Misuse, WhatWasMovedFromSaysSo) {
   Engine engine = LoadTiny();
   Session session = engine.NewSession(16);
@@ -70,6 +71,7 @@ TEST(Misuse, WhatWasMovedFromSaysSo) {
   EXPECT_EQ(Refusal([&] { stream.Feed(1); }), "stream decoder: it was moved from");
   EXPECT_EQ(Refusal([&] { stream.Flush(); }), "stream decoder: it was moved from");
 }
+// NOLINTEND(bugprone-use-after-move)
 
 TEST(Misuse, EnumsOutOfRangeAreNamed) {
   const Engine engine = LoadTiny();

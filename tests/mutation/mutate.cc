@@ -95,10 +95,10 @@ void Mutator::Change(Json& node, std::vector<std::string>& fields) {
         return;
       case 1: {  // renamed
         if (!node.is_object()) break;
-        const std::string key = member.key();
+        const std::string renamed = member.key() + "x";
         Json moved = std::move(value);
-        node.erase(key);
-        node[key + "x"] = std::move(moved);
+        node.erase(member);
+        node[renamed] = std::move(moved);
         return;
       }
       case 2:  // a number a little off

@@ -282,16 +282,16 @@ TEST_F(OpsTest, GatedActivationsMatchOracle) {
 TEST_F(OpsTest, RowsHaveTheSameBitsInAnyCompany) {
   constexpr int64_t kRows = 301;
   constexpr int64_t kHeadDim = 26;
-  constexpr int64_t kFeatures = 3 * kHeadDim;
+  constexpr int64_t kWidth = 3 * kHeadDim;
   Angles angles(kRows, kHeadDim - 2);
-  HostTensor weight(DType::kF32, {kFeatures});
+  HostTensor weight(DType::kF32, {kWidth});
   weight.Randomise(random);
   const Norm rms = MakeNorm(NormKind::kRms, weight.view(), {});
   const Norm layer = MakeNorm(NormKind::kLayer, weight.view(), weight.view());
   const Norm of_heads = MakeNorm(NormKind::kRms, weight.view().Rows(0, kHeadDim), {});
   const HeadSteps steps{&of_heads, &angles.table};
   for (const DType dtype : kAllDTypes) {
-    HostTensor x(dtype, {kRows, kFeatures});
+    HostTensor x(dtype, {kRows, kWidth});
     x.Randomise(random, 2, 1);
     // All operations one after the other, on rows [begin, end).
     const auto run = [&](Ops& ops, HostTensor& in, HostTensor& narrow, int64_t begin, int64_t end) {
@@ -306,12 +306,12 @@ TEST_F(OpsTest, RowsHaveTheSameBitsInAnyCompany) {
       if (dtype == DType::kF32) ops.Softcap(narrow.view().Rows(begin, end), 3, *stream);
     };
     HostTensor whole = x;
-    HostTensor whole_narrow(dtype, {kRows, kFeatures / 2});
+    HostTensor whole_narrow(dtype, {kRows, kWidth / 2});
     const std::unique_ptr<Ops> four = MakeCpuOps(*device, 4);
     run(*four, whole, whole_narrow, 0, kRows);
     for (const int64_t step : {1, 7, 64}) {
       HostTensor pieces = x;
-      HostTensor narrow(dtype, {kRows, kFeatures / 2});
+      HostTensor narrow(dtype, {kRows, kWidth / 2});
       for (int64_t row = 0; row < kRows; row += step) run(*one, pieces, narrow, row, std::min(row + step, kRows));
       EXPECT_TRUE(pieces.memory() == whole.memory()) << Name(dtype) << ", " << step << " rows at a time";
       EXPECT_TRUE(narrow.memory() == whole_narrow.memory()) << Name(dtype) << ", " << step << " rows at a time";
