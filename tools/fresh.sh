@@ -6,7 +6,7 @@
 #   FRESH_FOLDER     where bare systems, a week old at most, and the commands' logs are kept (/var/tmp/runahead-fresh)
 #   FRESH_MIRROR     the archive of the suite (the one that this machine's apt uses)
 #   CCACHE_DIR       when set, objects are looked up there; the system then has ccache, which brings nothing that we link
-#   RUNAHEAD_ASSETS  when set, the folder with files for the tests, read-only
+#   RUNAHEAD_ASSETS  when set, the folder with files for the tests, read-only; the system then has xz, which unpacks them
 set -euo pipefail
 
 fail() { echo "fresh.sh: $*" >&2; exit 2; }
@@ -24,6 +24,7 @@ enter() {  # ROOT COMMAND
   mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
   mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts" && ln -s pts/ptmx "$root/dev/ptmx"
   ln -s /proc/self/fd "$root/dev/fd"
+  for name in stdin:0 stdout:1 stderr:2; do ln -s "/proc/self/fd/${name#*:}" "$root/dev/${name%:*}"; done
   local variables=(HOME=/root LANG=C.UTF-8 TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
   for name in http_proxy https_proxy no_proxy JOBS; do
     [ -z "${!name:-}" ] || variables+=("$name=${!name}")
@@ -58,9 +59,9 @@ cd "$(dirname "$0")/.."
 spaces=(unshare --mount --pid --ipc --fork --kill-child --propagation private)
 "${spaces[@]}" mount -t tmpfs tmpfs /mnt 2>/dev/null || { echo "fresh.sh: skipped, no name spaces here"; exit 77; }
 
-packages=git,make,ca-certificates${CCACHE_DIR:+,ccache}
+packages=git,make,ca-certificates${CCACHE_DIR:+,ccache}${RUNAHEAD_ASSETS:+,xz-utils}
 folder=${FRESH_FOLDER:-/var/tmp/runahead-fresh}
-bare=$folder/$suite${CCACHE_DIR:+-ccache}.tar
+bare=$folder/$suite${CCACHE_DIR:+-ccache}${RUNAHEAD_ASSETS:+-xz}.tar
 mkdir -p "$folder" ${CCACHE_DIR:+"$CCACHE_DIR"}
 work=$(mktemp -d "$folder/$suite.XXXXXX")
 child=  # what runs inside; it ends before its root goes

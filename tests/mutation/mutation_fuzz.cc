@@ -14,6 +14,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
+#include <exception>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -229,5 +231,10 @@ int main(int argc, char** argv) {
   app.add_option("--jobs", flags.jobs, "At once [1]");
   app.add_flag("--show", flags.show, "Print refusals that name no changed field");
   CLI11_PARSE(app, argc, argv);
-  return Fuzzer(flags).RunAll();
+  try {
+    return Fuzzer(flags).RunAll();
+  } catch (const std::exception& error) {
+    std::fputs(error.what(), stderr);
+    return 1;
+  }
 }
