@@ -220,7 +220,9 @@ class Fuzzer {
 }  // namespace
 }  // namespace runahead::mutation
 
-int main(int argc, char** argv) {
+namespace {
+
+int Run(int argc, char** argv) {
   using namespace runahead::mutation;
   Flags flags;
   CLI::App app("Runs the program on slightly wrong files");
@@ -231,8 +233,14 @@ int main(int argc, char** argv) {
   app.add_option("--jobs", flags.jobs, "At once [1]");
   app.add_flag("--show", flags.show, "Print refusals that name no changed field");
   CLI11_PARSE(app, argc, argv);
+  return Fuzzer(flags).RunAll();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
   try {
-    return Fuzzer(flags).RunAll();
+    return Run(argc, argv);
   } catch (const std::exception& error) {
     std::fputs(error.what(), stderr);
     return 1;
