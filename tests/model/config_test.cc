@@ -243,6 +243,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{R"({"rms_norm_eps": "small"})", {"rms_norm_eps", "small"}},
         Refused{R"({"hidden_act": "relu2"})", {"hidden_act", "relu2"}},
         Refused{R"({"rope_theta": 0})", {"rope_theta", "0"}},
+        Refused{R"({"rope_theta": 1e-300})", {"rope_theta", "1e-300"}},
         Refused{R"({"rope_theta": -10000.0})", {"rope_theta", "-10000"}},
         Refused{R"({"rope_scaling": {"type": "dynamic", "factor": 4}})", {"rope_scaling", "type", "dynamic"}},
         Refused{R"({"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 4}})", {"rope_theta", "yarn", "1"}},

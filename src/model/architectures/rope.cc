@@ -13,9 +13,10 @@ namespace {
 constexpr int64_t kMaxPositions = INT32_MAX;
 
 double Positive(const JsonObject& object, const char* key, double value, double max) {
-  if (!(value > 0 && value <= max)) {
+  // Far below, angles would leave the range of floats.
+  if (!(value >= 1 / max && value <= max)) {
     throw ConfigError(
-        fmt::format("{}: {}: expected a number above 0 and at most {}, got {}", object.origin(), key, max, value));
+        fmt::format("{}: {}: expected a number from {} to {}, got {}", object.origin(), key, 1 / max, max, value));
   }
   return value;
 }
