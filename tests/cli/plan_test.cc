@@ -81,7 +81,7 @@ double SecondsOfPrograms() {
 
 // Every strategy on up to 1,024 unequal devices, on hosts of eight with some links of their own. It takes 0.8 s of
 // processor time, and four times as long where each transfer is an event of its own.
-TEST_F(PlanTest, PlansAThousandDevicesInSeconds) {
+TEST_F(PlanTest, PlansAThousandDevicesInTwoSeconds) {
   std::string toml = "model = \"llama-7b\"\ncontexts = [131072]\n";
   for (int host = 0; host < 128; ++host) {
     toml += fmt::format("[[devices]]\nname = \"d{0}\"\ncount = 8\nhost = \"h{0}\"\ntflops = {1}\n", host,
@@ -94,7 +94,7 @@ TEST_F(PlanTest, PlansAThousandDevicesInSeconds) {
   WriteFile(InFolder("large.toml"), toml);
   const double before_s = SecondsOfPrograms();
   const Json json = PlanJson({InFolder("large.toml")});
-  EXPECT_LE(SecondsOfPrograms() - before_s, 3);
+  EXPECT_LE(SecondsOfPrograms() - before_s, 2);
   EXPECT_EQ(json.at("results").back().at("ranks"), 1024);
   EXPECT_EQ(json.at("results").back().at("strategies").size(), 5U);
 }
