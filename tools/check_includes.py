@@ -2,7 +2,7 @@
 """Checks that #includes keep the order of the rooms: tools/check_includes.py [ROOT OF THE PROJECT]
 
 The rooms' order is that of src/CMakeLists.txt; which rooms one uses is what DEPENDS in its own CMakeLists.txt names, and the
-programs' (apps/NAME) what runahead_rooms there does. Prints a line for each breach, and exits with 1 when there is one.
+programs' (apps/NAME, bench) what runahead_rooms there does, and the rooms' targets that they link by name. Prints a line for each breach, and exits with 1 when there is one.
 - A room names only rooms above it.
 - A file includes only its own room, rooms that its own names, and the public API.
 - Folders within a room do not include each other, and the public API includes nothing but itself.
@@ -14,6 +14,7 @@ import sys
 SOURCES = (".h", ".cc", ".cu", ".cuh")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 PUBLIC = "runahead"
+TARGET = "runahead_"
 
 
 def words_of(path):
@@ -57,8 +58,9 @@ def breaches(root):
         for other in sorted(uses[source / room]):
             if other not in rooms[: rooms.index(room)]:
                 yield f"{(source / room / 'CMakeLists.txt').relative_to(root)}: {room} names {other}, which is not above it"
-    for app in sorted((root / "apps").glob("*/CMakeLists.txt")):
-        uses[app.parent] = set(named(app, "runahead_rooms", "rooms"))
+    for program in sorted([*(root / "apps").glob("*/CMakeLists.txt"), *root.glob("bench/CMakeLists.txt")]):
+        linked = {word.removeprefix(TARGET) for word in words_of(program) if word.startswith(TARGET)}
+        uses[program.parent] = set(named(program, "runahead_rooms", "rooms")) | linked.intersection(rooms)
 
     for folder, used in uses.items():
         for path, number, included in includes(folder):

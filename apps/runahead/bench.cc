@@ -138,36 +138,49 @@ void CheckModels(const Flags& flags) {
   }
 }
 
+SuiteRequest RequestOf(const Flags& flags) {
+  return {flags.models,
+          flags.engine,
+          flags.contexts_given ? flags.contexts : "",
+          flags.ranks,
+          flags.plan.repeats,
+          flags.plan.warmup,
+          DecodedTokens(flags),
+          flags.plan.seed,
+          flags.json,
+          {{"--svg", flags.svg}, {"--timeline", flags.timeline}, {"--trace", flags.trace}}};
+}
+
 int Run(Flags& flags) {
   CheckModels(flags);
-  if (!flags.suite.name.empty() || !flags.suite.from.empty()) {
-    return RunSuite(flags.suite,
-                    {flags.models, flags.engine, flags.contexts_given ? flags.contexts : "", flags.ranks,
-                     flags.plan.repeats, flags.plan.warmup, DecodedTokens(flags), flags.plan.seed, flags.json});
+  if (!flags.suite.name.empty() || !flags.suite.from.empty()) return RunSuite(flags.suite, RequestOf(flags));
+  if (!flags.suite.plots.empty()) {
+    throw ConfigError(
+        fmt::format("--plots: a suite draws them, which was not asked for, got '{}'", flags.suite.plots));
   }
-  const std::string& model = flags.models.front();
+  const std::string& folder = flags.models.front();
   OutputFiles outputs;
-  outputs.Protect(model);
+  outputs.Protect(folder);
   OutputFile json = outputs.Open("--json", flags.json);
   OutputFile svg = outputs.Open("--svg", flags.svg);
   OutputFile timeline = outputs.Open("--timeline", flags.timeline);
   OutputFile trace = outputs.Open("--trace", flags.trace);
   BenchPlan& plan = flags.plan;
   plan.contexts = ParseIntegers("--contexts", flags.contexts, 1, INT32_MAX);
-  const ModelConfig config(model);
-  const DecoderSpec& spec = config.spec();
+  const Model model(folder);
+  const DecoderSpec& spec = ConfigOf(model).spec();
   CheckContexts(plan.contexts, spec.max_positions);
   const std::vector<RankDevice> devices = ParseDevices(flags.engine.devices);
   plan.combinations = Combine(flags, RanksOf(flags, static_cast<int64_t>(devices.size())));
   plan.decoded_tokens = DecodedTokens(flags);
 
   const auto load_begin = Clock::now();
-  const Engine engine = LoadEngine(config, flags.engine);
+  const Engine engine = LoadEngine(model, flags.engine);
   const double load_s = std::chrono::duration<double>(Clock::now() - load_begin).count();
   CheckPlans(engine, plan);
   const DType compute = ParseDType(engine.facts().dtype).value_or(DType::kF32);
 
-  BenchReport report{model,
+  BenchReport report{folder,
                      engine.facts().dtype,
                      engine.threads_per_rank(),
                      AllowedDifference(spec, compute),

@@ -4,6 +4,7 @@
 
 #include <climits>
 #include <filesystem>
+#include <map>
 
 #include "base/input_file.h"
 #include "base/output_file.h"
@@ -23,7 +24,7 @@ constexpr const char* kContexts = "1024,2048,4096,8192,12288,16384,32768";
 
 SuitePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   SuitePlan plan;
-  plan.models = request.models;
+  for (const std::string& folder : request.models) plan.models.push_back({Model(folder), NameOfFolder(folder)});
   plan.engine = request.engine;
   plan.load = LoadEngine;
   plan.contexts = ParseIntegers("--contexts", request.contexts.empty() ? kContexts : request.contexts, 2, INT32_MAX);
@@ -38,10 +39,45 @@ SuitePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   return plan;
 }
 
-void WritePlots(const Json& suite, OutputFiles& outputs, const std::filesystem::path& folder) {
-  if (folder.empty()) return;
-  for (const auto& [name, svg] : SuitePlots(suite)) {
-    outputs.Open("--plots", folder / name, Folders::kMake).Write(svg);
+/// The suite's pictures, each opened before there is anything to draw.
+class Plots {
+ public:
+  /// An empty folder is none. Throws ConfigError for two models whose pictures would have one name.
+  Plots(std::filesystem::path folder, OutputFiles& outputs) : folder_(std::move(folder)), outputs_(outputs) {}
+
+  void Open(const std::string& model, const std::vector<std::string>& links) {
+    if (folder_.empty()) return;
+    for (const std::string& of_links : links) {
+      const PlotNames names = PlotNamesOf(model, of_links);
+      for (const std::string& name : {names.contexts, names.ranks}) {
+        if (files_.contains(name)) {
+          throw ConfigError(fmt::format("--plots: {} would be of two, one of them model '{}' with links {}",
+                                        (folder_ / name).string(), model, of_links));
+        }
+        files_[name] = outputs_.Open("--plots", folder_ / name, Folders::kMake);
+      }
+    }
+  }
+
+  /// All that was opened and is in `suite`.
+  void Write(const Json& suite) {
+    if (folder_.empty()) return;
+    for (const auto& [name, svg] : SuitePlots(suite)) files_.at(name).Write(svg);
+  }
+
+ private:
+  std::filesystem::path folder_;
+  OutputFiles& outputs_;
+  std::map<std::string, OutputFile> files_;  // key: name in the folder
+};
+
+/// Throws ConfigError for a flag whose file the suite would not write.
+void CheckOutputs(const SuiteFlags& flags, const SuiteRequest& request) {
+  for (const auto& [flag, file] : request.outputs_of_a_bench) {
+    if (!file.empty()) throw ConfigError(fmt::format("{}: a suite does not write it, got '{}'", flag, file));
+  }
+  if (!flags.from.empty() && !request.json.empty()) {
+    throw ConfigError(fmt::format("--json: --from runs nothing to write there, got '{}'", request.json));
   }
 }
 
@@ -73,19 +109,22 @@ void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
 }
 
 int RunSuite(const SuiteFlags& flags, const SuiteRequest& request) {
+  CheckOutputs(flags, request);
   OutputFiles outputs;
+  Plots plots(flags.plots, outputs);
   if (!flags.from.empty()) {
     outputs.Protect(flags.from);
     const Json suite = ParseJson(ReadInput(flags.from), flags.from);
     CheckSuiteJson(suite, flags.from);
-    WritePlots(suite, outputs, flags.plots);
+    for (const Json& model : suite.at("models")) plots.Open(model.at("model").get<std::string>(), LinkCases(model));
+    plots.Write(suite);
     WriteOut(SuiteTable(suite));
     return 0;
   }
   for (const std::string& model : request.models) outputs.Protect(model);
   OutputFile json = outputs.Open("--json", request.json);
-  if (!flags.plots.empty()) OutputFile(std::filesystem::path(flags.plots) / "plot.svg", Folders::kMake);
   const SuitePlan plan = PlanOf(flags, request);
+  for (const SuiteModel& model : plan.models) plots.Open(model.name, plan.links);
   CheckSuite(plan);
   const Json suite = RunPaperSuite(
       plan, [](const std::string& line) { WriteOut(line + "\n"); },
@@ -94,7 +133,7 @@ int RunSuite(const SuiteFlags& flags, const SuiteRequest& request) {
       });
   if (json.streams()) json.Write(suite.dump(1) + "\n");
   WriteOut(SuiteTable(suite));
-  WritePlots(suite, outputs, flags.plots);
+  plots.Write(suite);
   return 0;
 }
 

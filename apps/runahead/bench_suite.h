@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runahead/engine.h"
@@ -29,6 +30,7 @@ struct SuiteRequest {
   int decoded_tokens = 0;
   uint64_t seed = 0;
   std::string json;
+  std::vector<std::pair<const char*, std::string>> outputs_of_a_bench;  // flag and file; empty file: not given
 };
 
 void AddSuiteFlags(CLI::App& command, SuiteFlags& flags);

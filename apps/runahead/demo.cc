@@ -174,15 +174,15 @@ int DifferentGpus(const std::string& devices) {
 }
 
 int Run(const Flags& flags) {
-  const std::string model = flags.model.empty() ? FindDemoModel().string() : flags.model;
+  const std::string folder = flags.model.empty() ? FindDemoModel().string() : flags.model;
   OutputFiles outputs;
-  outputs.Protect(model);
+  outputs.Protect(folder);
   OutputFile picture;
   TryPicture(flags, [&] { picture = outputs.Open("--timeline", flags.timeline.value_or(kPicture)); });
-  const ModelConfig config(model);
-  const ModelInfo info = DescribeModel(config);
-  const std::optional<Tokenizer> tokenizer = LoadTokenizer(model);
-  if (!tokenizer) throw IoError(model + ": the folder has no tokenizer");
+  const Model model(folder);
+  const ModelInfo info = DescribeModel(ConfigOf(model));
+  const std::optional<Tokenizer> tokenizer = LoadTokenizer(folder);
+  if (!tokenizer) throw IoError(folder + ": the folder has no tokenizer");
   const EngineOptions options = OptionsOfSeveral(flags);
   const EngineOptions options_of_one = OptionsOfOne(options);
   const int ranks = static_cast<int>(ParseDevices(options.devices).size());
@@ -192,9 +192,9 @@ int Run(const Flags& flags) {
   }
   const DemoPrompt prompt = WriteDemoPrompt(*tokenizer, flags.seed, flags.tokens, ranks);
 
-  const Engine several = LoadEngine(config, options);  // first, since it may be refused
-  const std::vector<Engine> engines = {LoadEngine(config, options_of_one), several};
-  WriteOut(Introduction(model, info, engines.front().facts(), prompt));
+  const Engine several = LoadEngine(model, options);  // first, since it may be refused
+  const std::vector<Engine> engines = {LoadEngine(model, options_of_one), several};
+  WriteOut(Introduction(folder, info, engines.front().facts(), prompt));
   std::vector<DemoResult> results;
   {
     Progress progress("answering with 1 rank and with several in turn");

@@ -14,12 +14,12 @@
 #include "base/output_file.h"
 #include "command.h"
 #include "flags.h"
-#include "model/model_loader.h"
 #include "model_folder.h"
 #include "output.h"
 #include "report/trace_events.h"
 #include "report/units.h"
 #include "runahead/error.h"
+#include "runahead/model.h"
 
 namespace runahead::cli {
 namespace {
@@ -176,7 +176,7 @@ int Run(Flags& flags) {
   outputs.Protect(flags.prompt_file.value_or(""));
   OutputFile trace = outputs.Open("--trace", flags.trace);
   OutputFile timeline = outputs.Open("--timeline", flags.timeline);
-  const ModelConfig config(flags.model);
+  const Model model(flags.model);
   const TokenizerOrRefusal loaded = TryTokenizer(flags.model);
   const Tokenizer* const words = loaded.tokenizer ? &*loaded.tokenizer : nullptr;
   if (words == nullptr && !flags.generation.stop.empty()) {
@@ -184,13 +184,13 @@ int Run(Flags& flags) {
   }
   const std::vector<int32_t> prompt = PromptTokens(flags, loaded);
   WarnOfTwoBegins(prompt, words);
-  CheckIds("prompt", prompt, config.spec().vocab);
-  CheckIds("--stop-id", flags.generation.stop_ids, config.spec().vocab);
-  const int64_t capacity = Capacity(flags, prompt.size(), config.spec().max_positions);
-  if (!flags.ignore_eos) flags.generation.eos = EndTokens(flags.model, words);
+  CheckIds("prompt", prompt, model.vocab());
+  CheckIds("--stop-id", flags.generation.stop_ids, model.vocab());
+  const int64_t capacity = Capacity(flags, prompt.size(), model.max_positions());
+  if (!flags.ignore_eos) flags.generation.eos = EndTokens(model, words);
   flags.prefill.record_timeline = trace || timeline;
 
-  const Engine engine = LoadEngine(config, flags.engine);
+  const Engine engine = LoadEngine(model, flags.engine);
   Session session = engine.NewSession(capacity);
   std::function<void(std::string_view)> on_text;
   std::function<void(int32_t)> on_id;

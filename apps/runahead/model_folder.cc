@@ -29,10 +29,10 @@ TokenizerOrRefusal TryTokenizer(const std::filesystem::path& model) {
   }
 }
 
-Engine LoadEngine(const ModelConfig& model, EngineOptions options) {
+Engine LoadEngine(const Model& model, EngineOptions options) {
   Progress progress("loading the weights");
   options.on_load_progress = [&progress](double share) { progress.Show(share); };
-  return Engine::Load(model.dir(), options);
+  return Engine::Load(model, options);
 }
 
 }  // namespace runahead::cli

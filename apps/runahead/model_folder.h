@@ -5,8 +5,8 @@
 #include <optional>
 #include <string>
 
-#include "model/model_loader.h"
 #include "runahead/engine.h"
+#include "runahead/model.h"
 #include "runahead/tokenizer.h"
 
 namespace runahead::cli {
@@ -22,6 +22,6 @@ struct TokenizerOrRefusal {
 TokenizerOrRefusal TryTokenizer(const std::filesystem::path& model);
 
 /// Engine::Load with progress on stderr.
-Engine LoadEngine(const ModelConfig& model, EngineOptions options);
+Engine LoadEngine(const Model& model, EngineOptions options);
 
 }  // namespace runahead::cli

@@ -31,15 +31,6 @@ std::string FileName(std::string text) {
   return text;
 }
 
-std::vector<std::string> LinkCases(const Json& model) {
-  std::vector<std::string> cases;
-  for (const Json& result : model.at("results")) {
-    const auto links = result.at("links").get<std::string>();
-    if (std::find(cases.begin(), cases.end(), links) == cases.end()) cases.push_back(links);
-  }
-  return cases;
-}
-
 int64_t MostRanks(const Json& model) { return model.at("ranks").back().get<int64_t>(); }
 
 /// TTFT of each way on most ranks, by context.
@@ -142,13 +133,27 @@ std::string SuiteTable(const Json& suite) {
   return text;
 }
 
+std::vector<std::string> LinkCases(const Json& model) {
+  std::vector<std::string> cases;
+  for (const Json& result : model.at("results")) {
+    const auto links = result.at("links").get<std::string>();
+    if (std::find(cases.begin(), cases.end(), links) == cases.end()) cases.push_back(links);
+  }
+  return cases;
+}
+
+PlotNames PlotNamesOf(const std::string& model, const std::string& links) {
+  const std::string stem = FileName(model + "-" + links);
+  return {stem + "-contexts.svg", stem + "-ranks.svg"};
+}
+
 std::map<std::string, std::string> SuitePlots(const Json& suite) {
   std::map<std::string, std::string> plots;
   for (const Json& model : suite.at("models")) {
     for (const std::string& links : LinkCases(model)) {
-      const std::string stem = FileName(model.at("model").get<std::string>() + "-" + links);
-      plots[stem + "-contexts.svg"] = report::LineChartSvg(ByContext(model, links));
-      plots[stem + "-ranks.svg"] = report::LineChartSvg(ByRanks(model, links));
+      const PlotNames names = PlotNamesOf(model.at("model").get<std::string>(), links);
+      plots[names.contexts] = report::LineChartSvg(ByContext(model, links));
+      plots[names.ranks] = report::LineChartSvg(ByRanks(model, links));
     }
   }
   return plots;

@@ -6,6 +6,7 @@
 #include <climits>
 #include <exception>
 #include <memory>
+#include <system_error>
 #include <thread>
 
 #include "base/input_file.h"
@@ -119,7 +120,10 @@ void TranslateAll(const LineTranslator& translator, const std::string& origin, s
     }
   };
   std::vector<std::thread> helpers;
-  for (size_t i = 1; i < std::min(blocks.size(), AvailableProcessors().size()); ++i) helpers.emplace_back(work);
+  try {
+    for (size_t i = 1; i < std::min(blocks.size(), AvailableProcessors().size()); ++i) helpers.emplace_back(work);
+  } catch (const std::system_error&) {  // a limit on threads or memory: those that are there do the work
+  }
   work();
   for (std::thread& helper : helpers) helper.join();
   for (size_t i = 0; i < blocks.size(); ++i) {

@@ -75,18 +75,19 @@ int Run(Flags& flags) {
   if (flags.profile || flags.search) outputs.Protect(Tuner::FolderToStoreIn(flags.engine.tuned_folder));
   OutputFile json = outputs.Open("--json", flags.json);
   if (json && !flags.check) throw ConfigError("--json: writes what --check finds, which was not asked for");
-  const ModelConfig config(flags.model);
-  const DecoderSpec& spec = config.spec();
+  const Model model(flags.model);
+  const DecoderSpec& spec = ConfigOf(model).spec();
   const std::vector<int64_t> contexts = ParseIntegers("--contexts", flags.contexts, 1, spec.max_positions);
   const std::vector<Topology> topologies = ParseTopologies(flags.topologies);
   const std::vector<int64_t> ranks = RanksOf(flags);
   const std::vector<std::string> partitions = SplitPartitions("--partitions", flags.partitions, ranks);
 
-  const Engine engine = LoadEngine(config, flags.engine);
+  const Engine engine = LoadEngine(model, flags.engine);
   Tuner tuner(engine, flags.engine.tuned_folder);
   if (const std::string refused = tuner.Refused(); !refused.empty()) {
     if (!flags.profile && !flags.search) throw ConfigError(refused);
   }
+  tuner.CheckFiles(flags.profile, flags.search);
   const int64_t longest = *std::max_element(contexts.begin(), contexts.end());
   (void)engine.NewSession(longest);  // refuses what does not fit before anything is measured
   if (flags.profile) WriteOut(MeasureProfile(tuner, flags, longest));

@@ -11,6 +11,7 @@
 
 #include "runahead/error.h"
 #include "runahead/export.h"
+#include "runahead/model.h"
 #include "runahead/options.h"
 #include "runahead/timeline.h"
 
@@ -111,6 +112,8 @@ class RUNAHEAD_API Engine {
  public:
   /// Loads a Hugging Face folder. Throws ConfigError or IoError that names the file and the value.
   static Engine Load(const std::filesystem::path& model_dir, const EngineOptions& options = {});
+  /// The same for a folder whose config.json was read.
+  static Engine Load(const Model& model, const EngineOptions& options = {});
 
   [[nodiscard]] int ranks() const;
   [[nodiscard]] int threads_per_rank() const;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <span>
 #include <string>
@@ -11,6 +10,7 @@
 
 #include "runahead/engine.h"
 #include "runahead/export.h"
+#include "runahead/model.h"
 #include "runahead/tokenizer.h"
 
 namespace runahead {
@@ -57,9 +57,9 @@ struct Generation {
   std::vector<float> prompt_logits;  // logits of the prompt's last position, [vocab]
 };
 
-/// The ids that end a text, by generation_config.json or config.json of `model_dir` and by its tokenizer, which may
-/// be null. Throws ConfigError naming file, field and value, and IoError.
-RUNAHEAD_API std::vector<int32_t> EndTokens(const std::filesystem::path& model_dir, const Tokenizer* tokenizer);
+/// The ids that end a text, by generation_config.json or config.json of `model` and by its tokenizer, which may be
+/// null. Throws ConfigError naming file, field and value, and IoError.
+RUNAHEAD_API std::vector<int32_t> EndTokens(const Model& model, const Tokenizer* tokenizer);
 
 /// Prefills `prompt` and goes on until an end. `tokenizer` may be null: then there is no text. `on_text` may be
 /// empty; it gets the text piece by piece as it becomes final, never a part of a character or of a stop string.

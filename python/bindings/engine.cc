@@ -203,8 +203,13 @@ void BindEngine(nb::module_& module) {
           "capacity"_a, nb::rv_policy::take_ownership,
           "A sequence of at most `capacity` tokens, prompt and continuation. Raises ConfigError when that is beyond "
           "the model's context or does not fit in memory.");
-  module.def("end_tokens", &EndTokens, "model_dir"_a, "tokenizer"_a.none() = nb::none(),
-             "The ids that end a text, by the model's files and its tokenizer.");
+  module.def(
+      "end_tokens",
+      [](const std::filesystem::path& model_dir, const Tokenizer* tokenizer) {
+        return EndTokens(Model(model_dir), tokenizer);
+      },
+      "model_dir"_a, "tokenizer"_a.none() = nb::none(),
+      "The ids that end a text, by the model's files and its tokenizer.");
 }
 
 }  // namespace runahead::python

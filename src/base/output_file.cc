@@ -85,7 +85,7 @@ OutputFile::OutputFile(const std::filesystem::path& path, Folders folders)
     OpenStream(-1);
     return;
   }
-  if (exists && ::access(target_.c_str(), W_OK) != 0) Refuse(std::strerror(errno));
+  if (exists) CheckReplaceable();
   const std::filesystem::path folder = FolderOf(target_);
   const std::filesystem::path nearest = NearestExisting(folder);
   std::error_code error;
@@ -150,6 +150,18 @@ void OutputFile::OpenStream(int own_descriptor) {
     if (!file_ && errno == ENXIO) Refuse("nobody reads this pipe");
   }
   if (!file_) Refuse(std::strerror(errno));
+}
+
+/// Refuses a file that another cannot take the place of, though it may be open to writing.
+void OutputFile::CheckReplaceable() const {
+  if (::access(target_.c_str(), W_OK) != 0) Refuse(std::strerror(errno));
+  // Who may not remove it, because of a sticky folder or an attribute, is told so before it is found to be no folder.
+  if (::rmdir(target_.c_str()) != 0 && errno != ENOTDIR) Refuse(std::strerror(errno));
+  struct statx info {};
+  const bool known = ::statx(AT_FDCWD, target_.c_str(), 0, STATX_INO, &info) == 0;
+  if (known && (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0) {
+    Refuse("it is mounted by itself, so no other file can take its place");
+  }
 }
 
 void OutputFile::OpenBeside(const std::filesystem::path& folder) {

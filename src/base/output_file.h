@@ -46,6 +46,7 @@ class OutputFile {
 
  private:
   void OpenStream(int own_descriptor);
+  void CheckReplaceable() const;
   void OpenBeside(const std::filesystem::path& folder);
   void Reserve();
   void TakeName();

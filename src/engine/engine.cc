@@ -244,7 +244,11 @@ std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const En
 Engine::Engine(std::shared_ptr<EngineState> state) : state_(std::move(state)) {}
 
 Engine Engine::Load(const std::filesystem::path& model_dir, const EngineOptions& options) {
-  return Engine(LoadEngineState(model_dir, options));
+  return Load(Model(model_dir), options);
+}
+
+Engine Engine::Load(const Model& model, const EngineOptions& options) {
+  return Engine(LoadEngineState(ConfigOf(model), options));
 }
 
 std::shared_ptr<EngineState> StateOf(const Engine& engine) { return engine.state_; }

@@ -146,8 +146,8 @@ std::string_view Name(FinishReason reason) {
   throw ConfigError(fmt::format("finish reason: no value has the number {}", static_cast<int>(reason)));
 }
 
-std::vector<int32_t> EndTokens(const std::filesystem::path& model_dir, const Tokenizer* tokenizer) {
-  std::vector<int32_t> ids = ModelConfig(model_dir).Defaults().eos;
+std::vector<int32_t> EndTokens(const Model& model, const Tokenizer* tokenizer) {
+  std::vector<int32_t> ids = ConfigOf(model).Defaults().eos;
   const std::optional<int32_t> id = tokenizer == nullptr ? std::nullopt : tokenizer->eos_id();
   if (id && std::find(ids.begin(), ids.end(), *id) == ids.end()) ids.push_back(*id);
   return ids;

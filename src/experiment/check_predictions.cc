@@ -24,7 +24,8 @@ std::vector<Combination> Combine(const CheckPlan& plan) {
       for (const std::string& partition : plan.partitions) {
         const PartitionRequest request = PartitionRequest::Parse(partition);
         if (!request.fractions.empty() && request.fractions.size() != static_cast<size_t>(ranks)) continue;
-        all.push_back({{Strategy::kRunahead, topology, request, ranks, false}, partition});
+        const PrefillOptions options{Strategy::kRunahead, topology, request, ranks, false};
+        all.push_back({options, partition});
       }
     }
     for (const Strategy strategy : {Strategy::kTspDense, Strategy::kTspCausal}) {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <numeric>
 #include <optional>
 #include <set>
@@ -68,19 +67,13 @@ Json Round(const std::vector<double>& values) {
 /// The experiments on one model.
 class ModelSuite {
  public:
-  ModelSuite(const SuitePlan& plan, const std::string& folder, const Say& say)
-      : plan_(plan),
-        say_(say),
-        spec_(ModelConfig(folder).spec()),
-        name_(std::filesystem::path(folder).filename().string()) {
-    if (name_.empty()) name_ = folder;
+  ModelSuite(const SuitePlan& plan, const SuiteModel& model, const Say& say)
+      : plan_(plan), say_(say), spec_(ConfigOf(model.model).spec()), name_(model.name) {
     for (const int64_t context : plan.contexts) {
       if (context <= spec_.max_positions) contexts_.push_back(context);
     }
-    if (contexts_.empty()) throw ConfigError(fmt::format("--contexts: {}: all are beyond its context", folder));
     std::sort(contexts_.begin(), contexts_.end());
-    EngineOptions options = WithLinks(plan.engine, "full");
-    engine_.emplace(plan.load(folder, options));
+    engine_.emplace(plan.load(model.model, WithLinks(plan.engine, "full")));
     const int all = engine_->ranks();
     for (const int64_t count : plan.ranks) {
       if (count > all) throw ConfigError(fmt::format("--ranks: {} are more than the {} of --devices", count, all));
@@ -431,10 +424,13 @@ void CheckSuite(const SuitePlan& plan) {
     }
   }
   const int64_t shortest = *std::min_element(plan.contexts.begin(), plan.contexts.end());
-  for (const std::string& folder : plan.models) {
-    const int64_t longest = DescribeModel(ModelConfig(folder)).spec.max_positions;  // reads the weights' headers too
-    if (shortest > longest)
-      throw ConfigError(fmt::format("--contexts: {}: all are beyond its context of {}", folder, longest));
+  for (const SuiteModel& model : plan.models) {
+    const ModelConfig& config = ConfigOf(model.model);
+    const int64_t longest = DescribeModel(config).spec.max_positions;  // reads the weights' headers too
+    if (shortest > longest) {
+      throw ConfigError(
+          fmt::format("--contexts: {}: all are beyond its context of {}", config.dir().string(), longest));
+    }
   }
 }
 
@@ -447,8 +443,8 @@ Json RunPaperSuite(const SuitePlan& plan, const Say& say, const std::function<vo
                 {"machine", {{"cpu", machine.cpu}, {"processors", machine.processors}}},
                 {"models", Json::array()}};
   std::string wrong;
-  for (const std::string& folder : plan.models) {
-    ModelSuite model(plan, folder, say);
+  for (const SuiteModel& of_plan : plan.models) {
+    ModelSuite model(plan, of_plan, say);
     suite["models"].push_back(model.json());
     for (const std::string& links : plan.links) {
       model.RunCase(links, [&] {

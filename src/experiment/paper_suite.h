@@ -3,19 +3,24 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
 #include "runahead/engine.h"
+#include "runahead/model.h"
 
 namespace runahead {
 
+struct SuiteModel {
+  Model model;
+  std::string name;  // what the suite's results call it
+};
+
 struct SuitePlan {
-  std::vector<std::string> models;  // folders
-  std::function<Engine(const std::filesystem::path&, const EngineOptions&)> load = Engine::Load;
+  std::vector<SuiteModel> models;
+  std::function<Engine(const Model&, const EngineOptions&)> load;  // Engine::Load, or what tells of it meanwhile
   EngineOptions engine;            // options of the engine; each case replaces the links
   std::vector<int64_t> contexts;   // prompt lengths; those beyond a model's context are left out
   std::vector<int64_t> ranks;      // numbers of ranks beside 1; empty: 2, 4, 8, ... and all of the devices

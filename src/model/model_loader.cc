@@ -213,6 +213,14 @@ ModelConfig::ModelConfig(std::filesystem::path dir) : dir_(std::move(dir)), json
   model_ = FindArchitecture(config).parse(config);
 }
 
+Model::Model(const std::filesystem::path& dir) : config_(std::make_shared<const ModelConfig>(dir)) {}
+
+const std::filesystem::path& Model::dir() const { return config_->dir(); }
+int64_t Model::vocab() const { return config_->spec().vocab; }
+int64_t Model::max_positions() const { return config_->spec().max_positions; }
+
+const ModelConfig& ConfigOf(const Model& model) { return *model.config_; }
+
 GenerationDefaults ModelConfig::Defaults() const {
   GenerationDefaults defaults;
   const auto add = [&](const Json& json, const char* name) {

@@ -12,6 +12,7 @@
 #include "model/architectures.h"
 #include "model/decoder.h"
 #include "model/decoder_spec.h"
+#include "runahead/model.h"
 
 namespace runahead {
 
@@ -41,6 +42,9 @@ class ModelConfig {
   Json json_;
   ParsedModel model_;
 };
+
+/// What the library's own code reads in `model`, which keeps it alive.
+const ModelConfig& ConfigOf(const Model& model);
 
 /// Told the share of the work done, from 0 to 1, now and then.
 using Progress = std::function<void(double)>;

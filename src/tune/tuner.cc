@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "base/output_file.h"
 #include "engine/engine_state.h"
 #include "tune/measure_profile.h"
 
@@ -16,13 +15,28 @@ std::filesystem::path Tuner::FolderToStoreIn(const std::string& asked) {
   return folder;
 }
 
+void Tuner::CheckFiles(bool profile, bool table) const {
+  if (profile) (void)OpenProfile();
+  if (table) (void)OpenTable();
+}
+
+OutputFile Tuner::OpenProfile() const {
+  const ProfileKey key = StateOf(engine_)->Hold().planner().key();
+  return OutputFile(ProfilePath(TunedFolder(folder_), key), Folders::kMake);
+}
+
+OutputFile Tuner::OpenTable() const {
+  const ProfileKey key = StateOf(engine_)->Hold().planner().table_key();
+  return OutputFile(TablePath(TunedFolder(folder_), key), Folders::kMake);
+}
+
 std::string Tuner::Refused() const { return StateOf(engine_)->Hold().planner().tuned().refused; }
 
 bool Tuner::HasProfile() const { return StateOf(engine_)->Hold().planner().tuned().profile.has_value(); }
 
 StoredProfile Tuner::MeasureProfile(int64_t longest, int repeats, const std::function<void(double)>& on_repeat) {
   const std::shared_ptr<EngineState> state = StateOf(engine_);
-  OutputFile file(ProfilePath(TunedFolder(folder_), state->Hold().planner().key()), Folders::kMake);
+  OutputFile file = OpenProfile();
   StoredProfile stored{runahead::MeasureProfile(state, longest, repeats, on_repeat), file.path()};
   file.Write(ToJson(stored.profile));
   const HeldEngine held = state->Hold();
@@ -35,12 +49,11 @@ StoredProfile Tuner::MeasureProfile(int64_t longest, int repeats, const std::fun
 StoredSearches Tuner::Search(const DecoderSpec& spec, const SearchPlan& plan,
                              const std::function<void(int64_t, int)>& on_step) {
   const std::shared_ptr<EngineState> state = StateOf(engine_);
-  const ProfileKey key = state->Hold().planner().table_key();
-  OutputFile file(TablePath(TunedFolder(folder_), key), Folders::kMake);
+  OutputFile file = OpenTable();
   StoredSearches stored{SearchPartitions(engine_, spec, plan, on_step), file.path()};
   const HeldEngine held = state->Hold();
   Tuned tuned = held.planner().tuned();
-  if (!tuned.table) tuned.table = PartitionTable{key, {}};
+  if (!tuned.table) tuned.table = PartitionTable{held.planner().table_key(), {}};
   for (const SearchReport& report : stored.reports) tuned.table->Put(report.best);
   file.Write(ToJson(*tuned.table));
   held.planner().Use(std::move(tuned));

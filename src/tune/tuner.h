@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/output_file.h"
 #include "model/decoder_spec.h"
 #include "plan/cost_profile.h"
 #include "runahead/engine.h"
@@ -37,6 +38,9 @@ class Tuner {
   /// be stored in it, ConfigError where it is not known: before an engine is loaded and measured.
   static std::filesystem::path FolderToStoreIn(const std::string& asked);
 
+  /// Throws IoError for a file of measurements that could not be written or replaced: before the first is measured.
+  void CheckFiles(bool profile, bool table) const;
+
   /// Why a file of measurements is not used; empty: there is none, or it is used.
   [[nodiscard]] std::string Refused() const;
   /// Whether the engine knows its measured costs.
@@ -50,6 +54,9 @@ class Tuner {
                         const std::function<void(int64_t, int)>& on_step);
 
  private:
+  [[nodiscard]] OutputFile OpenProfile() const;
+  [[nodiscard]] OutputFile OpenTable() const;
+
   Engine engine_;
   std::string folder_;
 };

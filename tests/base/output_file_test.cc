@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -101,6 +103,36 @@ TEST_F(OutputFileTest, AKilledProcessLeavesTheOldFile) {
   std::vector<std::string> names = Names();
   std::erase_if(names, IsPartialFile);  // where the file system has no files without names
   EXPECT_EQ(names, std::vector<std::string>{"a"});
+}
+
+TEST_F(OutputFileTest, WhatCannotBeReplacedIsRefusedAtOnce) {
+  constexpr uid_t kNobody = 65534;
+  if (::geteuid() != 0) GTEST_SKIP() << "another user is needed";
+  WriteFile(In("a"), "old");
+  fs::permissions(In("a"), fs::perms(0666));
+  fs::permissions(folder_, fs::perms(01777));  // sticky: only the owner may take a file's place
+  const int status = StatusOf([&] {
+    if (::setresuid(kNobody, kNobody, kNobody) != 0) ::_exit(1);
+    const std::string refusal = Refusal([&] { OutputFile file(In("a")); });
+    if (refusal != In("a").string() + ": cannot write: Operation not permitted") ::_exit(2);
+    if (!Refusal([&] { OutputFile file(In("b")); }).empty()) ::_exit(3);
+  });
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(ReadFile(In("a")), "old");
+}
+
+TEST_F(OutputFileTest, AFileThatIsMountedIsRefusedAtOnce) {
+  WriteFile(In("a"), "old");
+  const int status = StatusOf([&] {
+    const bool mounted = ::unshare(CLONE_NEWNS) == 0 &&
+                         ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                         ::mount(In("a").c_str(), In("a").c_str(), nullptr, MS_BIND, nullptr) == 0;
+    if (!mounted) ::_exit(77);
+    const std::string refusal = Refusal([&] { OutputFile file(In("a")); });
+    if (refusal.find(In("a").string() + ": cannot write: it is mounted") != 0) ::_exit(1);
+  });
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "nothing can be mounted here";
+  EXPECT_EQ(status, 0);
 }
 
 TEST_F(OutputFileTest, AFullDiskLeavesTheOldFile) {

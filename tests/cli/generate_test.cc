@@ -1,7 +1,12 @@
 // `runahead generate`: what it prints and writes.
+#include <sys/inotify.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
+#include "base/descriptor.h"
 #include "tests/cli/fixture.h"
 #include "tests/report/well_formed.h"
 
@@ -24,6 +29,40 @@ TEST_F(GenerateTest, JsonHasWhatTheContractPromises) {
   EXPECT_EQ(chunks.size(), 2U);
   EXPECT_EQ(std::accumulate(chunks.begin(), chunks.end(), 0), 7);
   EXPECT_FALSE(json.contains("logits"));
+}
+
+/// Counts how often a file is opened.
+class OpenCounter {
+ public:
+  explicit OpenCounter(const std::string& path) {
+    // Each opening is followed by its closing: of equal events in a row only one is told.
+    if (::inotify_add_watch(watch_.get(), path.c_str(), IN_OPEN | IN_CLOSE) < 0) ADD_FAILURE() << path;
+  }
+
+  [[nodiscard]] int Opened() const {
+    int opened = 0;
+    alignas(inotify_event) std::array<char, 4096> block;
+    for (ssize_t bytes = 0; (bytes = ::read(watch_.get(), block.data(), block.size())) > 0;) {
+      for (ssize_t at = 0; at < bytes;) {
+        inotify_event event{};
+        std::memcpy(&event, block.data() + at, sizeof(event));
+        opened += (event.mask & IN_OPEN) != 0 ? 1 : 0;
+        at += static_cast<ssize_t>(sizeof(event) + event.len);
+      }
+    }
+    return opened;
+  }
+
+ private:
+  Descriptor watch_{::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)};
+};
+
+TEST_F(GenerateTest, ReadsTheConfigurationOnce) {
+  for (const std::string name : {"config.json", "generation_config.json", "tokenizer.json"}) {
+    const OpenCounter counter(Model() + "/" + name);
+    (void)GenerateJson({"--prompt", "a", "-n", "1", "--devices", "cpu:2"});
+    EXPECT_EQ(counter.Opened(), 1) << name;
+  }
 }
 
 TEST_F(GenerateTest, EveryWayOverRanksGivesOneRanksIds) {

@@ -105,6 +105,56 @@ TEST_F(SystemTest, WhatCannotBeWrittenIsRefusedBeforeTheWork) {
   EXPECT_EQ(second_model.out, "");
 }
 
+TEST_F(SystemTest, ASuitesPicturesAreOpenedBeforeTheWork) {
+  const std::vector<std::string> suite = {"bench", "--suite",    "paper", "--model",       Model(), "--devices",
+                                          "cpu:2", "--contexts", "16",    "--suite-links", "full"};
+  const auto refused = [&](const std::vector<std::string>& more, const std::vector<std::string>& parts) {
+    std::vector<std::string> arguments = suite;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = Runahead(arguments);
+    ExpectOneLine(outcome, 2, parts);
+    EXPECT_EQ(outcome.out, "");
+  };
+  std::filesystem::create_directory(InFolder("other"));
+  std::filesystem::copy(Model(), InFolder("other/model"));
+  refused({"--model", InFolder("other/model/"), "--plots", InFolder("drawn")},
+          {"--plots", InFolder("drawn") + "/model-full-contexts.svg", "'model'"});
+  std::filesystem::create_directories(InFolder("drawn/model-full-ranks.svg"));
+  refused({"--plots", InFolder("drawn")}, {InFolder("drawn") + "/model-full-ranks.svg", "it is a folder"});
+  refused({"--json", InFolder("drawn") + "/model-full-contexts.svg", "--plots", InFolder("drawn")},
+          {"--plots", "--json goes too"});
+  EXPECT_EQ(NamesIn(InFolder("drawn")), std::vector<std::string>{"model-full-ranks.svg"});
+}
+
+TEST_F(SystemTest, OutputsThatWouldNotBeWrittenAreRefused) {
+  WriteFile(InFolder("suite.json"), R"({"models": []})");
+  for (const char* flag : {"--json", "--svg", "--timeline", "--trace"}) {
+    ExpectOneLine(Runahead({"bench", "--from", InFolder("suite.json"), flag, InFolder("x")}), 2,
+                  {flag, InFolder("x")});
+    if (std::string_view(flag) == "--json") continue;
+    ExpectOneLine(Runahead({"bench", "--suite", "paper", "--model", Model(), "--devices", "cpu:2", "--contexts", "16",
+                            flag, InFolder("x")}),
+                  2, {flag, InFolder("x")});
+  }
+  ExpectOneLine(Runahead({"bench", "--model", Model(), "--contexts", "16", "--plots", InFolder("x")}), 2,
+                {"--plots", InFolder("x")});
+}
+
+TEST_F(SystemTest, AFileOfMeasurementsThatCannotBeReplacedIsRefusedBeforeTheWork) {
+  const std::vector<std::string> tune = {
+      "tune",      "--model", Model(),   "--devices",         "cpu:2", "--contexts", "24",
+      "--repeats", "1",       "--tuned", InFolder("measured")};
+  ASSERT_EQ(Runahead(tune).exit_code, 0);
+  for (const std::string& name : NamesIn(InFolder("measured"))) {
+    if (!name.starts_with("partitions-")) continue;
+    std::filesystem::remove(InFolder("measured/" + name));
+    std::filesystem::create_directory(InFolder("measured/" + name));
+    const Outcome outcome = Runahead(tune);
+    ExpectOneLine(outcome, 2, {"measured/" + name, "it is a folder"});
+    EXPECT_EQ(outcome.out, "");
+  }
+}
+
 TEST_F(SystemTest, PartitionsOfOtherSizesAreRefusedBeforeTheWork) {
   for (const char* command : {"bench", "tune"}) {
     const Outcome outcome = Runahead({command, "--model", Model(), "--devices", "cpu:2", "--contexts", "32",

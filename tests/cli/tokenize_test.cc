@@ -94,6 +94,19 @@ TEST_F(TokenizeTest, TakesNoMoreMemoryForALongInput) {
   EXPECT_LE(kib_of(InFolder("long.txt")) - kib_of(InFolder("short.txt")), 100'000);
 }
 
+// A stack that does not fit into the address space stands for any limit on threads.
+TEST_F(TokenizeTest, DoesWithoutThreadsThatTheSystemRefuses) {
+  std::string lines;
+  for (int i = 0; i < 20'000; ++i) lines += "the keeper of the harbour wrote\n";
+  WriteFile(InFolder("lines.txt"), lines);
+  const Outcome limited = RunProgram(
+      "/bin/sh", {"-c", "ulimit -s 16000000; ulimit -v 8000000; exec \"$0\" tokenize --model \"$1\" --file \"$2\"",
+                  ProgramPath(), Model(), InFolder("lines.txt")});
+  EXPECT_EQ(limited.exit_code, 0) << limited.err;
+  EXPECT_EQ(limited.err, "");
+  EXPECT_EQ(limited.out, TokenizeWell({"--file", InFolder("lines.txt")}, ""));
+}
+
 TEST_F(TokenizeTest, ABadLineIsNamedBehindTheLinesBeforeIt) {
   const auto refused = [](const std::vector<std::string>& flags, const std::string& input, const std::string& part) {
     const Outcome outcome = Tokenize(flags, input);

@@ -17,6 +17,8 @@ HOUSE = {
     "src/engine/engine.cc": '#include "ops/ops.h"\n',
     "apps/program/CMakeLists.txt": "runahead_rooms(rooms base ops)\n",
     "apps/program/main.cc": '#include "base/check.h"\n#include "flags.h"\n',
+    "bench/CMakeLists.txt": "runahead_rooms(rooms base)\ntarget_link_libraries(rows_bench PRIVATE ${rooms} runahead_ops benchmark)\n",
+    "bench/rows_bench.cc": '#include "base/check.h"\n#include "ops/ops.h"\n',
     "include/runahead/engine.h": '#include "runahead/error.h"\n',
 }
 
@@ -57,6 +59,10 @@ class CheckIncludes(unittest.TestCase):
         self.assertEqual(self.check(**{"apps/program/main.cc": '#include "engine/engine_state.h"\n'}),
                          "apps/program/main.cc:3: includes engine/engine_state.h, but apps/program/CMakeLists.txt does not name "
                          "engine\n")
+
+    def test_benchmark_reaches_inside(self):
+        self.assertEqual(self.check(**{"bench/rows_bench.cc": '#include "engine/engine_state.h"\n'}),
+                         "bench/rows_bench.cc:3: includes engine/engine_state.h, but bench/CMakeLists.txt does not name engine\n")
 
     def test_public_header_reaches_inside(self):
         self.assertEqual(self.check(**{"include/runahead/engine.h": '#include "base/check.h"\n'}),

@@ -1,0 +1,37 @@
+// A model's folder, of which the small files are read once for all that need them.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+
+#include "runahead/export.h"
+
+namespace runahead {
+
+class ModelConfig;
+
+/// A Hugging Face folder and what its config.json says. Reads no weights. Immutable and cheap to copy (shared);
+/// thread-safe.
+class RUNAHEAD_API Model {
+ public:
+  /// Reads DIR/config.json. Throws ConfigError naming the file, the field and the value for an unknown architecture
+  /// or an unsupported option, and IoError for what is no model's folder.
+  explicit Model(const std::filesystem::path& dir);
+
+  // A model that is moved from stays whole: it is copied.
+  Model(const Model&) = default;
+  Model& operator=(const Model&) = default;
+  ~Model() = default;
+
+  [[nodiscard]] const std::filesystem::path& dir() const;
+  [[nodiscard]] int64_t vocab() const;          // token ids are below it
+  [[nodiscard]] int64_t max_positions() const;  // the longest sequence, tokens
+
+ private:
+  friend const ModelConfig& ConfigOf(const Model& model);
+
+  std::shared_ptr<const ModelConfig> config_;  // never null
+};
+
+}  // namespace runahead
