@@ -83,7 +83,8 @@ size_t Bytes(const Shard& shard) {
   return bytes;
 }
 
-/// The opening of a safetensors file, padded so that the data starts at a multiple of 8.
+/// The opening of a safetensors file, padded with spaces so that the data starts where a line of a cache does: rows
+/// that begin in the middle of one cost a decoded token more.
 std::string Header(const Shard& shard) {
   Json header = {{"__metadata__", {{"format", "pt"}}}};
   size_t begin = 0;
@@ -94,9 +95,11 @@ std::string Header(const Shard& shard) {
     begin += tensor.bytes();
   }
   std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
+  constexpr size_t kLine = 64;   // bytes
+  constexpr size_t kLength = 8;  // bytes of the number that states the length of the text
+  text.resize((kLength + text.size() + kLine - 1) / kLine * kLine - kLength, ' ');
   std::string bytes;
-  for (int i = 0; i < 8; ++i) bytes += static_cast<char>((uint64_t{text.size()} >> (8 * i)) & 0xff);
+  for (size_t i = 0; i < kLength; ++i) bytes += static_cast<char>((uint64_t{text.size()} >> (8 * i)) & 0xff);
   return bytes + text;
 }
 

@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <numeric>
 #include <set>
 
+#include "base/file.h"
 #include "model/model_info.h"
 #include "model/random_weights.h"
 #include "tests/model/model_testing.h"
@@ -35,6 +37,15 @@ TEST_P(TinyPresetTest, LoadsAndRuns) {
   for (const float logit : logits) ASSERT_TRUE(std::isfinite(logit));
   const auto [smallest, largest] = std::minmax_element(logits.begin(), logits.end());
   EXPECT_GT(*largest - *smallest, 1) << "random weights must tell tokens apart";
+}
+
+TEST_P(TinyPresetTest, WeightsBeginWithALineOfACache) {
+  const ScratchFolder folder;
+  MakeModel(GetParam(), folder.path(), 3);
+  const std::string bytes = ReadFile(folder / "model.safetensors");
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  EXPECT_EQ((sizeof header + header) % 64, 0u);
 }
 
 TEST_P(TinyPresetTest, TokenizerHasEveryIdOnce) {

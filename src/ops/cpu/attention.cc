@@ -64,6 +64,22 @@ void AddNotFinite(const AttentionCall& call, const RowGroup& rows, int64_t block
   });
 }
 
+/// A thread's time among blocks of keys.
+class AttendingScope {
+ public:
+  explicit AttendingScope(const AttentionKernel& kernel) : leave_(kernel.leave) {
+    if (kernel.enter != nullptr) kernel.enter();
+  }
+  ~AttendingScope() {
+    if (leave_ != nullptr) leave_();
+  }
+  AttendingScope(const AttendingScope&) = delete;
+  AttendingScope& operator=(const AttendingScope&) = delete;
+
+ private:
+  void (*leave_)();
+};
+
 /// Rows of one kv head in groups, and the memory that their work takes.
 class Tile {
  public:
@@ -170,6 +186,7 @@ void AttendFewRows(const Team& all, Scratch& scratch, const AttentionKernel& ker
     tile.Clear(seen);
     tile.PackQueries();
     const int64_t begin = (first + task % segments) * kSegmentBlocks;
+    const AttendingScope scope(kernel);
     for (int64_t block = std::max(begin, range.begin); block < std::min(begin + kSegmentBlocks, range.end); ++block) {
       kernel.pack(call, task / segments, block, tile.panel());
       tile.Attend(block, tile.panel(), seen);
@@ -213,6 +230,7 @@ void AttendTiles(const Team& team, Scratch& scratch, const AttentionKernel& kern
       const std::byte* own_panels = panels + static_cast<size_t>(task % heads) * head_bytes;
       tile.PackQueries();
       const auto seen = call.BlocksOf(row, end);
+      const AttendingScope scope(kernel);
       for (int64_t block = seen.begin; block < seen.end;) {
         std::byte* part = block == seen.begin ? whole : tile.state();
         tile.Clear(part);

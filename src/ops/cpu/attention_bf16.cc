@@ -21,25 +21,26 @@
 #include <optional>
 
 #include "ops/cpu/processor.h"
+#include "ops/cpu/tiles.h"
 
 namespace runahead::cpu {
 namespace {
 
-/// One worker's memory.
+/// One worker's memory. Weights take the place of scores that have been read, so that a block's working set fits the
+/// first cache.
 struct Workspace {
-  explicit Workspace(std::byte* memory) : scores(reinterpret_cast<float*>(memory)) {
-    factors = scores + kKeyBlock * kGroupRows;
-    weights = reinterpret_cast<uint32_t*>(factors + kGroupRows);
-  }
-  static constexpr size_t kBytes =
-      (kKeyBlock + 1) * kGroupRows * sizeof(float) + kKeyBlock / 2 * kGroupRows * sizeof(uint32_t);
+  explicit Workspace(std::byte* memory)
+      : scores(reinterpret_cast<float*>(memory)),
+        factors(scores + kKeyBlock * kGroupRows),
+        weights(reinterpret_cast<uint32_t*>(memory)) {}
+  static constexpr size_t kBytes = (kKeyBlock + 1) * kGroupRows * sizeof(float);
 
   float* scores;      // [kKeyBlock, lanes]
   float* factors;     // [lanes], of what was summed before
   uint32_t* weights;  // [kKeyBlock / 2, lanes], pairs of bf16
 };
 
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,amx-tile,amx-bf16")
+HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")
 
 // ---- Products --------------------------------------------------------------------------------------------------
 
@@ -113,42 +114,34 @@ struct Vectors {
 struct Tiles {
   /// All tiles are 16 rows of 64 bytes: 0 to 3 sum, 4 and 5 hold rows of a, 6 and 7 columns of b.
   static void Configure() {
-    struct alignas(64) Config {
-      uint8_t palette = 1;
-      uint8_t start_row = 0;
-      uint8_t reserved[14] = {};
-      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    static constexpr TileShapes kShapes{
+        .column_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+        .rows = {16, 16, 16, 16, 16, 16, 16, 16},
     };
-    static constexpr Config kConfig;  // in memory for good: GCC drops stores in front of _tile_loadconfig
-    _tile_loadconfig(&kConfig);
+    ConfigureTiles(kShapes);
   }
 
   template <typename V, bool kValues>
   static void Multiply(const Product& product) {
     static_assert(V::kLanes == 16);
     if (product.factors != nullptr) ScaleAll(product);
-    WriteStores();
     int64_t i = 0;
     for (; i + 32 <= product.count; i += 32) {
       if (product.lanes > 16) {
-        MultiplyTiles<2, 2>(product, i);
+        MultiplyBlock<2, 2>(product, i);
       } else {
-        MultiplyTiles<2, 1>(product, i);
+        MultiplyBlock<2, 1>(product, i);
       }
     }
     if (i == product.count) return;
     if (product.lanes > 16) {
-      MultiplyTiles<1, 2>(product, i);
+      MultiplyBlock<1, 2>(product, i);
     } else {
-      MultiplyTiles<1, 1>(product, i);
+      MultiplyBlock<1, 1>(product, i);
     }
   }
 
  private:
-  /// GCC's tile intrinsics do not say that they read memory: without this, stores may come after them, or never.
-  static void WriteStores() { __asm__ volatile("" ::: "memory"); }
-
   static void ScaleAll(const Product& product) {
     for (int64_t lane = 0; lane < product.lanes; lane += 16) {
       const __m512 factor = _mm512_loadu_ps(product.factors + lane);
@@ -161,41 +154,41 @@ struct Tiles {
   }
 
   template <int kRows, int kColumns>
-  static void MultiplyTiles(const Product& product, int64_t first) {
-    const auto stride = static_cast<size_t>(product.lanes * 4);
+  static void MultiplyBlock(const Product& product, int64_t first) {
+    const int64_t stride = product.lanes * 4;
     float* c = product.c + first * product.lanes;
     float* below = c + 16 * product.lanes;
     if (product.factors != nullptr) {
-      _tile_loadd(0, c, stride);
-      if constexpr (kColumns > 1) _tile_loadd(1, c + 16, stride);
-      if constexpr (kRows > 1) _tile_loadd(2, below, stride);
-      if constexpr (kRows > 1 && kColumns > 1) _tile_loadd(3, below + 16, stride);
+      LoadTile<0>(c, stride);
+      if constexpr (kColumns > 1) LoadTile<1>(c + 16, stride);
+      if constexpr (kRows > 1) LoadTile<2>(below, stride);
+      if constexpr (kRows > 1 && kColumns > 1) LoadTile<3>(below + 16, stride);
     } else {
-      _tile_zero(0);
-      if constexpr (kColumns > 1) _tile_zero(1);
-      if constexpr (kRows > 1) _tile_zero(2);
-      if constexpr (kRows > 1 && kColumns > 1) _tile_zero(3);
+      ZeroTile<0>();
+      if constexpr (kColumns > 1) ZeroTile<1>();
+      if constexpr (kRows > 1) ZeroTile<2>();
+      if constexpr (kRows > 1 && kColumns > 1) ZeroTile<3>();
     }
     for (int64_t step = 0; step < product.steps; ++step) {
       const uint16_t* a = product.a + step * product.a_step + first * kDepth;
       const uint32_t* b = product.b + step * (kDepth / 2) * product.lanes;
-      _tile_loadd(4, a, 64);
-      _tile_loadd(6, b, stride);
-      _tile_dpbf16ps(0, 4, 6);
+      LoadTile<4>(a, 64);
+      LoadTile<6>(b, stride);
+      MultiplyTiles<0, 4, 6>();
       if constexpr (kColumns > 1) {
-        _tile_loadd(7, b + 16, stride);
-        _tile_dpbf16ps(1, 4, 7);
+        LoadTile<7>(b + 16, stride);
+        MultiplyTiles<1, 4, 7>();
       }
       if constexpr (kRows > 1) {
-        _tile_loadd(5, a + 16 * kDepth, 64);
-        _tile_dpbf16ps(2, 5, 6);
+        LoadTile<5>(a + 16 * kDepth, 64);
+        MultiplyTiles<2, 5, 6>();
       }
-      if constexpr (kRows > 1 && kColumns > 1) _tile_dpbf16ps(3, 5, 7);
+      if constexpr (kRows > 1 && kColumns > 1) MultiplyTiles<3, 5, 7>();
     }
-    _tile_stored(0, c, stride);
-    if constexpr (kColumns > 1) _tile_stored(1, c + 16, stride);
-    if constexpr (kRows > 1) _tile_stored(2, below, stride);
-    if constexpr (kRows > 1 && kColumns > 1) _tile_stored(3, below + 16, stride);
+    StoreTile<0>(c, stride);
+    if constexpr (kColumns > 1) StoreTile<1>(c + 16, stride);
+    if constexpr (kRows > 1) StoreTile<2>(below, stride);
+    if constexpr (kRows > 1 && kColumns > 1) StoreTile<3>(below + 16, stride);
   }
 };
 
@@ -354,10 +347,8 @@ void AttendVectors(const AttentionCall& call, const RowGroup& rows, const std::b
 
 void AttendInTiles(const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,
                    const std::byte* panel, const Attended& seen, std::byte* memory) {
-  Tiles::Configure();
   AttendLanes<Tiles, Wide>(call, rows, reinterpret_cast<const uint32_t*>(queries), block,
                            reinterpret_cast<const uint16_t*>(panel + sizeof(PanelHeader)), seen, Workspace(memory));
-  _tile_release();
 }
 
 HWY_POP_ATTRIBUTES
@@ -367,7 +358,9 @@ HWY_POP_ATTRIBUTES
 std::optional<AttentionKernel> Bf16Attention() {
   if (!HasBf16Vectors()) return std::nullopt;
   const bool tiles = HasBf16Tiles();
-  return AttentionKernel{tiles ? 16 : 8,
+  return AttentionKernel{tiles ? &Tiles::Configure : nullptr,
+                         tiles ? &ReleaseTiles : nullptr,
+                         tiles ? 16 : 8,
                          [](int64_t head_dim) {
                            return sizeof(PanelHeader) +
                                   static_cast<size_t>(PanelElements(head_dim)) * sizeof(uint16_t);

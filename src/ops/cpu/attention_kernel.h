@@ -144,6 +144,9 @@ class RowsAhead {
 
 /// A table of functions. All memory is aligned to 64 bytes.
 struct AttentionKernel {
+  /// What a thread calls before and after the blocks that it attends to; null where there is nothing to do.
+  void (*enter)();
+  void (*leave)();
   int64_t fewest_lanes;  // fewest lanes of a group
   size_t (*panel_bytes)(int64_t head_dim);
   size_t (*query_bytes)(int64_t head_dim);      // bytes of a group's queries

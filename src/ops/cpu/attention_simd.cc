@@ -375,7 +375,7 @@ void FinishAttended(const AttentionCall& call, const RowGroup& rows, const Atten
 }
 
 AttentionKernel SimdAttention() {
-  return {8,
+  return {nullptr, nullptr, 8,
           [](int64_t head_dim) {
             return sizeof(PanelHeader) + static_cast<size_t>(PanelFloats(head_dim)) * sizeof(float);
           },

@@ -22,6 +22,7 @@
 #include <cstring>
 
 #include "ops/cpu/processor.h"
+#include "ops/cpu/tiles.h"
 
 namespace runahead::cpu {
 namespace {
@@ -38,50 +39,15 @@ constexpr int64_t kLine = 64;                   // bytes that caches move
 constexpr int64_t kDepthSteps = 8;
 constexpr int64_t kFewDepthSteps = 64;
 
-// ---- Instructions: own assembly, since the compiler's intrinsics do not say which memory they read -------------
-
-/// The shapes of the tiles, as LDTILECFG takes them.
-struct alignas(64) TileShapes {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t column_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileShapes) == 64);
-
-/// Tiles 0 to 3: sums [feature half][slice]; 4 and 5: weights; 6 and 7: x. Gives the tiles back when it dies.
-class TileScope {
- public:
-  explicit TileScope(int64_t slice_width) {
-    TileShapes shapes;
-    for (int tile = 0; tile < 8; ++tile) {
-      const bool weights = tile == 4 || tile == 5;
-      shapes.rows[tile] = kSide;
-      shapes.column_bytes[tile] = static_cast<uint16_t>(weights ? 64 : 4 * slice_width);
-    }
-    asm volatile("ldtilecfg %0" ::"m"(shapes) : "memory");
+/// Tiles 0 to 3: sums [feature half][slice]; 4 and 5: weights; 6 and 7: x.
+TileShapes ShapesFor(int64_t slice_width) {
+  TileShapes shapes;
+  for (int tile = 0; tile < 8; ++tile) {
+    const bool weights = tile == 4 || tile == 5;
+    shapes.rows[tile] = kSide;
+    shapes.column_bytes[tile] = static_cast<uint16_t>(weights ? 64 : 4 * slice_width);
   }
-  ~TileScope() { asm volatile("tilerelease" ::: "memory"); }
-  TileScope(const TileScope&) = delete;
-  TileScope& operator=(const TileScope&) = delete;
-};
-
-template <int kTile>
-inline void ZeroTile() {
-  asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
-}
-template <int kTile>
-inline void LoadTile(const void* from, int64_t stride_bytes) {
-  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride_bytes), "i"(kTile) : "memory");
-}
-template <int kTile>
-inline void StoreTile(void* to, int64_t stride_bytes) {
-  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride_bytes), "i"(kTile) : "memory");
-}
-template <int kSums, int kWeights, int kX>
-inline void MultiplyTiles() {
-  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kWeights), "i"(kX));
+  return shapes;
 }
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")
@@ -346,7 +312,7 @@ struct Product {
 /// the second.
 void MultiplyBlock(const Kernel& kernel, const Block& block) {
   const Product product{kernel, block, block.x->slice_rows, block.x->units / kStepUnits};
-  const TileScope scope(product.width);
+  const TileScope scope(ShapesFor(product.width));
   const int64_t pairs = product.pairs();
   const bool few = pairs == 1;
   const int64_t most_steps = few ? kFewDepthSteps : kDepthSteps;
@@ -383,7 +349,7 @@ void PackWholePanel(const Kernel& /*kernel*/, const Matrix& weights, int64_t ind
 }
 
 double Spin(int64_t rounds) {
-  const TileScope scope(kSide);
+  const TileScope scope(ShapesFor(kSide));
   ZeroTile<0>();
   ZeroTile<1>();
   ZeroTile<2>();
