@@ -89,6 +89,11 @@ void LinkTable::SetHosts(std::vector<int> host_of_rank) {
   host_of_rank_ = std::move(host_of_rank);
   own_hosts_ = true;
   for (int rank = 0; rank < ranks_; ++rank) own_hosts_ = own_hosts_ && HostOf(rank) == rank;
+  host_end_.assign(host_of_rank_.size(), ranks_);
+  for (int rank = ranks_ - 2; rank >= 0; --rank) {
+    const auto i = static_cast<size_t>(rank);
+    host_end_[i] = host_of_rank_[i] == host_of_rank_[i + 1] ? host_end_[i + 1] : rank + 1;
+  }
 }
 
 bool LinkTable::AnyThread() const {
@@ -133,9 +138,9 @@ LinkRun LinkTable::RunFrom(int from, int to, int end) const {
   }
   if (!host_of_rank_.empty() && !own_hosts_) {
     const int own = HostOf(from);
-    int alike = to + 1;
-    while (alike < run.end && (host_of_rank_[static_cast<size_t>(alike)] == own) == inside) ++alike;
-    run.end = alike;
+    int alike = host_end_[static_cast<size_t>(to)];
+    while (!inside && alike < run.end && HostOf(alike) != own) alike = host_end_[static_cast<size_t>(alike)];
+    run.end = std::min(run.end, alike);
   }
   if (!index_.empty()) {
     const uint32_t* const row = index_.data() + Pair(from, 0);

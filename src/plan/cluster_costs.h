@@ -119,6 +119,7 @@ class LinkTable {
   std::vector<LinkCost> costs_;    // distinct costs
   std::vector<uint32_t> index_;    // [from][to], indices into costs_; empty: all are costs_[0]
   std::vector<int> host_of_rank_;  // empty: one host
+  std::vector<int> host_end_;      // one past the last of the neighbouring ranks on a rank's host
   bool own_hosts_ = false;         // whether the host of each rank has the rank's number
 };
 

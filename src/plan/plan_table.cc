@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <future>
 
 #include "plan/planner.h"
 #include "plan/search.h"
@@ -13,27 +15,39 @@ namespace runahead {
 namespace {
 
 constexpr int kEveryCountUpTo = 8;
+constexpr int kRanksWorthAThread = 256;     // ranks from which on each scheme is planned on a thread
 constexpr int64_t kMostEvents = 5'000'000;  // simulated in the search of one partition
 
-Partition PartitionOf(const PartitionRequest& request, const WorkShape& shape, const ClusterCosts& costs,
-                      Scheme scheme, int64_t tokens) {
+/// The partition that was asked for, and its simulation where it is known already.
+SolvedPartition PartitionOf(const PartitionRequest& request, const WorkShape& shape, const ClusterCosts& costs,
+                            Scheme scheme, int64_t tokens) {
+  const auto given = [](Partition partition) { return SolvedPartition{{std::move(partition), 0, 0}, std::nullopt}; };
   switch (request.kind) {
     case PartitionKind::kManual:
       if (request.fractions.size() != static_cast<size_t>(costs.ranks())) {
         throw ConfigError(fmt::format("partition: expected {} fractions, one for each rank, got {}", costs.ranks(),
                                       request.fractions.size()));
       }
-      return IsRunahead(scheme) ? FractionPartition(tokens, request.fractions) : EvenPartition(tokens, costs.ranks());
+      return given(IsRunahead(scheme) ? FractionPartition(tokens, request.fractions)
+                                      : EvenPartition(tokens, costs.ranks()));
     case PartitionKind::kEven:
-      return EvenPartition(tokens, costs.ranks());
+      return given(EvenPartition(tokens, costs.ranks()));
     case PartitionKind::kAuto:
-      if (!IsRunahead(scheme)) return EvenPartition(tokens, costs.ranks());
+      if (!IsRunahead(scheme) || costs.ranks() == 1) return given(EvenPartition(tokens, costs.ranks()));
       break;
     case PartitionKind::kSearched:
     case PartitionKind::kPredicted:
       throw ConfigError("partition: a described cluster has no table of searched partitions; use auto");
   }
-  return SolvePartition(shape, costs, scheme, tokens, kMostEvents).partition;
+  return SolvePartition(shape, costs, scheme, tokens, kMostEvents);
+}
+
+PlannedScheme PlanScheme(const WorkShape& shape, const ClusterCosts& used, Scheme scheme, int64_t context,
+                         const PartitionRequest& partition) {
+  SolvedPartition solved =
+      PartitionOf(used.ranks() == 1 ? PartitionRequest{} : partition, shape, used, scheme, context);
+  if (!solved.simulation) solved.simulation = Simulate(shape, used, scheme, solved.partition);
+  return {scheme, solved.partition, solved.simulation->ttft_s, solved.simulation->busiest_bytes};
 }
 
 PlanRow MakeRow(const WorkShape& shape, const ClusterCosts& costs, int64_t context, int count,
@@ -42,13 +56,17 @@ PlanRow MakeRow(const WorkShape& shape, const ClusterCosts& costs, int64_t conte
   row.context = context;
   row.members = FastestRanks(shape, costs, count, context);
   const ClusterCosts used = costs.Select(row.members);
+  // Each scheme by itself: on thousands of ranks one takes a second.
+  std::vector<std::future<PlannedScheme>> planned;
   for (const Scheme scheme : kSchemes) {
     if ((scheme == Scheme::kSingle) != (count == 1)) continue;
-    const Partition cuts =
-        count == 1 ? EvenPartition(context, 1) : PartitionOf(partition, shape, used, scheme, context);
-    const Simulation simulation = Simulate(shape, used, scheme, cuts);
-    row.schemes.push_back({scheme, cuts, simulation.ttft_s, simulation.busiest_bytes});
-    if (simulation.ttft_s < row.schemes[row.best].ttft_s) row.best = row.schemes.size() - 1;
+    const auto launch =
+        count < kRanksWorthAThread ? std::launch::deferred : std::launch::async | std::launch::deferred;
+    planned.push_back(std::async(launch, PlanScheme, std::cref(shape), std::cref(used), scheme, context, partition));
+  }
+  for (std::future<PlannedScheme>& of_scheme : planned) {
+    row.schemes.push_back(of_scheme.get());
+    if (row.schemes.back().ttft_s < row.schemes[row.best].ttft_s) row.best = row.schemes.size() - 1;
   }
   const std::vector<int> fastest = FastestRanks(shape, costs, 1, context);
   row.single_s = Simulate(shape, costs.Select(fastest), Scheme::kSingle, EvenPartition(context, 1)).ttft_s;

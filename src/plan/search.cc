@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "base/check.h"
-#include "plan/simulator.h"
 
 namespace runahead {
 namespace {
@@ -153,6 +152,7 @@ class Search {
           const size_t last = all_behind ? static_cast<size_t>(cuts_) : index;
           for (size_t i = index; i <= last; ++i) moved[i] += move;
           TryAsCenter(moved);
+          if (Spent()) return;  // nothing new can be tried, of thousands of axes
         }
       }
     }
@@ -221,16 +221,18 @@ Partition BalancedCompute(const WorkShape& shape, const ClusterCosts& costs, Sch
   return BalancedPartition(tokens, costs.ranks(), seconds);
 }
 
-SearchResult SolvePartition(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens,
-                            int64_t most_events) {
+SolvedPartition SolvePartition(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens,
+                               int64_t most_events) {
   const Partition balanced = BalancedCompute(shape, costs, scheme, tokens);
   const bool fewer = balanced.ranks() < costs.ranks();
   std::vector<int> first;
   for (int rank = 0; rank < balanced.ranks(); ++rank) first.push_back(rank);
   const ClusterCosts used = fewer ? costs.Select(first) : costs;
-  const Simulation simulation = Simulate(shape, used, scheme, balanced);
+  Simulation simulation = Simulate(shape, used, scheme, balanced);
   const int64_t affordable = most_events / std::max<int64_t>(1, simulation.events);
-  if (!IsRunahead(scheme) || balanced.ranks() == 1 || affordable < 2) return {balanced, simulation.ttft_s, 1};
+  if (!IsRunahead(scheme) || balanced.ranks() == 1 || affordable < 2) {
+    return {{balanced, simulation.ttft_s, 1}, std::move(simulation)};
+  }
   constexpr int kEnough = 600;
   constexpr int64_t kFinestShare = 1024;  // finest step as a fraction of the prompt: 1 / 1024
   GridSearchOptions options;
@@ -241,9 +243,8 @@ SearchResult SolvePartition(const WorkShape& shape, const ClusterCosts& costs, S
   options.coarse_grid = affordable >= kAffordsWholeGrids;
   options.descents = options.coarse_grid ? 3 : 1;
   options.starts = {balanced};
-  return GridSearch(
-      tokens, used.ranks(),
-      [&](const Partition& partition) { return Simulate(shape, used, scheme, partition).ttft_s; }, options);
+  const auto seconds = [&](const Partition& partition) { return Simulate(shape, used, scheme, partition).ttft_s; };
+  return {GridSearch(tokens, used.ranks(), seconds, options), std::nullopt};
 }
 
 }  // namespace runahead

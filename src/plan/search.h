@@ -4,12 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "plan/cluster_costs.h"
 #include "plan/partition.h"
 #include "plan/scheme.h"
+#include "plan/simulator.h"
 #include "plan/work_shape.h"
 
 namespace runahead {
@@ -52,9 +54,13 @@ size_t SurelyFastest(std::span<const std::vector<double>> seconds);
 /// The chunks whose compute takes equally long on their devices, transfers left out: a direct solve, no search.
 Partition BalancedCompute(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens);
 
+struct SolvedPartition : SearchResult {
+  std::optional<Simulation> simulation;  // of the partition, where no other was tried
+};
+
 /// The best partition for `scheme` on all ranks of `costs`: the direct solve, improved by the grid search on the
 /// simulator while simulating stays below `most_events` events. Schemes whose chunks are not free get even ones.
-SearchResult SolvePartition(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens,
-                            int64_t most_events = 2'000'000);
+SolvedPartition SolvePartition(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens,
+                               int64_t most_events = 2'000'000);
 
 }  // namespace runahead
