@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "base/appended_file.h"
 #include "base/descriptor.h"
 
 namespace runahead {
@@ -75,6 +76,8 @@ class OutputFiles {
   /// An empty path is no file. Throws ConfigError naming `flag` and the path for one that is taken, and what
   /// OutputFile throws.
   OutputFile Open(std::string_view flag, const std::filesystem::path& path, Folders folders = Folders::kMustExist);
+  /// The same for a file that grows.
+  AppendedFile OpenToAppend(std::string_view flag, const std::filesystem::path& path);
 
  private:
   /// Device and inode of a file, or those of its folder and its name where it does not exist.
@@ -86,6 +89,9 @@ class OutputFiles {
 
   static std::vector<Identity> IdentitiesOf(const std::filesystem::path& path);
   void Take(const std::filesystem::path& path, const std::string& by);
+  /// Throws ConfigError where one of `identities`, those of `path`, is taken.
+  void CheckFree(std::string_view flag, const std::filesystem::path& path,
+                 const std::vector<Identity>& identities) const;
 
   std::vector<Taken> taken_;
 };

@@ -82,9 +82,8 @@ void OutputFiles::Protect(const std::filesystem::path& input) {
   }
 }
 
-OutputFile OutputFiles::Open(std::string_view flag, const std::filesystem::path& path, Folders folders) {
-  if (path.empty()) return {};
-  std::vector<Identity> identities = IdentitiesOf(path);
+void OutputFiles::CheckFree(std::string_view flag, const std::filesystem::path& path,
+                            const std::vector<Identity>& identities) const {
   for (const Taken& taken : taken_) {
     if (std::find(identities.begin(), identities.end(), taken.identity) == identities.end()) continue;
     const std::string why = taken.by.starts_with('-') ? "is where " + taken.by + " goes too" : "is " + taken.by;
@@ -96,8 +95,22 @@ OutputFile OutputFiles::Open(std::string_view flag, const std::filesystem::path&
                                  S_ISREG(info.st_mode) && ::fstat(STDOUT_FILENO, &out) == 0 &&
                                  info.st_dev == out.st_dev && info.st_ino == out.st_ino;
   if (where_stdout_goes) throw ConfigError(fmt::format("{}: {} is where stdout goes too", flag, path.string()));
+}
+
+OutputFile OutputFiles::Open(std::string_view flag, const std::filesystem::path& path, Folders folders) {
+  if (path.empty()) return {};
+  const std::vector<Identity> identities = IdentitiesOf(path);
+  CheckFree(flag, path, identities);
   OutputFile file(path, folders);
-  for (Identity& identity : identities) taken_.push_back({std::move(identity), std::string(flag)});
+  for (const Identity& identity : identities) taken_.push_back({identity, std::string(flag)});
+  return file;
+}
+
+AppendedFile OutputFiles::OpenToAppend(std::string_view flag, const std::filesystem::path& path) {
+  const std::vector<Identity> identities = IdentitiesOf(path);
+  CheckFree(flag, path, identities);
+  AppendedFile file(path);
+  for (const Identity& identity : identities) taken_.push_back({identity, std::string(flag)});
   return file;
 }
 
