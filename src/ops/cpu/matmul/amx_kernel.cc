@@ -6,6 +6,7 @@
 // features, 32 input features]: what a step of the summed dimension reads lies together.
 #include <hwy/base.h>
 
+#include "ops/cpu/matmul/amx_sums.h"
 #include "ops/cpu/matmul/kernel.h"
 
 #if HWY_ARCH_X86_64
@@ -27,7 +28,7 @@
 namespace runahead::cpu {
 namespace {
 
-constexpr int64_t kSide = 16;  // features, or rows, of a tile
+constexpr int64_t kSide = kTileSide;
 constexpr int64_t kPanelFeatures = 2 * kSide;
 constexpr int64_t kStepUnits = 16;  // units of a tile: 64 bytes of a row
 constexpr int64_t kTileBytes = kSide * 64;
@@ -35,9 +36,9 @@ constexpr int64_t kTileFloats = kSide * kSide;
 constexpr int64_t kStepBytes = 2 * kTileBytes;  // bytes of a step of a packed panel
 constexpr int64_t kLine = 64;                   // bytes that caches move
 // Steps of a panel that are multiplied in one go. By many slices: what the first cache holds beside the slices that
-// go by. By few: a page of each row, in whose order the next pages are asked for.
+// go by. By few: a quarter of a page of each row, in whose order the next ones are asked for.
 constexpr int64_t kDepthSteps = 8;
-constexpr int64_t kFewDepthSteps = 64;
+constexpr int64_t kFewDepthSteps = 16;
 
 /// Tiles 0 to 3: sums [feature half][slice]; 4 and 5: weights; 6 and 7: x.
 TileShapes ShapesFor(int64_t slice_width) {
@@ -93,24 +94,32 @@ enum class Meanwhile : uint8_t { kNothing, kFetch, kPack };
 class Ahead {
  public:
   Ahead() = default;
-  /// `lines` lines of each row, which are `stride_bytes` apart; packed to `to`.
-  Ahead(Meanwhile work, const std::byte* rows, int64_t stride_bytes, int64_t lines, std::byte* to)
-      : work_(work), row_(rows), to_(to), stride_bytes_(stride_bytes), lines_(lines), left_(kPanelFeatures * lines) {}
+  /// `lines` lines of each row, which are `stride_bytes` apart; packed to `to`, while those `further` bytes on are
+  /// asked for.
+  Ahead(Meanwhile work, const std::byte* rows, int64_t stride_bytes, int64_t lines, int64_t further, std::byte* to)
+      : work_(work),
+        row_(rows),
+        to_(to),
+        stride_bytes_(stride_bytes),
+        further_(further),
+        lines_(lines),
+        left_(kPanelFeatures * lines) {}
 
   [[nodiscard]] int64_t left() const { return left_; }
   /// The next `lines` lines, or those that are left.
   void Go(int64_t lines) {
     lines = std::min(lines, left_);
     left_ -= lines;
-    for (; lines > 0; --lines) {
-      const std::byte* from = row_ + line_ * kLine;
+    while (lines > 0) {
+      const int64_t n = std::min(lines, lines_ - line_);
       if (work_ == Meanwhile::kFetch) {
-        __builtin_prefetch(from, 0, 2);
+        Fetch(n);
       } else {
-        __builtin_prefetch(from + stride_bytes_, 0, 2);
-        _mm512_storeu_si512(to_ + line_ * kStepBytes, _mm512_loadu_si512(from));
+        Pack(n);
       }
-      if (++line_ < lines_) continue;
+      lines -= n;
+      line_ += n;
+      if (line_ < lines_) return;
       line_ = 0;
       row_ += stride_bytes_;
       to_ += kLine;
@@ -118,10 +127,24 @@ class Ahead {
   }
 
  private:
+  void Fetch(int64_t n) const {
+    const std::byte* from = row_ + line_ * kLine;
+    for (int64_t i = 0; i < n; ++i) __builtin_prefetch(from + i * kLine, 0, 2);
+  }
+  void Pack(int64_t n) const {
+    const std::byte* from = row_ + line_ * kLine;
+    std::byte* to = to_ + line_ * kStepBytes;
+    for (int64_t i = 0; i < n; ++i) {
+      __builtin_prefetch(from + i * kLine + further_, 0, 2);
+      _mm512_storeu_si512(to + i * kStepBytes, _mm512_loadu_si512(from + i * kLine));
+    }
+  }
+
   Meanwhile work_ = Meanwhile::kNothing;
   const std::byte* row_ = nullptr;
   std::byte* to_ = nullptr;
   int64_t stride_bytes_ = 0;
+  int64_t further_ = 0;
   int64_t lines_ = 0;
   int64_t left_ = 0;
   int64_t line_ = 0;
@@ -178,28 +201,6 @@ void Multiply(const Steps& weights, const std::byte* const* slices, int64_t widt
   }
 }
 
-/// to[j][i] = from[i][j] of a tile of sums; rows of `to` are kPanelFeatures apart.
-void Turn(const float* from, float* to) {
-  for (int64_t j = 0; j < kSide; j += 4) {
-    __m512 row[4];
-    for (int64_t i = 0; i < 4; ++i) {
-      const auto block = [&](int64_t b) { return _mm_loadu_ps(from + (4 * b + i) * kSide + j); };
-      row[i] = _mm512_castps128_ps512(block(0));
-      row[i] = _mm512_insertf32x4(row[i], block(1), 1);
-      row[i] = _mm512_insertf32x4(row[i], block(2), 2);
-      row[i] = _mm512_insertf32x4(row[i], block(3), 3);
-    }
-    const __m512d low01 = _mm512_castps_pd(_mm512_unpacklo_ps(row[0], row[1]));
-    const __m512d high01 = _mm512_castps_pd(_mm512_unpackhi_ps(row[0], row[1]));
-    const __m512d low23 = _mm512_castps_pd(_mm512_unpacklo_ps(row[2], row[3]));
-    const __m512d high23 = _mm512_castps_pd(_mm512_unpackhi_ps(row[2], row[3]));
-    _mm512_storeu_pd(to + j * kPanelFeatures, _mm512_unpacklo_pd(low01, low23));
-    _mm512_storeu_pd(to + (j + 1) * kPanelFeatures, _mm512_unpackhi_pd(low01, low23));
-    _mm512_storeu_pd(to + (j + 2) * kPanelFeatures, _mm512_unpacklo_pd(high01, high23));
-    _mm512_storeu_pd(to + (j + 3) * kPanelFeatures, _mm512_unpackhi_pd(high01, high23));
-  }
-}
-
 HWY_POP_ATTRIBUTES
 
 // ---- Blocks -------------------------------------------------------------------------------------------------
@@ -211,8 +212,8 @@ struct Part {
   int64_t steps = 0;
 };
 
-/// The parts of a block's panels. By many slices they are packed, one ahead of the one in use; by few they are read
-/// where they are, and the next is asked for.
+/// The parts of a block's panels. By many slices they are packed, one ahead of the one in use, while the one behind
+/// that comes from memory; by few they are read where they are, and the next is asked for.
 class Parts {
  public:
   /// `memory`: two parts of `most_steps`.
@@ -224,13 +225,14 @@ class Parts {
         part_bytes_(most_steps * kStepBytes),
         memory_(memory) {}
 
-  /// The part's steps, and in `ahead` the work on the next part, if there is one, for the time of their use.
-  Steps Take(const Part& part, const Part* next, Ahead& ahead) {
+  /// The part's steps, and in `ahead` the work on those that come next, for the time of their use. Where there is no
+  /// next part, `next` is this one; where there is none behind that, `then` is the next.
+  Steps Take(const Part& part, const Part& next, const Part& then, Ahead& ahead) {
     if (matrix_.packed) return {matrix_.data + part.panel * panel_bytes_ + part.begin * kStepBytes};
-    const bool next_whole = next != nullptr && Whole(*next);
+    const bool next_whole = Lines(next) != Lines(part) && Whole(next);
     std::byte* packed = memory_ + use_ * part_bytes_;
     if (few_) {
-      if (next_whole) ahead = {Meanwhile::kFetch, Lines(*next), row_bytes_, next->steps, nullptr};
+      if (next_whole) ahead = {Meanwhile::kFetch, Lines(next), row_bytes_, next.steps, 0, nullptr};
       if (Whole(part)) return {Lines(part), row_bytes_, kLine};
       PackSteps(matrix_, part.panel, part.begin, part.steps, packed);
       return {packed};
@@ -238,7 +240,14 @@ class Parts {
     if (!ready_) PackSteps(matrix_, part.panel, part.begin, part.steps, packed);
     use_ = 1 - use_;
     ready_ = next_whole;
-    if (ready_) ahead = {Meanwhile::kPack, Lines(*next), row_bytes_, next->steps, memory_ + use_ * part_bytes_};
+    if (ready_) {
+      ahead = {Meanwhile::kPack,
+               Lines(next),
+               row_bytes_,
+               next.steps,
+               Lines(then) - Lines(next),
+               memory_ + use_ * part_bytes_};
+    }
     return {packed};
   }
 
@@ -287,22 +296,13 @@ struct Product {
 
   /// The same sums to the sink.
   void StoreSums(const float* sums, int64_t panel, int64_t pair, int64_t slices) const {
-    alignas(64) float turned[kSide * kPanelFeatures];
     const PackedRows& x = *block.x;
     const int64_t feature = panel * kPanelFeatures;
     const int64_t features = std::min(kPanelFeatures, block.weights->rows - feature);
     for (int64_t i = 0; i < slices; ++i) {
-      const float* lower = sums + i * kTileFloats;
-      const float* upper = sums + (slices + i) * kTileFloats;
-      if (width == 1) {
-        std::copy_n(lower, kSide, turned);
-        std::copy_n(upper, kSide, turned + kSide);
-      } else {
-        Turn(lower, turned);
-        Turn(upper, turned + kSide);
-      }
       const int64_t slice = block.slice_begin + 2 * pair + i;
-      Store(*block.sink, turned, kPanelFeatures, slice * x.slice_rows, x.RowsOf(slice), feature, features);
+      StoreTiles(*block.sink, {sums + i * kTileFloats, sums + (slices + i) * kTileFloats, width},
+                 slice * x.slice_rows, x.RowsOf(slice), feature, features);
     }
   }
 };
@@ -330,9 +330,9 @@ void MultiplyBlock(const Kernel& kernel, const Block& block) {
   Parts all_weights(kernel, *block.weights, few, most_steps, memory);
   for (int64_t index = 0; index < parts; ++index) {
     const Part part = part_at(index);
-    const Part next = part_at(std::min(index + 1, parts - 1));
     Ahead ahead;
-    const Steps weights = all_weights.Take(part, index + 1 < parts ? &next : nullptr, ahead);
+    const Steps weights = all_weights.Take(part, part_at(std::min(index + 1, parts - 1)),
+                                           part_at(std::min(index + 2, parts - 1)), ahead);
     const int64_t lines = (ahead.left() + pairs * part.steps - 1) / (pairs * part.steps);
     const bool last = part.begin + part.steps == product.steps;
     for (int64_t pair = 0; pair < pairs; ++pair) {

@@ -27,6 +27,9 @@ struct Elements {
   static float LoadOne(const std::byte* row, int64_t unit, int64_t depth) {
     return unit < depth ? static_cast<float>(reinterpret_cast<const T*>(row)[unit]) : 0.0f;
   }
+  static HWY_INLINE FloatVec Load(FloatTag d, const std::byte* row, int64_t unit) {
+    return LoadFloats(d, reinterpret_cast<const T*>(row) + unit);
+  }
 #if HWY_TARGET != HWY_SCALAR
   static HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> LoadFour(const std::byte* row, int64_t unit) {
     const hn::FixedTag<float, 4> d;
@@ -54,6 +57,9 @@ struct Pairs {
     float pair = 0;
     std::memcpy(&pair, row + 4 * unit, static_cast<size_t>(2 * left));
     return pair;
+  }
+  static HWY_INLINE FloatVec Load(FloatTag d, const std::byte* row, int64_t unit) {
+    return hn::LoadU(d, reinterpret_cast<const float*>(row) + unit);
   }
 #if HWY_TARGET != HWY_SCALAR
   static HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> LoadFour(const std::byte* row, int64_t unit) {

@@ -27,6 +27,18 @@ void PackOf(const PackSource& from, int64_t begin, int64_t end, int64_t width, f
     if (width % kLanes == 0 || width < kLanes) {
       const FloatTag d;
       const int64_t floats = (end - begin) * width;
+      // A square at a time, so that a line of a row is read once: rows that lie a power of two apart share few ways
+      // of the first cache.
+      while (unit + kLanes <= whole && (unit + kLanes - 1 - begin) * width + group + kLanes <= floats) {
+        FloatVec units[kLanes];
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i) units[i] = Source::Load(d, rows[i], unit);
+        Transpose(d, units);
+        for (const FloatVec& vector : units) {
+          hn::StoreU(vector, d, to + (unit - begin) * width + group);
+          ++unit;
+        }
+      }
       while (unit + 4 <= whole && (unit + 3 - begin) * width + group + kLanes <= floats) {
         FloatVec units[4];
         LoadUnits<Source>(
