@@ -1,9 +1,12 @@
 #include "flag_facts.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <string_view>
 
+#include "runahead/error.h"
 #include "runahead/options.h"
 #include "runahead/planner.h"
 
@@ -59,6 +62,19 @@ std::vector<FlagFacts> FlagsOf(const CLI::App& command) {
     for (const FlagFacts& flag : FlagsOf(*group)) flags.push_back(flag);
   }
   return flags;
+}
+
+void RefuseEmptyPaths(const CLI::App& command) {
+  for (const CLI::Option* option : command.get_options()) {
+    const FlagFacts facts = FactsOf(command.get_name(), *option);
+    const std::vector<std::string> given = option->results();
+    if (!facts.TakesPath() || std::find(given.begin(), given.end(), "") == given.end()) continue;
+    const std::string name = facts.names.empty() ? option->get_name(/*positional=*/true) : facts.names.back();
+    throw ConfigError(fmt::format("{}: expected {}, got ''", name, facts.value));
+  }
+  for (const CLI::App* group : command.get_subcommands([](const CLI::App*) { return true; })) {
+    if (group->get_name().empty()) RefuseEmptyPaths(*group);
+  }
 }
 
 std::vector<const CLI::App*> CommandsOf(const CLI::App& app) {

@@ -20,6 +20,10 @@ struct FlagFacts {
 /// Those of `command` and of its groups, in the order of its help.
 std::vector<FlagFacts> FlagsOf(const CLI::App& command);
 
+/// Throws ConfigError naming a flag of `command` that was given an empty text for a path, as an unset variable of a
+/// shell does: an output would be lost without a word.
+void RefuseEmptyPaths(const CLI::App& command);
+
 /// The subcommands of `app`, without groups of flags.
 std::vector<const CLI::App*> CommandsOf(const CLI::App& app);
 

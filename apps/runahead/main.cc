@@ -1,16 +1,20 @@
 // The command line of Runahead: picks the subcommand and turns errors into one line and an exit code.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <sstream>
 #include <string>
 #include <string_view>
 
+#include "base/descriptor.h"
 #include "command.h"
+#include "flag_facts.h"
 #include "output.h"
 #include "pages.h"
 #include "runahead/error.h"
@@ -44,6 +48,23 @@ constexpr std::array kCommands = {
 int Fail(const std::string& message, int exit_code) {
   WriteError(message);
   return exit_code;
+}
+
+/// Says so without asking for more.
+int FailForMemory() {
+  (void)WriteAll(STDERR_FILENO, "runahead: out of memory\n");
+  return kFailed;
+}
+
+/// Memory may end where no exception can pass: JSON documents need some to be freed.
+[[noreturn]] void EndWithoutException() noexcept {
+  try {
+    if (const std::exception_ptr error = std::current_exception()) std::rethrow_exception(error);
+  } catch (const std::bad_alloc&) {
+    ::_exit(FailForMemory());
+  } catch (...) {  // a mistake of ours
+  }
+  std::abort();
 }
 
 /// Version and commit, what was built, and what of it this machine can use.
@@ -95,7 +116,9 @@ int Run(int argc, const char* const* argv) {
     throw ConfigError(fmt::format("not expected: {}; --help tells what is", fmt::join(app.remaining(true), " ")));
   }
   for (size_t i = 0; i < kCommands.size(); ++i) {
-    if (subcommands[i]->parsed()) return actions[i]();
+    if (!subcommands[i]->parsed()) continue;
+    RefuseEmptyPaths(*subcommands[i]);
+    return actions[i]();
   }
   return kBadInput;  // not reached: parse requires a subcommand
 }
@@ -112,7 +135,7 @@ int RunSafely(int argc, const char* const* argv) {
   } catch (const IoError& error) {
     return Fail(error.what(), kBadInput);
   } catch (const std::bad_alloc&) {
-    return Fail("out of memory", kFailed);
+    return FailForMemory();
   } catch (const std::exception& error) {
     return Fail(error.what(), kFailed);
   }
@@ -122,6 +145,7 @@ int RunSafely(int argc, const char* const* argv) {
 }  // namespace runahead::cli
 
 int main(int argc, char** argv) {
+  std::set_terminate(runahead::cli::EndWithoutException);
   runahead::cli::TurnSignalsIntoErrors();
   return runahead::cli::RunSafely(argc, argv);
 }

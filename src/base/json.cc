@@ -29,7 +29,11 @@ std::string Reason(const nlohmann::detail::exception& error) {
   return Shorten(std::string(close == std::string_view::npos ? text : text.substr(close + 2)), kMaxShownReason);
 }
 
-std::string Show(const Json& value) { return Shorten(value.dump(-1, ' ', false, Json::error_handler_t::replace)); }
+std::string Show(const Json& value) {
+  // TOML has numbers that JSON does not.
+  if (value.is_number_float() && !std::isfinite(value.get<double>())) return fmt::format("{}", value.get<double>());
+  return Shorten(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
 
 /// Builds a document while it is read, and refuses what JSON allows but no file of a model has: deep nesting and
 /// objects with a key twice. Objects are built when they end, from sorted members, which is several times faster for

@@ -102,14 +102,14 @@ Json FamilyFields(const Preset& preset) {
 
 std::span<const Preset> Presets() { return kPresets; }
 
-const Preset& FindPreset(std::string_view name) {
+const Preset& FindPreset(std::string_view name, const std::string& origin) {
   std::string known;
   for (const Preset& preset : kPresets) {
     if (preset.name == name) return preset;
     known += known.empty() ? "" : ", ";
     known += preset.name;
   }
-  throw ConfigError(fmt::format("preset: expected one of {}, got {}", known, name));
+  throw ConfigError(fmt::format("{}: expected one of {}, got '{}'", origin, known, name));
 }
 
 Json PresetConfig(const Preset& preset) {

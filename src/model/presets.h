@@ -31,8 +31,8 @@ struct Preset {
 
 std::span<const Preset> Presets();
 
-/// Throws ConfigError naming the preset and those that exist.
-const Preset& FindPreset(std::string_view name);
+/// Throws ConfigError that opens with `origin`, where the name was found, and names it and the presets that exist.
+const Preset& FindPreset(std::string_view name, const std::string& origin = "preset");
 
 /// The preset as config.json.
 Json PresetConfig(const Preset& preset);

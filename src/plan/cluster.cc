@@ -105,13 +105,13 @@ LinkTable LinksFrom(const JsonObject& file, const std::vector<int>& hosts) {
     return std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end();
   }();
   LinkCost network{0, kGiga, 0, Mover::kEngine};
-  if (several_hosts) {
+  if (several_hosts || file.Has("network")) {
     const JsonObject object = file.Object("network");
     RefuseOthers(object, {"bandwidth_gbs", "latency_us", "setup_us"});
     network = LinkFrom(object);
   }
   LinkTable links(ranks, network);
-  if (inside) {
+  if (inside || file.Has("links")) {
     const JsonObject object = file.Object("links");
     RefuseOthers(object, {"bandwidth_gbs", "latency_us", "setup_us", "sharing"});
     const LinkCost link = LinkFrom(object);

@@ -12,13 +12,14 @@
 namespace runahead {
 namespace {
 
-/// The sizes of a preset of make-model, or of a model's folder. Throws ConfigError naming what is neither.
-WorkShape ShapeOfModel(const std::string& model, DType dtype) {
+/// The sizes of a preset of make-model, or of a model's folder. Throws ConfigError that opens with `origin` for what
+/// is neither.
+WorkShape ShapeOfModel(const std::string& model, DType dtype, const std::string& origin) {
   std::error_code error;
   const bool is_path =
       model.find('/') != std::string::npos || std::filesystem::exists(std::filesystem::symlink_status(model, error));
   if (is_path) return WorkShapeOf(ModelConfig(model).spec(), dtype);
-  const Json config = PresetConfig(FindPreset(model));
+  const Json config = PresetConfig(FindPreset(model, origin));
   const JsonObject object(config, "preset " + model);
   return WorkShapeOf(FindArchitecture(object).parse(object).spec, dtype);
 }
@@ -31,7 +32,7 @@ DescribedCluster Describe(Cluster cluster, const std::string& model, const std::
   const std::optional<DType> dtype = ParseDType(cluster.dtype);
   if (!dtype)
     throw ConfigError(fmt::format("{}: dtype: expected f32, bf16 or f16, got '{}'", cluster.origin, cluster.dtype));
-  described.shape = ShapeOfModel(cluster.model, *dtype);
+  described.shape = ShapeOfModel(cluster.model, *dtype, model.empty() ? cluster.origin + ": model" : "model");
   described.costs = cluster.CostsFor(described.shape, folder);
   described.cluster = std::move(cluster);
   return described;

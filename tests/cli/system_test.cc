@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/descriptor.h"
+#include "base/source_dir.h"
 #include "tests/cli/fixture.h"
 #include "tests/report/well_formed.h"
 
@@ -124,6 +125,14 @@ TEST_F(SystemTest, ASuitesPicturesAreOpenedBeforeTheWork) {
   refused({"--json", InFolder("drawn") + "/model-full-contexts.svg", "--plots", InFolder("drawn")},
           {"--plots", "--json goes too"});
   EXPECT_EQ(NamesIn(InFolder("drawn")), std::vector<std::string>{"model-full-ranks.svg"});
+}
+
+TEST_F(SystemTest, AnEmptyPathIsRefused) {
+  ExpectOneLine(Generate({"--timeline", ""}), 2, {"--timeline: expected FILE.svg, got ''"});
+  ExpectOneLine(Generate({"--tuned", ""}), 2, {"--tuned: expected DIR, got ''"});
+  ExpectOneLine(Runahead({"generate", "--model", Model(), "--prompt-file", ""}), 2, {"--prompt-file", "got ''"});
+  ExpectOneLine(Runahead({"make-model", "tiny-llama", ""}), 2, {"folder: expected DIR, got ''"});
+  ExpectOneLine(Runahead({"inspect", ""}), 2, {"model: expected MODEL, got ''"});
 }
 
 TEST_F(SystemTest, OutputsThatWouldNotBeWrittenAreRefused) {
@@ -334,6 +343,14 @@ TEST_F(SystemTest, MemoryLimitsAreCounted) {
   ExpectOneLine(Shell("ulimit -v 4000000; $R generate --model $M --devices cpu:2 --threads-per-rank 1024 "
                       "--prompt-ids 1,2 -n 1"),
                 2, {"--threads-per-rank", "2048"});
+  // Wherever the memory ends.
+  for (int kib = 500; kib <= 5000; kib += 100) {
+    const Outcome outcome = Shell(
+        fmt::format("ulimit -d {}; $R generate --model '{}/models/demo' --prompt-ids 1,2 -n 1", kib, SourceDir()));
+    constexpr int kNotLoaded = 127;
+    if (outcome.exit_code == kNotLoaded || outcome.exit_code == 0) continue;
+    ExpectOneLine(outcome, outcome.exit_code == 2 ? 2 : 1, {"memory"});
+  }
   const std::string copy = CopyOfModel("endless");
   Json config = LoadJson(copy + "/config.json");
   config["max_position_embeddings"] = 100'000'000;
@@ -370,6 +387,14 @@ TEST_F(SystemTest, WrongTomlIsRefusedByFileAndField) {
   };
   refused("model=\"llama-7b\"\ncontexts=[512]\n[[devices]]\nname=\"a\"\nprofile=\"\"\n",
           {"devices[0]: profile", "got \"\""});
+  const std::string device = "contexts=[512]\n[[devices]]\nname=\"a\"\n";
+  refused("model=\"nope\"\n" + device + "tflops=1\n", {"c.toml: model: ", "got 'nope'"});
+  refused("model=\"llama-7b\"\n" + device + "tflops=nan\n", {"devices[0]: tflops", "got nan"});
+  for (const char* links : {"links=3\n", "network=3\n"}) {  // though one device has none
+    refused(links + ("model=\"llama-7b\"\n" + device) + "tflops=1\n", {"expected an object, got 3"});
+  }
+  refused("model=\"llama-7b\"\n" + device + "tflops=1\n[links]\nbandwidth_gbs=\"x\"\n",
+          {"links: bandwidth_gbs", "\"x\""});
   refused("model = \"llama-7b\"\ncontexts = [512\n", {"line", "not valid TOML"});
   refused("a = " + std::string(100'000, '['), {"c.toml"});
   std::string deep = "a";
