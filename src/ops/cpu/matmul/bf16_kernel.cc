@@ -153,7 +153,7 @@ Kernel MakeKernel() {
   kernel.direct = kDirect.data();
   kernel.most_direct_rows = kDirectRows;
   kernel.direct_units = 16;
-  kernel.block_rows = kAnyNumber;
+  kernel.block_rows = kBlockRows;
   kernel.block_panels = kAnyNumber;
   kernel.block_bytes = kBlockBytes;
   kernel.spin = &Spin;

@@ -150,7 +150,7 @@ Kernel MakeKernel() {
   kernel.most_direct_rows = static_cast<int64_t>(kDirectRows);
   kernel.direct_units = kLanes;
 #endif
-  kernel.block_rows = kAnyNumber;
+  kernel.block_rows = kBlockRows;
   kernel.block_panels = kAnyNumber;
   kernel.block_bytes = kBlockBytes;
   kernel.spin = &Spin;

@@ -14,6 +14,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace runahead::cpu::HWY_NAMESPACE {
 
+/// Bytes of a row that are asked for before they are read.
+constexpr int64_t kAhead = 512;
+
 template <typename Source>
 void PackOf(const PackSource& from, int64_t begin, int64_t end, int64_t width, float* to) {
   const std::byte* rows[kLanes];
@@ -32,7 +35,10 @@ void PackOf(const PackSource& from, int64_t begin, int64_t end, int64_t width, f
       while (unit + kLanes <= whole && (unit + kLanes - 1 - begin) * width + group + kLanes <= floats) {
         FloatVec units[kLanes];
 #pragma GCC unroll 16
-        for (int64_t i = 0; i < kLanes; ++i) units[i] = Source::Load(d, rows[i], unit);
+        for (int64_t i = 0; i < kLanes; ++i) {
+          units[i] = Source::Load(d, rows[i], unit);
+          __builtin_prefetch(rows[i] + unit * 4 + kAhead, 0, 2);  // the second cache: in the first they would meet
+        }
         Transpose(d, units);
         for (const FloatVec& vector : units) {
           hn::StoreU(vector, d, to + (unit - begin) * width + group);

@@ -8,7 +8,10 @@ namespace runahead::cpu {
 /// No limit.
 constexpr int64_t kAnyNumber = int64_t{1} << 40;
 /// Panels that a core's own cache holds together, beside what they meet.
-constexpr size_t kBlockBytes = size_t{1} << 19;
+constexpr size_t kBlockBytes = size_t{1} << 18;
+/// Most rows of a block: enough to pack weights for; their slices, which go by once for the panels, come from a
+/// cache.
+constexpr int64_t kBlockRows = 512;
 /// Most floats of a tile's sums.
 constexpr int64_t kMostTileFloats = 14 * 32;
 
