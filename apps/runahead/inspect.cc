@@ -160,9 +160,7 @@ std::string ToText(const ModelInfo& info, const TokenizerFacts& tokenizer, const
 }
 
 /// What can be said of a model that does not run, before the error itself: its name, its tensors, the reason.
-void PrintUnsupported(const Flags& flags, const std::string& reason) {
-  const std::filesystem::path path = std::filesystem::path(flags.model) / "config.json";
-  const Json config = LoadJson(path);
+void PrintUnsupported(const Flags& flags, const Json& config, const std::string& reason) {
   const Json name = config.is_object() ? config.value("architectures", Json(nullptr)) : Json(nullptr);
   const TensorFacts facts = DescribeTensors(flags.model);
   if (flags.json) {
@@ -179,15 +177,16 @@ void PrintUnsupported(const Flags& flags, const std::string& reason) {
 }
 
 int Run(const Flags& flags) {
+  const Json config = ReadModelJson(flags.model);
   try {
-    const ModelInfo info = DescribeModel(ModelConfig(flags.model));
+    const ModelInfo info = DescribeModel(ModelConfig(flags.model, config));
     const TokenizerFacts tokenizer = DescribeTokenizer(flags.model);
     const MachineFacts machine = DescribeMachine();
     WriteOut(flags.json ? Dump(ToJson(info, tokenizer, machine)) : ToText(info, tokenizer, machine));
     return 0;
   } catch (const ConfigError& refusal) {
     try {
-      PrintUnsupported(flags, refusal.what());
+      PrintUnsupported(flags, config, refusal.what());
     } catch (const Error&) {  // the files are too broken to say more than the first error does
     }
     throw;

@@ -85,12 +85,16 @@ void PassText(const std::optional<nb::callable>& on_text, std::string_view text)
 
 Generation GenerateAnswer(GuardedSession& self, nb::handle prompt, int max_new_tokens, const Tokenizer* tokenizer,
                           double temperature, int top_k, double top_p, uint64_t seed, std::vector<int32_t> eos,
-                          std::vector<std::string> stop, const std::optional<nb::callable>& on_text,
-                          const std::string& strategy, const std::optional<std::string>& topology,
-                          nb::handle partition, int ranks, bool timeline, const std::string& gather) {
+                          std::vector<std::string> stop, std::vector<int32_t> stop_ids, double min_p,
+                          double repetition_penalty, double presence_penalty, double frequency_penalty,
+                          const std::optional<nb::callable>& on_text, const std::string& strategy,
+                          const std::optional<std::string>& topology, nb::handle partition, int ranks, bool timeline,
+                          const std::string& gather) {
   const std::vector<int32_t> ids = TokenIds(prompt);
   const PrefillOptions prefill = PhaseKeywords{strategy, topology, partition, ranks, timeline, gather}.Options();
-  const GenerationOptions options{max_new_tokens, {temperature, top_k, top_p, seed}, std::move(eos), std::move(stop)};
+  const SamplingOptions sampling{temperature,      top_k, top_p, seed, min_p, repetition_penalty, presence_penalty,
+                                 frequency_penalty};
+  const GenerationOptions options{max_new_tokens, sampling, std::move(eos), std::move(stop), std::move(stop_ids)};
   return self.Run([&](Session& session) {
     return Generate(session, tokenizer, ids, prefill, options,
                     [&](std::string_view text) { PassText(on_text, text); });
@@ -126,18 +130,23 @@ void BindSession(nb::module_& module) {
           "will probably be appended next.")
       .def("generate", &GenerateAnswer, "prompt"_a, nb::kw_only(), "max_new_tokens"_a = 128,
            "tokenizer"_a.none() = nb::none(), "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "seed"_a = 0,
-           "eos"_a = nb::list(), "stop"_a = nb::list(), "on_text"_a = nb::none(), "strategy"_a = "runahead",
-           "topology"_a = nb::none(), "partition"_a = "auto", "ranks"_a = 0, "timeline"_a = false,
-           "gather"_a = "copies",
+           "eos"_a = nb::list(), "stop"_a = nb::list(), "stop_ids"_a = nb::list(), "min_p"_a = 0.0,
+           "repetition_penalty"_a = 1.0, "presence_penalty"_a = 0.0, "frequency_penalty"_a = 0.0,
+           "on_text"_a = nb::none(), "strategy"_a = "runahead", "topology"_a = nb::none(), "partition"_a = "auto",
+           "ranks"_a = 0, "timeline"_a = false, "gather"_a = "copies",
            nb::sig("def generate(self, prompt: TokenIds, *, max_new_tokens: int = 128, "
                    "tokenizer: Tokenizer | None = None, temperature: float = 0.0, top_k: int = 0, "
                    "top_p: float = 1.0, seed: int = 0, eos: Sequence[int] = [], stop: Sequence[str] = [], "
+                   "stop_ids: Sequence[int] = [], min_p: float = 0.0, repetition_penalty: float = 1.0, "
+                   "presence_penalty: float = 0.0, frequency_penalty: float = 0.0, "
                    "on_text: Callable[[str], object] | None = None, strategy: str = 'runahead', "
                    "topology: str | None = None, partition: Partition = 'auto', ranks: int = 0, "
                    "timeline: bool = False, gather: str = 'copies') -> Generation"),
            "Prefills `prompt` and goes on until a token of `eos` (end_tokens() has the model's own), a string of "
-           "`stop`, max_new_tokens, or a full session. temperature 0 takes the likeliest token. `on_text` gets the "
-           "text piece by piece; text needs a tokenizer.")
+           "`stop`, an id of `stop_ids`, max_new_tokens, or a full session. temperature 0 takes the likeliest token; "
+           "`min_p` keeps tokens at least so many times as likely as that. The penalties change the logits of tokens "
+           "that came, as `runahead generate --help` says. `on_text` gets the text piece by piece; text needs a "
+           "tokenizer.")
       .def_prop_ro(
           "logits",
           [](nb::handle_t<GuardedSession> self) {

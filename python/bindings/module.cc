@@ -2,8 +2,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cstdlib>
-
 #include "bindings.h"
 #include "runahead/version.h"
 
@@ -11,8 +9,6 @@ NB_MODULE(_runahead, module) {
   namespace nb = nanobind;
   using runahead::BuildInfo;
   module.doc() = "Runahead's engine, tokenizer and planner.";
-  // A hardware queue for each stream of a GPU: one that waits for another GPU must not hold up its neighbours.
-  (void)::setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*replace=*/0);
 
   nb::class_<BuildInfo>(module, "BuildInfo", "What this build of the library is.")
       .def_ro("version", &BuildInfo::version)

@@ -201,14 +201,16 @@ std::vector<int32_t> TokenIds(const JsonObject& config, const char* key) {
   return ids;
 }
 
-Json ReadConfig(const std::filesystem::path& dir) {
+}  // namespace
+
+Json ReadModelJson(const std::filesystem::path& dir) {
   CheckModelFolder(dir);
   return LoadJson(dir / "config.json");
 }
 
-}  // namespace
+ModelConfig::ModelConfig(std::filesystem::path dir) : ModelConfig(dir, ReadModelJson(dir)) {}
 
-ModelConfig::ModelConfig(std::filesystem::path dir) : dir_(std::move(dir)), json_(ReadConfig(dir_)) {
+ModelConfig::ModelConfig(std::filesystem::path dir, Json json) : dir_(std::move(dir)), json_(std::move(json)) {
   const JsonObject config(json_, (dir_ / "config.json").string());
   model_ = FindArchitecture(config).parse(config);
 }

@@ -22,12 +22,17 @@ struct GenerationDefaults {
   std::optional<int32_t> bos;
 };
 
+/// DIR/config.json of whatever model. Throws ConfigError, and IoError for what is no model's folder.
+Json ReadModelJson(const std::filesystem::path& dir);
+
 /// A model's folder and what its config.json says, which is read once: whoever needs it is given this. A value type.
 class ModelConfig {
  public:
   /// Reads DIR/config.json: the shape of the model and where its weights are. Throws ConfigError naming the file, the
   /// field and the value for an unknown architecture or an unsupported option.
   ModelConfig(std::filesystem::path dir);  // NOLINT(google-explicit-constructor): a folder stands for what it holds
+  /// The same from what ReadModelJson gave.
+  ModelConfig(std::filesystem::path dir, Json json);
 
   [[nodiscard]] const std::filesystem::path& dir() const { return dir_; }
   [[nodiscard]] const DecoderSpec& spec() const { return model_.spec; }

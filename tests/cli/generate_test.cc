@@ -63,6 +63,14 @@ TEST_F(GenerateTest, ReadsTheConfigurationOnce) {
     (void)GenerateJson({"--prompt", "a", "-n", "1", "--devices", "cpu:2"});
     EXPECT_EQ(counter.Opened(), 1) << name;
   }
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"inspect", Model()},
+           {"bench", "--model", Model(), "--devices", "cpu:2", "--contexts", "16", "--repeats", "1"},
+           {"plan", "--model", Model(), "--contexts", "16"}}) {
+    const OpenCounter counter(Model() + "/config.json");
+    EXPECT_EQ(Runahead(command).exit_code, 0);
+    EXPECT_EQ(counter.Opened(), 1) << command.front();
+  }
 }
 
 TEST_F(GenerateTest, EveryWayOverRanksGivesOneRanksIds) {

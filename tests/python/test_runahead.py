@@ -163,6 +163,18 @@ class SessionTest(unittest.TestCase):
         self.assertIn(answer.finish, ("eos", "stop", "length"))
         self.assertGreater(answer.prefill.ttft_ms, 0)
 
+    def test_ids_stop_and_penalties_change_the_draws(self):
+        answer = self.session().generate(self.prompt, max_new_tokens=8)
+        stopped = self.session().generate(self.prompt, max_new_tokens=8, stop_ids=[answer.ids[3]])
+        self.assertEqual((stopped.ids, stopped.finish), (answer.ids[: answer.ids.index(answer.ids[3])], "stop"))
+        whole = self.session().generate(self.prompt, max_new_tokens=48).ids
+        self.assertNotEqual(self.session().generate(self.prompt, max_new_tokens=48, repetition_penalty=1e6).ids, whole)
+        likeliest = self.session().generate(self.prompt, max_new_tokens=8, temperature=9.0, min_p=1.0, seed=3)
+        self.assertEqual(likeliest.ids, answer.ids)
+        for name, value in (("repetition_penalty", 0.0), ("presence_penalty", 3.0), ("frequency_penalty", -3.0)):
+            with self.assertRaisesRegex(runahead.ConfigError, name.replace("_", ".")):
+                self.session().generate(self.prompt, **{name: value})
+
     def test_a_callbacks_error_ends_the_generation(self):
         session = self.session()
 
