@@ -33,6 +33,11 @@ struct EngineOptions {
   /// "f32", "bf16" or "f16". Empty: the weights' own dtype where the device is good at it, f32 elsewhere.
   std::string dtype;
   double timeout_s = 600;  // longest wait of a rank for rows of another, s
+  /// Bytes of each rank's KV-cache for all its sequences; 0: what is free when the first one needs it, less a
+  /// reserve.
+  size_t kv_memory = 0;
+  double max_pause_ms = 200;  // longest time that running answers wait for a step of somebody's prompt phase, ms
+  int max_queued = 100'000;   // most requests that wait to begin; Submit refuses what is beyond
   /// Is told the share of the weights that is ready, 0 to 1. May be empty.
   std::function<void(double)> on_load_progress;
 };
@@ -63,7 +68,10 @@ struct PrefillReport {
 };
 
 class EngineState;
+class RequestHandle;
 class SessionState;
+class Tokenizer;
+struct Request;
 
 /// One sequence: its KV-caches on the ranks and the logits of its last position. Move-only; used by one thread at a
 /// time. Sessions of one engine may be used from several threads: their work queues. All methods of a session that
@@ -123,6 +131,11 @@ class RUNAHEAD_API Engine {
   /// A sequence of at most `capacity` tokens, prompt and continuation. Throws ConfigError when that is beyond the
   /// model's context, or when its cache does not fit in memory.
   [[nodiscard]] Session NewSession(int64_t capacity) const;
+
+  /// Queues `request`, which runs beside others from then on. `tokenizer`, which may be null, gives the text of the
+  /// answer. Throws ConfigError for a prompt or options out of range, for a request that can never fit the KV-cache,
+  /// and when max_queued requests wait already. Thread-safe.
+  [[nodiscard]] RequestHandle Submit(Request request, std::shared_ptr<const Tokenizer> tokenizer = nullptr) const;
 
  private:
   friend std::shared_ptr<EngineState> StateOf(const Engine& engine);

@@ -42,11 +42,12 @@ struct GenerationOptions {
   std::vector<int32_t> stop_ids;  // any of these ends the text and is not part of it, as the user's wish
 };
 
-/// Why a text ended: at max_new_tokens or the session's capacity, at one of `eos`, at one of `stop` or `stop_ids`.
-enum class FinishReason : unsigned char { kLength, kEndOfSequence, kStop };
+/// Why a text ended: at max_new_tokens or the session's capacity, at one of `eos`, at one of `stop` or `stop_ids`;
+/// and of a Request, because it was cancelled, or because it failed.
+enum class FinishReason : unsigned char { kLength, kEndOfSequence, kStop, kCancelled, kError };
 
 /// Throws ConfigError for a number that the enum does not have.
-RUNAHEAD_API std::string_view Name(FinishReason reason);  // "length", "eos", "stop"
+RUNAHEAD_API std::string_view Name(FinishReason reason);  // "length", "eos", "stop", "cancelled", "error"
 
 struct Generation {
   PrefillReport prefill;

@@ -142,6 +142,10 @@ std::string_view Name(FinishReason reason) {
       return "eos";
     case FinishReason::kStop:
       return "stop";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kError:
+      return "error";
   }
   throw ConfigError(fmt::format("finish reason: no value has the number {}", static_cast<int>(reason)));
 }

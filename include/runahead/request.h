@@ -1,0 +1,92 @@
+// Many requests on one engine at once: what is asked, what comes back, and the handle of one that runs.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runahead/export.h"
+#include "runahead/generate.h"
+#include "runahead/options.h"
+
+namespace runahead {
+
+/// A prompt and how it is answered.
+struct Request {
+  std::vector<int32_t> prompt;  // token ids, at least one
+  GenerationOptions generation;
+  std::vector<std::pair<int32_t, float>> logit_bias;  // token id, and what is added to its logit before the draw
+  int logprobs = -1;                                  // likeliest tokens that are reported with each token; -1: none
+  int priority = 0;                                   // higher ones begin first; equal ones in the order of arrival
+  double ttft_deadline_s = 0;  // refused when the first token is predicted to come later, s; 0: no matter when
+  PrefillOptions prefill;      // strategy, topology, partition and ranks of its prompt phase
+  bool reuse_prefix = true;    // take rows of the prompt from the cache where it has them
+};
+
+/// A token, with the natural logarithm of its probability at temperature 1 before penalties.
+struct TokenLogprob {
+  int32_t id = -1;
+  float logprob = 0;
+};
+
+/// What a finished request took.
+struct RequestStats {
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;     // tokens of the prompt whose rows were in the cache
+  int64_t new_tokens = 0;        // tokens of the answer
+  double queued_ms = 0;          // time from Submit until its prompt phase began, ms
+  double ttft_ms = 0;            // time from Submit to the first token, ms
+  double tpot_ms = 0;            // mean time per output token after the first, ms; 0: there is none
+  double predicted_ttft_ms = 0;  // predicted when its prompt phase began, ms; 0: nothing is measured
+  double longest_pause_ms = 0;   // longest time between two of its tokens, ms
+  std::vector<int> members;      // ranks of the prompt phase, in the order of their chunks
+  std::vector<int64_t> cuts;     // cut points of the prompt phase, from the cached tokens to the prompt's end
+};
+
+/// One thing that happened to a request.
+struct RequestEvent {
+  enum class Kind : unsigned char { kProgress, kToken, kEnd };
+  Kind kind = Kind::kToken;
+
+  // kProgress: the prompt phase goes on.
+  int64_t prompt_done = 0;   // tokens whose rows are computed or were in the cache
+  int64_t prompt_total = 0;  // tokens of the prompt
+
+  // kToken: one more token of the answer.
+  TokenLogprob token;                // logprob is 0 unless asked for
+  std::vector<TokenLogprob> likely;  // Request::logprobs of them, likeliest first
+  std::string text;                  // what of the text is final now; also with kEnd; empty without a tokenizer
+
+  // kEnd: nothing comes behind it.
+  FinishReason finish = FinishReason::kLength;
+  std::string error;  // why it failed; then `finish` is kError
+  RequestStats stats;
+};
+
+class RequestState;
+
+/// A request that was submitted. Move-only. Next by one thread at a time; Cancel from any thread. A handle that is
+/// destroyed cancels its request.
+class RUNAHEAD_API RequestHandle {
+ public:
+  explicit RequestHandle(std::shared_ptr<RequestState> state);
+  ~RequestHandle();
+  RequestHandle(RequestHandle&&) noexcept;
+  RequestHandle& operator=(RequestHandle&&) noexcept;
+
+  /// The next event; blocks until there is one, or for `patience` at most: nothing then. Throws ConfigError behind
+  /// kEnd.
+  std::optional<RequestEvent> Next(std::chrono::milliseconds patience);
+  /// Asks for an early end: the ranks stop within a layer, kEnd comes with FinishReason::kCancelled. Does nothing
+  /// when it has ended.
+  void Cancel();
+
+ private:
+  std::shared_ptr<RequestState> state_;
+};
+
+}  // namespace runahead
