@@ -6,7 +6,9 @@
 #include <cmath>
 
 #include "base/thread_room.h"
+#include "engine/conductor.h"
 #include "engine/engine_state.h"
+#include "engine/request_state.h"
 #include "engine/session_state.h"
 #include "link/local/local_fabric.h"
 #include "model/model_loader.h"
@@ -128,11 +130,11 @@ void LoadOnEach(const ModelConfig& config, DType compute, const std::function<vo
 }  // namespace
 
 EngineState::EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
-                         std::vector<std::shared_ptr<const Decoder>> decoders, double timeout_s, LinkOptions links,
-                         PhasePlanner planner)
+                         std::vector<std::shared_ptr<const Decoder>> decoders, EngineOptions options,
+                         LinkOptions links, PhasePlanner planner)
     : decoders_(std::move(decoders)),
       threads_per_rank_(threads_per_rank),
-      timeout_(timeout_s),
+      options_(std::move(options)),
       ranks_(std::move(ranks)),
       links_(std::move(links)),
       planner_(std::move(planner)),
@@ -144,6 +146,14 @@ EngineState::EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_p
   CHECK(gpus_.empty() || gpus_.size() == ranks_.size());
   throttle_ = Throttle::MakeFor(this->ranks(), links_.rates);
   fabric_ = NewFabric();
+}
+
+EngineState::~EngineState() = default;
+
+Conductor& EngineState::conductor() {
+  const std::lock_guard lock(making_conductor_);
+  if (conductor_ == nullptr) conductor_ = std::make_unique<Conductor>(*this, options_);
+  return *conductor_;
 }
 
 std::unique_ptr<Fabric> EngineState::NewFabric(bool limited) const {
@@ -197,6 +207,11 @@ const PositionTables& HeldEngine::PositionsFor(int index, int64_t positions, int
   return tables;
 }
 
+RankWorker::Tables HeldEngine::TablesOf(int index) const {
+  const EngineState::Tables& tables = engine_->tables_.at(static_cast<size_t>(engine_->MemoryOf(index)));
+  return {&tables.of_short, &tables.of_long};
+}
+
 size_t HeldEngine::MissingPositionBytes(int index, int64_t positions, int64_t tokens) const {
   const EngineState::Tables& both = engine_->tables_.at(static_cast<size_t>(engine_->MemoryOf(index)));
   const bool long_sequence = engine_->decoder().spec().rope.IsLong(tokens);
@@ -237,7 +252,7 @@ std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const En
   ClusterCosts assumed = on_gpu ? AssumedGpuCosts(shape, ranks) : AssumedCpuCosts(shape, shares);
   PhasePlanner planner(shape, key, std::move(assumed), links);
   planner.Use(LoadTuned(options.tuned_folder, planner.key(), planner.table_key()));
-  return std::make_shared<EngineState>(std::move(workers), threads.front(), std::move(decoders), options.timeout_s,
+  return std::make_shared<EngineState>(std::move(workers), threads.front(), std::move(decoders), options,
                                        std::move(links), std::move(planner));
 }
 
@@ -277,6 +292,15 @@ ModelFacts Engine::facts() const {
 Session Engine::NewSession(int64_t capacity) const {
   static_cast<void>(State());
   return Session(std::make_unique<SessionState>(state_, capacity));
+}
+
+RequestHandle Engine::Submit(Request request, std::shared_ptr<const Tokenizer> tokenizer) const {
+  const int64_t vocab = State().decoder().spec().vocab;
+  CheckRequest(request, tokenizer.get(), vocab);
+  auto events = std::make_shared<EventQueue>();
+  auto listener = std::make_unique<EventListener>(events, std::move(tokenizer), request.generation);
+  const SequenceId id = state_->conductor().Submit(std::move(request), std::move(listener));
+  return RequestHandle(std::make_shared<RequestState>(state_, std::move(events), id));
 }
 
 }  // namespace runahead

@@ -10,15 +10,16 @@
 
 #include "engine/link_options.h"
 #include "engine/phase_planner.h"
-#include "engine/rank.h"
 #include "link/all_gather.h"
 #include "link/link.h"
 #include "model/decoder.h"
 #include "model/model_loader.h"
 #include "runahead/engine.h"
+#include "worker/rank_worker.h"
 
 namespace runahead {
 
+class Conductor;
 class HeldEngine;
 
 /// The ranks, the weights that they share and the links between them. One session works at a time: what changes is
@@ -27,14 +28,19 @@ class EngineState {
  public:
   /// `decoders`: one for each rank; ranks of one memory share theirs.
   EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
-              std::vector<std::shared_ptr<const Decoder>> decoders, double timeout_s, LinkOptions links,
+              std::vector<std::shared_ptr<const Decoder>> decoders, EngineOptions options, LinkOptions links,
               PhasePlanner planner);
+  ~EngineState();
+  EngineState(const EngineState&) = delete;
+  EngineState& operator=(const EngineState&) = delete;
 
   [[nodiscard]] int ranks() const { return static_cast<int>(ranks_.size()); }
   [[nodiscard]] int threads_per_rank() const { return threads_per_rank_; }
   /// The model as rank `index` has it; its shape is the same on all.
   [[nodiscard]] const Decoder& decoder(int index = 0) const { return *decoders_.at(static_cast<size_t>(index)); }
-  [[nodiscard]] std::chrono::duration<double> timeout() const { return timeout_; }
+  [[nodiscard]] std::chrono::duration<double> timeout() const {
+    return std::chrono::duration<double>(options_.timeout_s);
+  }
   Rank& rank(int index) { return *ranks_.at(static_cast<size_t>(index)); }
   [[nodiscard]] bool on_gpus() const { return !gpus_.empty(); }
   /// The first rank whose tables and weights rank `index` uses: itself on a GPU.
@@ -42,6 +48,8 @@ class EngineState {
 
   /// Blocks until nobody else holds the engine.
   [[nodiscard]] HeldEngine Hold();
+  /// What runs requests; made when first asked for. Throws as Conductor does.
+  [[nodiscard]] Conductor& conductor();
 
  private:
   friend class HeldEngine;
@@ -56,7 +64,7 @@ class EngineState {
 
   std::vector<std::shared_ptr<const Decoder>> decoders_;  // [ranks]
   int threads_per_rank_;
-  std::chrono::duration<double> timeout_;
+  EngineOptions options_;
   std::vector<std::unique_ptr<Rank>> ranks_;
   std::vector<int> gpus_;  // [ranks] by their ordinals; empty: CPU ranks
 
@@ -67,6 +75,9 @@ class EngineState {
   std::map<std::vector<int>, std::unique_ptr<AllGather>> gathers_;  // key: members of the group
   PhasePlanner planner_;
   std::vector<Tables> tables_;  // [ranks], used as MemoryOf says
+
+  std::mutex making_conductor_;
+  std::unique_ptr<Conductor> conductor_;  // guarded by making_conductor_; last: it uses all of the above
 };
 
 /// Proof that the engine is held: while it lives, no other session and no measurement works on the ranks. What it
@@ -95,6 +106,8 @@ class HeldEngine {
   /// Tables in the memory of rank `index` for at least `positions` positions that a sequence of `tokens` needs. They
   /// grow in place.
   const PositionTables& PositionsFor(int index, int64_t positions, int64_t tokens);
+  /// Where PositionsFor puts the tables of rank `index`; they may grow between passes.
+  [[nodiscard]] RankWorker::Tables TablesOf(int index) const;
   /// Bytes that PositionsFor would allocate.
   [[nodiscard]] size_t MissingPositionBytes(int index, int64_t positions, int64_t tokens) const;
 

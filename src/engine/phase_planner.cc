@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <utility>
 
@@ -73,6 +74,11 @@ void PhasePlanner::Use(Tuned tuned) {
 
 const ClusterCosts& PhasePlanner::CostsWhile(int active) const {
   return limited_ ? limited_->While(active) : assumed_;
+}
+
+bool PhasePlanner::alike() const {
+  const std::vector<std::string>& devices = plain_key_.devices;
+  return std::adjacent_find(devices.begin(), devices.end(), std::not_equal_to<>()) == devices.end();
 }
 
 ClusterCosts PhasePlanner::CostsOfFirst(int count) const { return CostsWhile(count).Select(FirstRanks(count)); }

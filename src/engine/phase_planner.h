@@ -38,6 +38,9 @@ class PhasePlanner {
   /// Costs of the first `count` ranks, 1 to all, while they alone work.
   [[nodiscard]] ClusterCosts CostsOfFirst(int count) const;
 
+  /// Whether all ranks are devices of one kind.
+  [[nodiscard]] bool alike() const;
+
   /// Cuts of long chunks are best at multiples of so many rows.
   [[nodiscard]] int64_t tile_rows() const { return unlimited_.tile_rows; }
 

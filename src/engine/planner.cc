@@ -111,6 +111,9 @@ SimulatedPrompt Planner::Simulate(std::string_view scheme_name, std::vector<int6
                                   bool keep_timeline) const {
   const Scheme scheme = FindScheme(scheme_name);
   const Partition partition(std::move(cuts));
+  if (partition.origin() != 0) {
+    throw ConfigError(fmt::format("cuts: expected the first one at 0, got {}", partition.origin()));
+  }
   const DescribedCluster& described = *cluster_;
   if (partition.ranks() > described.costs.ranks()) {
     throw ConfigError(

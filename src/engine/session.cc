@@ -6,11 +6,12 @@
 #include <map>
 #include <set>
 
-#include "engine/sampler.h"
+#include "engine/member_fabric.h"
 #include "engine/session_state.h"
 #include "prefill/prefill.h"
 #include "runahead/engine.h"
 #include "tensor/memory_plan.h"
+#include "worker/sampler.h"
 
 namespace runahead {
 namespace {
@@ -34,23 +35,6 @@ class FirstFailure {
   std::mutex mutex_;
   std::exception_ptr failure_;
   std::atomic<bool> happened_ = false;
-};
-
-/// The links among some of the ranks, which are numbered by their chunks.
-class MemberFabric final : public Fabric {
- public:
-  MemberFabric(Fabric& all, const std::vector<int>& members) : all_(all), members_(members) {}
-
-  [[nodiscard]] int ranks() const override { return static_cast<int>(members_.size()); }
-  Link& Between(int from, int to) override {
-    return all_.Between(members_.at(static_cast<size_t>(from)), members_.at(static_cast<size_t>(to)));
-  }
-  void Fail(const Status& reason) override { all_.Fail(reason); }
-  void KeepTimes(bool keep) override { all_.KeepTimes(keep); }
-
- private:
-  Fabric& all_;
-  const std::vector<int>& members_;
 };
 
 /// Throws ConfigError for a value that its enum does not have.
@@ -130,17 +114,20 @@ void SessionState::RunRanks(HeldEngine& held, std::span<const int32_t> tokens, c
     done.push_back(rank.Post([&, index] {
       try {
         RankPrefill job;
-        job.prompt = tokens;
+        job.tokens =
+            tokens.subspan(static_cast<size_t>(partition.begin(index)), static_cast<size_t>(partition.rows(index)));
         job.strategy = options.strategy;
         job.topology = TopologyOf(plan.scheme);
         job.exchange = {index,
                         &partition,
                         engine_->decoder().spec().windows,
-                        &*caches_[static_cast<size_t>(rank.index())],
+                        *caches_[static_cast<size_t>(rank.index())],
                         &fabric,
                         engine_->timeout(),
                         options.record_timeline ? &timelines[static_cast<size_t>(index)] : nullptr,
-                        gather};
+                        gather,
+                        {},
+                        {}};
         job.decoder = &engine_->decoder(rank.index());
         job.tables = tables[static_cast<size_t>(index)];
         job.workspace = &rank.WorkspaceFor(engine_->decoder(), partition.rows(index));
@@ -193,12 +180,7 @@ void SessionState::Append(int32_t token) {
   const PositionTables& tables = held.PositionsFor(last_rank_, capacity_, size_ + 1);
   Rank& rank = engine_->rank(last_rank_);
   rank.Post([&] {
-        NoExchange none;
-        const Status status = engine_->decoder(last_rank_)
-                                  .Forward(std::span(&token, 1), size_, LastLayer::kLastRow, tables,
-                                           *caches_[static_cast<size_t>(last_rank_)], none,
-                                           rank.WorkspaceFor(engine_->decoder(), 1), rank.ops(), rank.stream());
-        CHECK(status.ok());  // only an exchange can fail
+        RunToken(rank, {.tokens = std::span(&token, 1), .begin = size_, .tables = &tables, .cache = LastCache()});
         FetchLogits(rank);
       })
       .get();
@@ -227,11 +209,9 @@ int32_t SessionState::AppendGreedy(int32_t token, bool go_on) {
         ahead_.reset();
         const bool ahead = go_on && size_ + 1 < capacity_ && !ChangesAngles(size_ + 2);
         if (ahead) {  // while the GPU is at work on this token
-          const Decoder& decoder = engine_->decoder(last_rank_);
-          Workspace& workspace = rank.WorkspaceFor(engine_->decoder(), 1);
-          decoder.Forward(choice, size_ + 1, tables, *caches_[static_cast<size_t>(last_rank_)], workspace, rank.ops(),
-                          rank.stream());
-          rank.ops().ChooseLikeliest(workspace.Logits(), *chosen_[0], rank.stream());
+          const TensorView logits = RunToken(
+              rank, {.tokens = {}, .chosen = &choice, .begin = size_ + 1, .tables = &tables, .cache = LastCache()});
+          rank.ops().ChooseLikeliest(logits, *chosen_[0], rank.stream());
           ahead_ = Ahead{size_ + 1, -1};
         }
         next = choice.Wait();
@@ -244,17 +224,19 @@ int32_t SessionState::AppendGreedy(int32_t token, bool go_on) {
   return next;
 }
 
+TensorView SessionState::RunToken(Rank& rank, const Chunk& chunk) {
+  Workspace& workspace = rank.WorkspaceFor(engine_->decoder(), 1);
+  const Status status = engine_->decoder(last_rank_).Forward(chunk, workspace, rank.ops(), rank.stream());
+  CHECK(status.ok());  // only an exchange can fail
+  return workspace.Logits(1);
+}
+
 ChosenToken& SessionState::ChooseNext(Rank& rank, int32_t token, const PositionTables& tables) {
   const bool done_ahead = ahead_ && ahead_->position == size_ && ahead_->token == token;
   if (!done_ahead) {
-    NoExchange none;
-    Workspace& workspace = rank.WorkspaceFor(engine_->decoder(), 1);
-    const Status status =
-        engine_->decoder(last_rank_)
-            .Forward(std::span(&token, 1), size_, LastLayer::kLastRow, tables,
-                     *caches_[static_cast<size_t>(last_rank_)], none, workspace, rank.ops(), rank.stream());
-    CHECK(status.ok());  // only an exchange can fail
-    rank.ops().ChooseLikeliest(workspace.Logits(), *chosen_[0], rank.stream());
+    const TensorView logits =
+        RunToken(rank, {.tokens = std::span(&token, 1), .begin = size_, .tables = &tables, .cache = LastCache()});
+    rank.ops().ChooseLikeliest(logits, *chosen_[0], rank.stream());
   }
   std::swap(chosen_[0], chosen_[1]);
   return *chosen_[1];
@@ -350,7 +332,7 @@ void SessionState::ReserveCaches(const HeldEngine& held, Strategy strategy, cons
 }
 
 void SessionState::FetchLogits(Rank& rank) {
-  const TensorView logits = rank.WorkspaceFor(engine_->decoder(), 1).Logits();
+  const TensorView logits = rank.WorkspaceFor(engine_->decoder(), 1).Logits(1);
   rank.device().CopyToHost(logits_.data(), logits.data(), logits.bytes(), rank.stream());
 }
 

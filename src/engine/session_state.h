@@ -45,6 +45,10 @@ class SessionState {
   void FetchLogits(Rank& rank);
 
   void CheckAppend(int32_t token) const;
+  /// The cache of the rank that holds all rows.
+  [[nodiscard]] const KvCache& LastCache() const { return *caches_[static_cast<size_t>(last_rank_)]; }
+  /// Enqueues the pass of one token; returns where its logits will be. On the rank's thread.
+  TensorView RunToken(Rank& rank, const Chunk& chunk);
   /// Enqueues the pass of a token at position size_ and the choice of the next one, unless that was done ahead;
   /// returns where the choice will be. On the rank's thread.
   ChosenToken& ChooseNext(Rank& rank, int32_t token, const PositionTables& tables);

@@ -11,7 +11,7 @@
 #include "base/check.h"
 #include "base/median.h"
 #include "engine/engine_state.h"
-#include "engine/sampler.h"
+#include "worker/sampler.h"
 #include "model/flops.h"
 #include "tune/requests.h"
 

@@ -10,7 +10,7 @@
 #include "base/check.h"
 #include "base/deadline.h"
 #include "base/median.h"
-#include "engine/rank.h"
+#include "worker/rank.h"
 #include "ops/cpu_kernels.h"
 #include "tensor/cpu_device.h"
 

@@ -45,11 +45,10 @@ std::vector<OpShare> MeasureOps(const Engine& engine, int64_t tokens) {
         KvCache cache(rank.device(), decoder.spec().kv_shape(decoder.compute_dtype()), tokens);
         Workspace& workspace = rank.WorkspaceFor(decoder, tokens);
         TimedOps ops(rank.ops());
-        NoExchange none;
         for (int run = 0; run < 2; ++run) {  // the first one warms up
           (void)ops.Take(rank.stream());
-          CHECK(decoder.Forward(prompt, 0, LastLayer::kLastRow, tables, cache, none, workspace, ops, rank.stream())
-                    .ok());
+          const Chunk chunk{.tokens = prompt, .tables = &tables, .cache = cache};
+          CHECK(decoder.Forward(chunk, workspace, ops, rank.stream()).ok());
         }
         times = ops.Take(rank.stream());
       })

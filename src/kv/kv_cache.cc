@@ -18,4 +18,19 @@ KvSpan KvCache::Span(int layer, int64_t begin, int64_t end) const {
   return {layer, begin, end, k.Rows(begin, end), v.Rows(begin, end)};
 }
 
+KvSpan KvView::Span(int layer, int64_t begin, int64_t end) const {
+  if (begin == end) return {layer, begin, end, cache_->Span(layer, 0, 0).k, cache_->Span(layer, 0, 0).v};
+  CHECK_EQ(pages_.StraightEnd(begin, end), end);
+  const int64_t row = pages_.RowOf(begin);
+  const KvSpan rows = cache_->Span(layer, row, row + end - begin);
+  return {layer, begin, end, rows.k, rows.v};
+}
+
+KvRows KvView::Rows(int layer, int64_t rows) const {
+  CHECK(0 <= rows && rows <= pages_.capacity());
+  const int64_t first = pages_.straight() ? pages_.first_row() : 0;
+  const KvSpan all = cache_->Span(layer, first, pages_.straight() ? first + rows : cache_->capacity());
+  return {all.k, all.v, rows, pages_.straight() ? PageTable(rows) : pages_};
+}
+
 }  // namespace runahead

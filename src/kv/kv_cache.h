@@ -1,8 +1,9 @@
-// The keys and values of a sequence: what a prompt phase computes, and what ranks hand to each other.
+// The keys and values of sequences: what a prompt phase computes, and what ranks hand to each other.
 #pragma once
 
 #include <cstdint>
 
+#include "kv/kv_pages.h"
 #include "tensor/device.h"
 #include "tensor/tensor_view.h"
 
@@ -34,8 +35,28 @@ struct KvSpan {
   [[nodiscard]] size_t bytes() const { return k.bytes() + v.bytes(); }
 };
 
-/// Owns the memory [layer][K|V][token][kv_head][head_dim] on one device. Capacity is fixed at creation. Rows are
-/// written once per sequence; writers of different rows need no lock.
+/// Positions [0, rows) of one sequence in one layer, as attention reads them. Borrows the cache's memory.
+struct KvRows {
+  KvRows() = default;
+  /// Rows that follow each other, from position 0 on.
+  KvRows(const KvSpan& span) : k(span.k), v(span.v), rows(span.rows()), pages(span.rows()) {
+    CHECK_EQ(span.begin, 0);
+  }  // NOLINT
+  KvRows(TensorView keys, TensorView values, int64_t count, PageTable on)
+      : k(keys), v(values), rows(count), pages(on) {}
+
+  /// Row of k and v where `position` lies.
+  [[nodiscard]] int64_t RowOf(int64_t position) const { return pages.RowOf(position); }
+
+  TensorView k;  // [any, kv_heads, head_dim]: position p lies at row RowOf(p)
+  TensorView v;  // [any, kv_heads, head_dim]
+  int64_t rows = 0;
+  PageTable pages;
+};
+
+/// Owns the memory [layer][K|V][row][kv_head][head_dim] on one device: of one sequence, or of many on pages of
+/// kPageRows rows. Capacity is fixed at creation. Rows are written once per sequence; writers of different rows need
+/// no lock.
 class KvCache {
  public:
   /// Room for `capacity` tokens. Throws ConfigError naming the size when the device has no room for it.
@@ -51,6 +72,28 @@ class KvCache {
   KvShape shape_;
   int64_t capacity_;
   Buffer memory_;
+};
+
+/// One sequence in a cache. Borrows the cache and the list of pages.
+class KvView {
+ public:
+  KvView() = default;
+  /// The sequence that has `cache` to itself.
+  KvView(const KvCache& cache) : cache_(&cache), pages_(cache.capacity()) {}  // NOLINT: a cache is a view of itself
+  KvView(const KvCache& cache, PageTable pages) : cache_(&cache), pages_(pages) {}
+
+  [[nodiscard]] const KvShape& shape() const { return cache_->shape(); }
+  [[nodiscard]] int64_t capacity() const { return pages_.capacity(); }
+  [[nodiscard]] const PageTable& pages() const { return pages_; }
+
+  /// Positions [begin, end) of `layer`, whose rows must follow each other (PageTable::StraightEnd).
+  [[nodiscard]] KvSpan Span(int layer, int64_t begin, int64_t end) const;
+  /// Positions [0, rows) of `layer`.
+  [[nodiscard]] KvRows Rows(int layer, int64_t rows) const;
+
+ private:
+  const KvCache* cache_ = nullptr;
+  PageTable pages_;
 };
 
 }  // namespace runahead

@@ -18,9 +18,8 @@ class AllGather {
  public:
   virtual ~AllGather() = default;
   /// Enqueues on `stream` that rank `rank`, which has written rows [cuts[rank], cuts[rank + 1]) of `layer`, gets the
-  /// rows of all others in between cuts. Does not wait. [ranks + 1] cuts.
-  virtual Status Enqueue(int rank, const KvCache& cache, int layer, std::span<const int64_t> cuts,
-                         Stream& stream) = 0;
+  /// rows of all others in between cuts. Does not wait. [ranks + 1] cuts. The rows of `cache` must follow each other.
+  virtual Status Enqueue(int rank, const KvView& cache, int layer, std::span<const int64_t> cuts, Stream& stream) = 0;
 };
 
 /// Whether this build can use NCCL.

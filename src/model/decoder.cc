@@ -1,7 +1,6 @@
 #include "model/decoder.h"
 
 #include <algorithm>
-#include <cmath>
 #include <set>
 #include <utility>
 
@@ -14,64 +13,106 @@ constexpr int kKeyValuePart = 1;
 /// One call of Forward: what its steps share.
 struct Pass {
   const DecoderSpec& spec;
-  int64_t begin;
-  int64_t end;
-  const PositionTables& tables;
-  KvCache& cache;
-  AttentionExtent extent;
+  std::span<const Chunk> batch;
+  int64_t rows = 0;           // rows of all chunks
+  std::vector<int64_t> kept;  // rows whose logits are wanted
   Workspace& workspace;
   Ops& ops;
   Stream& stream;
 
-  [[nodiscard]] int64_t n() const { return end - begin; }
-  [[nodiscard]] HeadSteps StepsWith(const std::optional<Norm>& norm) const {
-    return {norm ? &*norm : nullptr, tables.rope ? &*tables.rope : nullptr};
+  Pass(const DecoderSpec& model, std::span<const Chunk> chunks, Workspace& memory, Ops& operations, Stream& on)
+      : spec(model), batch(chunks), workspace(memory), ops(operations), stream(on) {
+    for (const Chunk& chunk : batch) {
+      rows += chunk.rows();
+      if (chunk.logits()) kept.push_back(rows - 1);
+    }
   }
 };
 
-/// What becomes of the columns of `qkv`, of the pass's rows in `layer`. qkv: [n, q_features + 2 * kv_features].
-HeadRows HeadsOf(const Pass& pass, const LayerWeights& weights, int layer, TensorView qkv) {
-  const DecoderSpec& spec = pass.spec;
+HeadSteps StepsOf(const Chunk& chunk, const std::optional<Norm>& norm) {
+  return {norm ? &*norm : nullptr, chunk.tables->rope ? &*chunk.tables->rope : nullptr};
+}
+
+/// Calls visit(chunk, first row of the batch, begin, end) for positions [begin, end) of each chunk whose rows follow
+/// each other in its cache.
+template <typename Visit>
+void ForStraightRows(const Pass& pass, const Visit& visit) {
+  int64_t first = 0;
+  for (const Chunk& chunk : pass.batch) {
+    for (int64_t begin = chunk.begin; begin < chunk.end();) {
+      const int64_t end = chunk.cache.pages().StraightEnd(begin, chunk.end());
+      visit(chunk, first, begin, end);
+      first += end - begin;
+      begin = end;
+    }
+  }
+}
+
+/// What becomes of the columns of `qkv`, rows of positions [begin, end) of `chunk` in `layer`. qkv: [end - begin,
+/// q_features + 2 * kv_features].
+HeadRows HeadsOf(const DecoderSpec& spec, const LayerWeights& weights, int layer, const Chunk& chunk, int64_t begin,
+                 int64_t end, TensorView qkv) {
   const int64_t q_end = spec.q_features();
   const int64_t k_end = q_end + spec.kv_features();
   return {qkv.Columns(0, q_end).SplitRows(spec.q_heads, spec.head_dim),
           qkv.Columns(q_end, k_end).SplitRows(spec.kv_heads, spec.head_dim),
           qkv.Columns(k_end, qkv.row_elements()).SplitRows(spec.kv_heads, spec.head_dim),
-          pass.StepsWith(weights.q_norm),
-          pass.StepsWith(weights.k_norm),
-          pass.cache.Span(layer, pass.begin, pass.end)};
+          StepsOf(chunk, weights.q_norm),
+          StepsOf(chunk, weights.k_norm),
+          chunk.cache.Span(layer, begin, end)};
 }
 
-/// A layer's first half before the exchange: keys and values into the pass's rows of the cache. Leaves the
-/// attention's norm of `hidden` in `normalized`. hidden, normalized: [n, hidden]. Returns the rotated queries [n,
-/// q_heads, head_dim].
+/// A layer's first half before the exchanges: keys and values into the caches. Leaves the attention's norm of
+/// `hidden` in `normalized`. hidden, normalized: [rows, hidden]. Returns the rotated queries [rows, q_heads,
+/// head_dim].
 TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, TensorView hidden,
                    TensorView normalized) {
-  const TensorView qkv = pass.workspace.Qkv(pass.n());
-  const HeadRows heads = HeadsOf(pass, weights, layer, qkv);
-  pass.ops.ProjectHeads(hidden, weights.attention_norm, normalized, *weights.qkv, qkv, heads, pass.stream);
-  return heads.q;
+  const TensorView qkv = pass.workspace.Qkv(pass.rows);
+  const auto heads_of = [&](const Chunk& chunk, int64_t first, int64_t begin, int64_t end) {
+    return HeadsOf(pass.spec, weights, layer, chunk, begin, end, qkv.Rows(first, first + end - begin));
+  };
+  const Chunk& chunk = pass.batch.front();
+  if (pass.batch.size() == 1 && chunk.cache.pages().StraightEnd(chunk.begin, chunk.end()) == chunk.end()) {
+    pass.ops.ProjectHeads(hidden, weights.attention_norm, normalized, *weights.qkv, qkv,
+                          heads_of(chunk, 0, chunk.begin, chunk.end()), pass.stream);
+  } else {
+    pass.ops.Normalize(hidden, weights.attention_norm, normalized, pass.stream);
+    pass.ops.Matmul(normalized, *weights.qkv, qkv, pass.stream);
+    ForStraightRows(pass, [&](const Chunk& own, int64_t first, int64_t begin, int64_t end) {
+      pass.ops.PrepareHeads(heads_of(own, first, begin, end), pass.stream);
+    });
+  }
+  return qkv.Columns(0, pass.spec.q_features()).SplitRows(pass.spec.q_heads, pass.spec.head_dim);
 }
 
-/// The same of the last layer: keys and values of all rows, the query of the last row on demand. Returns the rotated
-/// query [1, q_heads, head_dim], or an empty view.
-TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, TensorView hidden, TensorView normalized,
-                            LastLayer last_layer) {
-  const int64_t n = pass.n();
+/// The same of the last layer, where a row without wanted logits needs only keys and values. Narrows hidden and
+/// normalized to the kept rows; returns their rotated queries [kept, q_heads, head_dim].
+TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, TensorView& hidden,
+                            TensorView& normalized) {
+  const auto kept = std::ssize(pass.kept);
   const int layer = pass.spec.layers - 1;
-  if (n == 1 && last_layer == LastLayer::kLastRow) return Project(pass, weights, layer, hidden, normalized);
-  const TensorView qkv = pass.workspace.Qkv(n);
+  if (kept == pass.rows) return Project(pass, weights, layer, hidden, normalized);
+  const TensorView qkv = pass.workspace.Qkv(pass.rows);
   const TensorView key_values = qkv.Columns(pass.spec.q_features(), qkv.row_elements());
   pass.ops.Normalize(hidden, weights.attention_norm, normalized, pass.stream);
   pass.ops.Matmul(normalized, *weights.qkv, kKeyValuePart, 1, key_values, pass.stream);
-  const HeadRows heads = HeadsOf(pass, weights, layer, qkv);
-  pass.ops.AppendKv(heads.k, heads.v, heads.key_steps, heads.rows, pass.stream);
-  if (last_layer == LastLayer::kKeysAndValues) return {};
-  const TensorView query = heads.q.Rows(n - 1, n);
-  pass.ops.Matmul(normalized.Rows(n - 1, n), *weights.qkv, kQueryPart, 1,
-                  qkv.Rows(n - 1, n).Columns(0, pass.spec.q_features()), pass.stream);
-  pass.ops.PrepareQueries(query, heads.query_steps, pass.end - 1, pass.stream);
-  return query;
+  ForStraightRows(pass, [&](const Chunk& own, int64_t first, int64_t begin, int64_t end) {
+    const HeadRows heads = HeadsOf(pass.spec, weights, layer, own, begin, end, qkv.Rows(first, first + end - begin));
+    pass.ops.AppendKv(heads.k, heads.v, heads.key_steps, heads.rows, pass.stream);
+  });
+  if (kept == 0) return {};
+  hidden = pass.ops.KeepRows(hidden, pass.kept, pass.stream);
+  normalized = pass.ops.KeepRows(normalized, pass.kept, pass.stream);
+  const TensorView queries = qkv.Rows(0, kept).Columns(0, pass.spec.q_features());
+  pass.ops.Matmul(normalized, *weights.qkv, kQueryPart, 1, queries, pass.stream);
+  const TensorView heads = queries.SplitRows(pass.spec.q_heads, pass.spec.head_dim);
+  int64_t row = 0;
+  for (const Chunk& chunk : pass.batch) {
+    if (!chunk.logits()) continue;
+    pass.ops.PrepareQueries(heads.Rows(row, row + 1), StepsOf(chunk, weights.q_norm), chunk.end() - 1, pass.stream);
+    ++row;
+  }
+  return heads;
 }
 
 /// hidden += norm(x W^T + b), where `norm` may be absent. x: [m, in]; hidden: [m, hidden].
@@ -84,17 +125,29 @@ void AddProduct(const Pass& pass, TensorView x, const Linear& linear, const std:
   pass.ops.Add(hidden, delta, pass.stream);
 }
 
-/// hidden += attention of the queries, the last m positions before `end`. queries: [m, q_heads, head_dim]; hidden:
-/// [m, hidden].
+/// hidden += attention of the queries: those of all rows, or in the last layer of the kept ones. queries: [m,
+/// q_heads, head_dim]; hidden: [m, hidden].
 void Attend(const Pass& pass, const LayerWeights& weights, int layer, TensorView queries, TensorView hidden) {
   const TensorView attended = pass.workspace.Attended(queries.rows());
-  const AttentionOptions options{.scale = pass.spec.attention_scale,
-                                 .window = pass.spec.window(layer),
-                                 .softcap = pass.spec.attention_softcap,
-                                 .key_bias = pass.tables.key_bias.view,
-                                 .causal = pass.extent.causal};
-  pass.ops.Attention(queries, pass.end - queries.rows(), pass.cache.Span(layer, 0, pass.extent.rows), options,
-                     attended.SplitRows(pass.spec.q_heads, pass.spec.head_dim), pass.stream);
+  const TensorView heads = attended.SplitRows(pass.spec.q_heads, pass.spec.head_dim);
+  const bool kept_only = layer == pass.spec.layers - 1;
+  std::vector<AttentionTask> tasks;
+  int64_t row = 0;
+  for (const Chunk& chunk : pass.batch) {
+    if (kept_only && !chunk.logits()) continue;
+    const int64_t rows = kept_only ? 1 : chunk.rows();
+    const AttentionExtent extent = chunk.exchange == nullptr ? AttentionExtent{chunk.end(), CausalWork::kSkip}
+                                                             : chunk.exchange->Extent(chunk.end());
+    const AttentionOptions options{.scale = pass.spec.attention_scale,
+                                   .window = pass.spec.window(layer),
+                                   .softcap = pass.spec.attention_softcap,
+                                   .key_bias = chunk.tables->key_bias.view,
+                                   .causal = extent.causal};
+    tasks.push_back({queries.Rows(row, row + rows), chunk.end() - rows, chunk.cache.Rows(layer, extent.rows), options,
+                     heads.Rows(row, row + rows)});
+    row += rows;
+  }
+  pass.ops.AttentionOfMany(tasks, pass.stream);
   AddProduct(pass, attended, *weights.out, weights.post_attention_norm, hidden);
 }
 
@@ -138,53 +191,6 @@ float RoundTo(DType dtype, float value) {
   return Dispatch(dtype, [&](auto zero) { return static_cast<float>(decltype(zero)(value)); });
 }
 
-/// A device's copy of host values.
-Tensor CopyToDevice(Device& device, Stream& stream, const std::vector<float>& values, const Shape& shape) {
-  Tensor tensor;
-  tensor.memory = device.Allocate(values.size() * sizeof(float));
-  tensor.view = tensor.memory.View(DType::kF32, shape);
-  device.CopyFromHost(tensor.view.data(), values.data(), values.size() * sizeof(float), stream);
-  stream.Synchronize();
-  return tensor;
-}
-
-/// Cosines and sines of each position's angles, [positions, frequencies].
-struct Angles {
-  std::vector<float> cosines;
-  std::vector<float> sines;
-};
-
-Angles MakeAngles(const std::vector<float>& frequencies, float magnitude, int64_t positions) {
-  Angles angles;
-  angles.cosines.reserve(static_cast<size_t>(positions) * frequencies.size());
-  angles.sines.reserve(angles.cosines.capacity());
-  for (int64_t position = 0; position < positions; ++position) {
-    for (const float frequency : frequencies) {
-      // The angle is a float product, as trained models and HF transformers have it; only its cosine and sine are
-      // exact.
-      const float angle = static_cast<float>(position) * frequency;
-      angles.cosines.push_back(magnitude * static_cast<float>(std::cos(static_cast<double>(angle))));
-      angles.sines.push_back(magnitude * static_cast<float>(std::sin(static_cast<double>(angle))));
-    }
-  }
-  return angles;
-}
-
-/// What each head adds to the score of each position, [q_heads, positions]: slope times position, in bf16 as Falcon
-/// was trained, then scaled as the scores are.
-std::vector<float> AlibiBiases(const DecoderSpec& spec, int64_t positions) {
-  std::vector<float> biases;
-  biases.reserve(spec.alibi_slopes.size() * static_cast<size_t>(positions));
-  for (const float slope : spec.alibi_slopes) {
-    for (int64_t position = 0; position < positions; ++position) {
-      const BFloat16 rounded(static_cast<float>(position));
-      const BFloat16 bias(static_cast<float>(BFloat16(slope)) * static_cast<float>(rounded));
-      biases.push_back(spec.attention_scale * static_cast<float>(bias));
-    }
-  }
-  return biases;
-}
-
 }  // namespace
 
 Decoder::Decoder(DecoderSpec spec, DType compute, DecoderWeights weights)
@@ -193,32 +199,6 @@ Decoder::Decoder(DecoderSpec spec, DType compute, DecoderWeights weights)
   CHECK_EQ(weights_.layers.size(), static_cast<size_t>(spec_.layers));
   CHECK(spec_.windows.empty() || spec_.windows.size() == weights_.layers.size());
   CHECK(spec_.alibi_slopes.empty() || std::ssize(spec_.alibi_slopes) == spec_.q_heads);
-}
-
-size_t Decoder::PositionBytes(int64_t positions) const {
-  const size_t angles = 2 * spec_.rope.inverse_frequencies.size();
-  return static_cast<size_t>(positions) * (angles + spec_.alibi_slopes.size()) * sizeof(float);
-}
-
-PositionTables Decoder::MakePositions(Ops& ops, int64_t positions, bool long_sequence) const {
-  CHECK_GT(positions, 0);
-  PositionTables tables;
-  tables.positions = positions;
-  const std::unique_ptr<Stream> stream = ops.device().NewStream();
-  const RopeSpec& rope = spec_.rope;
-  const bool use_long = long_sequence && !rope.long_inverse_frequencies.empty();
-  const std::vector<float>& frequencies = use_long ? rope.long_inverse_frequencies : rope.inverse_frequencies;
-  if (!frequencies.empty()) {
-    const Angles angles = MakeAngles(frequencies, rope.magnitude, positions);
-    const Shape shape{positions, std::ssize(frequencies)};
-    tables.rope = RopeTable{CopyToDevice(ops.device(), *stream, angles.cosines, shape),
-                            CopyToDevice(ops.device(), *stream, angles.sines, shape)};
-  }
-  if (!spec_.alibi_slopes.empty()) {
-    const std::vector<float> biases = AlibiBiases(spec_, positions);
-    tables.key_bias = CopyToDevice(ops.device(), *stream, biases, {spec_.q_heads, positions});
-  }
-  return tables;
 }
 
 void Decoder::WarmUp(Ops& ops, Stream& stream) const {
@@ -236,13 +216,15 @@ void Decoder::WarmUp(Ops& ops, Stream& stream) const {
   const PositionTables tables = MakePositions(ops, tokens + 1, false);
   KvCache cache(ops.device(), spec_.kv_shape(compute_), tokens + 1);
   Workspace workspace(ops.device(), spec_, compute_, tokens);
-  NoExchange none;
-  CHECK(Forward(prompt, 0, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream).ok());
-  CHECK(Forward(std::span(prompt).first(1), tokens, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream)
-            .ok());
+  Chunk chunk{.tokens = prompt, .tables = &tables, .cache = cache};
+  CHECK(Forward(chunk, workspace, ops, stream).ok());
+  chunk.tokens = chunk.tokens.first(1);
+  chunk.begin = tokens;
+  CHECK(Forward(chunk, workspace, ops, stream).ok());
   if (const std::unique_ptr<ChosenToken> chosen = ops.NewChosenToken()) {
-    ops.ChooseLikeliest(workspace.Logits(), *chosen, stream);
-    Forward(*chosen, tokens, tables, cache, workspace, ops, stream);
+    ops.ChooseLikeliest(workspace.Logits(1), *chosen, stream);
+    chunk.chosen = chosen.get();
+    CHECK(Forward(chunk, workspace, ops, stream).ok());
     (void)chosen->Wait();
   }
   if (tables.key_bias.view.data() == nullptr) WarmUpAttention(workspace, ops, stream);
@@ -273,55 +255,61 @@ void Decoder::WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stre
   }
 }
 
-void Decoder::CheckPass(int64_t begin, int64_t n, const PositionTables& tables, const KvCache& cache,
-                        const Workspace& workspace) const {
-  CHECK(0 <= begin && 0 < n);
-  CHECK_LE(n, workspace.rows());
-  CHECK_LE(begin + n, cache.capacity());
-  CHECK_LE(begin + n, tables.positions);
+void Decoder::CheckChunk(const Chunk& chunk) const {
+  CHECK(0 <= chunk.begin && 0 < chunk.rows());
+  CHECK_LE(chunk.end(), chunk.cache.capacity());
+  CHECK(chunk.tables != nullptr);
+  CHECK_LE(chunk.end(), chunk.tables->positions);
 }
 
-Status Decoder::Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer,
-                        const PositionTables& tables, KvCache& cache, Exchange& exchange, Workspace& workspace,
-                        Ops& ops, Stream& stream) const {
-  const auto n = static_cast<int64_t>(tokens.size());
-  CheckPass(begin, n, tables, cache, workspace);
-  ops.Embed(tokens, weights_.embedding.view, RoundTo(compute_, spec_.embedding_scale), workspace.Hidden(n), stream);
-  return RunLayers(begin, n, last_layer, tables, cache, exchange, workspace, ops, stream);
+void Decoder::Embed(std::span<const Chunk> batch, Workspace& workspace, Ops& ops, Stream& stream) const {
+  const float scale = RoundTo(compute_, spec_.embedding_scale);
+  std::vector<int32_t> ids;  // of the chunks since the last one that is chosen by the device
+  int64_t row = 0;
+  const auto embed = [&](std::span<const int32_t> tokens) {
+    const auto n = std::ssize(tokens);
+    if (n > 0)
+      ops.Embed(tokens, weights_.embedding.view, scale, workspace.Hidden(row + n).Rows(row, row + n), stream);
+    row += n;
+  };
+  if (batch.size() == 1 && batch.front().chosen == nullptr) return embed(batch.front().tokens);
+  for (const Chunk& chunk : batch) {
+    if (chunk.chosen == nullptr) {
+      ids.insert(ids.end(), chunk.tokens.begin(), chunk.tokens.end());
+      continue;
+    }
+    embed(ids);
+    ids.clear();
+    const TensorView hidden = workspace.Hidden(row + 1).Rows(row, row + 1);
+    ops.EmbedChosen(*chunk.chosen, weights_.embedding.view, scale, hidden, stream);
+    ++row;
+  }
+  embed(ids);
 }
 
-void Decoder::Forward(const ChosenToken& token, int64_t begin, const PositionTables& tables, KvCache& cache,
-                      Workspace& workspace, Ops& ops, Stream& stream) const {
-  CheckPass(begin, 1, tables, cache, workspace);
-  ops.EmbedChosen(token, weights_.embedding.view, RoundTo(compute_, spec_.embedding_scale), workspace.Hidden(1),
-                  stream);
-  NoExchange none;
-  const Status status = RunLayers(begin, 1, LastLayer::kLastRow, tables, cache, none, workspace, ops, stream);
-  CHECK(status.ok());  // only an exchange can fail
-}
-
-Status Decoder::RunLayers(int64_t begin, int64_t n, LastLayer last_layer, const PositionTables& tables,
-                          KvCache& cache, Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const {
-  const int64_t end = begin + n;
-  const Pass pass{spec_, begin, end, tables, cache, exchange.Extent(end), workspace, ops, stream};
-  TensorView hidden = workspace.Hidden(n);
-  TensorView normalized = workspace.Normalized(n);
+Status Decoder::Forward(std::span<const Chunk> batch, Workspace& workspace, Ops& ops, Stream& stream) const {
+  for (const Chunk& chunk : batch) CheckChunk(chunk);
+  const Pass pass(spec_, batch, workspace, ops, stream);
+  CHECK_LE(pass.rows, workspace.rows());
+  CHECK_LE(std::ssize(pass.kept), workspace.logit_rows());
+  Embed(batch, workspace, ops, stream);
+  TensorView hidden = workspace.Hidden(pass.rows);
+  TensorView normalized = workspace.Normalized(pass.rows);
   for (int layer = 0; layer < spec_.layers; ++layer) {
     const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
-    const bool last = layer == spec_.layers - 1;
-    const TensorView queries = last ? ProjectLastLayer(pass, weights, hidden, normalized, last_layer)
-                                    : Project(pass, weights, layer, hidden, normalized);
-    if (Status status = exchange.LayerReady(layer, stream); !status.ok()) return status;
-    if (last && last_layer == LastLayer::kKeysAndValues) return Status::Ok();
-    if (last) {  // only the last row matters from here on
-      hidden = hidden.Rows(n - 1, n);
-      normalized = normalized.Rows(n - 1, n);
+    const TensorView queries = layer == spec_.layers - 1 ? ProjectLastLayer(pass, weights, hidden, normalized)
+                                                         : Project(pass, weights, layer, hidden, normalized);
+    for (const Chunk& chunk : batch) {
+      if (chunk.exchange == nullptr) continue;
+      if (Status status = chunk.exchange->LayerReady(layer, stream); !status.ok()) return status;
     }
+    if (queries.rows() == 0) return Status::Ok();  // the last layer, and nobody wants logits
     FinishLayer(pass, weights, layer, queries, hidden, normalized);
   }
+  const TensorView logits = workspace.Logits(std::ssize(pass.kept));
   ops.Normalize(hidden, weights_.final_norm, normalized, stream);
-  ops.Matmul(normalized, *weights_.head, workspace.Logits(), stream);
-  if (spec_.logit_softcap > 0) ops.Softcap(workspace.Logits(), spec_.logit_softcap, stream);
+  ops.Matmul(normalized, *weights_.head, logits, stream);
+  if (spec_.logit_softcap > 0) ops.Softcap(logits, spec_.logit_softcap, stream);
   return Status::Ok();
 }
 

@@ -8,9 +8,8 @@
 #include <vector>
 
 #include "base/status.h"
-#include "kv/kv_cache.h"
+#include "model/batch.h"
 #include "model/decoder_spec.h"
-#include "model/exchange.h"
 #include "model/workspace.h"
 #include "ops/ops.h"
 
@@ -39,16 +38,6 @@ struct DecoderWeights {
   std::unique_ptr<Linear> head;  // [vocab, hidden]
 };
 
-/// What attention knows of positions, for sequences up to a length, in one memory.
-struct PositionTables {
-  int64_t positions = 0;
-  std::optional<RopeTable> rope;
-  Tensor key_bias;  // [q_heads, positions], f32: ALiBi; or empty
-};
-
-/// What of the last layer is worth computing: KV-Runahead needs only keys and values from every rank but the last.
-enum class LastLayer : uint8_t { kKeysAndValues, kLastRow };
-
 /// A model ready to run on one memory. Immutable and shared; the mutable state of a pass is passed in.
 class Decoder {
  public:
@@ -71,26 +60,23 @@ class Decoder {
   /// compiled). Waits for the device.
   void WarmUp(Ops& ops, Stream& stream) const;
 
-  /// Runs tokens, which sit at positions [begin, begin + n) of the sequence, through all layers: appends their rows
-  /// to `cache`, calls `exchange` once per layer, and with LastLayer::kLastRow leaves the logits of the last token in
-  /// workspace.Logits(). Everything is enqueued on `stream`. Needs 0 < n <= workspace.rows(),
-  /// begin + n <= cache.capacity() and tables.positions, and tokens within the vocabulary. Fails only when the
-  /// exchange does.
-  Status Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer, const PositionTables& tables,
-                 KvCache& cache, Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const;
-  /// The same for the one token that `token` holds by then, with the whole cache on this device.
-  void Forward(const ChosenToken& token, int64_t begin, const PositionTables& tables, KvCache& cache,
-               Workspace& workspace, Ops& ops, Stream& stream) const;
+  /// Runs the chunks of `batch` through all layers together: appends their rows to their caches, calls each chunk's
+  /// exchange once per layer, and leaves the logits of the last token of chunk i of those with LastLayer::kLastRow in
+  /// row i of workspace.Logits. Everything is enqueued on `stream`. The rows of all chunks must be at most
+  /// workspace.rows(), the wanted logits at most workspace.logit_rows(), the end of each chunk within its cache and
+  /// tables, and tokens within the vocabulary. Fails only when an exchange does.
+  Status Forward(std::span<const Chunk> batch, Workspace& workspace, Ops& ops, Stream& stream) const;
+  Status Forward(const Chunk& chunk, Workspace& workspace, Ops& ops, Stream& stream) const {
+    return Forward(std::span(&chunk, 1), workspace, ops, stream);
+  }
 
  private:
   /// Attention once at each length that libraries may plan for, as far as the context reaches.
   void WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stream) const;
 
-  /// Everything behind the embedding, which is in workspace.Hidden(n).
-  Status RunLayers(int64_t begin, int64_t n, LastLayer last_layer, const PositionTables& tables, KvCache& cache,
-                   Exchange& exchange, Workspace& workspace, Ops& ops, Stream& stream) const;
-  void CheckPass(int64_t begin, int64_t n, const PositionTables& tables, const KvCache& cache,
-                 const Workspace& workspace) const;
+  void CheckChunk(const Chunk& chunk) const;
+  /// The embeddings of all rows, into workspace.Hidden.
+  void Embed(std::span<const Chunk> batch, Workspace& workspace, Ops& ops, Stream& stream) const;
 
   DecoderSpec spec_;
   DType compute_;

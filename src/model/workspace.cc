@@ -20,7 +20,7 @@ struct Layout {
   size_t end = 0;
 };
 
-Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows) {
+Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows, int64_t logit_rows) {
   const auto place = [](size_t& end, int64_t elements, DType dtype) {
     const size_t begin = end;
     const size_t bytes = static_cast<size_t>(elements) * SizeOf(dtype);
@@ -30,7 +30,7 @@ Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows, int64_t blo
   const int64_t block = std::min(rows, block_rows);
   Layout layout;
   size_t end = 0;
-  layout.logits = place(end, spec.vocab, DType::kF32);
+  layout.logits = place(end, logit_rows * spec.vocab, DType::kF32);
   layout.hidden = place(end, rows * spec.hidden, compute);
   layout.normalized = place(end, rows * spec.hidden, compute);
   layout.delta = place(end, rows * spec.hidden, compute);
@@ -55,19 +55,23 @@ int64_t MlpBlockRows(int64_t n, int64_t most) {
   return (rows + kRowMultiple - 1) / kRowMultiple * kRowMultiple;
 }
 
-size_t Workspace::Bytes(const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows) {
-  return Arrange(spec, compute, rows, block_rows).end;
+size_t Workspace::Bytes(const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows,
+                        int64_t logit_rows) {
+  return Arrange(spec, compute, rows, block_rows, logit_rows).end;
 }
 
-Workspace::Workspace(Device& device, const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows)
-    : rows_(rows), block_rows_(block_rows), memory_(device.Allocate(Bytes(spec, compute, rows, block_rows))) {
+Workspace::Workspace(Device& device, const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows,
+                     int64_t logit_rows)
+    : rows_(rows),
+      block_rows_(block_rows),
+      memory_(device.Allocate(Bytes(spec, compute, rows, block_rows, logit_rows))) {
   CHECK_GT(rows, 0);
-  const Layout layout = Arrange(spec, compute, rows, block_rows);
+  const Layout layout = Arrange(spec, compute, rows, block_rows, logit_rows);
   const int64_t block = std::min(rows, block_rows);
   const auto view = [&](size_t begin, DType dtype, const Shape& shape) {
     return TensorView(memory_.data() + begin, dtype, shape);
   };
-  logits_ = view(layout.logits, DType::kF32, {1, spec.vocab});
+  logits_ = view(layout.logits, DType::kF32, {logit_rows, spec.vocab});
   hidden_ = view(layout.hidden, compute, {rows, spec.hidden});
   normalized_ = view(layout.normalized, compute, {rows, spec.hidden});
   delta_ = view(layout.delta, compute, {rows, spec.hidden});

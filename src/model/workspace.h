@@ -17,18 +17,21 @@ inline constexpr int64_t kMlpBlockRows = 2048;
 /// Rows of each block when n rows go through the MLP: at most `most`, and equal up to the last block.
 int64_t MlpBlockRows(int64_t n, int64_t most = kMlpBlockRows);
 
-/// Memory of one rank for forward passes of at most `rows` tokens: one allocation. Tensors that are never needed at
-/// the same time share it: GateUp and Activated lie where Qkv and Attended were. Not thread-safe.
+/// Memory of one rank for forward passes of at most `rows` tokens, with logits of at most `logit_rows` of them: one
+/// allocation. Tensors that are never needed at the same time share it: GateUp and Activated lie where Qkv and
+/// Attended were. Not thread-safe.
 class Workspace {
  public:
   /// Throws ConfigError naming the size when the device has no room.
-  Workspace(Device& device, const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows = kMlpBlockRows);
+  Workspace(Device& device, const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows = kMlpBlockRows,
+            int64_t logit_rows = 1);
 
   [[nodiscard]] int64_t rows() const { return rows_; }
-  [[nodiscard]] int64_t block_rows() const { return block_rows_; }  // most rows of a step of an MLP
+  [[nodiscard]] int64_t block_rows() const { return block_rows_; }     // most rows of a step of an MLP
+  [[nodiscard]] int64_t logit_rows() const { return logits_.rows(); }  // most rows whose logits a pass gives
   /// Bytes that the constructor allocates.
   [[nodiscard]] static size_t Bytes(const DecoderSpec& spec, DType compute, int64_t rows,
-                                    int64_t block_rows = kMlpBlockRows);
+                                    int64_t block_rows = kMlpBlockRows, int64_t logit_rows = 1);
 
   // The first n rows of each tensor; n is at most rows(), for the MLP's two also at most block_rows().
   [[nodiscard]] TensorView Hidden(int64_t n) const { return hidden_.Rows(0, n); }  // [n, hidden]: the residual stream
@@ -39,7 +42,7 @@ class Workspace {
   [[nodiscard]] TensorView Delta(int64_t n) const { return delta_.Rows(0, n); }
   [[nodiscard]] TensorView GateUp(int64_t n) const { return gate_up_.Rows(0, n); }       // [n, mlp_in_features]
   [[nodiscard]] TensorView Activated(int64_t n) const { return activated_.Rows(0, n); }  // [n, ffn]
-  [[nodiscard]] TensorView Logits() const { return logits_; }                            // [1, vocab], f32
+  [[nodiscard]] TensorView Logits(int64_t n) const { return logits_.Rows(0, n); }        // [n, vocab], f32
 
  private:
   int64_t rows_;

@@ -17,7 +17,7 @@ void CheckMatmul(TensorView x, const Linear& linear, DType compute, int first, i
 void CheckAdd(TensorView x, TensorView delta);
 void CheckHeads(TensorView q, const HeadSteps& steps, int64_t position);
 void CheckAppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows);
-void CheckAttention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
+void CheckAttention(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options,
                     TensorView out);
 void CheckGatedActivation(TensorView gate_up, TensorView out);
 void CheckActivate(TensorView x, TensorView out);

@@ -2,6 +2,26 @@
 
 namespace runahead {
 
+void Ops::AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream) {
+  for (const AttentionTask& task : tasks) {
+    Attention(task.q, task.position, task.keys, task.options, task.out, stream);
+  }
+}
+
+TensorView Ops::KeepRows(TensorView x, std::span<const int64_t> rows, Stream& stream) {
+  const auto count = std::ssize(rows);
+  if (rows.empty() || rows.back() - rows.front() + 1 == count) {
+    return rows.empty() ? x.Rows(0, 0) : x.Rows(rows.front(), rows.back() + 1);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t row = rows[static_cast<size_t>(i)];
+    if (row == i) continue;
+    const TensorView from = x.Rows(row, row + 1);
+    device().Copy(x.Rows(i, i + 1).data(), from.data(), from.bytes(), stream);
+  }
+  return x.Rows(0, count);
+}
+
 void Ops::PrepareHeads(const HeadRows& heads, Stream& stream) {
   AppendKv(heads.k, heads.v, heads.key_steps, heads.rows, stream);
   PrepareQueries(heads.q, heads.query_steps, heads.rows.begin, stream);

@@ -92,6 +92,15 @@ struct AttentionOptions {
   CausalWork causal = CausalWork::kSkip;
 };
 
+/// The arguments of an attention, for several at once.
+struct AttentionTask {
+  TensorView q;  // [n, q_heads, head_dim]
+  int64_t position = 0;
+  KvRows keys;
+  AttentionOptions options;
+  TensorView out;  // [n, q_heads, head_dim]
+};
+
 /// A place for a token that a device chooses by itself (Ops::ChooseLikeliest), so that the work on it can be enqueued
 /// before the host knows it. Used by one thread at a time.
 class ChosenToken {
@@ -163,13 +172,19 @@ class Ops {
   /// Writes k, after `steps`, and v into `rows` (n rows from position rows.begin). k, v: [n, kv_heads, head_dim].
   virtual void AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& stream) = 0;
 
-  /// Causal attention of n queries at positions [position, position + n). q, out: [n, q_heads, head_dim]; k, v of
-  /// `keys`: [rows, kv_heads, head_dim] from position 0, rows >= position + n. A query sees the positions up to its
-  /// own (within the window); rows of `keys` that no query sees are not read. q_heads is a multiple of kv_heads;
-  /// query head h reads kv head h / (q_heads / kv_heads). (Vaswani et al. 2017; online softmax: Milakov and
-  /// Gimelshein 2018.)
-  virtual void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
+  /// Causal attention of n queries at positions [position, position + n). q, out: [n, q_heads, head_dim]; `keys`:
+  /// positions [0, rows), rows >= position + n. A query sees the positions up to its own (within the window); rows of
+  /// `keys` that no query sees are not read. q_heads is a multiple of kv_heads; query head h reads kv head h /
+  /// (q_heads / kv_heads). (Vaswani et al. 2017; online softmax: Milakov and Gimelshein 2018.)
+  virtual void Attention(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options,
                          TensorView out, Stream& stream) = 0;
+
+  /// The attentions of several sequences, which do not depend on each other.
+  virtual void AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream);
+
+  /// Rows `rows` of x, which increase, one after the other: where they follow each other a part of x, else moved to
+  /// its front. x: [n, features].
+  TensorView KeepRows(TensorView x, std::span<const int64_t> rows, Stream& stream);
 
   /// out = activation(gate) * up. gate_up: [n, 2 * features], gate first; out: [n, features].
   virtual void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) = 0;

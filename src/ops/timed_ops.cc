@@ -75,10 +75,11 @@ void TimedOps::AppendKv(TensorView k, TensorView v, const HeadSteps& steps, cons
   Measure({"rope + append", 0, 0, 2 * BytesOf(k, v)}, stream, [&] { inner_.AppendKv(k, v, steps, rows, stream); });
 }
 
-void TimedOps::Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
+void TimedOps::Attention(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options,
                          TensorView out, Stream& stream) {
   const double flops = 4 * static_cast<double>(q.row_elements()) * VisiblePairsOf(position, q.rows(), options.window);
-  Measure({"attention", 0, flops, BytesOf(q, out, keys.k, keys.v)}, stream,
+  const auto keys_and_values = static_cast<size_t>(2 * keys.rows * keys.k.row_elements()) * SizeOf(keys.k.dtype());
+  Measure({"attention", 0, flops, BytesOf(q, out) + keys_and_values}, stream,
           [&] { inner_.Attention(q, position, keys, options, out, stream); });
 }
 

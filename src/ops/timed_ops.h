@@ -43,7 +43,7 @@ class TimedOps final : public Ops {
   void Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& stream) override;
   void PrepareQueries(TensorView q, const HeadSteps& steps, int64_t position, Stream& stream) override;
   void AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& stream) override;
-  void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
+  void Attention(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options, TensorView out,
                  Stream& stream) override;
   void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) override;
   void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) override;

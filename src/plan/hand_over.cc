@@ -22,12 +22,17 @@ RowRange HandedOver(const Partition& partition, Topology topology, int from, int
   switch (topology) {
     case Topology::kChain:
       if (to != from + 1) return {};
-      return {std::min(first, partition.end(from)), partition.end(from)};
+      return {std::clamp(first, partition.origin(), partition.end(from)), partition.end(from)};
     case Topology::kDirect:
       if (to <= from || (layer.last && to != last_rank)) return {};
       return {std::clamp(first, partition.begin(from), partition.end(from)), partition.end(from)};
   }
   internal::CheckFailed(__FILE__, __LINE__, "unknown topology");
+}
+
+RowRange PrefixHandedOver(const Partition& partition, int64_t held, int to, const LayerReach& layer) {
+  if (layer.last || to == partition.ranks() - 1) return {};
+  return {std::max(held, FirstSeen(partition.begin(to), layer.window)), partition.origin()};
 }
 
 }  // namespace runahead

@@ -29,4 +29,8 @@ struct LayerReach {
 /// rank behind it in a chain, can still see. Empty when nothing travels between the two.
 RowRange HandedOver(const Partition& partition, Topology topology, int from, int to, const LayerReach& layer);
 
+/// The rows before the partition's origin that its last rank, which has all of them, sends to rank `to` in a layer:
+/// those that a query of `to` sees and that `to`, which has the first `held`, has not.
+RowRange PrefixHandedOver(const Partition& partition, int64_t held, int to, const LayerReach& layer);
+
 }  // namespace runahead

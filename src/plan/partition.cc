@@ -49,9 +49,16 @@ std::vector<int64_t> CutsWithin(const RankChunkCost& cost, int64_t tokens, int r
 
 Partition::Partition(std::vector<int64_t> cuts) : cuts_(std::move(cuts)) {
   const bool increases = std::adjacent_find(cuts_.begin(), cuts_.end(), std::greater_equal<>()) == cuts_.end();
-  if (cuts_.size() < 2 || cuts_.front() != 0 || !increases) {
-    throw ConfigError(fmt::format("partition: cut points must increase from 0, got {}", fmt::join(cuts_, ",")));
+  if (cuts_.size() < 2 || cuts_.front() < 0 || !increases) {
+    throw ConfigError(
+        fmt::format("partition: cut points must increase from 0 or more, got {}", fmt::join(cuts_, ",")));
   }
+}
+
+Partition Partition::Behind(int64_t tokens) const {
+  std::vector<int64_t> cuts = cuts_;
+  for (int64_t& cut : cuts) cut += tokens;
+  return Partition(std::move(cuts));
 }
 
 std::string Partition::ToString() const {

@@ -9,19 +9,22 @@
 
 namespace runahead {
 
-/// p + 1 strictly increasing cut points from 0 to the number of tokens. A value; never empty: every rank owns at
-/// least one token.
+/// p + 1 strictly increasing cut points, from the tokens that are computed already (0 for a whole prompt) to the
+/// number of tokens. A value; never empty: every rank owns at least one token.
 class Partition {
  public:
-  /// Throws ConfigError naming the cuts when they do not start at 0 or do not increase.
+  /// Throws ConfigError naming the cuts when they start below 0 or do not increase.
   explicit Partition(std::vector<int64_t> cuts);
 
   [[nodiscard]] int ranks() const { return static_cast<int>(cuts_.size()) - 1; }
+  [[nodiscard]] int64_t origin() const { return cuts_.front(); }
   [[nodiscard]] int64_t tokens() const { return cuts_.back(); }
   [[nodiscard]] int64_t begin(int rank) const { return cuts_.at(static_cast<size_t>(rank)); }
   [[nodiscard]] int64_t end(int rank) const { return cuts_.at(static_cast<size_t>(rank) + 1); }
   [[nodiscard]] int64_t rows(int rank) const { return end(rank) - begin(rank); }
   [[nodiscard]] const std::vector<int64_t>& cuts() const { return cuts_; }
+  /// The same chunks behind `tokens` more.
+  [[nodiscard]] Partition Behind(int64_t tokens) const;
   /// Tokens of each chunk, "4/3/2".
   [[nodiscard]] std::string ToString() const;
 

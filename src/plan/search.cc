@@ -206,19 +206,20 @@ size_t SurelyFastest(std::span<const std::vector<double>> seconds) {
   return best;
 }
 
-Partition BalancedCompute(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens) {
-  if (!IsRunahead(scheme)) return EvenPartition(tokens, costs.ranks());
+Partition BalancedCompute(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens,
+                          int64_t origin) {
+  if (!IsRunahead(scheme)) return EvenPartition(tokens, costs.ranks()).Behind(origin);
   const double inner = shape.layers - 1;
   const std::vector<LayersOfWindow> layers = shape.FirstLayers(shape.layers - 1);
   const auto seconds = [&](int rank, int64_t begin, int64_t end) {
     const RowCost cost = costs.devices[static_cast<size_t>(rank)].At(end - begin);
     double pairs = 0;
     for (const LayersOfWindow& alike : layers) {
-      pairs += alike.layers * static_cast<double>(CausalPairs(begin, end, alike.window));
+      pairs += alike.layers * static_cast<double>(CausalPairs(origin + begin, origin + end, alike.window));
     }
     return cost.before_s + inner * cost.layer_s + cost.pair_s * pairs;
   };
-  return BalancedPartition(tokens, costs.ranks(), seconds);
+  return BalancedPartition(tokens, costs.ranks(), seconds).Behind(origin);
 }
 
 SolvedPartition SolvePartition(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens,

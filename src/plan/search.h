@@ -51,8 +51,10 @@ ClusterCosts CostsAsMeasured(const WorkShape& shape, const ClusterCosts& costs, 
 /// replaces a good first candidate, and a steady gain does, however small. seconds: [candidates][rounds].
 size_t SurelyFastest(std::span<const std::vector<double>> seconds);
 
-/// The chunks whose compute takes equally long on their devices, transfers left out: a direct solve, no search.
-Partition BalancedCompute(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens);
+/// The chunks whose compute takes equally long on their devices, transfers left out: a direct solve, no search. The
+/// prompt's `tokens` come behind `origin` more, whose rows are there.
+Partition BalancedCompute(const WorkShape& shape, const ClusterCosts& costs, Scheme scheme, int64_t tokens,
+                          int64_t origin = 0);
 
 struct SolvedPartition : SearchResult {
   std::optional<Simulation> simulation;  // of the partition, where no other was tried

@@ -27,14 +27,15 @@ class SpanExchange : public PrefillExchange {
 
   void Start(Stream& stream) override {
     marks_.Start(stream);
-    PostReceives(0);
+    SendPrefix(stream);
+    PostAllReceives(0);
   }
 
   Status LayerReady(int layer, Stream& stream) override {
     marks_.EndOf(layer, Activity::kCompute, 0, stream);
     std::vector<Posted> arriving = std::move(arriving_);
     arriving_.clear();
-    if (layer + 1 < context_.cache->shape().layers) PostReceives(layer + 1);
+    if (layer + 1 < context_.cache.shape().layers) PostAllReceives(layer + 1);
     SendOwn(layer, stream);
     marks_.Skip(stream);
     size_t bytes = 0;
@@ -50,7 +51,7 @@ class SpanExchange : public PrefillExchange {
   }
 
   Status Finish(Stream& stream) override {
-    const int last_layer = context_.cache->shape().layers - 1;
+    const int last_layer = context_.cache.shape().layers - 1;
     marks_.EndOf(last_layer, Activity::kCompute, 0, stream);
     if (Status status = stream.Drain(After(context_.timeout)); !status.ok()) return status;
     marks_.Record();
@@ -72,17 +73,19 @@ class SpanExchange : public PrefillExchange {
   virtual void SendArrived(int /*layer*/, Stream& /*stream*/) {}
 
   void Receive(int from, int layer, RowRange rows) {
-    if (rows.empty()) return;
-    const KvSpan span = context_.cache->Span(layer, rows.begin, rows.end);
-    std::unique_ptr<Transfer> transfer = context_.fabric->Between(from, rank()).Receive(span);
-    arriving_.push_back({std::move(transfer), Activity::kReceive, layer, from, span.bytes()});
+    ForStraightRows(from, rows, [&](int64_t begin, int64_t end) {
+      const KvSpan span = context_.cache.Span(layer, begin, end);
+      std::unique_ptr<Transfer> transfer = context_.fabric->Between(from, rank()).Receive(span);
+      arriving_.push_back({std::move(transfer), Activity::kReceive, layer, from, span.bytes()});
+    });
   }
 
   void Send(int to, int layer, RowRange rows, Stream& stream) {
-    if (rows.empty()) return;
-    const KvSpan span = context_.cache->Span(layer, rows.begin, rows.end);
-    std::unique_ptr<Transfer> transfer = context_.fabric->Between(rank(), to).Send(span, stream);
-    leaving_.push_back({std::move(transfer), Activity::kSend, layer, to, span.bytes()});
+    ForStraightRows(to, rows, [&](int64_t begin, int64_t end) {
+      const KvSpan span = context_.cache.Span(layer, begin, end);
+      std::unique_ptr<Transfer> transfer = context_.fabric->Between(rank(), to).Send(span, stream);
+      leaving_.push_back({std::move(transfer), Activity::kSend, layer, to, span.bytes()});
+    });
   }
 
   [[nodiscard]] int rank() const { return context_.rank; }
@@ -90,10 +93,41 @@ class SpanExchange : public PrefillExchange {
   [[nodiscard]] const Partition& partition() const { return *context_.partition; }
   [[nodiscard]] LayerReach Reach(int layer) const {
     const int64_t window = context_.windows.empty() ? 0 : context_.windows[static_cast<size_t>(layer)];
-    return {window, layer + 1 == context_.cache->shape().layers};
+    return {window, layer + 1 == context_.cache.shape().layers};
   }
 
  private:
+  /// Rows before the partition's origin that rank `to` gets from the last rank.
+  [[nodiscard]] RowRange Prefix(int to, int layer) const {
+    if (context_.held.empty()) return {};
+    return PrefixHandedOver(partition(), context_.held[static_cast<size_t>(to)], to, Reach(layer));
+  }
+  /// The last rank's: these rows are there from the start, so they may run ahead by many layers.
+  void SendPrefix(Stream& stream) {
+    if (context_.held.empty() || rank() + 1 != ranks()) return;
+    for (int layer = 0; layer < context_.cache.shape().layers; ++layer) {
+      for (int to = 0; to + 1 < ranks(); ++to) Send(to, layer, Prefix(to, layer), stream);
+    }
+  }
+  void PostAllReceives(int layer) {
+    Receive(ranks() - 1, layer, Prefix(rank(), layer));
+    PostReceives(layer);
+  }
+
+  /// Calls visit(begin, end) for those of `rows` that follow each other here and on `peer`, so that both ends cut
+  /// alike.
+  template <typename Visit>
+  void ForStraightRows(int peer, RowRange rows, const Visit& visit) {
+    while (!rows.empty()) {
+      int64_t end = context_.cache.pages().StraightEnd(rows.begin, rows.end);
+      if (!context_.pages.empty()) {
+        end = context_.pages[static_cast<size_t>(peer)].StraightEnd(rows.begin, end);
+      }
+      visit(rows.begin, end);
+      rows.begin = end;
+    }
+  }
+
   void RecordMoved(const Posted& posted) {
     if (context_.timeline == nullptr) return;
     if (const std::optional<MovedAt> moved = posted.transfer->Moved()) {
@@ -178,9 +212,9 @@ class CollectiveTspExchange final : public PrefillExchange {
   Status LayerReady(int layer, Stream& stream) override {
     const Partition& partition = *context_.partition;
     marks_.EndOf(layer, Activity::kCompute, 0, stream);
-    Status status = context_.gather->Enqueue(context_.rank, *context_.cache, layer, partition.cuts(), stream);
+    Status status = context_.gather->Enqueue(context_.rank, context_.cache, layer, partition.cuts(), stream);
     const int64_t missing = partition.tokens() - partition.rows(context_.rank);
-    marks_.EndOf(layer, Activity::kWait, context_.cache->Span(layer, 0, missing).bytes(), stream);
+    marks_.EndOf(layer, Activity::kWait, context_.cache.Span(layer, 0, missing).bytes(), stream);
     return status;
   }
 
@@ -189,7 +223,7 @@ class CollectiveTspExchange final : public PrefillExchange {
   }
 
   Status Finish(Stream& stream) override {
-    marks_.EndOf(context_.cache->shape().layers - 1, Activity::kCompute, 0, stream);
+    marks_.EndOf(context_.cache.shape().layers - 1, Activity::kCompute, 0, stream);
     Status status = stream.Drain(After(context_.timeout));
     if (status.ok()) marks_.Record();
     return status;

@@ -20,11 +20,13 @@ struct ExchangeContext {
   int rank = 0;
   const Partition* partition = nullptr;
   std::span<const int64_t> windows;  // [layers], AttentionOptions::window of each; empty: all positions everywhere
-  KvCache* cache = nullptr;
+  KvView cache;
   Fabric* fabric = nullptr;
   std::chrono::duration<double> timeout{0};  // longest duration of each wait
   RankTimeline* timeline = nullptr;          // null: nothing is recorded
   AllGather* gather = nullptr;               // all-gather of tsp; null: over the fabric's links
+  std::span<const PageTable> pages;          // [ranks], where each has its rows; empty: straight everywhere
+  std::span<const int64_t> held;             // [ranks], rows that each has already; empty: none, and none is needed
 };
 
 /// An exchange of one prompt phase: started before the first layer, finished after the last.

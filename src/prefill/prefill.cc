@@ -33,7 +33,7 @@ Status PrefillRank(const RankPrefill& job) {
   const int rank = job.exchange.rank;
   const bool last = rank + 1 == partition.ranks();
   const int64_t begin = partition.begin(rank);
-  const auto chunk = job.prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(partition.rows(rank)));
+  CHECK_EQ(std::ssize(job.tokens), partition.rows(rank));
 
   std::unique_ptr<PrefillExchange> exchange = MakeExchange(job.strategy, job.topology, job.exchange);
   if (job.given_up != nullptr) exchange = std::make_unique<EndingExchange>(std::move(exchange), *job.given_up);
@@ -41,9 +41,14 @@ Status PrefillRank(const RankPrefill& job) {
     exchange = MakeSlowExchange(std::move(exchange), job.slowdown, job.work_clock, job.given_up);
   }
   exchange->Start(*job.stream);
-  const LastLayer last_layer = last ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
-  Status status = job.decoder->Forward(chunk, begin, last_layer, *job.tables, *job.exchange.cache, *exchange,
-                                       *job.workspace, *job.ops, *job.stream);
+  const LastLayer last_layer = last && job.draws ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
+  const Chunk work{.tokens = job.tokens,
+                   .begin = begin,
+                   .last_layer = last_layer,
+                   .tables = job.tables,
+                   .cache = job.exchange.cache,
+                   .exchange = exchange.get()};
+  Status status = job.decoder->Forward(work, *job.workspace, *job.ops, *job.stream);
   if (!status.ok()) return status;
   return exchange->Finish(*job.stream);
 }

@@ -14,10 +14,11 @@ namespace runahead {
 
 /// What a rank needs to prefill its chunk. Borrows everything.
 struct RankPrefill {
-  std::span<const int32_t> prompt;  // ids of the whole prompt
+  std::span<const int32_t> tokens;  // ids of the rank's chunk
   Strategy strategy = Strategy::kSingle;
   Topology topology = Topology::kChain;
   ExchangeContext exchange;  // rank, partition, cache, fabric
+  bool draws = true;         // whether the last rank needs the logits of the partition's last token
   const Decoder* decoder = nullptr;
   const PositionTables* tables = nullptr;
   Workspace* workspace = nullptr;

@@ -111,8 +111,13 @@ void Probe::Once(EngineState& engine, size_t index, const ShortRun& run, Stretch
   if (rank.slowdown() > 1) exchange = MakeSlowExchange(std::move(exchange), rank.slowdown(), rank.work_clock());
   exchange->Start(rank.stream());
   const LastLayer last = run.last_layer >= layers ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
-  const Status status = decoder.Forward(tokens, run.begin, last, *tables_[index], caches_[index], *exchange,
-                                        workspace, rank.ops(), rank.stream());
+  const Chunk chunk{.tokens = tokens,
+                    .begin = run.begin,
+                    .last_layer = last,
+                    .tables = tables_[index],
+                    .cache = caches_[index],
+                    .exchange = exchange.get()};
+  const Status status = decoder.Forward(chunk, workspace, rank.ops(), rank.stream());
   if (status.ok()) CHECK(exchange->Finish(rank.stream()).ok());
   rank.stream().Synchronize();
   if (seen == nullptr) return;

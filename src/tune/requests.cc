@@ -6,7 +6,7 @@
 
 #include "base/deadline.h"
 #include "engine/engine_state.h"
-#include "engine/sampler.h"
+#include "worker/sampler.h"
 
 namespace runahead {
 namespace {

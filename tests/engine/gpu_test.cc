@@ -9,7 +9,7 @@
 
 #include "base/source_dir.h"
 #include "engine/engine_state.h"
-#include "engine/sampler.h"
+#include "worker/sampler.h"
 #include "engine/session_state.h"
 #include "tensor/cuda_device.h"
 

@@ -84,16 +84,16 @@ inline Outcome InTwoPasses(EngineState& engine, const std::vector<int32_t>& prom
   const PositionTables tables = decoder.MakePositions(*ops, n, decoder.spec().rope.IsLong(n));
   KvCache cache(device, decoder.spec().kv_shape(decoder.compute_dtype()), n);
   Workspace workspace(device, decoder.spec(), decoder.compute_dtype(), n);
-  NoExchange none;
   const std::span<const int32_t> tokens(prompt);
   for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, cut}, {cut, n}}) {
-    const Status status =
-        decoder.Forward(tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)), begin,
-                        LastLayer::kLastRow, tables, cache, none, workspace, *ops, *stream);
-    EXPECT_TRUE(status.ok());
+    const Chunk chunk{.tokens = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+                      .begin = begin,
+                      .tables = &tables,
+                      .cache = cache};
+    EXPECT_TRUE(decoder.Forward(chunk, workspace, *ops, *stream).ok());
   }
   Outcome outcome;
-  const float* logits = workspace.Logits().As<float>();
+  const float* logits = workspace.Logits(1).As<float>();
   outcome.logits.assign(logits, logits + decoder.spec().vocab);
   for (int layer = 0; layer < decoder.spec().layers; ++layer) {
     const KvSpan rows = cache.Span(layer, 0, n);

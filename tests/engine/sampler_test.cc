@@ -1,4 +1,4 @@
-#include "engine/sampler.h"
+#include "worker/sampler.h"
 
 #include <gtest/gtest.h>
 

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "engine/engine_state.h"
-#include "engine/sampler.h"
+#include "worker/sampler.h"
 #include "engine/session_state.h"
 #include "link/fault/fault_fabric.h"
 #include "link/local/local_fabric.h"

@@ -122,7 +122,7 @@ TEST_F(DecoderTest, WorkspaceTensorsDoNotOverlapWhileTheyAreNeeded) {
   for (const int64_t rows : {int64_t{1}, int64_t{7}, kMlpBlockRows + 1}) {
     Workspace workspace(*device, spec, DType::kBF16, rows);
     const int64_t block = std::min(rows, kMlpBlockRows);
-    const std::vector<TensorView> always = {workspace.Logits(), workspace.Hidden(rows), workspace.Normalized(rows),
+    const std::vector<TensorView> always = {workspace.Logits(1), workspace.Hidden(rows), workspace.Normalized(rows),
                                             workspace.Delta(rows)};
     for (std::vector<TensorView> together : {std::vector{workspace.Qkv(rows), workspace.Attended(rows)},
                                              std::vector{workspace.GateUp(block), workspace.Activated(block)}}) {

@@ -44,8 +44,13 @@ class Runner {
 
   Status Forward(std::span<const int32_t> tokens, int64_t begin, LastLayer last_layer, Exchange& exchange) {
     const bool is_long = decoder_->spec().rope.IsLong(begin + std::ssize(tokens));
-    return decoder_->Forward(tokens, begin, last_layer, tables_[is_long ? 1 : 0], cache_, exchange, workspace_, *ops_,
-                             *stream_);
+    const Chunk chunk{.tokens = tokens,
+                      .begin = begin,
+                      .last_layer = last_layer,
+                      .tables = &tables_[is_long ? 1 : 0],
+                      .cache = cache_,
+                      .exchange = &exchange};
+    return decoder_->Forward(chunk, workspace_, *ops_, *stream_);
   }
 
   /// The logits after `tokens`, which sit at [begin, begin + n).
@@ -53,7 +58,7 @@ class Runner {
     NoExchange exchange;
     CHECK(Forward(tokens, begin, LastLayer::kLastRow, exchange).ok());
     stream_->Synchronize();
-    const auto* logits = workspace_.Logits().As<float>();
+    const auto* logits = workspace_.Logits(1).As<float>();
     return {logits, logits + decoder_->spec().vocab};
   }
 

@@ -150,7 +150,7 @@ class SameBitsTest : public AttentionTest {
       }
       const int64_t keys = options.causal == CausalWork::kDense ? before + end : c.keys;
       ops.Attention(q.view().Rows(begin, end), before + begin,
-                    {0, 0, keys, k.view().Rows(0, keys), v.view().Rows(0, keys)}, options,
+                    KvSpan{0, 0, keys, k.view().Rows(0, keys), v.view().Rows(0, keys)}, options,
                     out.view().Rows(begin, end), *stream);
     }
     return out;

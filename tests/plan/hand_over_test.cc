@@ -37,6 +37,25 @@ TEST(HandOver, TheLastLayerServesTheLastRowAlone) {
   EXPECT_EQ(HandedOver(partition, Topology::kDirect, 0, 2, {.window = 0, .last = true}), (RowRange{0, 100}));
 }
 
+TEST(HandOver, BehindAPrefixOnlyNewRowsTravelInTheChain) {
+  const Partition partition({50, 100, 200, 300});
+  EXPECT_EQ(HandedOver(partition, Topology::kChain, 0, 1, {}), (RowRange{50, 100}));
+  EXPECT_EQ(HandedOver(partition, Topology::kChain, 1, 2, {}), (RowRange{50, 200}));
+  EXPECT_EQ(HandedOver(partition, Topology::kDirect, 0, 2, {}), (RowRange{50, 100}));
+  EXPECT_EQ(HandedOver(partition, Topology::kChain, 0, 1, {.window = 80}), (RowRange{50, 100}));
+}
+
+TEST(HandOver, ThePrefixComesFromTheLastRank) {
+  const Partition partition({50, 100, 200, 300});
+  EXPECT_EQ(PrefixHandedOver(partition, 0, 0, {}), (RowRange{0, 50}));
+  EXPECT_EQ(PrefixHandedOver(partition, 20, 1, {}), (RowRange{20, 50}));
+  EXPECT_TRUE(PrefixHandedOver(partition, 50, 0, {}).empty());
+  EXPECT_TRUE(PrefixHandedOver(partition, 0, 2, {}).empty());              // it has them
+  EXPECT_TRUE(PrefixHandedOver(partition, 0, 0, {.last = true}).empty());  // where only the last rank attends
+  EXPECT_EQ(PrefixHandedOver(partition, 0, 0, {.window = 11}), (RowRange{40, 50}));
+  EXPECT_TRUE(PrefixHandedOver(partition, 0, 1, {.window = 11}).empty());  // its queries see none of them
+}
+
 /// Follows every row through the ranks, as the exchanges do, and asks each query whether it has what it sees.
 TEST(HandOver, EveryQueryFindsTheRowsItSees) {
   std::mt19937 random(7);

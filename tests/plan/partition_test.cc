@@ -18,13 +18,15 @@ double CostliestChunk(const Partition& partition, const ChunkCost& cost) {
   return costliest;
 }
 
-TEST(Partition, RefusesCutsThatDoNotIncreaseFromZero) {
+TEST(Partition, RefusesCutsThatDoNotIncrease) {
   EXPECT_THROW(Partition({}), ConfigError);
   EXPECT_THROW(Partition({0}), ConfigError);
-  EXPECT_THROW(Partition({1, 5}), ConfigError);
+  EXPECT_THROW(Partition({-1, 5}), ConfigError);
   EXPECT_THROW(Partition({0, 5, 5}), ConfigError);
   EXPECT_THROW(Partition({0, 5, 4}), ConfigError);
   EXPECT_EQ(Partition({0, 4, 7, 9}).ToString(), "4/3/2");
+  EXPECT_EQ(Partition({0, 4, 7, 9}).Behind(5), Partition({5, 9, 12, 14}));
+  EXPECT_EQ(Partition({5, 9, 12, 14}).origin(), 5);
 }
 
 TEST(ChunkCost, CountsTheCausalPairsOfTheWorkedExample) {

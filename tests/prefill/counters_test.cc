@@ -53,7 +53,8 @@ int64_t RowsSent(Strategy strategy, Topology topology, const Partition& partitio
   for (int rank = 0; rank < partition.ranks(); ++rank) {
     KvCache cache(*device, kShape, partition.tokens());
     const auto exchange = MakeExchange(
-        strategy, topology, {rank, &partition, {}, &cache, &fabric, std::chrono::duration<double>(1), nullptr});
+        strategy, topology,
+        {rank, &partition, {}, cache, &fabric, std::chrono::duration<double>(1), nullptr, nullptr, {}, {}});
     exchange->Start(*stream);
     EXPECT_TRUE(exchange->LayerReady(layer, *stream).ok());
     EXPECT_TRUE(exchange->Finish(*stream).ok());
@@ -81,7 +82,8 @@ TEST(WorkedExample, OnlyTheDenseBaselineReadsKeysBehindItsChunk) {
   CountingFabric fabric(3);
   const Partition partition = EvenPartition(9, 3);
   KvCache cache(*device, kShape, 9);
-  const ExchangeContext context{1, &partition, {}, &cache, &fabric, std::chrono::duration<double>(1), nullptr};
+  const ExchangeContext context{1,       &partition, {}, cache, &fabric, std::chrono::duration<double>(1),
+                                nullptr, nullptr,    {}, {}};
   const auto dense = MakeExchange(Strategy::kTspDense, Topology::kChain, context)->Extent(6);
   EXPECT_EQ(partition.rows(1) * dense.rows, 27);  // query-key products of a rank
   EXPECT_EQ(dense.causal, CausalWork::kDense);

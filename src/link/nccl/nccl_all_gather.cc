@@ -62,7 +62,7 @@ class NcclAllGather final : public AllGather {
   NcclAllGather(const NcclAllGather&) = delete;
   NcclAllGather& operator=(const NcclAllGather&) = delete;
 
-  Status Enqueue(int rank, const KvCache& cache, int layer, std::span<const int64_t> cuts, Stream& stream) override {
+  Status Enqueue(int rank, const KvView& cache, int layer, std::span<const int64_t> cuts, Stream& stream) override {
     const CurrentDevice current(gpus_.at(static_cast<size_t>(rank)));
     const ncclComm_t comm = comms_.at(static_cast<size_t>(rank));
     const cudaStream_t handle = static_cast<CudaStream&>(stream).handle();

@@ -48,10 +48,11 @@ void AddNotFinite(const AttentionCall& call, const RowGroup& rows, int64_t block
   const int64_t begin = std::max(block * kKeyBlock, call.first_key());
   const int64_t end = std::min((block + 1) * kKeyBlock, call.keys());
   const int64_t head_dim = call.head_dim();
-  Dispatch(call.v.dtype(), [&](auto zero) {
+  Dispatch(call.cache.v.dtype(), [&](auto zero) {
     using T = decltype(zero);
+    const T* const block_values = call.BlockOf<T>(call.cache.v, rows.kv_head, block);
     for (int64_t key = begin; key < end; ++key) {
-      const T* values = call.v.As<T>() + key * call.v.row_stride() + rows.kv_head * head_dim;
+      const T* values = block_values + (key - block * kKeyBlock) * call.cache.v.row_stride();
       for (int64_t i = 0; i < head_dim; ++i) {
         const auto value = static_cast<float>(values[i]);
         if (std::isfinite(value)) continue;
@@ -247,10 +248,10 @@ void AttendTiles(const Team& team, Scratch& scratch, const AttentionKernel& kern
 
 }  // namespace
 
-void Attend(const Team& team, Scratch& scratch, TensorView q, int64_t position, const KvSpan& keys,
+void Attend(const Team& team, Scratch& scratch, TensorView q, int64_t position, const KvRows& keys,
             const AttentionOptions& options, TensorView out) {
   if (q.rows() == 0) return;
-  const AttentionCall call{q, position, keys.k, keys.v, out, options};
+  const AttentionCall call{q, position, keys, out, options};
   const AttentionKernel kernel = KernelFor(q.dtype());
   if (call.rows() <= kTileRows) return AttendFewRows(team, scratch, kernel, call);
   AttendTiles(team, scratch, kernel, call);

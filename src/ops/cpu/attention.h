@@ -8,7 +8,7 @@
 namespace runahead::cpu {
 
 /// See Ops::Attention. `scratch` is used during the call.
-void Attend(const Team& team, Scratch& scratch, TensorView q, int64_t position, const KvSpan& keys,
+void Attend(const Team& team, Scratch& scratch, TensorView q, int64_t position, const KvRows& keys,
             const AttentionOptions& options, TensorView out);
 
 }  // namespace runahead::cpu

@@ -318,7 +318,7 @@ inline void AttendLanes(const AttentionCall& call, const RowGroup& rows, const u
   const int64_t lanes = rows.lanes;
   Products::template Multiply<V, false>({panel + keys.begin * kDepth, kKeyBlock * kDepth, keys.end - keys.begin,
                                          key_rows, queries, workspace.scores + keys.begin * lanes, lanes, nullptr,
-                                         RowsAhead(call, call.k, rows.kv_head, block + 1)});
+                                         RowsAhead(call, call.cache.k, rows.kv_head, block + 1)});
   const bool shaped = call.options.softcap > 0 || call.options.key_bias.data() != nullptr;
   const float scale = shaped ? 1.0f : call.options.scale * kLog2E;
   const Work work{call, rows, block * kKeyBlock, keys, seen, workspace};
@@ -333,7 +333,7 @@ inline void AttendLanes(const AttentionCall& call, const RowGroup& rows, const u
   Products::template Multiply<V, true>({values + keys.begin * width, width * kDepth, width,
                                         (keys.end - keys.begin) / kDepth, workspace.weights + keys.begin / 2 * lanes,
                                         seen.output, lanes, workspace.factors,
-                                        RowsAhead(call, call.v, rows.kv_head, block + 1)});
+                                        RowsAhead(call, call.cache.v, rows.kv_head, block + 1)});
 }
 
 void AttendVectors(const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,

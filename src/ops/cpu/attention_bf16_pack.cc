@@ -71,7 +71,7 @@ class BlockRows {
         head_dim_(call.head_dim()),
         whole_(first_ == 0 && last_ == kKeyBlock && head_dim_ % kDepth == 0),
         stride_(view.row_stride()),
-        rows_(view.As<BFloat16>() + block * kKeyBlock * stride_ + kv_head * head_dim_) {}
+        rows_(last_ > 0 ? call.BlockOf<BFloat16>(view, kv_head, block) : nullptr) {}
 
   /// Keys that are worked on, in whole steps.
   [[nodiscard]] int64_t keys() const { return (last_ + kKeyStep - 1) / kKeyStep * kKeyStep; }
@@ -128,11 +128,11 @@ void FinishPanel(bool finite, uint16_t* values, int64_t count, std::byte* panel)
 
 void PackForVectors(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
   auto* keys = reinterpret_cast<uint16_t*>(panel + sizeof(PanelHeader));
-  const BlockRows key_rows(call, call.k, kv_head, block);
+  const BlockRows key_rows(call, call.cache.k, kv_head, block);
   PackKeys(key_rows, call.head_dim(), 0, key_rows.keys(), keys);
   const int64_t width = ValueWidth(call.head_dim());
   uint16_t* values = keys + KeyRows(call.head_dim()) * kKeyBlock * kDepth;
-  const BlockRows rows(call, call.v, kv_head, block);
+  const BlockRows rows(call, call.cache.v, kv_head, block);
   const __m512i low = _mm512_load_si512(kInterleave);
   const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
   LargestExponent seen;
@@ -152,12 +152,12 @@ void PackForVectors(const AttentionCall& call, int64_t kv_head, int64_t block, s
 
 void PackForTiles(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
   auto* keys = reinterpret_cast<uint16_t*>(panel + sizeof(PanelHeader));
-  const BlockRows key_rows(call, call.k, kv_head, block);
+  const BlockRows key_rows(call, call.cache.k, kv_head, block);
   const int64_t width = ValueWidth(call.head_dim());
   uint16_t* values = keys + KeyRows(call.head_dim()) * kKeyBlock * kDepth;
-  const BlockRows rows(call, call.v, kv_head, block);
-  const RowsAhead keys_ahead(call, call.k, kv_head, block);
-  const RowsAhead values_ahead(call, call.v, kv_head, block);
+  const BlockRows rows(call, call.cache.v, kv_head, block);
+  const RowsAhead keys_ahead(call, call.cache.k, kv_head, block);
+  const RowsAhead values_ahead(call, call.cache.v, kv_head, block);
   LargestExponent seen;
   for (int64_t j = 0; j < rows.keys(); j += kDepth) {
     for (int64_t key = j; key < j + kDepth; ++key) {

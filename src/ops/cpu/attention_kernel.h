@@ -22,26 +22,32 @@ constexpr float kLog2E = 1.44269504088896341f;
 /// A running maximum below every score, and finite: differences stay numbers.
 constexpr float kNothingYet = -1e30f;
 
-constexpr int64_t kKeyBlock = 128;     // keys of a panel
-constexpr int64_t kSegmentBlocks = 4;  // blocks of a segment, the least that a thread does of a row
-constexpr int64_t kGroupRows = 32;     // most rows of a group
+constexpr int64_t kKeyBlock = kPageRows;  // keys of a panel
+constexpr int64_t kSegmentBlocks = 4;     // blocks of a segment, the least that a thread does of a row
+constexpr int64_t kGroupRows = 32;        // most rows of a group
 
 /// One call of Attend. The rows of a kv head are its queries: row r is position `position + r / group` and query head
 /// `kv_head * group + r % group`.
 struct AttentionCall {
   TensorView q;  // [positions, q_heads, head_dim]
   int64_t position = 0;
-  TensorView k;    // [keys or more, kv_heads, head_dim]
-  TensorView v;    // [keys or more, kv_heads, head_dim]
+  const KvRows& cache;
   TensorView out;  // [positions, q_heads, head_dim]
   AttentionOptions options;
 
-  [[nodiscard]] int64_t head_dim() const { return k.shape()[2]; }
-  [[nodiscard]] int64_t kv_heads() const { return k.shape()[1]; }
-  [[nodiscard]] int64_t group() const { return q.shape()[1] / k.shape()[1]; }
+  [[nodiscard]] int64_t head_dim() const { return cache.k.shape()[2]; }
+  [[nodiscard]] int64_t kv_heads() const { return cache.k.shape()[1]; }
+  [[nodiscard]] int64_t group() const { return q.shape()[1] / cache.k.shape()[1]; }
   [[nodiscard]] int64_t rows() const { return q.rows() * group(); }
   /// Keys that are read at all: those behind them may not have been written.
-  [[nodiscard]] int64_t keys() const { return options.causal == CausalWork::kDense ? k.rows() : position + q.rows(); }
+  [[nodiscard]] int64_t keys() const {
+    return options.causal == CausalWork::kDense ? cache.rows : position + q.rows();
+  }
+  /// The first key of `block`, of `kv_head`, in `view`, which is k or v of the cache; the block's others follow.
+  template <typename T>
+  [[nodiscard]] const T* BlockOf(const TensorView& view, int64_t kv_head, int64_t block) const {
+    return view.As<T>() + cache.RowOf(block * kKeyBlock) * view.row_stride() + kv_head * head_dim();
+  }
   [[nodiscard]] int64_t PositionOf(int64_t row) const { return position + row / group(); }
   /// Offset, in elements, of row `row` of `kv_head` in `view`, which is q or out.
   [[nodiscard]] int64_t Offset(const TensorView& view, int64_t kv_head, int64_t row) const {
@@ -116,20 +122,24 @@ struct SeenKeys {
 /// these rows while others are worked on, some at each step.
 class RowsAhead {
  public:
-  /// Rows of `view`, which is k or v of `call`, from block `block` on; none where many queries share a block.
+  /// Rows of `view`, which is k or v of the cache, from block `block` on as far as they follow each other; none where
+  /// many queries share a block.
   RowsAhead(const AttentionCall& call, const TensorView& view, int64_t kv_head, int64_t block) {
     constexpr int64_t kFewQueries = 16;
-    if (call.rows() > kFewQueries) return;
+    count_ = call.keys() - block * kKeyBlock;
+    if (!call.cache.pages.straight()) count_ = std::min(count_, kKeyBlock);
+    if (call.rows() > kFewQueries || count_ <= 0) return;
     const auto element = static_cast<int64_t>(SizeOf(view.dtype()));
     stride_ = view.row_stride() * element;
     bytes_ = call.head_dim() * element;
-    rows_ = static_cast<const std::byte*>(view.data()) + block * kKeyBlock * stride_ + kv_head * bytes_;
-    count_ = call.keys() - block * kKeyBlock;
+    rows_ =
+        static_cast<const std::byte*>(view.data()) + call.cache.RowOf(block * kKeyBlock) * stride_ + kv_head * bytes_;
   }
   /// Fetches rows [begin, end) where they exist. Inline by force: GCC takes calls of a function that only fetches for
   /// calls without an effect.
   HWY_INLINE void Fetch(int64_t begin, int64_t end) const {
     constexpr int64_t kLine = 64;  // bytes
+    if (rows_ == nullptr) return;
     for (int64_t row = begin; row < std::min(end, count_); ++row) {
       for (int64_t i = 0; i < bytes_; i += kLine) __builtin_prefetch(rows_ + row * stride_ + i, 0, 2);
     }

@@ -211,7 +211,7 @@ HWY_INLINE void AttendLanes(D d, const AttentionCall& call, const RowGroup& rows
   float* weights = scores + begin * lanes;
   float* factors = scores + kKeyBlock * kGroupRows;
   Multiply<false>(d, {panel + begin * head_dim, head_dim}, count, queries, lanes, head_dim, nullptr, weights,
-                  RowsAhead(call, call.k, rows.kv_head, block + 1));
+                  RowsAhead(call, call.cache.k, rows.kv_head, block + 1));
   const bool plain = keys.by_all && call.options.softcap == 0 && call.options.key_bias.data() == nullptr;
   for (int64_t lane = 0; lane < rows.lanes; lane += static_cast<int64_t>(hn::Lanes(d))) {
     const Column column{scores + lane, lanes, keys.begin, keys.end};
@@ -219,7 +219,7 @@ HWY_INLINE void AttendLanes(D d, const AttentionCall& call, const RowGroup& rows
     Soften(d, column, seen.maxima + lane, seen.sums + lane, factors + lane);
   }
   Multiply<true>(d, {values + begin * width, width}, width, weights, lanes, count, factors, seen.output,
-                 RowsAhead(call, call.v, rows.kv_head, block + 1));
+                 RowsAhead(call, call.cache.v, rows.kv_head, block + 1));
 }
 
 void AttendSimd(const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,
@@ -248,12 +248,14 @@ void PackSimd(const AttentionCall& call, int64_t kv_head, int64_t block, std::by
     std::memset(values, 0, static_cast<size_t>(worked_on * width) * sizeof(float));
   }
   bool all_finite = true;
-  Dispatch(call.k.dtype(), [&](auto zero) HWY_ATTR {
+  Dispatch(call.cache.k.dtype(), [&](auto zero) HWY_ATTR {
     using T = decltype(zero);
     auto not_finite = hn::Zero(d);
+    const T* const block_keys = call.BlockOf<T>(call.cache.k, kv_head, block);
+    const T* const block_values = call.BlockOf<T>(call.cache.v, kv_head, block);
     for (int64_t j = first; j < last; ++j) {
-      const T* k = call.k.As<T>() + (base + j) * call.k.row_stride() + kv_head * head_dim;
-      const T* v = call.v.As<T>() + (base + j) * call.v.row_stride() + kv_head * head_dim;
+      const T* k = block_keys + j * call.cache.k.row_stride();
+      const T* v = block_values + j * call.cache.v.row_stride();
       ForVectors(d, static_cast<size_t>(head_dim),
                  [&](auto load, auto store) HWY_ATTR { store(load(k), keys + j * head_dim); });
       ForVectors(d, static_cast<size_t>(head_dim), [&](auto load, auto store) HWY_ATTR {

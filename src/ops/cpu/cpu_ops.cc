@@ -83,7 +83,7 @@ class CpuOps final : public Ops {
     cpu::ConvertRows(team_, v, rows.v);
   }
 
-  void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
+  void Attention(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options, TensorView out,
                  Stream& /*stream*/) override {
     CheckAttention(q, position, keys, options, out);
     cpu::Attend(team_, attention_scratch_, q, position, keys, options, out);

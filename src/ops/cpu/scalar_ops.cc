@@ -165,7 +165,7 @@ class ScalarOps final : public Ops {
     }
   }
 
-  void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
+  void Attention(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options, TensorView out,
                  Stream& /*stream*/) override {
     CheckAttention(q, position, keys, options, out);
     const int64_t heads = q.shape()[1];
@@ -241,7 +241,7 @@ class ScalarOps final : public Ops {
     }
   }
 
-  static void AttendOne(TensorView q, int64_t own, const KvSpan& keys, const AttentionOptions& options, int64_t row,
+  static void AttendOne(TensorView q, int64_t own, const KvRows& keys, const AttentionOptions& options, int64_t row,
                         int64_t head, TensorView out) {
     const int64_t head_dim = q.shape()[2];
     const int64_t group = q.shape()[1] / keys.k.shape()[1];
@@ -252,7 +252,7 @@ class ScalarOps final : public Ops {
     std::vector<double> scores;  // [own + 1 - begin]
     for (int64_t j = begin; j <= own; ++j) {
       double dot = 0;
-      for (int64_t d = 0; d < head_dim; ++d) dot += Get(q, row, q_base + d) * Get(keys.k, j, kv_base + d);
+      for (int64_t d = 0; d < head_dim; ++d) dot += Get(q, row, q_base + d) * Get(keys.k, keys.RowOf(j), kv_base + d);
       double score = options.scale * dot;
       if (options.softcap > 0) score = options.softcap * std::tanh(score / options.softcap);
       if (options.key_bias.data() != nullptr) score += Get(options.key_bias, head, j);
@@ -264,7 +264,7 @@ class ScalarOps final : public Ops {
     for (int64_t d = 0; d < head_dim; ++d) {
       double sum = 0;
       for (int64_t j = begin; j <= own; ++j) {
-        sum += scores[static_cast<size_t>(j - begin)] * Get(keys.v, j, kv_base + d);
+        sum += scores[static_cast<size_t>(j - begin)] * Get(keys.v, keys.RowOf(j), kv_base + d);
       }
       Set(out, row, q_base + d, sum / total);
     }

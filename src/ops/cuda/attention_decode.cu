@@ -436,7 +436,7 @@ void LaunchForHeads(const LaunchOn& on, const Job<T>& job, int64_t head_dim, con
 
 }  // namespace
 
-bool DecodeAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
+bool DecodeAttention(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys,
                      const AttentionOptions& options, TensorView out, const SplitScratch& scratch) {
   const int64_t head_dim = q.shape()[2];
   const int64_t kv_heads = keys.k.shape()[1];

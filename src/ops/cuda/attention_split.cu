@@ -374,7 +374,7 @@ void LaunchSplit(const LaunchOn& on, Job<T> job, int64_t keys, const SplitScratc
 
 }  // namespace
 
-void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
+void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys,
                     const AttentionOptions& options, TensorView out, const SplitScratch& scratch, int64_t settled) {
   const int64_t head_dim = q.shape()[2];
   const int64_t kv_heads = keys.k.shape()[1];

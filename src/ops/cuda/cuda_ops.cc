@@ -186,12 +186,13 @@ class CudaOps final : public Ops {
     cuda::PrepareHeads(on, heads);
   }
 
-  void Attention(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
+  void Attention(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options, TensorView out,
                  Stream& stream) override {
     CheckAttention(q, position, keys, options, out);
     const LaunchOn on = Enter(stream);
-    if (options.causal == CausalWork::kDense) AttendToMasked(on, q, position, keys, options, out);
-    Attend(on, q, position, keys, options, out);
+    const KvRows rows = keys.pages.straight() ? keys : Gathered(on, position, keys, options);
+    if (options.causal == CausalWork::kDense) AttendToMasked(on, q, position, rows, options, out);
+    Attend(on, q, position, rows, options, out, keys.pages.straight() ? SettledRows(position) : 0);
   }
 
   void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) override {
@@ -262,12 +263,42 @@ class CudaOps final : public Ops {
     cuda::MultiplyRowAndActivate(Enter(stream), product, activation, gated, out);
   }
 
-  void Attend(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
-              TensorView out) {
+  void Attend(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options,
+              TensorView out, int64_t settled = 0) {
     constexpr int64_t kFewQueries = 16;  // most queries that the split kernel serves sooner than tensor-core tiles
     if (q.rows() > kFewQueries && cudnn_.Attend(q, position, keys, options, out, on)) return;
     if (cuda::DecodeAttention(on, q, position, keys, options, out, scratch_)) return;
-    cuda::SplitAttention(on, q, position, keys, options, out, scratch_, SettledRows(position));
+    cuda::SplitAttention(on, q, position, keys, options, out, scratch_, settled);
+  }
+
+  /// The rows of `keys` that queries from `position` on see, copied from their pages so that they follow each other.
+  /// Valid for what is enqueued next.
+  KvRows Gathered(const LaunchOn& on, int64_t position, const KvRows& keys, const AttentionOptions& options) {
+    const size_t row_bytes = static_cast<size_t>(keys.k.row_elements()) * SizeOf(keys.k.dtype());
+    const size_t slab_bytes = static_cast<size_t>(keys.rows) * row_bytes;
+    if (gathered_.bytes() < 2 * slab_bytes) {
+      gathered_ = Buffer();
+      gathered_ = device_.Allocate(2 * std::max(slab_bytes, size_t{1} << 20) * 5 / 4);
+    }
+    const Shape shape{keys.rows, keys.k.shape()[1], keys.k.shape()[2]};
+    std::byte* const values = gathered_.data() + gathered_.bytes() / 2;
+    const auto copy = [&](const TensorView& from, std::byte* to, int64_t begin, int64_t end) {
+      CheckCuda(cudaMemcpyAsync(
+                    to + static_cast<size_t>(begin) * row_bytes,
+                    static_cast<const std::byte*>(from.data()) + static_cast<size_t>(keys.RowOf(begin)) * row_bytes,
+                    static_cast<size_t>(end - begin) * row_bytes, cudaMemcpyDeviceToDevice, on.stream),
+                ordinal_, "cudaMemcpyAsync");
+    };
+    const bool dense = options.causal == CausalWork::kDense;
+    const int64_t first = options.window > 0 && !dense ? std::max<int64_t>(0, position - options.window + 1) : 0;
+    for (int64_t begin = first; begin < keys.rows;) {
+      const int64_t end = keys.pages.StraightEnd(begin, keys.rows);
+      copy(keys.k, gathered_.data(), begin, end);
+      copy(keys.v, values, begin, end);
+      begin = end;
+    }
+    return {TensorView(gathered_.data(), keys.k.dtype(), shape), TensorView(values, keys.v.dtype(), shape), keys.rows,
+            PageTable(keys.rows)};
   }
 
   /// Kernels start while those before them run, but a GPU has no more than kMostKernels at a time. So what was
@@ -286,16 +317,16 @@ class CudaOps final : public Ops {
   /// away. So a full map costs what all its pairs cost at the rate of the fastest kernel there is, and not the
   /// traffic of a mask as large as the map on top. Turned around, the masked triangle is a causal one: of keys
   /// [position, rows) the last query sees all, the one before it one less, ...
-  void AttendToMasked(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
+  void AttendToMasked(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys,
                       AttentionOptions options, TensorView out) {
     const int64_t n = q.rows();
     const int64_t end = position + n;
     const int64_t window = options.window;
     const auto rows_of = [&](int64_t first, int64_t last) {
-      return KvSpan{keys.layer, 0, last - first, keys.k.Rows(first, last), keys.v.Rows(first, last)};
+      return KvRows(keys.k.Rows(first, last), keys.v.Rows(first, last), last - first, PageTable(last - first));
     };
     options.window = 0;
-    Attend(on, q, keys.rows() - position - n, rows_of(position, keys.rows()), options, out);
+    Attend(on, q, keys.rows - position - n, rows_of(position, keys.rows), options, out);
     if (window == 0 || window >= end) return;
     const int64_t first = std::max(position, window);  // the first query with positions before its window
     Attend(on, q.Rows(first - position, n), first - window, rows_of(0, end - window), options,
@@ -339,6 +370,7 @@ class CudaOps final : public Ops {
   Buffer partial_;
   Buffer counters_;
   cuda::SplitScratch scratch_;
+  Buffer gathered_;            // keys, then values, of a sequence whose pages do not follow each other
   int64_t launches_ = 0;       // calls that enqueued kernels
   int64_t many_appended_ = 0;  // value of launches_ at the last append of several rows
 };

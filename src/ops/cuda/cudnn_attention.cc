@@ -197,7 +197,7 @@ CudnnAttention::CudnnAttention(Device& device, int ordinal) : state_(std::make_u
 
 CudnnAttention::~CudnnAttention() { (void)fe::detail::destroy_handle(state_->handle); }
 
-bool CudnnAttention::Attend(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options,
+bool CudnnAttention::Attend(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options,
                             TensorView out, const LaunchOn& on) {
   constexpr int64_t kMaxHeadDim = 256;
   const int64_t head_dim = q.shape()[2];

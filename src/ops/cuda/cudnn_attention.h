@@ -22,7 +22,7 @@ class CudnnAttention {
 
   /// Enqueues Ops::Attention and returns true; or returns false, having done nothing, when cuDNN does not do this
   /// shape, dtype or option.
-  bool Attend(TensorView q, int64_t position, const KvSpan& keys, const AttentionOptions& options, TensorView out,
+  bool Attend(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options, TensorView out,
               const LaunchOn& on);
 
  private:

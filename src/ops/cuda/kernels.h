@@ -85,13 +85,13 @@ struct SplitScratch {
 
 /// Ops::Attention of one query whose heads share keys and values, in 16 bits, on the tensor cores; or returns false,
 /// having done nothing, where it does not do this shape, dtype or option.
-bool DecodeAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
+bool DecodeAttention(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys,
                      const AttentionOptions& options, TensorView out, const SplitScratch& scratch);
 
 /// Ops::Attention for any shape and option with heads of at most SplitScratch::kMaxHeadDim: on the plain cores, keys
 /// split over blocks when there are few queries. The first `settled` rows of `keys` are complete whatever kernels
 /// still run when this one's blocks become resident.
-void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvSpan& keys,
+void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys,
                     const AttentionOptions& options, TensorView out, const SplitScratch& scratch, int64_t settled);
 
 /// Memory of Likeliest in a GPU; `done` is zero between calls.

@@ -91,7 +91,7 @@ TEST_F(CudaAttentionTest, CudnnTakesWhatPromptsAreMadeOf) {
         Mirror gpu_q = Put(q);
         Mirror gpu_k = Put(k);
         Mirror gpu_out = Put(q);
-        EXPECT_TRUE(cudnn.Attend(gpu_q.view(), 200 - queries, {0, 0, 200, gpu_k.view(), gpu_k.view()}, {},
+        EXPECT_TRUE(cudnn.Attend(gpu_q.view(), 200 - queries, KvSpan{0, 0, 200, gpu_k.view(), gpu_k.view()}, {},
                                  gpu_out.view(), {static_cast<CudaStream&>(*gpu_stream).handle(), false}))
             << Name(dtype) << ", heads of " << head_dim << ", " << queries << " queries";
       }
@@ -165,7 +165,8 @@ TEST_F(CudaAttentionTest, OneQueryRightBehindManyAppendedRows) {
   Mirror gpu_v = Put(zeros);
   const KvSpan rows{0, 0, kRows, gpu_k.view(), gpu_v.view()};
   HostTensor expected(DType::kBF16, {1, kHeads, 128});
-  oracle->Attention(q.view(), kRows - 1, {0, 0, kRows, values.view(), values.view()}, {}, expected.view(), *stream);
+  oracle->Attention(q.view(), kRows - 1, KvSpan{0, 0, kRows, values.view(), values.view()}, {}, expected.view(),
+                    *stream);
   constexpr int kTimes = 200;  // more than the launches after which rows count as settled
   for (int i = 0; i < kTimes; ++i) {
     for (Mirror& source : sources) {
@@ -237,9 +238,9 @@ TEST_F(CudaAttentionTest, LargeScoresDoNotOverflow) {
       HostTensor expected(dtype, {queries, 2, 64});
       HostTensor actual = expected;
       Mirror gpu_actual = Put(actual);
-      oracle->Attention(q.view(), 200 - queries, {0, 0, 200, k.view(), v.view()}, {}, expected.view(), *stream);
-      gpu->Attention(gpu_q.view(), 200 - queries, {0, 0, 200, gpu_k.view(), gpu_v.view()}, {}, gpu_actual.view(),
-                     *gpu_stream);
+      oracle->Attention(q.view(), 200 - queries, KvSpan{0, 0, 200, k.view(), v.view()}, {}, expected.view(), *stream);
+      gpu->Attention(gpu_q.view(), 200 - queries, KvSpan{0, 0, 200, gpu_k.view(), gpu_v.view()}, {},
+                     gpu_actual.view(), *gpu_stream);
       gpu_actual.Fetch();
       // Scores of norm 320 put a rounding of 320 u sqrt(64) into the exponent.
       const double allowed = (SumTolerance(DType::kF32, 64, 2 * 320) + 4 * UnitRoundoff(dtype)) * v.Largest();

@@ -1,4 +1,6 @@
-#include "engine/rank.h"
+#include "worker/rank.h"
+
+#include <algorithm>
 
 #include "ops/cuda/cuda_ops.h"
 #include "tensor/cpu_device.h"
@@ -42,17 +44,22 @@ std::future<void> Rank::Post(std::function<void()> task) {
 
 size_t Rank::MissingWorkspaceBytes(const Decoder& decoder, int64_t rows) const {
   const auto bytes = [&](int64_t n) {
-    return Workspace::Bytes(decoder.spec(), decoder.compute_dtype(), n, ops_->PreferredRows());
+    return Workspace::Bytes(decoder.spec(), decoder.compute_dtype(), n, ops_->PreferredRows(),
+                            workspace_ ? workspace_->logit_rows() : 1);
   };
   if (!workspace_) return bytes(rows);
   return workspace_->rows() < rows ? bytes(rows) - bytes(workspace_->rows()) : 0;
 }
 
-Workspace& Rank::WorkspaceFor(const Decoder& decoder, int64_t rows) {
-  if (!workspace_ || workspace_->rows() < rows) {
+Workspace& Rank::WorkspaceFor(const Decoder& decoder, int64_t rows, int64_t logit_rows) {
+  if (!workspace_ || workspace_->rows() < rows || workspace_->logit_rows() < logit_rows) {
+    if (workspace_) {
+      rows = std::max(rows, workspace_->rows());
+      logit_rows = std::max(logit_rows, workspace_->logit_rows());
+    }
     stream_->Synchronize();  // a session may have left work ahead of its next token
     workspace_.reset();      // first, so that both never exist at once
-    workspace_.emplace(*device_, decoder.spec(), decoder.compute_dtype(), rows, ops_->PreferredRows());
+    workspace_.emplace(*device_, decoder.spec(), decoder.compute_dtype(), rows, ops_->PreferredRows(), logit_rows);
   }
   return *workspace_;
 }

@@ -43,8 +43,8 @@ class Rank {
   [[nodiscard]] Stream& stream() { return *stream_; }
   /// Bytes that WorkspaceFor allocates beyond those that it frees.
   [[nodiscard]] size_t MissingWorkspaceBytes(const Decoder& decoder, int64_t rows) const;
-  /// The workspace, which is made anew when it is too small for `rows`.
-  Workspace& WorkspaceFor(const Decoder& decoder, int64_t rows);
+  /// The workspace, which is made anew when it is too small for `rows`, or for logits of `logit_rows` of them.
+  Workspace& WorkspaceFor(const Decoder& decoder, int64_t rows, int64_t logit_rows = 1);
 
  private:
   void Run();

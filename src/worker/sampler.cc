@@ -1,4 +1,4 @@
-#include "engine/sampler.h"
+#include "worker/sampler.h"
 
 #include <fmt/format.h>
 
@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "runahead/error.h"
 
@@ -46,7 +47,8 @@ int32_t LikeliestToken(std::span<const float> logits) {
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), Largest(logits)) - logits.begin());
 }
 
-Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {
+Sampler::Sampler(const SamplingOptions& options, Bias bias)
+    : options_(options), bias_(std::move(bias)), random_(options.seed) {
   if (!std::isfinite(options.temperature) || options.temperature < 0) {
     throw ConfigError(fmt::format("temperature: expected 0 or more, got {}", options.temperature));
   }
@@ -66,7 +68,8 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(op
 }
 
 bool Sampler::Penalizes() const {
-  return options_.repetition_penalty != 1 || options_.presence_penalty != 0 || options_.frequency_penalty != 0;
+  return !bias_.empty() || options_.repetition_penalty != 1 || options_.presence_penalty != 0 ||
+         options_.frequency_penalty != 0;
 }
 
 void Sampler::SeePrompt(std::span<const int32_t> prompt) {
@@ -78,9 +81,15 @@ void Sampler::SeeDrawn(int32_t token) {
   if (Penalizes()) ++drawn_[token];
 }
 
+void Sampler::Resume(int32_t token) {
+  SeeDrawn(token);
+  if (options_.temperature > 0) random_.discard(1);
+}
+
 std::span<const float> Sampler::Penalized(std::span<const float> logits) {
   if (!Penalizes()) return logits;
   penalized_.assign(logits.begin(), logits.end());
+  for (const auto& [token, added] : bias_) penalized_.at(static_cast<size_t>(token)) += added;
   for (const auto& [token, times] : drawn_) {
     float& logit = penalized_.at(static_cast<size_t>(token));
     double changed = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;

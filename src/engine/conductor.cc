@@ -1,0 +1,189 @@
+#include "engine/conductor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <future>
+
+#include "base/deadline.h"
+#include "engine/member_fabric.h"
+#include "runahead/error.h"
+
+namespace runahead {
+namespace {
+
+constexpr int64_t kMostRows = 8192;  // rows of prompts in a step of one rank
+
+/// Bytes of a rank's cache where nobody says: of what is free a share for each rank of this memory, less what steps
+/// need. On the host half is left to others.
+size_t FreeShare(EngineState& engine, int rank) {
+  constexpr size_t kReserve = size_t{1} << 30;  // bytes for libraries and what they allocate later
+  Rank& own = engine.rank(rank);
+  size_t sharing = 0;
+  for (int i = 0; i < engine.ranks(); ++i) sharing += engine.rank(i).gpu() == own.gpu() ? 1 : 0;
+  const size_t free = own.gpu() ? own.device().FreeBytes() : own.device().FreeBytes() / 2;
+  const Decoder& decoder = engine.decoder(rank);
+  const int64_t rows = std::min(kMostRows, decoder.spec().max_positions);
+  const size_t needed = sharing * own.MissingWorkspaceBytes(decoder, rows) +
+                        2 * decoder.PositionBytes(decoder.spec().max_positions) + (own.gpu() ? kReserve : 0);
+  return free > needed ? (free - needed) / sharing : 0;
+}
+
+std::vector<KvCache> MakeCaches(EngineState& engine, size_t asked) {
+  std::vector<size_t> bytes;  // all before any is made
+  for (int rank = 0; rank < engine.ranks(); ++rank) bytes.push_back(asked > 0 ? asked : FreeShare(engine, rank));
+  std::vector<KvCache> caches;
+  for (int rank = 0; rank < engine.ranks(); ++rank) {
+    const Decoder& decoder = engine.decoder(rank);
+    const KvShape shape = decoder.spec().kv_shape(decoder.compute_dtype());
+    const size_t page_bytes = shape.BytesPerToken() * static_cast<size_t>(kPageRows);
+    const size_t pages = std::min<size_t>(bytes[static_cast<size_t>(rank)] / page_bytes, size_t{1} << 24);
+    if (pages == 0) {
+      throw ConfigError(fmt::format("kv memory: {} bytes on rank {} hold no page of {} tokens, which takes {} bytes",
+                                    bytes[static_cast<size_t>(rank)], rank, kPageRows, page_bytes));
+    }
+    caches.emplace_back(engine.rank(rank).device(), shape, static_cast<int64_t>(pages) * kPageRows);
+  }
+  return caches;
+}
+
+}  // namespace
+
+Conductor::Conductor(EngineState& engine, const EngineOptions& options)
+    : engine_(engine), caches_(MakeCaches(engine, options.kv_memory)) {
+  if (!(options.max_pause_ms > 0)) {
+    throw ConfigError(fmt::format("max pause: expected a number of ms above 0, got {}", options.max_pause_ms));
+  }
+  if (options.max_queued < 1) {
+    throw ConfigError(fmt::format("queue: expected room for 1 request or more, got {}", options.max_queued));
+  }
+  HeldEngine held = engine.Hold();
+  Scheduler::Limits limits;
+  limits.context = engine.decoder().spec().max_positions;
+  limits.most_rows = kMostRows;
+  limits.max_pause_s = options.max_pause_ms * 1e-3;
+  limits.most_waiting = options.max_queued;
+  for (int rank = 0; rank < engine.ranks(); ++rank) {
+    const auto index = static_cast<size_t>(rank);
+    limits.pages.push_back(static_cast<int32_t>(caches_[index].capacity() / kPageRows));
+    workers_.emplace_back(engine.rank(rank), engine.decoder(rank), caches_[index], held.TablesOf(rank),
+                          engine.timeout());
+  }
+  forecast_ = std::make_unique<PlannerForecast>(held.planner(), engine.decoder().spec());
+  Crew& crew = *this;
+  scheduler_ = std::make_unique<Scheduler>(crew, *forecast_, std::move(limits));
+  thread_ = std::thread([this] { Run(); });
+}
+
+Conductor::~Conductor() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+SequenceId Conductor::Submit(Request request, std::unique_ptr<Listener> listener) {
+  auto added = std::make_shared<std::promise<SequenceId>>();
+  auto what =
+      std::make_shared<std::pair<Request, std::unique_ptr<Listener>>>(std::move(request), std::move(listener));
+  Tell([this, added, what] {
+    try {
+      const Request& asked = what->first;
+      ReservePositions(std::ssize(asked.prompt) + asked.generation.max_new_tokens);
+      added->set_value(scheduler_->Add(std::move(what->first), std::move(what->second)));
+    } catch (...) {
+      added->set_exception(std::current_exception());
+    }
+  });
+  return added->get_future().get();
+}
+
+void Conductor::Cancel(SequenceId id) {
+  Tell([this, id] { scheduler_->Cancel(id); });
+}
+
+void Conductor::Tell(Message message) {
+  {
+    const std::lock_guard lock(mutex_);
+    messages_.push_back(std::move(message));
+  }
+  changed_.notify_all();
+}
+
+void Conductor::Run() {
+  while (true) {
+    std::deque<Message> messages;
+    std::deque<StepResult> results;
+    bool stopping = false;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return stopping_ || !messages_.empty() || !results_.empty(); });
+      messages.swap(messages_);
+      results.swap(results_);
+      stopping = stopping_;
+    }
+    if (!held_) held_.emplace(engine_);
+    for (StepResult& result : results) scheduler_->Finish(std::move(result));
+    for (const Message& message : messages) message();
+    if (stopping) {
+      scheduler_->CancelAll();
+      AwaitRest();
+      return;
+    }
+    scheduler_->Work();
+    if (scheduler_->idle() && scheduler_->resting()) held_.reset();
+  }
+}
+
+void Conductor::AwaitRest() {
+  while (!scheduler_->resting()) {
+    std::deque<StepResult> results;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return !results_.empty(); });
+      results.swap(results_);
+    }
+    for (StepResult& result : results) scheduler_->Finish(std::move(result));
+  }
+}
+
+void Conductor::ReservePositions(int64_t tokens) {
+  const int64_t needed = std::min(tokens, engine_.decoder().spec().max_positions);
+  for (int rank = 0; rank < engine_.ranks(); ++rank) {
+    for (const int64_t length : {int64_t{1}, needed}) {  // of short sequences, and of long ones where this is one
+      if (held_->MissingPositionBytes(rank, needed, length) == 0) continue;
+      AwaitRest();
+      int64_t positions = 1024;
+      while (positions < needed) positions *= 2;
+      held_->PositionsFor(rank, std::min(positions, engine_.decoder().spec().max_positions), length);
+    }
+  }
+}
+
+void Conductor::Post(int rank, StepPlan plan, std::shared_ptr<Fabric> fabric) {
+  auto shared = std::make_shared<const StepPlan>(std::move(plan));
+  (void)engine_.rank(rank).Post([this, rank, shared, fabric = std::move(fabric)] {
+    StepResult result = workers_[static_cast<size_t>(rank)].Run(*shared, fabric.get());
+    {
+      const std::lock_guard lock(mutex_);
+      results_.push_back(std::move(result));
+    }
+    changed_.notify_all();
+  });
+}
+
+void Conductor::Start(int rank, StepPlan plan) { Post(rank, std::move(plan), nullptr); }
+
+void Conductor::StartTogether(std::vector<StepPlan> plans) {
+  const std::vector<int> members = plans.front().gang->members;
+  const auto fabric = std::make_shared<MemberFabric>(held_->fabric(), members);
+  for (size_t i = 0; i < plans.size(); ++i) Post(members[i], std::move(plans[i]), fabric);
+}
+
+void Conductor::Renew() { held_->RenewFabric(); }
+
+double Conductor::Now() const { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
+
+}  // namespace runahead

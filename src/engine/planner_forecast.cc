@@ -1,0 +1,47 @@
+#include "engine/planner_forecast.h"
+
+#include "plan/search.h"
+
+namespace runahead {
+
+GangChoice PlannerForecast::Choose(int64_t tokens, const PrefillOptions& options) {
+  GangChoice choice;
+  choice.asked_for = options.partition.kind != PartitionKind::kAuto || options.ranks > 1 || options.topology ||
+                     options.strategy == Strategy::kTspDense || options.strategy == Strategy::kTspCausal;
+  const PhasePlan& plan = planner_.PlanFor(tokens, options);
+  choice.members = plan.members;
+  choice.strategy = plan.members.size() > 1 ? options.strategy : Strategy::kSingle;
+  choice.topology = TopologyOf(plan.scheme);
+  choice.predicted_s = plan.predicted_s;
+  return choice;
+}
+
+std::vector<int64_t> PlannerForecast::Cuts(const GangChoice& choice, const PrefillOptions& options, int64_t begin,
+                                           int64_t end) {
+  const int64_t rows = end - begin;
+  const auto ranks = static_cast<int>(choice.members.size());
+  if (choice.strategy != Strategy::kRunahead || options.partition.kind == PartitionKind::kEven) {
+    return EvenPartition(rows, ranks).Behind(begin).cuts();
+  }
+  if (options.partition.kind == PartitionKind::kManual) {
+    return FractionPartition(rows, options.partition.fractions).Behind(begin).cuts();
+  }
+  if (begin == 0) {  // as a whole prompt of this length is cut, where it is cut for as many ranks
+    const PhasePlan& plan = planner_.PlanFor(rows, options);
+    if (plan.members.size() == choice.members.size()) return plan.partition.cuts();
+  }
+  const ClusterCosts costs = planner_.CostsWhile(ranks).Select(choice.members);
+  const Scheme scheme = SchemeOf(Strategy::kRunahead, choice.topology);
+  return RoundCuts(BalancedCompute(planner_.shape(), costs, scheme, rows, begin), planner_.tile_rows()).cuts();
+}
+
+double PlannerForecast::Work(int64_t begin, int64_t end) const {
+  const WorkShape& shape = planner_.shape();
+  double flops = static_cast<double>(end - begin) * shape.LinearFlops() * shape.layers;
+  for (const LayersOfWindow& alike : shape.FirstLayers(shape.layers)) {
+    flops += alike.layers * shape.PairFlops() * static_cast<double>(CausalPairs(begin, end, alike.window));
+  }
+  return flops;
+}
+
+}  // namespace runahead

@@ -1,0 +1,121 @@
+#include "engine/request_state.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "engine/conductor.h"
+#include "engine/engine_state.h"
+#include "runahead/error.h"
+#include "worker/sampler.h"
+
+namespace runahead {
+
+void EventQueue::Push(RequestEvent event) {
+  {
+    const std::lock_guard lock(mutex_);
+    events_.push_back(std::move(event));
+  }
+  changed_.notify_all();
+}
+
+std::optional<RequestEvent> EventQueue::Next(std::chrono::milliseconds patience) {
+  std::unique_lock lock(mutex_);
+  if (ended_) throw ConfigError("request: Next was called behind the end");
+  if (!changed_.wait_for(lock, patience, [this] { return !events_.empty(); })) return std::nullopt;
+  RequestEvent event = std::move(events_.front());
+  events_.pop_front();
+  ended_ = event.kind == RequestEvent::Kind::kEnd;
+  return event;
+}
+
+void CheckRequest(const Request& request, const Tokenizer* tokenizer, int64_t vocab) {
+  CheckOptions(request.generation, tokenizer, static_cast<size_t>(vocab));
+  (void)Sampler(request.generation.sampling);
+  if (request.prompt.empty()) throw ConfigError("prompt: it has no tokens");
+  for (size_t i = 0; i < request.prompt.size(); ++i) {
+    if (request.prompt[i] >= 0 && request.prompt[i] < vocab) continue;
+    throw ConfigError(fmt::format("prompt: token id {} at position {} is outside the vocabulary of {}",
+                                  request.prompt[i], i, vocab));
+  }
+  for (const auto& [id, added] : request.logit_bias) {
+    if (id < 0 || id >= vocab) {
+      throw ConfigError(fmt::format("logit bias: token id {} is outside the vocabulary of {}", id, vocab));
+    }
+    if (!std::isfinite(added)) throw ConfigError(fmt::format("logit bias: of token id {} it is {}", id, added));
+  }
+  if (request.logprobs < -1 || request.logprobs > vocab) {
+    throw ConfigError(fmt::format("logprobs: expected -1 to {}, got {}", vocab, request.logprobs));
+  }
+  if (!(request.ttft_deadline_s >= 0)) {
+    throw ConfigError(fmt::format("deadline: expected 0 s or more, got {}", request.ttft_deadline_s));
+  }
+}
+
+void RequestState::Cancel() { engine_->conductor().Cancel(id_); }
+
+EventListener::EventListener(std::shared_ptr<EventQueue> events, std::shared_ptr<const Tokenizer> tokenizer,
+                             const GenerationOptions& options)
+    : events_(std::move(events)),
+      tokenizer_(std::move(tokenizer)),
+      text_(tokenizer_.get(), options, [this](std::string_view piece) { piece_ += piece; }) {}
+
+void EventListener::OnProgress(int64_t done, int64_t total) {
+  if (tokens_ > 0) return;  // its answer goes on behind rows that are computed again
+  RequestEvent event;
+  event.kind = RequestEvent::Kind::kProgress;
+  event.prompt_done = done;
+  event.prompt_total = total;
+  events_->Push(std::move(event));
+}
+
+std::optional<FinishReason> EventListener::OnToken(const Drawn& drawn) {
+  if (const std::optional<FinishReason> finish = text_.EndsBefore(drawn.token.id)) return finish;
+  ++tokens_;
+  const bool cut = text_.Add(drawn.token.id);
+  RequestEvent event;
+  event.kind = RequestEvent::Kind::kToken;
+  event.token = drawn.token;
+  event.likely = drawn.likely;
+  event.text = std::exchange(piece_, {});
+  events_->Push(std::move(event));
+  return cut ? std::optional(FinishReason::kStop) : std::nullopt;
+}
+
+void EventListener::OnEnd(FinishReason finish, const std::string& error, const RequestStats& stats) {
+  RequestEvent event;
+  event.kind = RequestEvent::Kind::kEnd;
+  event.finish = finish;
+  const bool whole = finish == FinishReason::kLength || finish == FinishReason::kEndOfSequence;
+  if (whole && text_.End()) event.finish = FinishReason::kStop;
+  event.text = std::exchange(piece_, {});
+  event.error = error;
+  event.stats = stats;
+  event.stats.new_tokens = tokens_;
+  events_->Push(std::move(event));
+}
+
+RequestHandle::RequestHandle(std::shared_ptr<RequestState> state) : state_(std::move(state)) {}
+RequestHandle::RequestHandle(RequestHandle&&) noexcept = default;
+RequestHandle& RequestHandle::operator=(RequestHandle&& other) noexcept {
+  if (this != &other) {
+    if (state_ != nullptr) state_->Cancel();
+    state_ = std::move(other.state_);
+  }
+  return *this;
+}
+RequestHandle::~RequestHandle() {
+  if (state_ != nullptr) state_->Cancel();
+}
+
+std::optional<RequestEvent> RequestHandle::Next(std::chrono::milliseconds patience) {
+  if (state_ == nullptr) throw ConfigError("request: its handle was moved from");
+  return state_->events().Next(patience);
+}
+
+void RequestHandle::Cancel() {
+  if (state_ == nullptr) throw ConfigError("request: its handle was moved from");
+  state_->Cancel();
+}
+
+}  // namespace runahead

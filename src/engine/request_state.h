@@ -1,0 +1,68 @@
+// What a request's handle and the engine share.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "engine/answer_text.h"
+#include "runahead/request.h"
+#include "schedule/crew.h"
+
+namespace runahead {
+
+class EngineState;
+
+/// The events of one request, on their way to its handle. Thread-safe.
+class EventQueue {
+ public:
+  void Push(RequestEvent event);
+  /// See RequestHandle::Next.
+  [[nodiscard]] std::optional<RequestEvent> Next(std::chrono::milliseconds patience);
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<RequestEvent> events_;  // guarded by mutex_
+  bool ended_ = false;               // kEnd was taken, guarded by mutex_
+};
+
+/// What a RequestHandle holds.
+class RequestState {
+ public:
+  RequestState(std::shared_ptr<EngineState> engine, std::shared_ptr<EventQueue> events, SequenceId id)
+      : engine_(std::move(engine)), events_(std::move(events)), id_(id) {}
+  [[nodiscard]] EventQueue& events() { return *events_; }
+  void Cancel();
+
+ private:
+  std::shared_ptr<EngineState> engine_;
+  std::shared_ptr<EventQueue> events_;
+  SequenceId id_;
+};
+
+/// Throws ConfigError for a request that asks for what is out of range. `tokenizer` may be null.
+void CheckRequest(const Request& request, const Tokenizer* tokenizer, int64_t vocab);
+
+/// Turns what the scheduler tells of a request into events, with text where there is a tokenizer.
+class EventListener final : public Listener {
+ public:
+  EventListener(std::shared_ptr<EventQueue> events, std::shared_ptr<const Tokenizer> tokenizer,
+                const GenerationOptions& options);
+
+  void OnProgress(int64_t done, int64_t total) override;
+  std::optional<FinishReason> OnToken(const Drawn& drawn) override;
+  void OnEnd(FinishReason finish, const std::string& error, const RequestStats& stats) override;
+
+ private:
+  std::shared_ptr<EventQueue> events_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::string piece_;  // text that became final since the last event
+  AnswerText text_;
+  int64_t tokens_ = 0;
+};
+
+}  // namespace runahead

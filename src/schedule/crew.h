@@ -1,0 +1,69 @@
+// What the scheduler knows of the world: ranks that take steps, a forecast of what they cost, and somebody who waits.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runahead/options.h"
+#include "runahead/request.h"
+#include "worker/step_plan.h"
+
+namespace runahead {
+
+/// The ranks. What is started is answered, once each, through Scheduler::Finish.
+class Crew {
+ public:
+  virtual ~Crew() = default;
+  [[nodiscard]] virtual int ranks() const = 0;
+  /// Lets `rank` run `plan` behind what it was told before.
+  virtual void Start(int rank, StepPlan plan) = 0;
+  /// The steps of a gang, one for each member, which all are idle.
+  virtual void StartTogether(std::vector<StepPlan> plans) = 0;
+  /// The members of a gang, which failed or was stopped, are idle again: what still travels between them is dropped.
+  virtual void Renew() = 0;
+  /// Time on a clock that only goes forward, s.
+  [[nodiscard]] virtual double Now() const = 0;
+};
+
+/// Which ranks a prompt is best spread over.
+struct GangChoice {
+  std::vector<int> members;  // one: no gang
+  Strategy strategy = Strategy::kSingle;
+  Topology topology = Topology::kChain;
+  bool asked_for = false;  // by the request's options, so that it is done however short the prompt is
+  double predicted_s = 0;  // predicted TTFT of an undisturbed prompt phase, s; 0: nothing is measured
+};
+
+/// What plans know of the model and of the ranks.
+class Forecast {
+ public:
+  virtual ~Forecast() = default;
+  [[nodiscard]] virtual GangChoice Choose(int64_t tokens, const PrefillOptions& options) = 0;
+  /// Cut points [members + 1] of positions [begin, end) over the members of `choice`, or over fewer.
+  [[nodiscard]] virtual std::vector<int64_t> Cuts(const GangChoice& choice, const PrefillOptions& options,
+                                                  int64_t begin, int64_t end) = 0;
+  /// Whether all ranks cost the same, so that any of them can be the last member of a gang.
+  [[nodiscard]] virtual bool alike() const = 0;
+  /// FLOPs of positions [begin, end) of a prompt.
+  [[nodiscard]] virtual double Work(int64_t begin, int64_t end) const = 0;
+  /// RopeSpec::IsLong.
+  [[nodiscard]] virtual bool IsLong(int64_t tokens) const = 0;
+  /// Whether some layer attends within a window alone.
+  [[nodiscard]] virtual bool windowed() const = 0;
+};
+
+/// Who waits for a request's answer. Called by the thread that works with the scheduler.
+class Listener {
+ public:
+  virtual ~Listener() = default;
+  virtual void OnProgress(int64_t done, int64_t total) = 0;
+  /// One more token; returns why the answer ends with it, or nothing.
+  virtual std::optional<FinishReason> OnToken(const Drawn& drawn) = 0;
+  /// The last call. `error`: why it failed, with FinishReason::kError.
+  virtual void OnEnd(FinishReason finish, const std::string& error, const RequestStats& stats) = 0;
+};
+
+}  // namespace runahead

@@ -1,0 +1,48 @@
+// A request on its way through the scheduler.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "schedule/crew.h"
+#include "schedule/rank_pages.h"
+
+namespace runahead {
+
+struct Sequence {
+  SequenceId id = 0;
+  Request request;
+  std::unique_ptr<Listener> listener;
+  std::vector<int32_t> tokens;  // the prompt, then the answer so far
+  int64_t prompt_tokens = 0;
+  int64_t most_rows = 0;  // rows of prompt and answer together
+  bool long_angles = false;
+  GangChoice choice;
+
+  // Where it is: nowhere while it waits.
+  int rank = -1;                 // the rank that holds all its rows
+  HeldPages held;                // its pages there
+  int64_t done = 0;              // rows that are complete there
+  std::optional<PageCopy> copy;  // to be made before its first step
+  int64_t valid_from = 0;        // PrefixCache::Insert
+  bool answering = false;        // its prompt phase is over
+  bool in_flight = false;        // a step works on it
+  bool cancelled = false;
+  int sampler_on = -1;  // the rank that has its sampler; -1: none yet
+
+  double submitted_s = 0;
+  double begun_s = -1;
+  double first_token_s = -1;
+  double last_token_s = -1;
+  RequestStats stats;
+
+  /// Tokens whose rows are still to be computed before the next one can be drawn.
+  [[nodiscard]] int64_t missing() const { return std::ssize(tokens) - done; }
+  [[nodiscard]] bool reuses() const { return request.reuse_prefix; }
+  [[nodiscard]] int64_t new_tokens() const { return std::ssize(tokens) - prompt_tokens; }
+};
+
+}  // namespace runahead

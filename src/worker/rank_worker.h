@@ -1,0 +1,58 @@
+// Runs the steps of one rank.
+#pragma once
+
+#include <chrono>
+#include <unordered_map>
+#include <vector>
+
+#include "kv/kv_cache.h"
+#include "link/link.h"
+#include "worker/rank.h"
+#include "worker/sampler.h"
+#include "worker/step_plan.h"
+
+namespace runahead {
+
+/// A rank that is told plain values. Owns the samplers of its sequences; borrows all else. Used on the rank's thread.
+class RankWorker {
+ public:
+  /// `tables`: of short and of long sequences, which may grow between steps.
+  struct Tables {
+    const PositionTables* of_short = nullptr;
+    const PositionTables* of_long = nullptr;
+  };
+
+  RankWorker(Rank& rank, const Decoder& decoder, const KvCache& cache, Tables tables,
+             std::chrono::duration<double> timeout)
+      : rank_(rank), decoder_(decoder), cache_(cache), tables_(tables), timeout_(timeout) {}
+
+  /// Runs `plan`. `fabric` joins the members of a gang, by their places in it; null without one. Does not throw: what
+  /// fails is in the result.
+  [[nodiscard]] StepResult Run(const StepPlan& plan, Fabric* fabric) noexcept;
+
+ private:
+  /// How tokens of a sequence are drawn.
+  struct Draws {
+    Sampler sampler;
+    int logprobs = -1;
+  };
+
+  void Prepare(const StepPlan& plan);
+  void Copy(const PageCopy& copy);
+  [[nodiscard]] Status RunBatch(const StepPlan& plan, Workspace& workspace);
+  [[nodiscard]] Status RunGang(const StepPlan& plan, Fabric& fabric, Workspace& workspace);
+  void DrawAll(const StepPlan& plan, const Workspace& workspace, StepResult& result);
+  [[nodiscard]] const PositionTables& TablesOf(const ChunkPlan& chunk) const {
+    return chunk.long_angles ? *tables_.of_long : *tables_.of_short;
+  }
+
+  Rank& rank_;
+  const Decoder& decoder_;
+  const KvCache& cache_;
+  Tables tables_;
+  std::chrono::duration<double> timeout_;
+  std::unordered_map<SequenceId, Draws> samplers_;
+  std::vector<float> logits_;  // [drawn, vocab]
+};
+
+}  // namespace runahead

@@ -1,0 +1,196 @@
+#include "tests/engine/serving.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+
+#include "engine/engine_state.h"
+#include "tests/engine/tiny_model.h"
+#include "worker/sampler.h"
+
+namespace runahead {
+namespace {
+
+constexpr int kLikely = 3;
+
+/// The natural logarithms of the `count` largest probabilities. logits: [vocab].
+std::vector<float> LikeliestLogprobs(std::span<const float> logits, int count) {
+  const float top = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - top);
+  const double log_sum = top + std::log(sum);
+  std::vector<float> best(logits.begin(), logits.end());
+  std::partial_sort(best.begin(), best.begin() + count, best.end(), std::greater<>());
+  std::vector<float> logprobs;
+  for (int i = 0; i < count; ++i) logprobs.push_back(static_cast<float>(best[static_cast<size_t>(i)] - log_sum));
+  return logprobs;
+}
+
+class Draws {
+ public:
+  explicit Draws(unsigned seed) : random_(seed) {}
+  int64_t Between(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random_); }
+  bool Chance(double p) { return std::bernoulli_distribution(p)(random_); }
+  template <typename T>
+  const T& Of(const std::vector<T>& all) {
+    return all[static_cast<size_t>(Between(0, std::ssize(all) - 1))];
+  }
+
+ private:
+  std::mt19937 random_;
+};
+
+std::vector<int32_t> RandomIds(Draws& draws, int64_t count, int64_t vocab) {
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  for (int32_t& id : ids) id = static_cast<int32_t>(draws.Between(0, vocab - 1));
+  return ids;
+}
+
+PrefillOptions RandomOptions(Draws& draws, int ranks) {
+  PrefillOptions options;
+  if (draws.Chance(0.4)) return options;
+  options.strategy = draws.Of(std::vector{Strategy::kRunahead, Strategy::kRunahead, Strategy::kRunahead,
+                                          Strategy::kTspCausal, Strategy::kTspDense, Strategy::kSingle});
+  if (draws.Chance(0.7)) options.topology = draws.Chance(0.5) ? Topology::kChain : Topology::kDirect;
+  if (options.strategy == Strategy::kRunahead && draws.Chance(0.5)) options.partition.kind = PartitionKind::kEven;
+  if (draws.Chance(0.3)) options.ranks = static_cast<int>(draws.Between(1, ranks));
+  return options;
+}
+
+Request RandomRequest(Draws& draws, const std::vector<int32_t>& document, int64_t context, int64_t vocab, int ranks) {
+  Request request;
+  const int64_t most = context - 2;
+  const int64_t shared = draws.Chance(0.6) ? std::min(draws.Of(std::vector<int64_t>{1, 40, 127, 128, 129, 300, 513}),
+                                                      std::min(most, std::ssize(document)))
+                                           : 0;
+  request.prompt.assign(document.begin(), document.begin() + shared);
+  const int64_t own = draws.Chance(0.3) ? draws.Between(1, 600) : draws.Between(1, 80);
+  const std::vector<int32_t> rest = RandomIds(draws, std::clamp<int64_t>(own, 1, most - shared), vocab);
+  request.prompt.insert(request.prompt.end(), rest.begin(), rest.end());
+  request.generation.max_new_tokens =
+      static_cast<int>(draws.Chance(0.2) ? draws.Between(30, 200) : draws.Between(1, 20));
+  request.logprobs = kLikely;
+  if (draws.Chance(0.4)) {
+    request.generation.sampling.temperature = 0.9;
+    request.generation.sampling.seed = static_cast<uint64_t>(draws.Between(0, 1000));
+    if (draws.Chance(0.5)) request.generation.sampling.repetition_penalty = 1.3;
+    if (draws.Chance(0.5)) request.generation.sampling.frequency_penalty = 0.5;
+  }
+  request.priority = static_cast<int>(draws.Between(0, 1));
+  request.prefill = RandomOptions(draws, ranks);
+  return request;
+}
+
+bool SameBits(const Answered& a, const Answered& b, bool cut) {
+  const size_t ids = cut ? a.ids.size() : std::max(a.ids.size(), b.ids.size());
+  if (a.ids.size() < ids || b.ids.size() < ids || a.logprobs.size() > b.logprobs.size()) return false;
+  return std::equal(a.ids.begin(), a.ids.begin() + static_cast<std::ptrdiff_t>(ids), b.ids.begin()) &&
+         std::equal(a.logprobs.begin(), a.logprobs.end(), b.logprobs.begin());
+}
+
+}  // namespace
+
+Answered AwaitEnd(RequestHandle& handle) {
+  Answered answered;
+  while (!answered.end) {
+    std::optional<RequestEvent> event = handle.Next(std::chrono::minutes(1));
+    if (!event) throw std::runtime_error("a request gave nothing for a minute");
+    if (event->kind == RequestEvent::Kind::kToken) {
+      answered.ids.push_back(event->token.id);
+      for (const TokenLogprob& likely : event->likely) answered.logprobs.push_back(likely.logprob);
+    }
+    if (event->kind == RequestEvent::Kind::kEnd) answered.end = std::move(event);
+  }
+  return answered;
+}
+
+const Engine& ServingEngines::Of(const Key& key) {
+  constexpr size_t kAtOnce = 6;
+  if (const auto found = engines_.find(key); found != engines_.end()) return found->second;
+  if (engines_.size() >= kAtOnce) engines_.clear();
+  EngineOptions options;
+  options.devices = "cpu:" + std::to_string(key.ranks);
+  options.threads_per_rank = 1;
+  options.dtype = key.dtype;
+  options.timeout_s = 300;
+  options.max_pause_ms = 5;
+  const Engine probe = Engine::Load(TinyModelFolder(key.preset), options);
+  options.kv_memory = probe.facts().kv_bytes_per_token * static_cast<size_t>(kPageRows * key.pages);
+  return engines_.emplace(key, Engine::Load(TinyModelFolder(key.preset), options)).first->second;
+}
+
+Answered ServingEngines::Alone(const Key& key, const Request& request) {
+  const Engine& engine = Of({key.preset, key.dtype, 1, 1});
+  const int64_t context = std::min(engine.facts().max_positions, key.pages * kPageRows);
+  Session session =
+      engine.NewSession(std::min(context, std::ssize(request.prompt) + request.generation.max_new_tokens));
+  session.Prefill(request.prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
+  Sampler sampler(request.generation.sampling);
+  sampler.SeePrompt(request.prompt);
+  Answered answered;
+  while (true) {
+    const std::vector<float> logprobs = LikeliestLogprobs(session.logits(), kLikely);
+    answered.logprobs.insert(answered.logprobs.end(), logprobs.begin(), logprobs.end());
+    answered.ids.push_back(sampler.Draw(session.logits()));
+    sampler.SeeDrawn(answered.ids.back());
+    if (std::ssize(answered.ids) == request.generation.max_new_tokens || session.size() == session.capacity()) {
+      return answered;
+    }
+    session.Append(answered.ids.back());
+  }
+}
+
+TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed) {
+  Draws draws(seed);
+  ServingEngines::Key key;
+  key.preset = draws.Of(std::vector<std::string>{"tiny-llama", "tiny-mistral", "tiny-falcon"});
+  key.dtype = draws.Of(std::vector<std::string>{"f32", "bf16"});
+  key.ranks = static_cast<int>(draws.Of(std::vector<int>{1, 2, 2, 3, 4, 8}));
+  key.pages = draws.Of(std::vector<int64_t>{10, 16, 64});
+  const Engine& engine = engines.Of(key);
+  const ModelFacts facts = engine.facts();
+  const int64_t context = std::min(facts.max_positions, key.pages * kPageRows);
+  const std::vector<int32_t> document = RandomIds(draws, context, facts.vocab);
+
+  TraceOutcome outcome;
+  outcome.situation = key.preset + " " + key.dtype + ", " + std::to_string(key.ranks) + " ranks of " +
+                      std::to_string(key.pages) + " pages, seed " + std::to_string(seed);
+  std::vector<Request> requests;
+  std::vector<RequestHandle> handles;
+  std::vector<bool> cut;
+  outcome.requests = static_cast<int>(draws.Between(1, 12));
+  std::vector<Answered> answers(static_cast<size_t>(outcome.requests));
+  size_t awaited = 0;
+  for (int i = 0; i < outcome.requests; ++i) {
+    requests.push_back(RandomRequest(draws, document, context, facts.vocab, key.ranks));
+    handles.push_back(engine.Submit(requests.back()));
+    cut.push_back(draws.Chance(0.1));
+    if (cut.back()) handles.back().Cancel();
+    if (draws.Chance(0.2)) {  // the later ones arrive when an earlier one has ended
+      answers[awaited] = AwaitEnd(handles[awaited]);
+      ++awaited;
+    }
+  }
+  for (; awaited < handles.size(); ++awaited) answers[awaited] = AwaitEnd(handles[awaited]);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const RequestEvent& end = *answers[i].end;
+    outcome.cached_tokens += end.stats.cached_tokens;
+    outcome.gangs += end.stats.members.size() > 1 ? 1 : 0;
+    outcome.cancelled += end.finish == FinishReason::kCancelled ? 1 : 0;
+    const Answered alone = engines.Alone(key, requests[i]);
+    const bool ended_well = end.finish == FinishReason::kLength || (cut[i] && end.finish == FinishReason::kCancelled);
+    if (ended_well && SameBits(answers[i], alone, end.finish == FinishReason::kCancelled)) continue;
+    ++outcome.differ;
+    if (outcome.first_difference.empty()) {
+      outcome.first_difference = "request " + std::to_string(i) + " of " + std::to_string(requests[i].prompt.size()) +
+                                 " tokens, finish " + std::string(Name(end.finish)) + " " + end.error + ", " +
+                                 std::to_string(answers[i].ids.size()) + " of " + std::to_string(alone.ids.size()) +
+                                 " tokens";
+    }
+  }
+  return outcome;
+}
+
+}  // namespace runahead

@@ -1,0 +1,61 @@
+// Random traces of requests on one engine, each compared with what it gets alone on one rank.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runahead/engine.h"
+#include "runahead/request.h"
+
+namespace runahead {
+
+/// What a request got.
+struct Answered {
+  std::vector<int32_t> ids;
+  std::vector<float> logprobs;  // of the likeliest tokens at each step
+  std::optional<RequestEvent> end;
+};
+
+/// Waits for the end of a request. Throws when no event comes for a minute.
+Answered AwaitEnd(RequestHandle& handle);
+
+/// Engines of tiny models on CPU ranks.
+class ServingEngines {
+ public:
+  struct Key {
+    std::string preset;
+    std::string dtype;
+    int ranks = 1;
+    int64_t pages = 0;  // pages of each rank's KV-cache
+    friend auto operator<=>(const Key&, const Key&) = default;
+  };
+  /// At most a few are kept.
+  const Engine& Of(const Key& key);
+
+  /// What `request` gets alone on one rank, by a session.
+  Answered Alone(const Key& key, const Request& request);
+
+ private:
+  std::map<Key, Engine> engines_;
+};
+
+/// What a trace showed.
+struct TraceOutcome {
+  std::string situation;  // to name it in a message
+  int requests = 0;
+  int differ = 0;  // requests whose ids or log-probabilities differ, by a single bit
+  int64_t cached_tokens = 0;
+  int gangs = 0;  // prompts that several ranks shared
+  int cancelled = 0;
+  std::string first_difference;
+};
+
+/// Plays the trace of `seed`: some ranks, a pool that may be too small for all, prompts with shared prefixes, some
+/// cancelled, one or several at a time.
+TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed);
+
+}  // namespace runahead
