@@ -97,6 +97,9 @@ inline void MultiplyBlock(const Product& product, int64_t first, int64_t lane) {
 }
 
 struct Vectors {
+  /// Sums are scaled where they are read.
+  static void Scale(const Product& /*product*/) {}
+
   template <typename V, bool kValues>
   static void Multiply(const Product& product) {
     for (int64_t i = 0; i < product.count; i += 16) {
@@ -121,10 +124,21 @@ struct Tiles {
     ConfigureTiles(kShapes);
   }
 
+  /// c = factors * c, before Multiply, and long enough: tiles wait for stores that are on their way.
+  static void Scale(const Product& product) {
+    for (int64_t lane = 0; lane < product.lanes; lane += 16) {
+      const __m512 factor = _mm512_loadu_ps(product.factors + lane);
+      if (Wide::Same(factor, _mm512_set1_ps(1))) continue;
+      for (int64_t i = 0; i < product.count; ++i) {
+        float* c = product.c + i * product.lanes + lane;
+        _mm512_storeu_ps(c, _mm512_mul_ps(factor, _mm512_loadu_ps(c)));
+      }
+    }
+  }
+
   template <typename V, bool kValues>
   static void Multiply(const Product& product) {
     static_assert(V::kLanes == 16);
-    if (product.factors != nullptr) ScaleAll(product);
     int64_t i = 0;
     for (; i + 32 <= product.count; i += 32) {
       if (product.lanes > 16) {
@@ -142,17 +156,6 @@ struct Tiles {
   }
 
  private:
-  static void ScaleAll(const Product& product) {
-    for (int64_t lane = 0; lane < product.lanes; lane += 16) {
-      const __m512 factor = _mm512_loadu_ps(product.factors + lane);
-      if (Wide::Same(factor, _mm512_set1_ps(1))) continue;
-      for (int64_t i = 0; i < product.count; ++i) {
-        float* c = product.c + i * product.lanes + lane;
-        _mm512_storeu_ps(c, _mm512_mul_ps(factor, _mm512_loadu_ps(c)));
-      }
-    }
-  }
-
   template <int kRows, int kColumns>
   static void MultiplyBlock(const Product& product, int64_t first) {
     const int64_t stride = product.lanes * 4;
@@ -200,7 +203,7 @@ inline typename V::Floats Cap(typename V::Floats x, float cap) {
   const typename V::Floats one = V::Set(1);
   typename V::Floats exponent = V::Mul(x, V::Set(2 * kLog2E / cap));
   exponent = V::Max(V::Set(-60), V::Min(V::Set(60), exponent));
-  const typename V::Floats e = Exp2<V>(exponent, kOfCaps);
+  const typename V::Floats e = Exp2<V>(exponent, kOfCaps, 1);
   return V::Mul(V::Div(V::Sub(e, one), V::Add(e, one)), V::Set(cap * kLog2E));
 }
 
@@ -235,6 +238,12 @@ struct Work {
   const SeenKeys& keys;
   const Attended& seen;
   const Workspace& workspace;
+
+  /// Which rows of vector `v` see a key of the block.
+  template <typename V>
+  [[nodiscard]] HWY_INLINE typename V::Mask Within(int64_t key, int v) const {
+    return V::Within(static_cast<int32_t>(key), keys.first + v * V::kLanes, keys.last + v * V::kLanes);
+  }
 };
 
 /// Scores, in units of log2 e, with caps and biases.
@@ -263,77 +272,120 @@ inline void ShapeScores(const Work& work, int64_t lane) {
   }
 }
 
-/// Turns scores times `scale` into bf16 weights, 0 where rows do not see keys; updates the rows' maximum and sum and
-/// states the factor of what was summed before.
-template <typename V, bool kSeenByAll>
-inline void Soften(const Work& work, float scale, int64_t lane) {
+/// Calls body(v) for the vectors of a group's lanes.
+template <int kVectors, typename Body>
+HWY_INLINE void ForEachVector(const Body& body) {
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) body(v);
+}
+
+/// Updates the rows' maximum by scores times `scale`, and states the factor of what was summed before.
+template <typename V, int kVectors, bool kSeenByAll>
+inline void FindMaxima(const Work& work, float scale) {
   using Floats = typename V::Floats;
   const int64_t lanes = work.rows.lanes;
-  const float* scores = work.workspace.scores + lane;
-  const auto within = [&](int64_t key) __attribute__((always_inline)) {
-    return V::Within(static_cast<int32_t>(key), work.keys.first + lane, work.keys.last + lane);
-  };
-  Floats largest[4];
-  for (Floats& some : largest) some = V::Set(-__builtin_inff());
+  Floats largest[kVectors][4];
+  for (auto& some : largest) std::fill_n(some, 4, V::Set(-__builtin_inff()));
   for (int64_t key = work.keys.begin; key < work.keys.end; key += 4) {
+    ForEachVector<kVectors>([&](int v) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-    for (int64_t i = 0; i < 4; ++i) {
-      const Floats larger = V::Max(V::Load(scores + (key + i) * lanes), largest[i]);
-      largest[i] = kSeenByAll ? larger : V::Keep(within(key + i), larger, largest[i]);
-    }
+      for (int64_t i = 0; i < 4; ++i) {
+        const Floats larger =
+            V::Max(V::Load(work.workspace.scores + (key + i) * lanes + v * V::kLanes), largest[v][i]);
+        largest[v][i] = kSeenByAll ? larger : V::Keep(work.Within<V>(key + i, v), larger, largest[v][i]);
+      }
+    });
   }
-  const Floats block_top = V::Max(V::Max(largest[0], largest[1]), V::Max(largest[2], largest[3]));
-  const Floats before = V::Load(work.seen.maxima + lane);
-  const Floats top = V::Max(V::Mul(block_top, V::Set(scale)), before);
-  const Floats factor = Exp2<V>(V::Sub(before, top), kOfWeights);
-  Floats sums[4] = {V::Zero(), V::Zero(), V::Zero(), V::Zero()};
+  ForEachVector<kVectors>([&](int v) __attribute__((always_inline)) {
+    const Floats block_top = V::Max(V::Max(largest[v][0], largest[v][1]), V::Max(largest[v][2], largest[v][3]));
+    float* maxima = work.seen.maxima + v * V::kLanes;
+    const Floats before = V::Load(maxima);
+    const Floats top = V::Max(V::Mul(block_top, V::Set(scale)), before);
+    V::Store(maxima, top);
+    V::Store(work.workspace.factors + v * V::kLanes, Exp2<V>(V::Sub(before, top), kOfWeights, 1));
+  });
+}
+
+/// Turns scores times `scale` into bf16 weights, 0 where rows do not see keys, and adds those to the rows' sums. Keys
+/// come in order for all lanes, so that the first weights have left the registers when products read them.
+template <typename V, int kVectors, bool kSeenByAll>
+inline void Soften(const Work& work, float scale) {
+  using Floats = typename V::Floats;
+  constexpr float kHalf = 0x1p-8f;  // of what a bf16 of 1 counts: added before bits are cut off, it rounds
+  const int64_t lanes = work.rows.lanes;
+  Floats top[kVectors];
+  Floats sums[kVectors][2];
+  ForEachVector<kVectors>([&](int v) __attribute__((always_inline)) {
+    top[v] = V::Load(work.seen.maxima + v * V::kLanes);
+    sums[v][0] = sums[v][1] = V::Zero();
+  });
   for (int64_t key = work.keys.begin; key < work.keys.end; key += 4) {
-    Floats weight[4];
+    ForEachVector<kVectors>([&](int v) __attribute__((always_inline)) {
+      Floats weight[4];
 #pragma GCC unroll 4
-    for (int64_t i = 0; i < 4; ++i) {
-      weight[i] = Exp2<V>(V::Fms(V::Load(scores + (key + i) * lanes), V::Set(scale), top), kOfWeights);
-      if (!kSeenByAll) weight[i] = V::Keep(within(key + i), weight[i], V::Zero());
-      sums[i] = V::Add(sums[i], weight[i]);
-    }
-    uint32_t* pairs = work.workspace.weights + key / 2 * lanes + lane;
-    V::StorePairs(pairs, weight[0], weight[1]);
-    V::StorePairs(pairs + lanes, weight[2], weight[3]);
+      for (int64_t i = 0; i < 4; ++i) {
+        const Floats score = V::Load(work.workspace.scores + (key + i) * lanes + v * V::kLanes);
+        weight[i] = Exp2<V>(V::Fms(score, V::Set(scale), top[v]), kOfWeights, 1 + kHalf);
+        if (!kSeenByAll) weight[i] = V::Keep(work.Within<V>(key + i, v), weight[i], V::Zero());
+      }
+      uint32_t* to = work.workspace.weights + key / 2 * lanes + v * V::kLanes;
+#pragma GCC unroll 2
+      for (int64_t i = 0; i < 2; ++i) {
+        const auto pairs = V::UpperHalves(weight[2 * i], weight[2 * i + 1]);
+        V::StorePairs(to + i * lanes, pairs);
+        sums[v][i] = V::AddPairs(sums[v][i], pairs);
+      }
+    });
   }
-  const Floats total = V::Add(V::Add(sums[0], sums[1]), V::Add(sums[2], sums[3]));
-  V::Store(work.seen.maxima + lane, top);
-  V::Store(work.seen.sums + lane, V::Fma(V::Load(work.seen.sums + lane), factor, total));
-  V::Store(work.workspace.factors + lane, factor);
+  ForEachVector<kVectors>([&](int v) __attribute__((always_inline)) {
+    float* sum = work.seen.sums + v * V::kLanes;
+    const Floats factor = V::Load(work.workspace.factors + v * V::kLanes);
+    V::Store(sum, V::Fma(V::Load(sum), factor, V::Add(sums[v][0], sums[v][1])));
+  });
 }
 
 // ---- A block of keys -------------------------------------------------------------------------------------------
 
-template <typename Products, typename V>
+template <typename Products, typename V, int kVectors, bool kSeenByAll>
+inline void Weigh(const Work& work, float scale, const Product& values) {
+  FindMaxima<V, kVectors, kSeenByAll>(work, scale);
+  Products::Scale(values);
+  Soften<V, kVectors, kSeenByAll>(work, scale);
+}
+
+template <typename Products, typename V, int kVectors>
 inline void AttendLanes(const AttentionCall& call, const RowGroup& rows, const uint32_t* queries, int64_t block,
                         const uint16_t* panel, const Attended& seen, const Workspace& workspace) {
   const SeenKeys keys(call, rows, block);
   if (keys.begin >= keys.end) return;
   const int64_t width = ValueWidth(call.head_dim());
   const int64_t key_rows = KeyRows(call.head_dim());
-  const uint16_t* values = panel + key_rows * kKeyBlock * kDepth;
   const int64_t lanes = rows.lanes;
   Products::template Multiply<V, false>({panel + keys.begin * kDepth, kKeyBlock * kDepth, keys.end - keys.begin,
                                          key_rows, queries, workspace.scores + keys.begin * lanes, lanes, nullptr,
                                          RowsAhead(call, call.cache.k, rows.kv_head, block + 1)});
   const bool shaped = call.options.softcap > 0 || call.options.key_bias.data() != nullptr;
-  const float scale = shaped ? 1.0f : call.options.scale * kLog2E;
   const Work work{call, rows, block * kKeyBlock, keys, seen, workspace};
-  for (int64_t lane = 0; lane < lanes; lane += V::kLanes) {
-    if (shaped) ShapeScores<V>(work, lane);
-    if (keys.by_all) {
-      Soften<V, true>(work, scale, lane);
-    } else {
-      Soften<V, false>(work, scale, lane);
-    }
+  if (shaped) {
+    for (int64_t lane = 0; lane < lanes; lane += V::kLanes) ShapeScores<V>(work, lane);
   }
-  Products::template Multiply<V, true>({values + keys.begin * width, width * kDepth, width,
-                                        (keys.end - keys.begin) / kDepth, workspace.weights + keys.begin / 2 * lanes,
-                                        seen.output, lanes, workspace.factors,
-                                        RowsAhead(call, call.cache.v, rows.kv_head, block + 1)});
+  const float scale = shaped ? 1.0f : call.options.scale * kLog2E;
+  const uint16_t* values = panel + key_rows * kKeyBlock * kDepth;
+  const Product weighted{values + keys.begin * width,
+                         width * kDepth,
+                         width,
+                         (keys.end - keys.begin) / kDepth,
+                         workspace.weights + keys.begin / 2 * lanes,
+                         seen.output,
+                         lanes,
+                         workspace.factors,
+                         RowsAhead(call, call.cache.v, rows.kv_head, block + 1)};
+  if (keys.by_all) {
+    Weigh<Products, V, kVectors, true>(work, scale, weighted);
+  } else {
+    Weigh<Products, V, kVectors, false>(work, scale, weighted);
+  }
+  Products::template Multiply<V, true>(weighted);
 }
 
 void AttendVectors(const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,
@@ -341,14 +393,18 @@ void AttendVectors(const AttentionCall& call, const RowGroup& rows, const std::b
   const auto* q = reinterpret_cast<const uint32_t*>(queries);
   const auto* kv = reinterpret_cast<const uint16_t*>(panel + sizeof(PanelHeader));
   const Workspace workspace(memory);
-  if (rows.lanes == 8) return AttendLanes<Vectors, Narrow>(call, rows, q, block, kv, seen, workspace);
-  AttendLanes<Vectors, Wide>(call, rows, q, block, kv, seen, workspace);
+  if (rows.lanes == 8) return AttendLanes<Vectors, Narrow, 1>(call, rows, q, block, kv, seen, workspace);
+  if (rows.lanes == 16) return AttendLanes<Vectors, Wide, 1>(call, rows, q, block, kv, seen, workspace);
+  AttendLanes<Vectors, Wide, 2>(call, rows, q, block, kv, seen, workspace);
 }
 
 void AttendInTiles(const AttentionCall& call, const RowGroup& rows, const std::byte* queries, int64_t block,
                    const std::byte* panel, const Attended& seen, std::byte* memory) {
-  AttendLanes<Tiles, Wide>(call, rows, reinterpret_cast<const uint32_t*>(queries), block,
-                           reinterpret_cast<const uint16_t*>(panel + sizeof(PanelHeader)), seen, Workspace(memory));
+  const auto* q = reinterpret_cast<const uint32_t*>(queries);
+  const auto* kv = reinterpret_cast<const uint16_t*>(panel + sizeof(PanelHeader));
+  const Workspace workspace(memory);
+  if (rows.lanes == 16) return AttendLanes<Tiles, Wide, 1>(call, rows, q, block, kv, seen, workspace);
+  AttendLanes<Tiles, Wide, 2>(call, rows, q, block, kv, seen, workspace);
 }
 
 HWY_POP_ATTRIBUTES

@@ -20,13 +20,13 @@ namespace runahead::cpu {
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")
 
-/// Elements 0, 16, 1, 17, ... of two halves.
-alignas(64) constexpr uint16_t kInterleave[] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+/// A pair of bf16, both 1.
+constexpr int kOnes = 0x3f803f80;
 
 struct Wide {
   static constexpr int64_t kLanes = 16;
   using Floats = __m512;
+  using Pairs = __m512i;
   using Mask = __mmask16;
   static Floats Zero() { return _mm512_setzero_ps(); }
   static Floats Set(float x) { return _mm512_set1_ps(x); }
@@ -53,16 +53,23 @@ struct Wide {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int32_t>(left))),
                             reinterpret_cast<__m512bh>(_mm512_loadu_si512(right)));
   }
-  /// Pairs of bf16 of two neighbouring keys.
-  static void StorePairs(uint32_t* to, Floats even, Floats odd) {
-    const auto halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), halves));
+  /// The upper halves of two floats side by side: pairs of bf16 of two neighbouring keys.
+  static Pairs UpperHalves(Floats even, Floats odd) {
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(_mm512_castps_si512(even), 16),
+                                   _mm512_castps_si512(odd));
+  }
+  static void StorePairs(uint32_t* to, Pairs pairs) { _mm512_storeu_si512(to, pairs); }
+  /// sum + even + odd.
+  static Floats AddPairs(Floats sum, Pairs pairs) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(pairs),
+                            reinterpret_cast<__m512bh>(_mm512_set1_epi32(kOnes)));
   }
 };
 
 struct Narrow {
   static constexpr int64_t kLanes = 8;
   using Floats = __m256;
+  using Pairs = __m256i;
   using Mask = __mmask8;
   static Floats Zero() { return _mm256_setzero_ps(); }
   static Floats Set(float x) { return _mm256_set1_ps(x); }
@@ -90,21 +97,25 @@ struct Narrow {
     return _mm256_dpbf16_ps(sum, reinterpret_cast<__m256bh>(_mm256_set1_epi32(static_cast<int32_t>(left))),
                             reinterpret_cast<__m256bh>(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(right))));
   }
-  static void StorePairs(uint32_t* to, Floats even, Floats odd) {
-    const auto halves = reinterpret_cast<__m256i>(_mm256_cvtne2ps_pbh(odd, even));
-    const __m256i order = _mm256_setr_epi16(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutexvar_epi16(order, halves));
+  static Pairs UpperHalves(Floats even, Floats odd) {
+    return _mm256_blend_epi16(_mm256_srli_epi32(_mm256_castps_si256(even), 16), _mm256_castps_si256(odd), 0xaa);
+  }
+  static void StorePairs(uint32_t* to, Pairs pairs) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), pairs); }
+  static Floats AddPairs(Floats sum, Pairs pairs) {
+    return _mm256_dpbf16_ps(sum, reinterpret_cast<__m256bh>(pairs),
+                            reinterpret_cast<__m256bh>(_mm256_set1_epi32(kOnes)));
   }
 };
 
-/// 2^x = Scale(p, x), where p = 2^(x - floor(x)) by a minimax polynomial on [0, 1] that is exactly 1 at 0.
+/// 2^x = Scale(p, x), where p = 2^(x - floor(x)) by a minimax polynomial on [0, 1] that is `at_zero` at 0: 1, and
+/// what else is to be added to p.
 template <typename V, size_t kDegree>
-inline typename V::Floats Exp2(typename V::Floats x, const float (&coefficients)[kDegree]) {
+inline typename V::Floats Exp2(typename V::Floats x, const float (&coefficients)[kDegree], float at_zero) {
   const typename V::Floats r = V::Fraction(x);
   typename V::Floats p = V::Set(coefficients[0]);
 #pragma GCC unroll 4
   for (size_t i = 1; i < kDegree; ++i) p = V::Fma(p, r, V::Set(coefficients[i]));
-  return V::Scale(V::Fma(p, r, V::Set(1)), x);
+  return V::Scale(V::Fma(p, r, V::Set(at_zero)), x);
 }
 
 /// To a relative error of 9e-5: a twentieth of what rounding weights to bf16 loses.
