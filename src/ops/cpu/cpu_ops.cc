@@ -89,6 +89,26 @@ class CpuOps final : public Ops {
     cpu::Attend(team_, attention_scratch_, q, position, keys, options, out);
   }
 
+  /// Single queries are too little work to share: each is one thread's, side by side.
+  void AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream) override {
+    std::vector<const AttentionTask*> single;
+    for (const AttentionTask& task : tasks) {
+      if (task.q.rows() == 1 && team_.threads() > 1 && tasks.size() > 1) {
+        CheckAttention(task.q, task.position, task.keys, task.options, task.out);
+        single.push_back(&task);
+      } else {
+        Attention(task.q, task.position, task.keys, task.options, task.out, stream);
+      }
+    }
+    const cpu::Team one(1);
+    own_scratch_.resize(static_cast<size_t>(team_.threads()));
+    team_.Run(std::ssize(single), [&](int64_t index, int worker) {
+      const AttentionTask& task = *single[static_cast<size_t>(index)];
+      cpu::Attend(one, own_scratch_[static_cast<size_t>(worker)], task.q, task.position, task.keys, task.options,
+                  task.out);
+    });
+  }
+
   void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& /*stream*/) override {
     CheckGatedActivation(gate_up, out);
     cpu::GatedActivation(team_, activation, gate_up, out);
@@ -109,6 +129,7 @@ class CpuOps final : public Ops {
   cpu::Team team_;
   cpu::Multiplier multiplier_;
   cpu::Scratch attention_scratch_;
+  std::vector<cpu::Scratch> own_scratch_;  // [threads], for attentions side by side
 };
 
 }  // namespace
