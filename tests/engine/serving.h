@@ -23,14 +23,14 @@ struct Answered {
 /// Waits for the end of a request. Throws when no event comes for a minute.
 Answered AwaitEnd(RequestHandle& handle);
 
-/// Engines of tiny models on CPU ranks.
+/// Engines of tiny models.
 class ServingEngines {
  public:
   struct Key {
     std::string preset;
     std::string dtype;
-    int ranks = 1;
-    int64_t pages = 0;  // pages of each rank's KV-cache
+    std::string devices;  // EngineOptions::devices
+    int64_t pages = 0;    // pages of each rank's KV-cache
     friend auto operator<=>(const Key&, const Key&) = default;
   };
   /// At most a few are kept.
@@ -56,6 +56,7 @@ struct TraceOutcome {
 
 /// Plays the trace of `seed`: some ranks, a pool that may be too small for all, prompts with shared prefixes, some
 /// cancelled, one or several at a time.
-TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed);
+/// On GPUs, named by `devices`, sums depend on the batch: only the ids are compared, in f32.
+TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string& devices = "cpu");
 
 }  // namespace runahead

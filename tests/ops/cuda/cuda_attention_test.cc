@@ -81,6 +81,43 @@ class CudaAttentionTest : public CudaOpsTest {
   }
 };
 
+TEST_F(CudaAttentionTest, FindsKeysOnPagesInAnyOrder) {
+  const std::vector<int32_t> pages{5, 2, 3, 0};
+  const PageTable table(pages);
+  constexpr int64_t kKeys = 3 * kPageRows + 40;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int64_t queries : {1, 3, 200}) {
+      for (const int64_t window : {0, 150}) {
+        HostTensor q(dtype, {queries, 4, 64});
+        HostTensor k(dtype, {6 * kPageRows, 2, 64});
+        HostTensor v = k;
+        q.Randomise(random);
+        k.Randomise(random);
+        v.Randomise(random);
+        Mirror gpu_q = Put(q);
+        Mirror gpu_k = Put(k);
+        Mirror gpu_v = Put(v);
+        AttentionOptions options;
+        options.scale = 0.25f;
+        options.window = window;
+        HostTensor expected(dtype, {queries, 4, 64});
+        HostTensor actual = expected;
+        Mirror gpu_actual = Put(actual);
+        oracle->Attention(q.view(), kKeys - queries, KvRows(k.view(), v.view(), kKeys, table), options,
+                          expected.view(), *stream);
+        gpu->Attention(gpu_q.view(), kKeys - queries, KvRows(gpu_k.view(), gpu_v.view(), kKeys, table), options,
+                       gpu_actual.view(), *gpu_stream);
+        gpu_actual.Fetch();
+        const double allowed = (SumTolerance(DType::kF32, 64, 4) + 4 * UnitRoundoff(dtype)) * v.Largest();
+        ExpectNear(
+            actual, expected,
+            [&](int64_t i, int64_t j) { return 2 * UnitRoundoff(dtype) * std::abs(expected.At(i, j)) + allowed; },
+            fmt::format("paged attention {} of {} queries, window {}", Name(dtype), queries, window));
+      }
+    }
+  }
+}
+
 TEST_F(CudaAttentionTest, CudnnTakesWhatPromptsAreMadeOf) {
   cuda::CudnnAttention cudnn(*gpu_device, 0);
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
