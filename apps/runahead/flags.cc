@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <optional>
+#include <utility>
 
 #include "runahead/error.h"
 #include "tensor/dtype.h"
@@ -49,6 +51,29 @@ double ParseNumber(const std::string& name, std::string_view text, double min, d
     throw ConfigError(fmt::format("{}: expected a number from {} to {}, got '{}'", name, min, max, Shorten(text)));
   }
   return *value;
+}
+
+size_t ParseBytes(const std::string& name, std::string_view text) {
+  constexpr double kMost = 0x1p50;
+  constexpr std::array<std::pair<std::string_view, double>, 9> kUnits{{{"B", 1},
+                                                                       {"kB", 1e3},
+                                                                       {"MB", 1e6},
+                                                                       {"GB", 1e9},
+                                                                       {"TB", 1e12},
+                                                                       {"KiB", 0x1p10},
+                                                                       {"MiB", 0x1p20},
+                                                                       {"GiB", 0x1p30},
+                                                                       {"TiB", 0x1p40}}};
+  const std::string_view whole = WithoutSpaces(text);
+  const size_t digits = std::min(whole.find_first_not_of("0123456789."), whole.size());
+  const auto number = Convert<double>(whole.substr(0, digits));
+  const std::string_view unit = WithoutSpaces(whole.substr(digits));
+  for (const auto& [known, factor] : kUnits) {
+    if (!number || unit != known) continue;
+    const double bytes = *number * factor;
+    if (bytes >= 1 && bytes <= kMost) return static_cast<size_t>(bytes);
+  }
+  throw ConfigError(fmt::format("{}: expected a size like 8GB or 512MiB, got '{}'", name, Shorten(text)));
 }
 
 std::vector<int64_t> ParseIntegers(const std::string& name, std::string_view text, int64_t min, int64_t max) {
@@ -164,6 +189,26 @@ void AddEngineFlags(CLI::App& command, EngineOptions& options) {
   AddNumber(command, "--timeout", options.timeout_s, kMinTimeout, kMaxTimeout,
             fmt::format("Seconds that a rank waits for rows of another [{}]", options.timeout_s))
       ->type_name("SECONDS");
+}
+
+void AddKvMemoryFlag(CLI::App& command, EngineOptions& options) {
+  const auto read_memory = [&options](const std::string& text) {
+    options.kv_memory = ParseBytes("--kv-memory", text);
+  };
+  command
+      .add_option_function<std::string>("--kv-memory", read_memory,
+                                        "Memory of each rank's KV-cache, for all sequences together, as in 8GB or "
+                                        "512MiB [what is free, less a reserve]")
+      ->type_name("SIZE");
+}
+
+void AddMaxPauseFlag(CLI::App& command, EngineOptions& options) {
+  constexpr double kShortest = 1;
+  constexpr double kLongest = 1e9;
+  AddNumber(command, "--max-pause", options.max_pause_ms, kShortest, kLongest,
+            fmt::format("Milliseconds that running answers wait at most for a step of another's prompt phase [{}]",
+                        options.max_pause_ms))
+      ->type_name("MS");
 }
 
 void AddPrefillFlags(CLI::App& command, PrefillOptions& options) {

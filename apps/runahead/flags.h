@@ -15,6 +15,8 @@ namespace runahead::cli {
 // Each throws ConfigError "<name>: expected ..., got '<text>'".
 int64_t ParseInteger(const std::string& name, std::string_view text, int64_t min, int64_t max);
 double ParseNumber(const std::string& name, std::string_view text, double min, double max);
+/// "8GB", "512MiB" in bytes: a number above 0 and B, kB, MB, GB, TB, or KiB, MiB, GiB, TiB.
+size_t ParseBytes(const std::string& name, std::string_view text);
 /// "1,2,3": at least one, spaces around them allowed.
 std::vector<int64_t> ParseIntegers(const std::string& name, std::string_view text, int64_t min, int64_t max);
 /// The parts of "a,b,c". Throws ConfigError when one is empty.
@@ -40,6 +42,12 @@ CLI::Option* AddNumber(CLI::App& command, const std::string& flag, double& value
 
 /// --devices, --threads-per-rank, --link, --dtype, --timeout and what experiments need.
 void AddEngineFlags(CLI::App& command, EngineOptions& options);
+
+/// --kv-memory, for commands that submit requests.
+void AddKvMemoryFlag(CLI::App& command, EngineOptions& options);
+
+/// --max-pause, for those that submit several at once.
+void AddMaxPauseFlag(CLI::App& command, EngineOptions& options);
 
 /// --strategy, --topology, --partition and --gather.
 void AddPrefillFlags(CLI::App& command, PrefillOptions& options);

@@ -24,9 +24,6 @@
 namespace runahead::cli {
 namespace {
 
-constexpr int kFailed = 1;    // while running
-constexpr int kBadInput = 2;  // usage or input
-
 struct Command {
   const char* name;
   const char* help;
@@ -35,6 +32,7 @@ struct Command {
 
 constexpr std::array kCommands = {
     Command{"generate", "Answer a prompt", AddGenerate},
+    Command{"batch", "Answer a file of requests, many at a time", AddBatch},
     Command{"bench", "Time strategies, partitions, ranks and contexts against the matmul ceiling", AddBench},
     Command{"tune", "Measure this machine's costs, search for the best partitions, check predictions", AddTune},
     Command{"plan", "Predict the time to the first token on a described cluster", AddPlan},

@@ -8,11 +8,10 @@
 #include <iterator>
 
 #include "base/file.h"
+#include "command.h"
 
 namespace runahead::cli {
 namespace {
-
-constexpr int kFailed = 1;
 
 /// Only what POSIX allows in a handler. Several threads may meet the same file: one of them speaks.
 void EndForLostFile(int signal, siginfo_t* info, void* /*context*/) {
@@ -34,7 +33,29 @@ void EndForLostFile(int signal, siginfo_t* info, void* /*context*/) {
   ::_exit(kFailed);
 }
 
+std::atomic<bool> interrupted = false;
+static_assert(std::atomic<bool>::is_always_lock_free, "a handler may use it");
+
 }  // namespace
+
+Interrupts::Interrupts(std::initializer_list<int> signals, SecondSignal second) {
+  interrupted = false;
+  struct sigaction action {};
+  action.sa_handler = [](int /*signal*/) { interrupted = true; };
+  action.sa_flags = second == SecondSignal::kEndsTheProgram ? static_cast<int>(SA_RESETHAND) : 0;
+  for (const int signal : signals) {
+    before_.emplace_back(signal, action);
+    ::sigaction(signal, &action, &before_.back().second);
+  }
+}
+
+Interrupts::~Interrupts() {
+  for (const auto& [signal, action] : before_) ::sigaction(signal, &action, nullptr);
+}
+
+bool Interrupts::Came() const { return interrupted; }
+
+void Interrupts::Forget() { interrupted = false; }
 
 void TurnSignalsIntoErrors() {
   std::signal(SIGPIPE, SIG_IGN);

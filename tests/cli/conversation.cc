@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <fstream>
 #include <stdexcept>
 #include <utility>
@@ -70,6 +71,8 @@ std::string Conversation::ReadBlock() {
   block.resize(got < 0 ? 0 : static_cast<size_t>(got));
   return block;
 }
+
+void Conversation::Signal(int number) const { ::kill(child_, number); }
 
 int Conversation::End() {
   if (child_ < 0) return -1;

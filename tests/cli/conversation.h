@@ -22,6 +22,8 @@ class Conversation {
   std::string ReadLine();
   /// What has come, at least a byte; empty at the end.
   std::string ReadBlock();
+  /// Sends the program a signal.
+  void Signal(int number) const;
   /// Closes stdin and waits for the end. The exit code, or -1.
   int End();
   /// The most memory that the program has held, as seen at the reads so far, in KiB.

@@ -66,6 +66,12 @@ to = 1
 bandwidth_gbs = 100
 )";
 
+constexpr const char* kRequest =
+    R"({"id": "a", "prompt": [1, 2, 3], "max_tokens": 2, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, )"
+    R"("seed": 1, "stop": ["a"], "stop_token_ids": [5], "ignore_eos": true, "presence_penalty": 0.5, )"
+    R"("frequency_penalty": -0.5, "repetition_penalty": 1.1, "logit_bias": {"5": 1}, "logprobs": 2, "n": 2, )"
+    R"("priority": 1})";
+
 void Run(const std::string& program, const std::vector<std::string>& arguments) {
   const Outcome outcome = RunProgram(program, arguments);
   if (outcome.exit_code != 0) throw Error(fmt::format("{}: {}", arguments.front(), outcome.err));
@@ -117,6 +123,7 @@ std::vector<Kind> WriteSamples(const std::string& program, const fs::path& folde
   WriteFile(folder / "text", "The quick \xC3\xA9 fox\n\n  jumps\tover <s> 12345 </s>\n\xF0\x9F\x98\x80\n");
   WriteFile(folder / "suite.json", kSuite);
   WriteFile(folder / "cluster.toml", kCluster);
+  WriteFile(folder / "requests.jsonl", kRequest);
   Run(program, {"tune", "--model", (folder / "model").string(), "--devices", "cpu:2", "--threads-per-rank", "1",
                 "--contexts", "16", "--repeats", "4", "--tuned", tuned});
   const std::string profile = FileNamed(tuned, "profile-").filename().string();
@@ -144,7 +151,13 @@ std::vector<Kind> WriteSamples(const std::string& program, const fs::path& folde
           {"cluster", ".", "cluster.toml", Format::kToml, {"plan", "@/cluster.toml"}, {}},
           {"profile", "tuned", profile, Format::kJson, {"plan", "@/measured.toml"}, {}},
           {"partition table", "tuned", table, Format::kJson, searched, {}},
-          {"suite", ".", "suite.json", Format::kJson, {"bench", "--from", "@/suite.json", "--plots", "@/plots"}, {}}};
+          {"suite", ".", "suite.json", Format::kJson, {"bench", "--from", "@/suite.json", "--plots", "@/plots"}, {}},
+          {"requests",
+           ".",
+           "requests.jsonl",
+           Format::kJsonLine,
+           {"batch", "@/requests.jsonl", "--model", "@/model", "--threads-per-rank", "1"},
+           {}}};
 }
 
 Mutant Mutate(const Kind& kind, const std::string& text, Mutator& mutator) {
@@ -153,6 +166,11 @@ Mutant Mutate(const Kind& kind, const std::string& text, Mutator& mutator) {
       return {mutator.OfToml(text), {}};
     case Format::kSafetensors:
       return MutateSafetensors(text, mutator);
+    case Format::kJsonLine: {
+      Mutant mutant = mutator.OfJson(ParseJson(text, kind.file));
+      std::replace(mutant.text.begin(), mutant.text.end(), '\n', ' ');  // several wrong lines are several messages
+      return mutant;
+    }
     case Format::kJson:
       break;
   }
