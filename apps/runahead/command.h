@@ -18,6 +18,7 @@ using Action = std::function<int()>;
 // Each adds its flags to `command` and returns what runs it.
 Action AddGenerate(CLI::App& command);
 Action AddBatch(CLI::App& command);
+Action AddChat(CLI::App& command);
 Action AddBench(CLI::App& command);
 Action AddDemo(CLI::App& command);
 Action AddPlan(CLI::App& command);

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <climits>
 #include <cmath>
 #include <optional>
 #include <utility>
 
 #include "runahead/error.h"
+#include "sampling_ranges.h"
 #include "tensor/dtype.h"
 
 namespace runahead::cli {
@@ -209,6 +211,39 @@ void AddMaxPauseFlag(CLI::App& command, EngineOptions& options) {
             fmt::format("Milliseconds that running answers wait at most for a step of another's prompt phase [{}]",
                         options.max_pause_ms))
       ->type_name("MS");
+}
+
+void AddSamplingFlags(CLI::App& command, GenerationOptions& options) {
+  AddInteger(command, "-n", options.max_new_tokens, 1, INT32_MAX,
+             fmt::format("At most so many new tokens [{}]", options.max_new_tokens));
+  AddNumber(command, "--temperature", options.sampling.temperature, 0, kHottest,
+            "0 takes the likeliest token each time [0]");
+  AddInteger(command, "--top-k", options.sampling.top_k, 0, INT32_MAX, "Draw from the K likeliest; 0: from all [0]");
+  AddNumber(command, "--top-p", options.sampling.top_p, kSmallestTopP, 1,
+            "Draw from the likeliest that together reach this probability [1]");
+  AddNumber(command, "--min-p", options.sampling.min_p, 0, 1,
+            "Draw from those at least so many times as likely as the likeliest [0]");
+  AddNumber(command, "--repetition-penalty", options.sampling.repetition_penalty, kSmallestPenalty, kLargestPenalty,
+            "Divide the positive logits of tokens that came, prompt and all, and multiply the negative ones [1]");
+  AddNumber(command, "--presence-penalty", options.sampling.presence_penalty, -kMostPresence, kMostPresence,
+            "Take this from the logits of new tokens that came already [0]");
+  AddNumber(command, "--frequency-penalty", options.sampling.frequency_penalty, -kMostPresence, kMostPresence,
+            "Take this from them for each time that they came [0]");
+  AddInteger(command, "--seed", options.sampling.seed, 0, INT64_MAX, "Seed of the draws [0]");
+  command
+      .add_option("--stop", options.stop,
+                  "End before this text, or special token as it is spelt; may be given several times")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+  const auto add_stop_ids = [&options](const std::string& text) {
+    for (const int64_t id : ParseIntegers("--stop-id", text, 0, INT32_MAX)) {
+      options.stop_ids.push_back(static_cast<int32_t>(id));
+    }
+  };
+  command.add_option_function<std::string>("--stop-id", add_stop_ids, "End before any of these token ids")
+      ->type_name("A,B,C")
+      ->allow_extra_args(false)
+      ->trigger_on_parse();
 }
 
 void AddPrefillFlags(CLI::App& command, PrefillOptions& options) {

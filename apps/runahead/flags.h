@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runahead/engine.h"
+#include "runahead/generate.h"
 #include "runahead/options.h"
 
 namespace runahead::cli {
@@ -48,6 +49,9 @@ void AddKvMemoryFlag(CLI::App& command, EngineOptions& options);
 
 /// --max-pause, for those that submit several at once.
 void AddMaxPauseFlag(CLI::App& command, EngineOptions& options);
+
+/// -n, --temperature and all else that says how an answer is drawn and where it ends, but for its end tokens.
+void AddSamplingFlags(CLI::App& command, GenerationOptions& options);
 
 /// --strategy, --topology, --partition and --gather.
 void AddPrefillFlags(CLI::App& command, PrefillOptions& options);

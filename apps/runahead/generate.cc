@@ -47,44 +47,6 @@ void AddPromptFlags(CLI::App& command, Flags& flags) {
   prompt->require_option(1);
 }
 
-void AddSamplingFlags(CLI::App& command, Flags& flags) {
-  constexpr double kHottest = 1e6;
-  constexpr double kSmallestTopP = 1e-12;
-  constexpr double kSmallestPenalty = 1e-6;
-  GenerationOptions& options = flags.generation;
-  AddInteger(command, "-n", options.max_new_tokens, 1, INT32_MAX,
-             fmt::format("At most so many new tokens [{}]", options.max_new_tokens));
-  AddNumber(command, "--temperature", options.sampling.temperature, 0, kHottest,
-            "0 takes the likeliest token each time [0]");
-  AddInteger(command, "--top-k", options.sampling.top_k, 0, INT32_MAX, "Draw from the K likeliest; 0: from all [0]");
-  AddNumber(command, "--top-p", options.sampling.top_p, kSmallestTopP, 1,
-            "Draw from the likeliest that together reach this probability [1]");
-  AddNumber(command, "--min-p", options.sampling.min_p, 0, 1,
-            "Draw from those at least so many times as likely as the likeliest [0]");
-  AddNumber(command, "--repetition-penalty", options.sampling.repetition_penalty, kSmallestPenalty, kHottest,
-            "Divide the positive logits of tokens that came, prompt and all, and multiply the negative ones [1]");
-  AddNumber(command, "--presence-penalty", options.sampling.presence_penalty, -2, 2,
-            "Take this from the logits of new tokens that came already [0]");
-  AddNumber(command, "--frequency-penalty", options.sampling.frequency_penalty, -2, 2,
-            "Take this from them for each time that they came [0]");
-  AddInteger(command, "--seed", options.sampling.seed, 0, INT64_MAX, "Seed of the draws [0]");
-  command
-      .add_option("--stop", options.stop,
-                  "End before this text, or special token as it is spelt; may be given several times")
-      ->type_name("TEXT")
-      ->allow_extra_args(false);
-  const auto add_stop_ids = [&options](const std::string& text) {
-    for (const int64_t id : ParseIntegers("--stop-id", text, 0, INT32_MAX)) {
-      options.stop_ids.push_back(static_cast<int32_t>(id));
-    }
-  };
-  command.add_option_function<std::string>("--stop-id", add_stop_ids, "End before any of these token ids")
-      ->type_name("A,B,C")
-      ->allow_extra_args(false)
-      ->trigger_on_parse();
-  command.add_flag("--ignore-eos", flags.ignore_eos, "Go on behind end-of-sequence tokens");
-}
-
 /// The prompt's tokens. Throws ConfigError for a prompt without any, and for text when there is no tokenizer.
 std::vector<int32_t> PromptTokens(const Flags& flags, const TokenizerOrRefusal& words) {
   if (flags.prompt_ids) {
@@ -213,7 +175,8 @@ Action AddGenerate(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
   command.add_option("--model", flags->model, "A Hugging Face folder")->required()->type_name("DIR");
   AddPromptFlags(command, *flags);
-  AddSamplingFlags(command, *flags);
+  AddSamplingFlags(command, flags->generation);
+  command.add_flag("--ignore-eos", flags->ignore_eos, "Go on behind end-of-sequence tokens");
   AddEngineFlags(command, flags->engine);
   AddPrefillFlags(command, flags->prefill);
   command.add_flag("--json", flags->json, "Print one JSON object instead of the text");

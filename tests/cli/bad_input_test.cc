@@ -40,7 +40,7 @@ TEST_F(BadInputTest, Commands) {
 
 TEST_F(BadInputTest, HelpIsNoError) {
   for (const char* command :
-       {"generate", "batch", "bench", "tune", "plan", "demo", "tokenize", "inspect", "make-model"}) {
+       {"generate", "batch", "chat", "bench", "tune", "plan", "demo", "tokenize", "inspect", "make-model"}) {
     const Outcome outcome = Runahead({command, "--help"});
     EXPECT_EQ(outcome.exit_code, 0) << command;
     EXPECT_NE(outcome.out.find("--"), std::string::npos);
