@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/check.h"
 #include "kv/kv_pages.h"
@@ -14,6 +15,30 @@ namespace {
 
 constexpr int kLookedAt = 64;             // waiting requests that may pass one that waits for a gang's end
 constexpr int64_t kRowsWorthARank = 512;  // rows of a prompt for each member of a gang that nobody asked for
+constexpr int64_t kRowsWorthAWait = 128;  // rows saved by waiting for the end of a prompt that is being read
+
+/// Where a prompt can be read.
+struct LanePlace {
+  int64_t rows_before;  // rows before its first token, its own among them
+  int rank;
+  bool later;  // once a prompt has ended that is being read there, whose rows it can use
+
+  bool operator<(const LanePlace& other) const {
+    return std::tie(rows_before, rank) < std::tie(other.rows_before, other.rank);
+  }
+};
+
+/// Rows that `sequence` can use once those of `reading` have ended.
+int64_t RowsToCome(const Sequence& sequence, const std::vector<Sequence*>& reading) {
+  int64_t most = 0;
+  for (const Sequence* other : reading) {
+    if (other->long_angles != sequence.long_angles) continue;
+    const auto [end, unused] =
+        std::mismatch(sequence.tokens.begin(), sequence.tokens.end() - 1, other->tokens.begin(), other->tokens.end());
+    most = std::max<int64_t>(most, end - sequence.tokens.begin());
+  }
+  return most;
+}
 
 double Milliseconds(double from_s, double to_s) { return (to_s - from_s) * 1e3; }
 
@@ -146,18 +171,23 @@ Scheduler::Placed Scheduler::Place(Sequence& sequence) {
 
 Scheduler::Placed Scheduler::PlaceAlone(Sequence& sequence) {
   const int64_t rows = std::ssize(sequence.tokens);
-  std::vector<std::pair<int64_t, int>> ranks;  // rows before its first token, and the rank
+  const bool waits = sequence.reuses() && !forecast_.windowed();  // rows behind a window are no prefix of all others
+  std::vector<LanePlace> places;
   for (int rank = 0; rank < crew_.ranks(); ++rank) {
     Lane& lane = LaneOf(rank);
     int64_t before = 0;
     for (const Sequence* other : lane.reading) before += other->missing();
     if (before >= limits_.most_rows) continue;
     const int64_t cached = sequence.reuses() ? lane.pages.Cached(sequence.tokens, rows - 1, sequence.long_angles) : 0;
-    ranks.emplace_back(before + rows - cached + std::ssize(lane.answering), rank);
+    const int64_t to_come = waits ? RowsToCome(sequence, lane.reading) : 0;
+    const bool later = to_come >= cached + kRowsWorthAWait;
+    places.push_back({before + rows - (later ? to_come : cached) + std::ssize(lane.answering), rank, later});
   }
-  if (ranks.empty()) return Placed::kLater;
-  std::sort(ranks.begin(), ranks.end());
-  for (const auto& [before, rank] : ranks) {
+  if (places.empty()) return Placed::kLater;
+  std::sort(places.begin(), places.end());
+  if (places.front().later) return Placed::kLater;
+  std::erase_if(places, [](const LanePlace& place) { return place.later; });
+  for (const auto& [before, rank, later] : places) {
     std::optional<RankPages::Start> start =
         LaneOf(rank).pages.Begin(sequence.tokens, sequence.reuses() ? rows - 1 : 0, rows, sequence.long_angles);
     if (!start) continue;

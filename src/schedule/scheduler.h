@@ -17,7 +17,8 @@ namespace runahead {
 
 /// Decides what each rank does next. Short prompts run on single ranks side by side, long ones gang up those that
 /// help, one gang at a time and in rounds; between rounds each rank takes a step of its answers. First come, first
-/// served, higher priorities first. When a rank has no page left, its youngest sequence waits and is computed again
+/// served, higher priorities first; but a prompt that begins as one that is being read waits for its rows where that
+/// is sooner. When a rank has no page left, its youngest sequence waits and is computed again
 /// later. Knows no threads and no memory: everything is told to it, one call at a time.
 class Scheduler {
  public:
