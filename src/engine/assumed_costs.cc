@@ -11,7 +11,7 @@ ClusterCosts AssumedCpuCosts(const WorkShape& shape, std::span<const CpuRankShar
   constexpr LinkCost kCopies{3e-5, 5e9, 2e-6, Mover::kThread};
   ClusterCosts costs;
   costs.links = LinkTable(static_cast<int>(ranks.size()), kCopies);
-  costs.tile_rows = 16;
+  costs.tile_rows = 32;  // rows that AMX multiplies at once; other processors cut any number evenly
   for (const CpuRankShare& rank : ranks) {
     const double flops = kFlopsOfThread * rank.threads;
     const DeviceRates rates{"cpu", flops, flops / kAttentionSlowdown, kMemoryBytes, 0};

@@ -104,7 +104,8 @@ TEST_P(MatmulBitsTest, SumsAreRight) {
 TEST_P(MatmulBitsTest, ARowDoesNotDependOnItsCompany) {
   constexpr int64_t kRows = 70;
   for (const Kernel& kernel : AllKernels(GetParam())) {
-    for (const auto& [depth, features] : {std::pair<int64_t, int64_t>{515, 70}, {96, 33}, {1088, 64}}) {
+    for (const auto& [depth, features] :
+         {std::pair<int64_t, int64_t>{515, 70}, {96, 33}, {1088, 64}, {1024, 40}, {2560, 33}}) {
       Operands operands(random_, GetParam(), kRows, depth, features);
       const CpuLinear in_place = Prepare(operands, kernel, kAllInPlace);
       const CpuLinear packed = Prepare(operands, kernel, kAllPacked);

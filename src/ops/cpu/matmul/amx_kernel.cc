@@ -375,9 +375,14 @@ Kernel MakeKernel() {
   kernel.unit_multiple = kStepUnits;
   kernel.pack_panel = &PackWholePanel;
   kernel.multiply = &MultiplyBlock;
-  kernel.block_rows = 256;
-  kernel.block_panels = 8;
+  // As timed on 2 MiB of second cache.
+  kernel.slices_at_once = 2;
+  kernel.block_rows = 320;
+  kernel.block_panels = 4;
   kernel.block_bytes = size_t{1} << 40;
+  kernel.kept_bytes = size_t{3} << 19;
+  kernel.deep_rows = 256;
+  kernel.deep_panels = 16;
   kernel.spin = &Spin;
   return kernel;
 }

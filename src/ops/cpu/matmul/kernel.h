@@ -36,8 +36,16 @@ struct PackedRows {
   bool padded = false;  // the last slice is as wide as the others
 
   [[nodiscard]] int64_t slices() const { return (rows + slice_rows - 1) / slice_rows; }
+  /// Bytes from one slice to the next. The same units of slices that lie a large power of two apart would share a few
+  /// sets of the second cache: a gap lays them side by side.
+  [[nodiscard]] int64_t SliceBytes() const {
+    constexpr int64_t kPower = int64_t{1} << 15;
+    constexpr int64_t kGap = int64_t{1} << 13;
+    const int64_t bytes = slice_rows * units * 4;
+    return bytes % kPower == 0 ? bytes + kGap : bytes;
+  }
   /// [units, Width(slice)]
-  [[nodiscard]] const std::byte* Slice(int64_t slice) const { return data + slice * slice_rows * units * 4; }
+  [[nodiscard]] const std::byte* Slice(int64_t slice) const { return data + slice * SliceBytes(); }
   [[nodiscard]] int64_t RowsOf(int64_t slice) const {
     return slice + 1 < slices() ? slice_rows : rows - slice * slice_rows;
   }
@@ -103,9 +111,15 @@ struct Kernel {
   const DirectFunction* direct = nullptr;  // [1 + most_direct_rows], by rows of the slice; or null
   int64_t most_direct_rows = 0;
   int64_t direct_units = 1;
-  int64_t block_rows = 0;    // most rows of a large product's block
-  int64_t block_panels = 0;  // most panels of a block
-  size_t block_bytes = 0;    // most bytes of its panels together, unless one alone is larger
+  int64_t slices_at_once = 1;  // blocks take a multiple
+  int64_t block_rows = 0;      // most rows of a large product's block
+  int64_t block_panels = 0;    // most panels of a block
+  size_t block_bytes = 0;      // most bytes of its panels together, unless one alone is larger
+  /// Bytes of a block's rows that the second cache keeps while panels go by; 0: any. Deeper rows pass once for each
+  /// block: it takes more panels and fewer rows then.
+  size_t kept_bytes = 0;
+  int64_t deep_rows = 0;
+  int64_t deep_panels = 0;
   /// Computes from registers alone for `rounds` rounds. Returns floating-point operations.
   double (*spin)(int64_t rounds) = nullptr;
 
@@ -116,9 +130,15 @@ struct Kernel {
   [[nodiscard]] size_t PanelBytes(int64_t depth) const {
     return static_cast<size_t>(Units(depth) * panel_features) * 4;
   }
-  /// Panels of a large product's block.
+  /// Rows of a large product's block, at most.
+  [[nodiscard]] int64_t BlockRows(int64_t depth) const { return Deep(depth) ? deep_rows : block_rows; }
+  /// Its panels.
   [[nodiscard]] int64_t BlockPanels(int64_t depth) const {
-    return std::clamp<int64_t>(static_cast<int64_t>(block_bytes / PanelBytes(depth)), 1, block_panels);
+    const int64_t most = Deep(depth) ? deep_panels : block_panels;
+    return std::clamp<int64_t>(static_cast<int64_t>(block_bytes / PanelBytes(depth)), 1, most);
+  }
+  [[nodiscard]] bool Deep(int64_t depth) const {
+    return kept_bytes > 0 && static_cast<size_t>(Units(depth) * 4 * block_rows) > kept_bytes;
   }
 };
 

@@ -22,7 +22,8 @@ struct Grid {
     constexpr int64_t kWorthAThread = int64_t{1} << 17;  // products of two numbers
     block_slices = std::clamp<int64_t>(most_rows / x.slice_rows, 1, x.slices());
     row_blocks = (x.slices() + block_slices - 1) / block_slices;
-    block_slices = (x.slices() + row_blocks - 1) / row_blocks;
+    block_slices = RoundUp((x.slices() + row_blocks - 1) / row_blocks, kernel.slices_at_once);
+    row_blocks = (x.slices() + block_slices - 1) / block_slices;
     const int64_t enough = workers == 1 ? 1 : kBlocksOfWorker * workers;
     const int64_t share = std::max<int64_t>(1, panels * row_blocks / enough);
     const int64_t worth = 1 + kWorthAThread / (kernel.panel_features * depth * std::min(x.rows, most_rows));
@@ -46,7 +47,7 @@ PackedRows Multiplier::PackX(TensorView x, const Kernel& kernel, int64_t depth) 
   packed.padded = kernel.padded_slices && x.rows() > 1;
   const int64_t slices = (x.rows() + kernel.most_slice_rows - 1) / kernel.most_slice_rows;
   packed.slice_rows = packed.padded ? kernel.most_slice_rows : (x.rows() + slices - 1) / slices;
-  auto* to = packed_x_.Get<std::byte>(static_cast<size_t>(packed.slices() * packed.slice_rows * packed.units * 4));
+  auto* to = packed_x_.Get<std::byte>(static_cast<size_t>(packed.slices() * packed.SliceBytes()));
   packed.data = to;
   constexpr int64_t kWorthAThread = 16384;  // elements
   const int64_t grain = 1 + kWorthAThread / (packed.slice_rows * depth);
@@ -55,7 +56,7 @@ PackedRows Multiplier::PackX(TensorView x, const Kernel& kernel, int64_t depth) 
       const int64_t row = slice * packed.slice_rows;
       const TensorView rows = x.Rows(row, row + packed.RowsOf(slice));
       Pack({static_cast<const std::byte*>(rows.data()), x.dtype(), rows.rows(), depth, x.row_stride()},
-           kernel.arithmetic, 0, packed.units, packed.Width(slice), to + row * packed.units * 4);
+           kernel.arithmetic, 0, packed.units, packed.Width(slice), to + slice * packed.SliceBytes());
     }
   });
   return packed;
@@ -109,7 +110,7 @@ void Multiplier::Run(TensorView x, const CpuLinear& linear, std::span<const Targ
   const PackedRows packed = PackX(x, kernel, depth);
   int64_t panels = 0;
   for (const Target& target : targets) panels += kernel.Panels(target.matrix->rows);
-  const Grid grid(kernel, packed, depth, panels, kernel.block_rows, team_.threads());
+  const Grid grid(kernel, packed, depth, panels, kernel.BlockRows(depth), team_.threads());
   const auto blocks_of = [&](const Target& target) {
     return (kernel.Panels(target.matrix->rows) + grid.block_panels - 1) / grid.block_panels;
   };
@@ -134,7 +135,8 @@ void Multiplier::RunActivated(TensorView x, const CpuLinear& linear, Activation 
   const auto matrices = static_cast<int64_t>(linear.MatrixBegin(linear.parts()));
   const int64_t features = out.row_elements();
   const int64_t panels = kernel.Panels(features);
-  const Grid grid(kernel, packed, linear.in_features(), panels, std::min(kRows, kernel.block_rows), team_.threads());
+  const int64_t depth = linear.in_features();
+  const Grid grid(kernel, packed, depth, panels, std::min(kRows, kernel.BlockRows(depth)), team_.threads());
   const int64_t columns = (panels + grid.block_panels - 1) / grid.block_panels;
   const Team one(1);
   team_.Run(columns * grid.row_blocks, [&](int64_t index, int worker) {
