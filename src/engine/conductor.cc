@@ -130,7 +130,7 @@ void Conductor::Run() {
     if (stopping) {
       scheduler_->CancelAll();
       AwaitRest();
-      return;
+      return held_.reset();  // by the thread that took the lock
     }
     scheduler_->Work();
     if (scheduler_->idle() && scheduler_->resting()) held_.reset();
@@ -166,10 +166,8 @@ void Conductor::Post(int rank, StepPlan plan, std::shared_ptr<Fabric> fabric) {
   auto shared = std::make_shared<const StepPlan>(std::move(plan));
   (void)engine_.rank(rank).Post([this, rank, shared, fabric = std::move(fabric)] {
     StepResult result = workers_[static_cast<size_t>(rank)].Run(*shared, fabric.get());
-    {
-      const std::lock_guard lock(mutex_);
-      results_.push_back(std::move(result));
-    }
+    const std::lock_guard lock(mutex_);  // while it is held, the conductor does not go
+    results_.push_back(std::move(result));
     changed_.notify_all();
   });
 }
