@@ -1,5 +1,6 @@
 #include "engine/planner_forecast.h"
 
+#include "plan/prompt_flops.h"
 #include "plan/search.h"
 
 namespace runahead {
@@ -35,13 +36,6 @@ std::vector<int64_t> PlannerForecast::Cuts(const GangChoice& choice, const Prefi
   return RoundCuts(BalancedCompute(planner_.shape(), costs, scheme, rows, begin), planner_.tile_rows()).cuts();
 }
 
-double PlannerForecast::Work(int64_t begin, int64_t end) const {
-  const WorkShape& shape = planner_.shape();
-  double flops = static_cast<double>(end - begin) * shape.LinearFlops() * shape.layers;
-  for (const LayersOfWindow& alike : shape.FirstLayers(shape.layers)) {
-    flops += alike.layers * shape.PairFlops() * static_cast<double>(CausalPairs(begin, end, alike.window));
-  }
-  return flops;
-}
+double PlannerForecast::Work(int64_t begin, int64_t end) const { return PromptFlops(planner_.shape(), begin, end); }
 
 }  // namespace runahead

@@ -31,7 +31,9 @@ std::optional<RankPages::Start> RankPages::Begin(std::span<const int32_t> tokens
   std::optional<PageList> taken = Take(count, after);
   if (!taken) {
     cache.Unpin(match.pages);
-    return std::nullopt;
+    if (match.partial == 0) return std::nullopt;
+    // The page to copy from may be the very one that is missing.
+    return Begin(tokens, whole * kPageRows, rows, long_angles);
   }
   Start start;
   start.cached = match.tokens;

@@ -1,10 +1,9 @@
-// Requests: how they wait, where they begin, and how they end.
+// Requests: how they come, wait, answer and end.
 #include "schedule/scheduler.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <tuple>
 
 #include "base/check.h"
 #include "kv/kv_pages.h"
@@ -13,34 +12,13 @@
 namespace runahead {
 namespace {
 
-constexpr int kLookedAt = 64;             // waiting requests that may pass one that waits for a gang's end
-constexpr int64_t kRowsWorthARank = 512;  // rows of a prompt for each member of a gang that nobody asked for
-constexpr int64_t kRowsWorthAWait = 128;  // rows saved by waiting for the end of a prompt that is being read
-
-/// Where a prompt can be read.
-struct LanePlace {
-  int64_t rows_before;  // rows before its first token, its own among them
-  int rank;
-  bool later;  // once a prompt has ended that is being read there, whose rows it can use
-
-  bool operator<(const LanePlace& other) const {
-    return std::tie(rows_before, rank) < std::tie(other.rows_before, other.rank);
-  }
-};
-
-/// Rows that `sequence` can use once those of `reading` have ended.
-int64_t RowsToCome(const Sequence& sequence, const std::vector<Sequence*>& reading) {
-  int64_t most = 0;
-  for (const Sequence* other : reading) {
-    if (other->long_angles != sequence.long_angles) continue;
-    const auto [end, unused] =
-        std::mismatch(sequence.tokens.begin(), sequence.tokens.end() - 1, other->tokens.begin(), other->tokens.end());
-    most = std::max<int64_t>(most, end - sequence.tokens.begin());
-  }
-  return most;
-}
-
 double Milliseconds(double from_s, double to_s) { return (to_s - from_s) * 1e3; }
+
+/// Its tokens whose rows are complete on its own pages.
+std::span<const int32_t> CompleteTokens(const Sequence& sequence) {
+  const int64_t rows = sequence.done - (sequence.copy ? sequence.copy->rows : 0);
+  return std::span(sequence.tokens).first(static_cast<size_t>(rows));
+}
 
 }  // namespace
 
@@ -50,7 +28,12 @@ Scheduler::Scheduler(Crew& crew, Forecast& forecast, Limits limits)
   for (const int32_t pages : limits_.pages) lanes_.emplace_back(pages);
 }
 
-SequenceId Scheduler::Add(Request request, std::unique_ptr<Listener> listener) {
+SchedulerCounts Scheduler::counts() const {
+  const int64_t waiting = std::ssize(waiting_[0]) + std::ssize(waiting_[1]);
+  return {waiting, std::ssize(sequences_) - waiting, preempted_, waits_for_pages_};
+}
+
+std::unique_ptr<Sequence> Scheduler::NewSequence(Request request, std::unique_ptr<Listener> listener) const {
   const auto tokens = std::ssize(request.prompt);
   const int64_t room = *std::max_element(limits_.pages.begin(), limits_.pages.end()) * kPageRows;
   if (tokens > std::min(limits_.context, room)) {
@@ -59,33 +42,39 @@ SequenceId Scheduler::Add(Request request, std::unique_ptr<Listener> listener) {
                                       ? fmt::format("the model's context of {}", limits_.context)
                                       : fmt::format("the KV-cache of a rank has room for, {}", room)));
   }
-  if (std::ssize(waiting_) >= limits_.most_waiting) {
-    throw ConfigError(fmt::format("queue: {} requests wait already", waiting_.size()));
+  auto sequence = std::make_unique<Sequence>();
+  sequence->tokens = std::move(request.prompt);
+  sequence->prompt_tokens = tokens;
+  sequence->most_rows = std::min(limits_.context, room);
+  sequence->long_angles = forecast_.IsLong(tokens);
+  sequence->request = std::move(request);
+  sequence->listener = std::move(listener);
+  sequence->choice = forecast_.Choose(tokens, sequence->request.prefill);
+  sequence->submitted_s = crew_.Now();
+  sequence->stats.prompt_tokens = tokens;
+  return sequence;
+}
+
+SequenceId Scheduler::Add(Request request, std::unique_ptr<Listener> listener) {
+  if (counts().waiting >= limits_.most_waiting) {
+    throw ConfigError(fmt::format("queue: {} requests wait already", counts().waiting));
   }
-  auto owned = std::make_unique<Sequence>();
+  std::unique_ptr<Sequence> owned = NewSequence(std::move(request), std::move(listener));
   Sequence& sequence = *owned;
-  sequence.id = ++last_id_;
-  sequence.tokens = request.prompt;
-  sequence.prompt_tokens = tokens;
-  sequence.most_rows = std::min(limits_.context, room);
-  sequence.long_angles = forecast_.IsLong(tokens);
-  sequence.request = std::move(request);
-  sequence.listener = std::move(listener);
-  sequence.choice = forecast_.Choose(tokens, sequence.request.prefill);
-  sequence.submitted_s = crew_.Now();
-  sequence.stats.prompt_tokens = tokens;
-  sequences_.emplace(sequence.id, std::move(owned));
-  const double predicted_s = Predicted(sequence) + WaitingSeconds();
+  const SequenceId id = sequence.id = ++last_id_;
+  sequences_.emplace(id, std::move(owned));
   const double deadline_s = sequence.request.ttft_deadline_s;
-  if (deadline_s > 0 && predicted_s > deadline_s) {
-    const SequenceId id = sequence.id;
-    End(sequence, FinishReason::kError,
-        fmt::format("deadline: the first token is predicted after {:.0f} ms, which is later than {:.0f} ms",
-                    predicted_s * 1e3, deadline_s * 1e3));
-    return id;
+  if (deadline_s > 0) {
+    const double predicted_s = Predicted(sequence) + WaitingSeconds(sequence.request.priority);
+    if (predicted_s > deadline_s) {
+      End(sequence, FinishReason::kError,
+          fmt::format("deadline: the first token is predicted after {:.0f} ms, which is later than {:.0f} ms",
+                      predicted_s * 1e3, deadline_s * 1e3));
+      return id;
+    }
   }
   Wait(sequence);
-  return sequence.id;
+  return id;
 }
 
 double Scheduler::Predicted(const Sequence& sequence) const {
@@ -95,18 +84,35 @@ double Scheduler::Predicted(const Sequence& sequence) const {
   return forecast_.Work(0, std::ssize(sequence.tokens)) / rate_ / members;
 }
 
-double Scheduler::WaitingSeconds() const {
+double Scheduler::WaitingSeconds(int priority) const {
+  if (rate_ == 0) return 0;
   double work = 0;
-  for (const auto& [id, sequence] : sequences_) {
-    if (!sequence->answering && sequence->missing() > 0) {
-      work += forecast_.Work(sequence->done, std::ssize(sequence->tokens));
-    }
+  for (const auto& [lower, of_priority] : waiting_work_) {
+    if (lower <= -priority) work += of_priority;
   }
-  return rate_ == 0 ? 0 : work / rate_ / static_cast<double>(lanes_.size());
+  const auto rest = [&](const Sequence& sequence) {
+    return forecast_.Work(sequence.done, std::ssize(sequence.tokens));
+  };
+  for (const Lane& lane : lanes_) {
+    for (const Sequence* sequence : lane.reading) work += rest(*sequence);
+  }
+  for (const Gang& gang : gangs_) work += rest(*gang.sequence);
+  return work / rate_ / static_cast<double>(lanes_.size());
 }
 
 void Scheduler::Wait(Sequence& sequence) {
-  waiting_.emplace(std::pair(-sequence.request.priority, sequence.id), &sequence);
+  sequence.together = KindOf(sequence) == Kind::kTogether;
+  sequence.waiting_work = forecast_.Work(0, std::ssize(sequence.tokens));
+  waiting_[sequence.together ? 1 : 0].emplace(sequence.order(), &sequence);
+  waiting_work_[-sequence.request.priority] += sequence.waiting_work;
+  admit_ = true;
+}
+
+void Scheduler::StopWaiting(Sequence& sequence) {
+  Queue& queue = waiting_[sequence.together ? 1 : 0];
+  if (queue.erase(sequence.order()) == 0) return;
+  waiting_work_[-sequence.request.priority] -= sequence.waiting_work;
+  if (waiting_[0].empty() && waiting_[1].empty()) waiting_work_.clear();  // and with it what rounding left
 }
 
 void Scheduler::Cancel(SequenceId id) {
@@ -116,100 +122,27 @@ void Scheduler::Cancel(SequenceId id) {
   sequence.cancelled = true;
   if (!sequence.in_flight) return End(sequence, FinishReason::kCancelled);
   if (sequence.answering) return;  // its step is short
-  for (const Lane& lane : lanes_) {
-    if (!lane.step) continue;
-    const bool works = std::any_of(lane.step->chunks.begin(), lane.step->chunks.end(),
-                                   [&](const ChunkPlan& chunk) { return chunk.sequence == id; });
-    if (works) *lane.step->stop = true;
-  }
+  Gang* const gang = GangOf(sequence);
+  stopped_one_ = stopped_one_ || gang != nullptr;
+  *(gang != nullptr ? gang->stop : LaneOf(sequence.rank).step->stop) = true;
+}
+
+void Scheduler::CancelAll() {
+  std::vector<SequenceId> all;
+  for (const auto& [id, sequence] : sequences_) all.push_back(id);
+  for (const SequenceId id : all) Cancel(id);
 }
 
 void Scheduler::Work() {
-  Admit();
-  StartRound();
-  for (int rank = 0; rank < crew_.ranks(); ++rank) {
-    if (!LaneOf(rank).step) StartLane(rank);
-  }
-  StartRound();  // a step may have sent the gang's sequence on
-}
-
-bool Scheduler::resting() const {
-  return std::none_of(lanes_.begin(), lanes_.end(), [](const Lane& lane) { return lane.step.has_value(); });
-}
-
-void Scheduler::Admit() {
-  int looked_at = 0;
-  for (auto next = waiting_.begin(); next != waiting_.end() && looked_at < kLookedAt; ++looked_at) {
-    Sequence& sequence = *next->second;
-    const Placed placed = Place(sequence);
-    if (placed == Placed::kNoPages) return;
-    next = placed == Placed::kYes ? waiting_.erase(next) : std::next(next);
-  }
-}
-
-Scheduler::Placed Scheduler::Place(Sequence& sequence) {
-  const GangChoice& choice = sequence.choice;
-  const int64_t rows = std::ssize(sequence.tokens);
-  const auto members = std::ssize(choice.members);
-  const bool worth_it = choice.asked_for || rows >= members * kRowsWorthARank;
-  if (members < 2 || rows < members || !worth_it) return PlaceAlone(sequence);
-  if (gang_) return Placed::kLater;
-  int holder = choice.members.back();
-  if (forecast_.alike() && sequence.reuses()) {
-    int64_t most = -1;
-    for (const int rank : choice.members) {  // the longest prefix, then the fewest answers
-      const int64_t cached = LaneOf(rank).pages.Cached(sequence.tokens, rows - 1, sequence.long_angles);
-      const bool calmer = LaneOf(rank).answering.size() < LaneOf(holder).answering.size();
-      if (cached > most || (cached == most && calmer)) {
-        most = cached;
-        holder = rank;
-      }
+  do {
+    again_ = false;
+    if (admit_) Admit();
+    StartRounds();
+    for (int rank = 0; rank < crew_.ranks(); ++rank) {
+      if (!LaneOf(rank).step) StartLane(rank);
     }
-  }
-  return PlaceGang(sequence, holder);
-}
-
-Scheduler::Placed Scheduler::PlaceAlone(Sequence& sequence) {
-  const int64_t rows = std::ssize(sequence.tokens);
-  const bool waits = sequence.reuses() && !forecast_.windowed();  // rows behind a window are no prefix of all others
-  std::vector<LanePlace> places;
-  for (int rank = 0; rank < crew_.ranks(); ++rank) {
-    Lane& lane = LaneOf(rank);
-    int64_t before = 0;
-    for (const Sequence* other : lane.reading) before += other->missing();
-    if (before >= limits_.most_rows) continue;
-    const int64_t cached = sequence.reuses() ? lane.pages.Cached(sequence.tokens, rows - 1, sequence.long_angles) : 0;
-    const int64_t to_come = waits ? RowsToCome(sequence, lane.reading) : 0;
-    const bool later = to_come >= cached + kRowsWorthAWait;
-    places.push_back({before + rows - (later ? to_come : cached) + std::ssize(lane.answering), rank, later});
-  }
-  if (places.empty()) return Placed::kLater;
-  std::sort(places.begin(), places.end());
-  if (places.front().later) return Placed::kLater;
-  std::erase_if(places, [](const LanePlace& place) { return place.later; });
-  for (const auto& [before, rank, later] : places) {
-    std::optional<RankPages::Start> start =
-        LaneOf(rank).pages.Begin(sequence.tokens, sequence.reuses() ? rows - 1 : 0, rows, sequence.long_angles);
-    if (!start) continue;
-    Begin(sequence, rank, *std::move(start));
-    sequence.stats.members = {rank};
-    sequence.stats.cuts = {sequence.done, rows};
-    LaneOf(rank).reading.push_back(&sequence);
-    return Placed::kYes;
-  }
-  return Placed::kNoPages;
-}
-
-void Scheduler::Begin(Sequence& sequence, int rank, RankPages::Start start) {
-  sequence.rank = rank;
-  sequence.held = std::move(start.held);
-  sequence.copy = start.copy;
-  sequence.done = start.cached;
-  if (forecast_.windowed()) sequence.valid_from = start.cached;
-  if (sequence.begun_s >= 0) return;  // it begins again
-  sequence.begun_s = crew_.Now();
-  sequence.stats.cached_tokens = start.cached;
-  sequence.stats.predicted_ttft_ms = (sequence.begun_s - sequence.submitted_s + Predicted(sequence)) * 1e3;
+    StartRounds();  // a lane without work may have been what they waited for
+  } while (again_ || (admit_ && resting() && !sequences_.empty()));
 }
 
 void Scheduler::Answer(Sequence& sequence, const Drawn& drawn) {
@@ -230,12 +163,13 @@ void Scheduler::Answer(Sequence& sequence, const Drawn& drawn) {
 }
 
 void Scheduler::End(Sequence& sequence, FinishReason finish, const std::string& error) {
-  if (gang_ && gang_->sequence == &sequence) DropGang();
+  if (Gang* gang = GangOf(sequence)) DropGang(*gang);
   if (sequence.rank >= 0) {
-    RankPages& pages = LaneOf(sequence.rank).pages;
-    const auto complete = std::span(sequence.tokens).first(static_cast<size_t>(sequence.done));
-    pages.End(sequence.held, finish == FinishReason::kError ? complete.first(0) : complete, sequence.valid_from,
-              sequence.long_angles);
+    const auto complete = CompleteTokens(sequence);
+    LaneOf(sequence.rank)
+        .pages.End(sequence.held, finish == FinishReason::kError ? complete.first(0) : complete, sequence.valid_from,
+                   sequence.long_angles);
+    admit_ = true;
   }
   Leave(sequence);
   if (sequence.sampler_on >= 0) LaneOf(sequence.sampler_on).ended.push_back(sequence.id);
@@ -254,7 +188,7 @@ void Scheduler::End(Sequence& sequence, FinishReason finish, const std::string& 
 }
 
 void Scheduler::Leave(Sequence& sequence) {
-  waiting_.erase({-sequence.request.priority, sequence.id});
+  StopWaiting(sequence);
   if (sequence.rank < 0) return;
   std::erase(LaneOf(sequence.rank).answering, &sequence);
   std::erase(LaneOf(sequence.rank).reading, &sequence);
@@ -262,21 +196,15 @@ void Scheduler::Leave(Sequence& sequence) {
 }
 
 void Scheduler::BackToQueue(Sequence& sequence) {
-  const auto complete = std::span(sequence.tokens).first(static_cast<size_t>(sequence.done));
-  LaneOf(sequence.rank).pages.End(sequence.held, complete, sequence.valid_from, sequence.long_angles);
+  LaneOf(sequence.rank).pages.End(sequence.held, CompleteTokens(sequence), sequence.valid_from, sequence.long_angles);
   Leave(sequence);
   sequence.done = 0;
   sequence.valid_from = 0;
   sequence.answering = false;
   sequence.copy.reset();
   sequence.long_angles = forecast_.IsLong(std::ssize(sequence.tokens));
+  ++preempted_;
   Wait(sequence);
-}
-
-void Scheduler::CancelAll() {
-  std::vector<SequenceId> all;
-  for (const auto& [id, sequence] : sequences_) all.push_back(id);
-  for (const SequenceId id : all) Cancel(id);
 }
 
 }  // namespace runahead

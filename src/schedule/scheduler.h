@@ -1,13 +1,16 @@
 // Who runs when: requests join and leave between the steps of the ranks.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "schedule/crew.h"
@@ -15,11 +18,19 @@
 
 namespace runahead {
 
+/// What the scheduler has to do, and what it did.
+struct SchedulerCounts {
+  int64_t waiting = 0;          // requests that wait
+  int64_t running = 0;          // requests that have pages
+  int64_t preempted = 0;        // times that a sequence had to make room for an older one
+  int64_t waits_for_pages = 0;  // times that the first that waits found too few pages
+};
+
 /// Decides what each rank does next. Short prompts run on single ranks side by side, long ones gang up those that
-/// help, one gang at a time and in rounds; between rounds each rank takes a step of its answers. First come, first
-/// served, higher priorities first; but a prompt that begins as one that is being read waits for its rows where that
-/// is sooner. When a rank has no page left, its youngest sequence waits and is computed again
-/// later. Knows no threads and no memory: everything is told to it, one call at a time.
+/// help, in rounds; between rounds each rank takes a step of its answers. First come, first served, higher priorities
+/// first; but a prompt that begins as one that is being read waits for its rows where that is sooner. When a rank has
+/// no page left, its youngest sequence waits and is computed again later. Knows no threads and no memory: everything
+/// is told to it, one call at a time.
 class Scheduler {
  public:
   struct Limits {
@@ -45,20 +56,38 @@ class Scheduler {
   /// Whether no request is left.
   [[nodiscard]] bool idle() const { return sequences_.empty(); }
   /// Whether no step is under way.
-  [[nodiscard]] bool resting() const;
+  [[nodiscard]] bool resting() const { return at_work_ == 0; }
+  [[nodiscard]] SchedulerCounts counts() const;
   [[nodiscard]] const RankPages& pages(int rank) const { return lanes_.at(static_cast<size_t>(rank)).pages; }
 
  private:
+  struct Gang;
+  /// A step under way.
+  struct Running {
+    struct Part {
+      SequenceId sequence = 0;
+      int64_t begin = 0;
+      int64_t end = 0;
+    };
+    uint64_t step = 0;
+    std::vector<Part> parts;
+    bool together = false;  // of a gang
+    std::shared_ptr<std::atomic<bool>> stop;
+    double expected_end_s = 0;  // 0: nobody knows
+  };
   /// One rank's work.
   struct Lane {
     explicit Lane(int32_t count) : pages(count) {}
     RankPages pages;
-    std::optional<StepPlan> step;      // under way
-    std::vector<Sequence*> answering;  // in the order in which they began
-    std::vector<Sequence*> reading;    // prompts that it reads alone
+    std::optional<Running> step;       // under way
+    std::vector<Sequence*> answering;  // the oldest first
+    std::vector<Sequence*> reading;    // prompts that it reads alone, the oldest first
     std::vector<SequenceId> ended;     // whose samplers it shall forget
+    Gang* gang = nullptr;              // the one that it belongs to
     bool stepped = false;              // it took a step since the gang's last round
     double answer_s = 0;               // time of a step of answers alone, s
+    double last_token_s = 0;           // time at which its answers got their last tokens
+    double rate = 0;                   // FLOPs of prompts per second, as seen; 0: none seen yet
   };
   /// A long prompt on several ranks.
   struct Gang {
@@ -72,61 +101,106 @@ class Scheduler {
     bool stopped = false;
     std::string error;
     std::optional<Drawn> drawn;
+    std::shared_ptr<std::atomic<bool>> stop;  // of the round under way
     double began_s = 0;
+    double busy_until_s = 0;  // time at which the steps of its members are expected to have ended
+    double rate = 0;          // FLOPs per second and member; 0: nothing is known
   };
-  enum class Placed : unsigned char { kYes, kLater, kNoPages };
+  enum class Placed : unsigned char { kYes, kLater, kForPrefix, kNoPages };
+  enum class Kind : unsigned char { kAlone, kTogether };
+  using Queue = std::map<std::pair<int, SequenceId>, Sequence*>;  // those that come first, first
 
   [[nodiscard]] Lane& LaneOf(int rank) { return lanes_.at(static_cast<size_t>(rank)); }
-  [[nodiscard]] bool InGang(int rank) const;
-  void Admit();
-  [[nodiscard]] Placed Place(Sequence& sequence);
-  [[nodiscard]] Placed PlaceAlone(Sequence& sequence);
-  [[nodiscard]] Placed PlaceGang(Sequence& sequence, int holder);
-  void Begin(Sequence& sequence, int rank, RankPages::Start start);
+  [[nodiscard]] const Lane& LaneOf(int rank) const { return lanes_.at(static_cast<size_t>(rank)); }
+  /// The gang that reads its prompt, or nullptr.
+  [[nodiscard]] Gang* GangOf(const Sequence& sequence);
 
-  void StartLane(int rank);
-  void AddAnswers(int rank, StepPlan& plan);
-  void AddReading(int rank, StepPlan& plan);
-  [[nodiscard]] int64_t RowsWithin(int64_t begin, int64_t most, double seconds, int ranks) const;
-  void AddChunk(int rank, Sequence& sequence, int64_t rows, StepPlan& plan);
-  void AddSampler(int rank, Sequence& sequence, StepPlan& plan);
-  [[nodiscard]] bool MakeRoom(int rank, Sequence& sequence);
-
-  void StartRound();
-  [[nodiscard]] int64_t RoundEnd() const;
-  [[nodiscard]] bool GrowGang(const std::vector<int64_t>& cuts);
-  void FinishMember(StepResult result);
-  void FinishRound();
-  void DropGang();
-  void GoOnAlone();
-
+  // ---- Requests
+  [[nodiscard]] std::unique_ptr<Sequence> NewSequence(Request request, std::unique_ptr<Listener> listener) const;
   void Answer(Sequence& sequence, const Drawn& drawn);
-  void Learn(double work, double seconds);
   /// Predicted time of its prompt phase alone, s; 0: nothing is known.
   [[nodiscard]] double Predicted(const Sequence& sequence) const;
-  /// Time that the prompts before a new one take, s; 0: nothing is known.
-  [[nodiscard]] double WaitingSeconds() const;
+  /// Time that the prompts before a new one of `priority` take, s; 0: nothing is known.
+  [[nodiscard]] double WaitingSeconds(int priority) const;
   void Wait(Sequence& sequence);
+  void StopWaiting(Sequence& sequence);
   void End(Sequence& sequence, FinishReason finish, const std::string& error = {});
   /// Takes it off its rank's lists, or out of the queue.
   void Leave(Sequence& sequence);
   /// It waits once more, and its rows are kept as a prefix while there is room.
   void BackToQueue(Sequence& sequence);
+
+  // ---- Places
+  void Admit();
+  [[nodiscard]] Kind KindOf(const Sequence& sequence) const;
+  [[nodiscard]] bool MayGangUpWhileIdle(const Sequence& sequence) const;
+  [[nodiscard]] Placed Place(Sequence& sequence);
+  [[nodiscard]] Placed PlaceAlone(Sequence& sequence);
+  [[nodiscard]] Placed PlaceGang(Sequence& sequence);
+  [[nodiscard]] int64_t RowsBefore(const Lane& lane, int64_t own) const;
+  /// Rows that it can use once a prompt that `rank` has begun to read has been read.
+  [[nodiscard]] int64_t RowsToCome(int rank, const Sequence& sequence) const;
+  [[nodiscard]] int64_t CachedOn(int rank, const Sequence& sequence);
+  /// The members of its gang, none of which is in another one; empty: there are none now.
+  [[nodiscard]] std::vector<int> MembersFor(const Sequence& sequence);
+  [[nodiscard]] int HolderAmong(const std::vector<int>& members, const Sequence& sequence);
+  void Begin(Sequence& sequence, int rank, RankPages::Start start);
+
+  // ---- Steps of single ranks
+  void StartLane(int rank);
+  [[nodiscard]] bool HoldsForGang(int rank) const;
+  void AddAnswers(int rank, StepPlan& plan);
+  void AddReading(int rank, StepPlan& plan);
+  [[nodiscard]] double ReadingSeconds(int rank) const;
+  [[nodiscard]] double RateOf(const Lane& lane) const { return lane.rate > 0 ? lane.rate : rate_; }
+  [[nodiscard]] int64_t RowsOfWork(int64_t begin, int64_t fewest, int64_t most, double work) const;
+  void AddChunk(int rank, Sequence& sequence, int64_t rows, StepPlan& plan);
+  void AddSampler(int rank, Sequence& sequence, StepPlan& plan);
+  [[nodiscard]] bool MakeRoom(int rank, Sequence& sequence);
+  void SendBackYoungest(int rank, Sequence& youngest);
+  [[nodiscard]] StepPlan NewStep(int rank);
+  void Record(int rank, const StepPlan& plan, double seconds);
+  void FinishParts(Lane& lane, const Running& step, const StepResult& result);
   /// Rows of a prompt are complete.
   void FinishReading(Sequence& sequence);
-  [[nodiscard]] StepPlan NewStep(int rank);
+  void Learn(Lane& lane, double work, double seconds);
+
+  // ---- Rounds of gangs
+  void StartRounds();
+  void StartRound(Gang& gang);
+  [[nodiscard]] bool ReadyForRound(const Gang& gang) const;
+  [[nodiscard]] double RoundSeconds(const Gang& gang) const;
+  [[nodiscard]] int64_t RoundEnd(const Gang& gang) const;
+  /// Cuts of the next round, with pages for all of it, over the members that have them; empty: fewer than two have.
+  [[nodiscard]] std::vector<int64_t> CutsWithPages(Gang& gang);
+  [[nodiscard]] bool GrowMember(Gang& gang, size_t index, int64_t rows);
+  void LeaveOut(Gang& gang, size_t index);
+  void FinishMember(Gang& gang, StepResult result);
+  void FinishRound(Gang& gang);
+  /// A round that was stopped or failed: its request ends, or the round begins again.
+  void FinishBroken(Gang& gang);
+  void RenewCrew();
+  void DropGang(Gang& gang);
+  void GoOnAlone(Gang& gang);
 
   Crew& crew_;
   Forecast& forecast_;
   Limits limits_;
   std::deque<Lane> lanes_;  // [ranks]; a lane does not move
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
-  // Priority and number: those that come first.
-  std::map<std::pair<int, SequenceId>, Sequence*> waiting_;
-  std::optional<Gang> gang_;
+  std::array<Queue, 2> waiting_;        // by Kind
+  std::map<int, double> waiting_work_;  // by priority, the highest first: FLOPs of what waits
+  std::list<Gang> gangs_;               // of different ranks
+  int at_work_ = 0;                     // lanes with a step under way
+  bool admit_ = false;                  // something changed that lets requests begin
+  bool again_ = false;                  // a lane that was looked at already has got work
+  bool broken_ = false;                 // a gang failed or was stopped: none starts before all are idle
+  bool stopped_one_ = false;            // a gang was stopped: others fail for no reason of their own
   SequenceId last_id_ = 0;
   uint64_t last_step_ = 0;
   double rate_ = 0;  // FLOPs of prompts per second and rank, as seen; 0: none seen yet
+  int64_t preempted_ = 0;
+  int64_t waits_for_pages_ = 0;
 };
 
 }  // namespace runahead

@@ -13,90 +13,108 @@ bool GoesOn(Strategy strategy) { return strategy == Strategy::kRunahead; }
 
 }  // namespace
 
-bool Scheduler::InGang(int rank) const {
-  return gang_ &&
-         std::find(gang_->choice.members.begin(), gang_->choice.members.end(), rank) != gang_->choice.members.end();
+Scheduler::Gang* Scheduler::GangOf(const Sequence& sequence) {
+  if (sequence.rank < 0) return nullptr;
+  Gang* const gang = LaneOf(sequence.rank).gang;
+  return gang != nullptr && gang->sequence == &sequence ? gang : nullptr;
 }
 
-Scheduler::Placed Scheduler::PlaceGang(Sequence& sequence, int holder) {
-  const int64_t rows = std::ssize(sequence.tokens);
-  const bool reuses = sequence.reuses() && GoesOn(sequence.choice.strategy);
-  std::optional<RankPages::Start> start =
-      LaneOf(holder).pages.Begin(sequence.tokens, reuses ? rows - 1 : 0, rows, sequence.long_angles);
-  if (!start) return Placed::kNoPages;
-  Begin(sequence, holder, *std::move(start));
-  Gang gang;
-  gang.sequence = &sequence;
-  gang.choice = sequence.choice;
-  std::vector<int>& members = gang.choice.members;
-  const auto own = std::find(members.begin(), members.end(), holder);
-  CHECK(own != members.end());
-  std::rotate(own, own + 1, members.end());  // the holder is the last one
-  gang.began_s = crew_.Now();
-  for (const int member : members) {
-    if (member == holder) {
-      gang.pages.emplace_back();  // the sequence's own
-      gang.held.push_back(sequence.done);
-      gang.copies.push_back(sequence.copy);
-      continue;
-    }
-    std::optional<RankPages::Start> part =
-        LaneOf(member).pages.Begin(sequence.tokens, reuses ? sequence.done : 0, /*rows=*/0, sequence.long_angles);
-    if (!part) part.emplace();
-    gang.pages.push_back(std::move(part->held));
-    gang.held.push_back(part->cached);
-    gang.copies.push_back(part->copy);
+void Scheduler::StartRounds() {
+  if (broken_) return;
+  for (auto next = gangs_.begin(); next != gangs_.end();) {
+    Gang& gang = *next++;  // which may go on alone, or take the pages of a later one's members
+    if (ReadyForRound(gang)) StartRound(gang);
   }
-  sequence.stats.members = members;
-  gang_ = std::move(gang);
-  return Placed::kYes;
 }
 
-int64_t Scheduler::RoundEnd() const {
+bool Scheduler::ReadyForRound(const Gang& gang) const {
+  if (gang.running > 0) return false;
+  return std::all_of(gang.choice.members.begin(), gang.choice.members.end(), [&](int member) {
+    const Lane& lane = LaneOf(member);
+    return !lane.step && (lane.stepped || (lane.answering.empty() && lane.reading.empty()));
+  });
+}
+
+double Scheduler::RoundSeconds(const Gang& gang) const {
   constexpr double kPausesWhenAlone = 5;
+  constexpr double kShareBesideReading = 0.75;  // the rest is for prompts that the members read between the rounds
+  constexpr double kLeast = 0.25;
+  const double pause = limits_.max_pause_s;
+  const double now = crew_.Now();
+  double seconds = kPausesWhenAlone * pause;
+  for (const int member : gang.choice.members) {
+    const Lane& lane = LaneOf(member);
+    if (!lane.answering.empty()) seconds = std::min(seconds, lane.last_token_s + pause - now);
+    if (!lane.reading.empty()) seconds = std::min(seconds, kShareBesideReading * pause);
+  }
+  return std::max(seconds, kLeast * pause);
+}
+
+int64_t Scheduler::RoundEnd(const Gang& gang) const {
+  constexpr int64_t kFewest = 16;                 // rows of each member
   constexpr int64_t kRowsBeforeItIsKnown = 1024;  // of each member
-  const Gang& gang = *gang_;
   const int64_t end = std::ssize(gang.sequence->tokens);
   const int64_t begin = gang.sequence->done;
   if (!GoesOn(gang.choice.strategy)) return end;
-  const auto members = static_cast<int>(gang.choice.members.size());
-  bool others = false;
-  for (const int member : gang.choice.members) {
-    const Lane& lane = lanes_.at(static_cast<size_t>(member));
-    others = others || !lane.answering.empty() || !lane.reading.empty();
-  }
-  const double seconds = (others ? 1 : kPausesWhenAlone) * limits_.max_pause_s;
+  const auto members = std::ssize(gang.choice.members);
   const int64_t most = std::min(end - begin, limits_.most_rows * members);
-  const int64_t rows =
-      rate_ == 0 ? std::min(most, kRowsBeforeItIsKnown * members) : RowsWithin(begin, most, seconds, members);
-  return end - begin - rows < rows / 4 && end - begin <= most ? end : begin + rows;
+  if (gang.rate == 0) return begin + std::min(most, kRowsBeforeItIsKnown * members);
+  constexpr double kMargin = 0.95;  // later rows take longer for each FLOP
+  const double work = kMargin * gang.rate * RoundSeconds(gang) * static_cast<double>(members);
+  const int64_t rows = RowsOfWork(begin, kFewest * members, most, work);
+  return end - begin - rows < members ? end : begin + rows;
 }
 
-bool Scheduler::GrowGang(const std::vector<int64_t>& cuts) {
-  Gang& gang = *gang_;
-  for (size_t i = 0; i + 1 < gang.choice.members.size(); ++i) {
-    const int64_t rows = GoesOn(gang.choice.strategy) ? cuts[i + 1] : cuts.back();
-    if (!LaneOf(gang.choice.members[i]).pages.Grow(gang.pages[i], rows)) return false;
+bool Scheduler::GrowMember(Gang& gang, size_t index, int64_t rows) {
+  Lane& lane = LaneOf(gang.choice.members[index]);
+  while (!lane.pages.Grow(gang.pages[index], rows)) {
+    Sequence* youngest = gang.sequence;
+    for (const std::vector<Sequence*>* list : {&lane.answering, &lane.reading}) {
+      if (!list->empty() && list->back()->order() > youngest->order()) youngest = list->back();
+    }
+    if (youngest == gang.sequence) return false;
+    BackToQueue(*youngest);
   }
   return true;
 }
 
-void Scheduler::StartRound() {
-  if (!gang_ || gang_->running > 0) return;
-  for (const int member : gang_->choice.members) {
-    const Lane& lane = LaneOf(member);
-    if (lane.step) return;
-    if (!lane.stepped && !(lane.answering.empty() && lane.reading.empty())) return;
+void Scheduler::LeaveOut(Gang& gang, size_t index) {
+  const auto at = static_cast<std::ptrdiff_t>(index);
+  Lane& lane = LaneOf(gang.choice.members[index]);
+  lane.pages.Drop(gang.pages[index]);
+  lane.gang = nullptr;
+  gang.choice.members.erase(gang.choice.members.begin() + at);
+  gang.pages.erase(gang.pages.begin() + at);
+  gang.held.erase(gang.held.begin() + at);
+  gang.copies.erase(gang.copies.begin() + at);
+  again_ = true;
+}
+
+std::vector<int64_t> Scheduler::CutsWithPages(Gang& gang) {
+  while (gang.choice.members.size() > 1) {
+    const Sequence& sequence = *gang.sequence;
+    std::vector<int64_t> cuts = forecast_.Cuts(gang.choice, sequence.request.prefill, sequence.done, RoundEnd(gang));
+    const size_t members = gang.choice.members.size();
+    if (cuts.size() != members + 1) break;
+    size_t index = 0;
+    while (index + 1 < members &&
+           GrowMember(gang, index, GoesOn(gang.choice.strategy) ? cuts[index + 1] : cuts.back()))
+      ++index;
+    if (index + 1 == members) return cuts;
+    LeaveOut(gang, index);
   }
-  Gang& gang = *gang_;
+  return {};
+}
+
+void Scheduler::StartRound(Gang& gang) {
   Sequence& sequence = *gang.sequence;
-  gang.cuts = forecast_.Cuts(gang.choice, sequence.request.prefill, sequence.done, RoundEnd());
-  if (gang.cuts.size() != gang.choice.members.size() + 1 || !GrowGang(gang.cuts)) {
-    GoOnAlone();
-    return StartLane(sequence.rank);
-  }
+  gang.cuts = CutsWithPages(gang);
+  if (gang.cuts.empty()) return GoOnAlone(gang);
   const bool last_round = gang.cuts.back() == std::ssize(sequence.tokens);
-  const auto stop = std::make_shared<std::atomic<bool>>(false);
+  gang.stop = std::make_shared<std::atomic<bool>>(false);
+  gang.stopped = false;
+  gang.error.clear();
+  gang.drawn.reset();
   GangPlan together;
   together.members = gang.choice.members;
   together.strategy = gang.choice.strategy;
@@ -106,11 +124,13 @@ void Scheduler::StartRound() {
   for (const HeldPages& held : gang.pages) together.pages.push_back(held.pages);
   together.pages.back() = sequence.held.pages;
   std::vector<StepPlan> plans;
+  const double seconds = gang.rate == 0 ? 0
+                                        : forecast_.Work(gang.cuts.front(), gang.cuts.back()) / gang.rate /
+                                              static_cast<double>(gang.choice.members.size());
   for (size_t i = 0; i < gang.choice.members.size(); ++i) {
     const int member = gang.choice.members[i];
-    const bool last = i + 1 == gang.choice.members.size();
     StepPlan plan = NewStep(member);
-    plan.stop = stop;
+    plan.stop = gang.stop;
     if (gang.copies[i]) plan.copies.push_back(*gang.copies[i]);
     ChunkPlan chunk;
     chunk.sequence = sequence.id;
@@ -118,70 +138,93 @@ void Scheduler::StartRound() {
     chunk.tokens.assign(sequence.tokens.begin() + gang.cuts[i], sequence.tokens.begin() + gang.cuts[i + 1]);
     chunk.pages = together.pages[i];
     chunk.long_angles = sequence.long_angles;
-    chunk.draw = last && last_round;
+    chunk.draw = last_round && i + 1 == gang.choice.members.size();
     if (chunk.draw) AddSampler(member, sequence, plan);
     plan.chunks.push_back(std::move(chunk));
     together.index = static_cast<int>(i);
     plan.gang = together;
-    LaneOf(member).step = plan;
+    Record(member, plan, seconds);
     plans.push_back(std::move(plan));
   }
   gang.running = static_cast<int>(plans.size());
   sequence.in_flight = true;
-  if (sequence.stats.cuts.empty()) sequence.stats.cuts = gang.cuts;
+  if (sequence.stats.cuts.empty()) {
+    sequence.stats.cuts = gang.cuts;
+    sequence.stats.members = gang.choice.members;
+  }
   gang.began_s = crew_.Now();
   crew_.StartTogether(std::move(plans));
 }
 
-void Scheduler::FinishMember(StepResult result) {
-  Gang& gang = *gang_;
+void Scheduler::FinishMember(Gang& gang, StepResult result) {
   gang.stopped = gang.stopped || result.stopped;
   if (gang.error.empty()) gang.error = std::move(result.error);
   for (Drawn& drawn : result.drawn) gang.drawn = std::move(drawn);
-  if (--gang.running == 0) FinishRound();
+  if (--gang.running == 0) FinishRound(gang);
 }
 
-void Scheduler::FinishRound() {
-  Gang& gang = *gang_;
+void Scheduler::FinishRound(Gang& gang) {
   Sequence& sequence = *gang.sequence;
   sequence.in_flight = false;
-  for (size_t i = 0; i < gang.choice.members.size(); ++i) {
+  const size_t members = gang.choice.members.size();
+  for (size_t i = 0; i < members; ++i) {
     Lane& lane = LaneOf(gang.choice.members[i]);
     lane.stepped = false;
-    lane.pages.Copied(i + 1 < gang.choice.members.size() ? gang.pages[i] : sequence.held);
+    lane.pages.Copied(i + 1 < members ? gang.pages[i] : sequence.held);
     gang.copies[i].reset();
   }
   sequence.copy.reset();
-  if (gang.stopped || !gang.error.empty()) {
-    crew_.Renew();
-    return End(sequence, gang.error.empty() ? FinishReason::kCancelled : FinishReason::kError,
-               std::string(gang.error));
-  }
-  const auto members = static_cast<double>(gang.choice.members.size());
-  Learn(forecast_.Work(gang.cuts.front(), gang.cuts.back()) / members, crew_.Now() - gang.began_s);
-  for (size_t i = 0; i + 1 < gang.choice.members.size(); ++i) gang.held[i] = gang.cuts[i + 1];
+  admit_ = true;
+  if (gang.stopped || !gang.error.empty()) return FinishBroken(gang);
+  RenewCrew();
+  const double seconds = crew_.Now() - gang.began_s;
+  const double work = forecast_.Work(gang.cuts.front(), gang.cuts.back()) / static_cast<double>(members);
+  if (seconds > 0) gang.rate = work / seconds;
+  if (rate_ == 0) rate_ = gang.rate;
+  for (size_t i = 0; i + 1 < members; ++i) gang.held[i] = gang.cuts[i + 1];
   sequence.done = gang.held.back() = gang.cuts.back();
   if (forecast_.windowed()) sequence.valid_from = sequence.done - 1;
   if (sequence.cancelled) return End(sequence, FinishReason::kCancelled);
   if (sequence.missing() > 0) return sequence.listener->OnProgress(sequence.done, std::ssize(sequence.tokens));
   const std::optional<Drawn> drawn = gang.drawn;
-  DropGang();
+  DropGang(gang);
+  LaneOf(sequence.rank).last_token_s = crew_.Now();
   FinishReading(sequence);
   if (drawn) Answer(sequence, *drawn);
 }
 
-void Scheduler::DropGang() {
-  Gang& gang = *gang_;
-  CHECK_EQ(gang.running, 0);
-  for (size_t i = 0; i + 1 < gang.choice.members.size(); ++i)
-    LaneOf(gang.choice.members[i]).pages.Drop(gang.pages[i]);
-  gang_.reset();
+void Scheduler::FinishBroken(Gang& gang) {
+  Sequence& sequence = *gang.sequence;
+  broken_ = true;
+  sequence.sampler_on = -1;  // it may have drawn what does not count
+  const bool for_others = stopped_one_ && !sequence.cancelled;
+  const std::string error = gang.error;
+  if (!for_others) End(sequence, sequence.cancelled ? FinishReason::kCancelled : FinishReason::kError, error);
+  RenewCrew();
 }
 
-void Scheduler::GoOnAlone() {
-  Sequence& sequence = *gang_->sequence;
-  DropGang();
-  LaneOf(sequence.rank).reading.push_back(&sequence);
+void Scheduler::RenewCrew() {
+  if (std::any_of(gangs_.begin(), gangs_.end(), [](const Gang& gang) { return gang.running > 0; })) return;
+  if (broken_) crew_.Renew();
+  broken_ = stopped_one_ = false;
+}
+
+void Scheduler::DropGang(Gang& gang) {
+  CHECK_EQ(gang.running, 0);
+  for (size_t i = 0; i < gang.choice.members.size(); ++i) {
+    Lane& lane = LaneOf(gang.choice.members[i]);
+    lane.gang = nullptr;
+    if (i + 1 < gang.choice.members.size()) lane.pages.Drop(gang.pages[i]);
+  }
+  gangs_.remove_if([&](const Gang& other) { return &other == &gang; });
+  admit_ = true;
+}
+
+void Scheduler::GoOnAlone(Gang& gang) {
+  Sequence& sequence = *gang.sequence;
+  DropGang(gang);
+  InsertByAge(LaneOf(sequence.rank).reading, sequence);
+  again_ = true;
 }
 
 }  // namespace runahead

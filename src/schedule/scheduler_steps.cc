@@ -15,18 +15,41 @@ StepPlan Scheduler::NewStep(int rank) {
   return plan;
 }
 
+void Scheduler::Record(int rank, const StepPlan& plan, double seconds) {
+  Lane& lane = LaneOf(rank);
+  Running& step = lane.step.emplace();
+  step.step = plan.step;
+  for (const ChunkPlan& chunk : plan.chunks) step.parts.push_back({chunk.sequence, chunk.begin, chunk.end()});
+  step.together = plan.gang.has_value();
+  step.stop = plan.stop;
+  step.expected_end_s = crew_.Now() + seconds;
+  if (lane.gang != nullptr) lane.gang->busy_until_s = std::max(lane.gang->busy_until_s, step.expected_end_s);
+  ++at_work_;
+}
+
+bool Scheduler::HoldsForGang(int rank) const {
+  const Lane& lane = LaneOf(rank);
+  if (lane.gang == nullptr || lane.gang->running > 0 || !lane.stepped) return false;
+  return lane.answering.empty() || crew_.Now() + lane.answer_s >= lane.gang->busy_until_s;
+}
+
 void Scheduler::StartLane(int rank) {
   Lane& lane = LaneOf(rank);
-  if (lane.answering.empty() && lane.reading.empty()) return;
-  if (InGang(rank) && gang_->running == 0 && lane.stepped) return;  // the gang's next round comes first
+  if ((lane.answering.empty() && lane.reading.empty()) || HoldsForGang(rank)) return;
   StepPlan plan = NewStep(rank);
   AddAnswers(rank, plan);
-  AddReading(rank, plan);
+  // Beside a round, or while the other members are not ready for one, answers alone go on.
+  if (lane.gang == nullptr || (lane.gang->running == 0 && !lane.stepped)) AddReading(rank, plan);
   if (plan.chunks.empty()) {  // all had to make room
     lane.ended = std::move(plan.ended);
     return;
   }
-  lane.step = plan;
+  double work = 0;
+  for (const ChunkPlan& chunk : plan.chunks) {
+    if (!sequences_.at(chunk.sequence)->answering) work += forecast_.Work(chunk.begin, chunk.end());
+  }
+  const double rate = RateOf(lane);
+  Record(rank, plan, lane.answer_s + (rate > 0 ? work / rate : 0));
   crew_.Start(rank, std::move(plan));
 }
 
@@ -38,35 +61,53 @@ void Scheduler::AddAnswers(int rank, StepPlan& plan) {
       LaneOf(rank).pages.Drop(sequence->held);  // no key of its cache stays valid
       sequence->done = 0;
       BackToQueue(*sequence);
+      again_ = true;
       continue;
     }
     if (MakeRoom(rank, *sequence)) AddChunk(rank, *sequence, sequence->missing(), plan);
   }
 }
 
-void Scheduler::AddReading(int rank, StepPlan& plan) {
+double Scheduler::ReadingSeconds(int rank) const {
   constexpr double kPausesWhenAlone = 5;  // nobody waits for an answer's next token: larger steps are faster
+  constexpr double kLeast = 0.25;
+  constexpr double kLeastInAGang = 0.125;
+  constexpr double kForAGang = 0.5;
+  const Lane& lane = LaneOf(rank);
+  const double pause = limits_.max_pause_s;
+  if (!lane.answering.empty()) {
+    const double left = lane.last_token_s + pause - crew_.Now() - lane.answer_s;
+    return std::max(left, pause * (lane.gang != nullptr ? kLeastInAGang : kLeast));
+  }
+  if (lane.gang != nullptr) return kForAGang * pause;
+  return lane.reading.size() == 1 ? kPausesWhenAlone * pause : pause;
+}
+
+void Scheduler::AddReading(int rank, StepPlan& plan) {
   constexpr int64_t kRowsBeforeItIsKnown = 512;
-  Lane& lane = LaneOf(rank);
-  if (lane.reading.empty() || (InGang(rank) && gang_->running > 0)) return;
-  const bool others = !lane.answering.empty() || InGang(rank);
-  const double seconds = others ? std::max(limits_.max_pause_s - lane.answer_s, limits_.max_pause_s / 4)
-                                : kPausesWhenAlone * limits_.max_pause_s;
-  const Sequence& first = *lane.reading.front();
-  int64_t rows = rate_ == 0 ? kRowsBeforeItIsKnown : RowsWithin(first.done, limits_.most_rows, seconds, 1);
-  rows = std::min(rows, limits_.most_rows);
-  for (Sequence* sequence : lane.reading) {
-    const int64_t own = std::min(rows, sequence->missing());
-    if (own == 0) return;
-    AddChunk(rank, *sequence, own, plan);
-    rows -= own;
+  constexpr int64_t kFewest = 16;
+  const Lane& lane = LaneOf(rank);
+  if (lane.reading.empty()) return;
+  Sequence& first = *lane.reading.front();
+  const double rate = RateOf(lane);
+  int64_t rows = std::min(kRowsBeforeItIsKnown, limits_.most_rows);
+  if (rate > 0) rows = RowsOfWork(first.done, kFewest, limits_.most_rows, rate * ReadingSeconds(rank));
+  int64_t behind = 0;  // rows of the later ones, which get up to half of the step
+  for (const Sequence* sequence : lane.reading) behind += sequence->missing();
+  behind -= first.missing();
+  const int64_t own = std::min(first.missing(), std::max((rows + 1) / 2, rows - behind));
+  AddChunk(rank, first, own, plan);
+  rows -= own;
+  for (size_t i = 1; i < lane.reading.size() && rows > 0; ++i) {
+    Sequence& sequence = *lane.reading[i];
+    const int64_t part = std::min(rows, sequence.missing());
+    AddChunk(rank, sequence, part, plan);
+    rows -= part;
   }
 }
 
-int64_t Scheduler::RowsWithin(int64_t begin, int64_t most, double seconds, int ranks) const {
-  constexpr int64_t kFewest = 16;
-  const double work = rate_ * seconds * ranks;
-  int64_t fits = std::min(kFewest * ranks, most);
+int64_t Scheduler::RowsOfWork(int64_t begin, int64_t fewest, int64_t most, double work) const {
+  int64_t fits = std::min(fewest, most);
   int64_t beyond = most + 1;
   while (fits + 1 < beyond) {
     const int64_t middle = fits + (beyond - fits) / 2;
@@ -110,58 +151,42 @@ bool Scheduler::MakeRoom(int rank, Sequence& sequence) {
   Lane& lane = LaneOf(rank);
   while (!lane.pages.Grow(sequence.held, std::ssize(sequence.tokens))) {
     Sequence* youngest = &sequence;
-    const auto age = [](const Sequence& s) { return std::pair(-s.request.priority, s.id); };
-    for (const std::vector<Sequence*>* list : {&lane.answering, &lane.reading}) {
-      for (Sequence* other : *list) {
-        if (!other->in_flight && age(*other) > age(*youngest)) youngest = other;
-      }
-    }
-    const bool gang_has_pages = InGang(rank) && gang_->running == 0 && gang_->sequence->rank != rank;
-    if (youngest == &sequence && gang_has_pages) {
-      GoOnAlone();
-      continue;
-    }
-    BackToQueue(*youngest);
+    const auto look_at = [&](Sequence* other) {
+      if (!other->in_flight && other->order() > youngest->order()) youngest = other;
+    };
+    std::for_each(lane.answering.begin(), lane.answering.end(), look_at);
+    std::for_each(lane.reading.begin(), lane.reading.end(), look_at);
+    if (lane.gang != nullptr) look_at(lane.gang->sequence);
+    SendBackYoungest(rank, *youngest);
     if (youngest == &sequence) return false;
   }
   return true;
+}
+
+void Scheduler::SendBackYoungest(int rank, Sequence& youngest) {
+  Gang* const gang = GangOf(youngest);
+  if (gang != nullptr && youngest.rank != rank) return GoOnAlone(*gang);
+  if (gang != nullptr) DropGang(*gang);
+  BackToQueue(youngest);
 }
 
 void Scheduler::Finish(StepResult result) {
   Lane& lane = LaneOf(result.rank);
   CHECK(lane.step.has_value());
   CHECK_EQ(lane.step->step, result.step);
-  const StepPlan plan = *std::move(lane.step);
+  const Running step = *std::move(lane.step);
   lane.step.reset();
-  if (plan.gang) return FinishMember(std::move(result));
+  --at_work_;
+  if (step.together) return FinishMember(*lane.gang, std::move(result));
   lane.stepped = true;
-  double work = 0;  // of prompts
-  std::vector<Sequence*> of_step;
-  for (const ChunkPlan& chunk : plan.chunks) {
-    Sequence& sequence = *sequences_.at(chunk.sequence);
-    of_step.push_back(&sequence);
-    sequence.in_flight = false;
-    if (!result.error.empty()) continue;
-    if (sequence.copy) lane.pages.Copied(sequence.held);
-    sequence.copy.reset();
-    if (result.stopped) continue;
-    if (!sequence.answering) work += forecast_.Work(chunk.begin, chunk.end());
-    sequence.done = chunk.end();
-    if (!sequence.answering) FinishReading(sequence);
-  }
-  if (result.error.empty() && !result.stopped) {
-    if (work > 0) Learn(work, result.seconds);
-    if (work == 0) lane.answer_s = result.seconds;
-  }
-  std::vector<SequenceId> ids;  // an answer's end takes its sequence along
-  for (const Sequence* sequence : of_step) ids.push_back(sequence->id);
+  FinishParts(lane, step, result);
   for (const Drawn& drawn : result.drawn) {
     Sequence& sequence = *sequences_.at(drawn.sequence);
     if (!sequence.cancelled) Answer(sequence, drawn);
   }
-  for (const SequenceId id : ids) {
-    const auto found = sequences_.find(id);
-    if (found == sequences_.end()) continue;
+  for (const Running::Part& part : step.parts) {
+    const auto found = sequences_.find(part.sequence);
+    if (found == sequences_.end()) continue;  // its answer has ended
     if (!result.error.empty()) {
       End(*found->second, FinishReason::kError, result.error);
     } else if (found->second->cancelled) {
@@ -170,21 +195,50 @@ void Scheduler::Finish(StepResult result) {
   }
 }
 
+void Scheduler::FinishParts(Lane& lane, const Running& step, const StepResult& result) {
+  double work = 0;  // of prompts
+  bool answers = false;
+  for (const Running::Part& part : step.parts) {
+    Sequence& sequence = *sequences_.at(part.sequence);
+    sequence.in_flight = false;
+    if (!result.error.empty()) continue;
+    if (sequence.copy) lane.pages.Copied(sequence.held);
+    sequence.copy.reset();
+    if (result.stopped) continue;
+    answers = answers || sequence.answering;
+    if (!sequence.answering) work += forecast_.Work(part.begin, part.end);
+    sequence.done = part.end;
+    if (!sequence.answering) FinishReading(sequence);
+  }
+  if (!result.error.empty() || result.stopped) return;
+  admit_ = admit_ || work > 0;
+  if (!result.drawn.empty()) lane.last_token_s = crew_.Now();
+  if (work == 0) {
+    lane.answer_s = result.seconds;
+  } else {
+    Learn(lane, work, result.seconds - (answers ? lane.answer_s : 0));
+  }
+}
+
 void Scheduler::FinishReading(Sequence& sequence) {
   sequence.listener->OnProgress(sequence.done, std::ssize(sequence.tokens));
   if (sequence.missing() > 0) return;
   Lane& lane = LaneOf(sequence.rank);
   std::erase(lane.reading, &sequence);
-  lane.answering.push_back(&sequence);
+  InsertByAge(lane.answering, sequence);
   sequence.answering = true;
   lane.pages.Share(sequence.held, sequence.tokens, sequence.valid_from, sequence.long_angles);
 }
 
-void Scheduler::Learn(double work, double seconds) {
+void Scheduler::Learn(Lane& lane, double work, double seconds) {
   constexpr double kNew = 0.3;  // weight of the newest
-  if (seconds <= 0) return;
-  const double rate = work / seconds;
-  rate_ = rate_ == 0 ? rate : (1 - kNew) * rate_ + kNew * rate;
+  constexpr double kTells = 1;  // times of a step of answers: a shorter step read the weights, whatever its rows
+  if (seconds <= 0 || (rate_ > 0 && seconds < kTells * lane.answer_s)) return;
+  const auto mix = [&](double& rate) {
+    rate = rate == 0 ? work / seconds : (1 - kNew) * rate + kNew * work / seconds;
+  };
+  mix(lane.rate);
+  mix(rate_);
 }
 
 }  // namespace runahead

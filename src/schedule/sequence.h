@@ -14,13 +14,15 @@ namespace runahead {
 
 struct Sequence {
   SequenceId id = 0;
-  Request request;
+  Request request;  // without its prompt
   std::unique_ptr<Listener> listener;
   std::vector<int32_t> tokens;  // the prompt, then the answer so far
   int64_t prompt_tokens = 0;
   int64_t most_rows = 0;  // rows of prompt and answer together
   bool long_angles = false;
   GangChoice choice;
+  bool together = false;    // it waits for a gang
+  double waiting_work = 0;  // FLOPs of all its tokens, while it waits
 
   // Where it is: nowhere while it waits.
   int rank = -1;                 // the rank that holds all its rows
@@ -43,6 +45,14 @@ struct Sequence {
   [[nodiscard]] int64_t missing() const { return std::ssize(tokens) - done; }
   [[nodiscard]] bool reuses() const { return request.reuse_prefix; }
   [[nodiscard]] int64_t new_tokens() const { return std::ssize(tokens) - prompt_tokens; }
+  /// Those that come first are smaller.
+  [[nodiscard]] std::pair<int, SequenceId> order() const { return {-request.priority, id}; }
 };
+
+/// Puts `sequence` into `list`, in which those that come first are first.
+inline void InsertByAge(std::vector<Sequence*>& list, Sequence& sequence) {
+  const auto later = [](const Sequence* a, const Sequence* b) { return a->order() < b->order(); };
+  list.insert(std::upper_bound(list.begin(), list.end(), &sequence, later), &sequence);
+}
 
 }  // namespace runahead

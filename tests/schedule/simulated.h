@@ -1,0 +1,63 @@
+// Clusters, requests and answers for tests of the scheduler on a virtual clock.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "schedule/cost_forecast.h"
+#include "schedule/scheduler.h"
+#include "schedule/simulated_crew.h"
+
+namespace runahead {
+
+/// What a request got.
+struct Outcome {
+  int ends = 0;  // calls of OnEnd
+  FinishReason finish = FinishReason::kLength;
+  std::string error;
+  RequestStats stats;
+  double ended_s = 0;
+};
+
+/// A scheduler over ranks that only take time.
+class SimulatedRanks {
+ public:
+  SimulatedRanks(WorkShape shape, ClusterCosts costs, int32_t pages, Scheduler::Limits limits = {});
+
+  /// Asks for `request` at `at_s`; the outcome's place in outcomes().
+  size_t Ask(double at_s, Request request);
+  /// Cancels what Ask gave the number `index`.
+  void CancelAt(double at_s, size_t index);
+  void Run() { crew.Run(*scheduler); }
+
+  [[nodiscard]] const Outcome& Of(size_t index) const { return *outcomes_.at(index); }
+  [[nodiscard]] size_t asked() const { return outcomes_.size(); }
+  /// Whether no rank's page belongs to a sequence.
+  [[nodiscard]] bool AllAtRest() const;
+  /// Pages that sequences hold, on all ranks.
+  [[nodiscard]] int64_t PagesTaken() const;
+
+  WorkShape shape;
+  ClusterCosts costs;
+  SimulatedCrew crew;
+  CostForecast forecast;
+  std::unique_ptr<Scheduler> scheduler;
+  std::function<void(size_t index, int64_t tokens)> on_token;  // told the tokens of the answer so far
+
+ private:
+  std::vector<std::shared_ptr<Outcome>> outcomes_;
+  std::vector<SequenceId> ids_;
+};
+
+/// A model of about 7 billion weights in bf16.
+WorkShape SevenBillion();
+/// GPUs of one host.
+ClusterCosts Gpus(const WorkShape& shape, int ranks);
+/// A prompt of `tokens` ids that no other `number` shares, and an answer of `answer` tokens.
+Request Prompt(int64_t tokens, int answer, uint64_t number);
+
+}  // namespace runahead

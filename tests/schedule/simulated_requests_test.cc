@@ -1,0 +1,308 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+
+#include "kv/kv_pages.h"
+#include "runahead/error.h"
+#include "tests/schedule/simulated.h"
+
+namespace runahead {
+namespace {
+
+int64_t Between(std::mt19937& random, int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(random);
+}
+
+/// Asks for `count` requests, the next one whenever one has ended, `at_once` at a time.
+class Stream {
+ public:
+  Stream(SimulatedRanks& ranks, int64_t count, int at_once, std::function<Request(uint64_t)> make)
+      : ranks_(ranks), left_(count), make_(std::move(make)) {
+    ranks.crew.At(0, [this, at_once] {
+      for (int i = 0; i < at_once; ++i) Next();
+    });
+  }
+  int64_t ended = 0;
+  int64_t right = 0;  // ended with all that was asked for
+  int64_t most_alive = 0;
+
+ private:
+  class End final : public Listener {
+   public:
+    End(Stream& stream, int64_t tokens) : stream_(stream), tokens_(tokens) {}
+    void OnProgress(int64_t /*done*/, int64_t /*total*/) override {}
+    std::optional<FinishReason> OnToken(const Drawn& /*drawn*/) override { return std::nullopt; }
+    void OnEnd(FinishReason finish, const std::string& /*error*/, const RequestStats& stats) override {
+      ++stream_.ended;
+      if (finish == FinishReason::kLength && stats.new_tokens == tokens_) ++stream_.right;
+      Stream& stream = stream_;
+      stream.ranks_.crew.At(0, [&stream] { stream.Next(); });
+    }
+
+   private:
+    Stream& stream_;
+    int64_t tokens_;
+  };
+
+  void Next() {
+    if (left_ == 0) return;
+    --left_;
+    Request request = make_(++number_);
+    const int64_t answer = request.generation.max_new_tokens;
+    ranks_.scheduler->Add(std::move(request), std::make_unique<End>(*this, answer));
+    const SchedulerCounts counts = ranks_.scheduler->counts();
+    most_alive = std::max(most_alive, counts.waiting + counts.running);
+  }
+
+  SimulatedRanks& ranks_;
+  int64_t left_;
+  std::function<Request(uint64_t)> make_;
+  uint64_t number_ = 0;
+};
+
+// Requests come and go for long: none is lost, no page stays behind, and no more sequences live than were asked for.
+TEST(SimulatedRequestsTest, HundredThousandRequestsLeaveNothingBehind) {
+  const WorkShape shape = SevenBillion();
+  SimulatedRanks ranks(shape, Gpus(shape, 4), /*pages=*/40);
+  std::mt19937 random(1);
+  Stream stream(ranks, 100'000, 64, [&](uint64_t number) {
+    return Prompt(Between(random, 20, 400), static_cast<int>(Between(random, 1, 200)), number % 1000);
+  });
+  ranks.Run();
+  EXPECT_EQ(stream.ended, 100'000);
+  EXPECT_EQ(stream.right, 100'000);
+  EXPECT_LE(stream.most_alive, 64);
+  EXPECT_GT(ranks.scheduler->counts().preempted, 0);
+  EXPECT_TRUE(ranks.scheduler->idle());
+  EXPECT_TRUE(ranks.scheduler->resting());
+  EXPECT_TRUE(ranks.AllAtRest());
+}
+
+// Counted are rows of prompts and answers that running sequences have, at the first moment at which a request waits
+// for pages. The others are what last pages have too many, and what is too little for the next prompt.
+TEST(SimulatedRequestsTest, ThePoolIsFullBeforeARequestWaitsForPages) {
+  const WorkShape shape = SevenBillion();
+  constexpr int32_t kPages = 4096;
+  SimulatedRanks ranks(shape, Gpus(shape, 1), kPages);
+  std::mt19937 random(2);
+  std::vector<int64_t> rows;  // [requests], of prompt and answer so far
+  for (uint64_t i = 0; i < 400; ++i) {
+    Request request = Prompt(Between(random, 100, 4000), 2000, i);
+    rows.push_back(std::ssize(request.prompt));
+    ranks.Ask(0.05 * static_cast<double>(i), std::move(request));
+  }
+  double pages = 0;
+  double used = 0;
+  ranks.on_token = [&](size_t index, int64_t /*answered*/) {
+    ++rows[index];
+    const SchedulerCounts counts = ranks.scheduler->counts();
+    if (pages > 0 || counts.waits_for_pages == 0) return;
+    pages = static_cast<double>(ranks.PagesTaken()) / kPages;
+    const auto running = rows.begin() + counts.running;  // none has ended, and they began in their order
+    used = static_cast<double>(std::accumulate(rows.begin(), running, int64_t{0})) /
+           static_cast<double>(kPages * kPageRows);
+  };
+  ranks.Run();
+  EXPECT_GE(used, 0.96);
+  EXPECT_LE(used, pages);
+  EXPECT_LE(pages, 1);
+  for (size_t i = 0; i < ranks.asked(); ++i) EXPECT_EQ(ranks.Of(i).stats.new_tokens, 2000) << i;
+  EXPECT_GT(ranks.scheduler->counts().preempted, 0);
+  EXPECT_TRUE(ranks.AllAtRest());
+}
+
+TEST(SimulatedRequestsTest, CancelsAtRandomMomentsLeaveNothingBehind) {
+  const WorkShape shape = SevenBillion();
+  SimulatedRanks ranks(shape, Gpus(shape, 4), /*pages=*/300);
+  std::mt19937 random(3);
+  std::uniform_real_distribution<double> seconds(0, 60);
+  for (uint64_t i = 0; i < 1000; ++i) {
+    const int64_t tokens = i % 10 == 0 ? Between(random, 4000, 30'000) : Between(random, 10, 2000);
+    const double at_s = seconds(random);
+    const size_t index = ranks.Ask(at_s, Prompt(tokens, static_cast<int>(Between(random, 1, 100)), i % 300));
+    ranks.CancelAt(at_s + 0.05 * seconds(random), index);
+  }
+  ranks.Run();
+  int cancelled = 0;
+  for (size_t i = 0; i < ranks.asked(); ++i) {
+    const Outcome& outcome = ranks.Of(i);
+    EXPECT_EQ(outcome.ends, 1) << i;
+    EXPECT_NE(outcome.finish, FinishReason::kError) << outcome.error;
+    cancelled += outcome.finish == FinishReason::kCancelled ? 1 : 0;
+  }
+  EXPECT_GT(cancelled, 100);
+  EXPECT_LT(cancelled, 1000);
+  EXPECT_TRUE(ranks.scheduler->idle());
+  EXPECT_TRUE(ranks.AllAtRest());
+}
+
+TEST(SimulatedRequestsTest, HigherPrioritiesBeginFirst) {
+  const WorkShape shape = SevenBillion();
+  SimulatedRanks ranks(shape, Gpus(shape, 1), /*pages=*/40);
+  std::vector<size_t> usual;
+  for (uint64_t i = 0; i < 20; ++i) usual.push_back(ranks.Ask(0, Prompt(4000, 50, i)));
+  Request urgent = Prompt(4000, 50, 99);
+  urgent.priority = 1;
+  const size_t first = ranks.Ask(0.01, std::move(urgent));
+  ranks.Run();
+  EXPECT_LT(ranks.Of(first).stats.ttft_ms, ranks.Of(usual[3]).stats.ttft_ms);
+  EXPECT_LT(ranks.Of(usual[0]).ended_s, ranks.Of(usual[19]).ended_s);
+}
+
+TEST(SimulatedRequestsTest, RefusesWhatDoesNotFit) {
+  const WorkShape shape = SevenBillion();
+  Scheduler::Limits limits;
+  limits.most_waiting = 3;
+  SimulatedRanks ranks(shape, Gpus(shape, 1), /*pages=*/8, limits);
+  const auto add = [&](int64_t tokens) { (void)ranks.scheduler->Add(Prompt(tokens, 1, 1), nullptr); };
+  try {
+    add(8 * kPageRows + 1);
+    FAIL() << "a prompt larger than the cache was taken";
+  } catch (const ConfigError& error) {
+    EXPECT_EQ(std::string(error.what()),
+              "prompt: its 1025 tokens are more than the KV-cache of a rank has room for, 1024");
+  }
+  for (uint64_t i = 0; i < 3; ++i) ranks.Ask(0, Prompt(8 * kPageRows, 1, i));
+  ranks.crew.At(0, [&] {
+    EXPECT_EQ(ranks.scheduler->counts().waiting, 3);
+    EXPECT_THROW(add(1), ConfigError);
+  });
+  ranks.Run();
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(ranks.Of(i).stats.new_tokens, 1);
+}
+
+TEST(SimulatedRequestsTest, RefusesADeadlineThatCannotBeMetAtOnce) {
+  const WorkShape shape = SevenBillion();
+  SimulatedRanks ranks(shape, Gpus(shape, 1), /*pages=*/4000);
+  Request hopeless = Prompt(32'000, 1, 1);
+  hopeless.ttft_deadline_s = 0.01;
+  const size_t refused = ranks.Ask(0, std::move(hopeless));
+  Request easy = Prompt(500, 1, 2);
+  easy.ttft_deadline_s = 1;
+  const size_t met = ranks.Ask(0.1, easy);
+  // Behind a second's and more worth of prompts the same request comes too late.
+  for (uint64_t i = 0; i < 20; ++i) ranks.Ask(0.2, Prompt(8000, 1, 100 + i));
+  easy.prompt.back() = 1;
+  const size_t queued = ranks.Ask(0.3, easy);
+  easy.priority = 1;
+  const size_t ahead = ranks.Ask(0.3, easy);
+  ranks.Run();
+  EXPECT_EQ(ranks.Of(refused).finish, FinishReason::kError);
+  EXPECT_EQ(ranks.Of(refused).ended_s, 0);
+  EXPECT_EQ(ranks.Of(refused).error.find("deadline: "), 0U) << ranks.Of(refused).error;
+  EXPECT_EQ(ranks.Of(met).finish, FinishReason::kLength);
+  EXPECT_EQ(ranks.Of(queued).finish, FinishReason::kError);
+  EXPECT_EQ(ranks.Of(queued).ended_s, 0.3);
+  EXPECT_EQ(ranks.Of(ahead).finish, FinishReason::kLength);
+}
+
+// The whole pool is what a sequence takes, and it finds most of its rows as a prefix.
+TEST(SimulatedRequestsTest, ASequenceAsLargeAsThePoolRunsOnItsOwnPrefix) {
+  const WorkShape shape = SevenBillion();
+  SimulatedRanks ranks(shape, Gpus(shape, 1), /*pages=*/8);
+  const size_t first = ranks.Ask(0, Prompt(8 * kPageRows - 100, 1, 1));
+  const size_t again = ranks.Ask(1, Prompt(8 * kPageRows - 20, 20, 1));
+  ranks.Run();
+  EXPECT_EQ(ranks.Of(first).ends, 1);
+  EXPECT_EQ(ranks.Of(again).stats.new_tokens, 20);
+  EXPECT_GT(ranks.Of(again).stats.cached_tokens, 0);
+  EXPECT_TRUE(ranks.AllAtRest());
+}
+
+// Ranks whose pools differ: the long prompt goes where there is room for it.
+TEST(SimulatedRequestsTest, LongPromptsGoWhereThereIsRoom) {
+  const WorkShape shape = SevenBillion();
+  Scheduler::Limits limits;
+  limits.pages = {300, 20};
+  SimulatedRanks ranks(shape, Gpus(shape, 2), 0, limits);
+  std::vector<size_t> all;
+  for (uint64_t i = 0; i < 4; ++i) all.push_back(ranks.Ask(0, Prompt(30'000, 300, i)));
+  ranks.Run();
+  for (const size_t index : all) EXPECT_EQ(ranks.Of(index).stats.new_tokens, 300);
+  EXPECT_TRUE(ranks.AllAtRest());
+}
+
+struct LongBesideAnswers {
+  double ttft_ms = 0;
+  double longest_pause_ms = 0;
+  double step_ms = 0;  // of answers alone
+  size_t members = 0;
+};
+
+LongBesideAnswers ReadLong(int ranks_count, int answers, double max_pause_s) {
+  const WorkShape shape = SevenBillion();
+  Scheduler::Limits limits;
+  limits.max_pause_s = max_pause_s;
+  SimulatedRanks ranks(shape, Gpus(shape, ranks_count), /*pages=*/2000, limits);
+  std::vector<size_t> running;
+  for (int i = 0; i < answers; ++i) {
+    running.push_back(ranks.Ask(0.001 * i, Prompt(1000, 1500, static_cast<uint64_t>(i))));
+  }
+  const size_t prompt = ranks.Ask(3, Prompt(32'000, 1, 1000));
+  ranks.Run();
+  LongBesideAnswers seen;
+  seen.ttft_ms = ranks.Of(prompt).stats.ttft_ms;
+  seen.members = ranks.Of(prompt).stats.members.size();
+  for (const size_t index : running) {
+    EXPECT_EQ(ranks.Of(index).stats.new_tokens, 1500);
+    seen.longest_pause_ms = std::max(seen.longest_pause_ms, ranks.Of(index).stats.longest_pause_ms);
+    seen.step_ms = std::max(seen.step_ms, ranks.Of(index).stats.tpot_ms);
+  }
+  return seen;
+}
+
+TEST(SimulatedRequestsTest, ALongPromptLetsAnswersGoOnAndIsHardlySlower) {
+  for (const int ranks : {1, 2, 4, 8}) {
+    const LongBesideAnswers alone = ReadLong(ranks, 0, 0.2);
+    const LongBesideAnswers beside = ReadLong(ranks, 2 * ranks, 0.2);
+    SCOPED_TRACE(testing::Message() << ranks << " ranks: TTFT " << alone.ttft_ms << " ms alone, " << beside.ttft_ms
+                                    << " beside answers, longest pause " << beside.longest_pause_ms << ", mean step "
+                                    << beside.step_ms);
+    EXPECT_EQ(beside.members, static_cast<size_t>(ranks));
+    EXPECT_LE(beside.ttft_ms, 1.25 * alone.ttft_ms);
+    EXPECT_LE(beside.longest_pause_ms, 200 + beside.step_ms);
+  }
+}
+
+double MeanTtft(const PrefillOptions& policy, int ranks_count, double per_rank_s) {
+  const WorkShape shape = SevenBillion();
+  SimulatedRanks ranks(shape, Gpus(shape, ranks_count), /*pages=*/1500);
+  std::mt19937 random(7);
+  double at_s = 0;
+  std::vector<size_t> all;
+  for (uint64_t i = 0; i < 400; ++i) {
+    at_s += std::exponential_distribution<double>(per_rank_s * ranks_count)(random);
+    const int64_t tokens = i % 8 == 0 ? Between(random, 8000, 32'000) : Between(random, 50, 1500);
+    Request request = Prompt(tokens, static_cast<int>(Between(random, 10, 150)), i);
+    request.prefill = policy;
+    all.push_back(ranks.Ask(at_s, std::move(request)));
+  }
+  ranks.Run();
+  double sum = 0;
+  for (const size_t index : all) {
+    EXPECT_EQ(ranks.Of(index).finish, FinishReason::kLength);
+    sum += ranks.Of(index).stats.ttft_ms;
+  }
+  return sum / static_cast<double>(all.size());
+}
+
+TEST(SimulatedRequestsTest, GangAndSpreadGivesTheFirstTokenSoonest) {
+  for (const double per_rank_s : {2.5, 5.0, 8.0}) {
+    for (const int ranks : {2, 4, 8}) {
+      PrefillOptions alone;
+      alone.strategy = Strategy::kSingle;
+      PrefillOptions over_all;
+      over_all.ranks = ranks;
+      const double best = MeanTtft({}, ranks, per_rank_s);
+      const double single = MeanTtft(alone, ranks, per_rank_s);
+      const double all = MeanTtft(over_all, ranks, per_rank_s);
+      EXPECT_LT(best, single) << ranks << " ranks, " << per_rank_s << " requests per second and rank";
+      EXPECT_LT(best, all) << ranks << " ranks, " << per_rank_s << " requests per second and rank";
+    }
+  }
+}
+
+}  // namespace
+}  // namespace runahead
