@@ -254,6 +254,8 @@ Action AddBench(CLI::App& command) {
       ->type_name("FILE.svg");
   command.add_option("--trace", flags->trace, "Write that run as trace events (for Perfetto)")->type_name("FILE");
   AddSuiteFlags(command, flags->suite);
+  AddKvMemoryFlag(command, flags->engine);
+  AddMaxPauseFlag(command, flags->engine);
   const CLI::Option* const contexts = command.get_option("--contexts");
   return [flags, contexts] {
     flags->contexts_given = contexts->count() > 0;

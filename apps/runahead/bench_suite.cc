@@ -8,6 +8,7 @@
 
 #include "base/input_file.h"
 #include "base/output_file.h"
+#include "bench_serving.h"
 #include "experiment/paper_suite.h"
 #include "flags.h"
 #include "model_folder.h"
@@ -86,14 +87,17 @@ void CheckOutputs(const SuiteFlags& flags, const SuiteRequest& request) {
 void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
   constexpr int kMostEvaluations = 10000;
   const auto read_name = [&flags](const std::string& text) {
-    if (text != "paper") throw ConfigError(fmt::format("--suite: expected paper, got '{}'", text));
+    if (text != "paper" && text != "serving") {
+      throw ConfigError(fmt::format("--suite: expected paper or serving, got '{}'", text));
+    }
     flags.name = text;
   };
   command
       .add_option_function<std::string>(
           "--suite", read_name,
           "paper: the experiments of the KV-Runahead paper on each --model, with TSP, KVR-E, KVR-S, KVR-P and auto; "
-          "--strategies, --topologies, --partitions and the links' flags do not count")
+          "--strategies, --topologies, --partitions and the links' flags do not count; serving: requests that arrive "
+          "over time, short ones and long ones of --contexts tokens, by three policies")
       ->type_name("NAME");
   command
       .add_option("--suite-links", flags.links,
@@ -103,6 +107,12 @@ void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
              "Tokens where the suite looks at side traffic and the breakdown [the longest up to 16384]");
   AddInteger(command, "--search-evaluations", flags.search_evaluations, 1, kMostEvaluations,
              fmt::format("Partitions that each of the suite's searches times [{}]", flags.search_evaluations));
+  constexpr int kMostRequests = 100'000;
+  constexpr double kLongestGapMs = 1e7;
+  AddInteger(command, "--requests", flags.requests, 1, kMostRequests,
+             fmt::format("Requests of the serving suite [{}]", flags.requests));
+  AddNumber(command, "--arrival-gap", flags.arrival_gap_ms, 0, kLongestGapMs,
+            "Mean milliseconds between them; 0: a third of a long prompt's time alone [0]");
   command.add_option("--plots", flags.plots, "Write the suite's pictures into this folder")->type_name("DIR");
   command.add_option("--from", flags.from, "Run nothing: read the suite's --json of an earlier run")
       ->type_name("FILE");
@@ -110,6 +120,7 @@ void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
 
 int RunSuite(const SuiteFlags& flags, const SuiteRequest& request) {
   CheckOutputs(flags, request);
+  if (flags.name == "serving" && flags.from.empty()) return RunServing(flags, request);
   OutputFiles outputs;
   Plots plots(flags.plots, outputs);
   if (!flags.from.empty()) {

@@ -74,6 +74,48 @@ TEST_F(MeasureTest, RequestsDecodeBehindTheirPrompts) {
   }
 }
 
+TEST_F(MeasureTest, TheServingSuiteComparesThreePolicies) {
+  ASSERT_EQ(Runahead({"make-model", "tiny-llama", InFolder("roomy")}).exit_code, 0);
+  const Outcome outcome = Runahead({"bench",
+                                    "--suite",
+                                    "serving",
+                                    "--model",
+                                    InFolder("roomy"),
+                                    "--devices",
+                                    "cpu:2",
+                                    "--threads-per-rank",
+                                    "1",
+                                    "--contexts",
+                                    "600",
+                                    "--requests",
+                                    "12",
+                                    "--arrival-gap",
+                                    "2",
+                                    "--kv-memory",
+                                    "64MiB",
+                                    "--seed",
+                                    "5",
+                                    "--json",
+                                    InFolder("serving.json"),
+                                    "--plots",
+                                    InFolder("plots")});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const Json suite = Json::parse(ReadFile(InFolder("serving.json")));
+  ASSERT_EQ(suite.at("policies").size(), 3U);
+  for (const Json& policy : suite.at("policies")) {
+    EXPECT_GE(policy.at("requests").get<int>(), 12) << policy.at("policy");
+    EXPECT_GT(policy.at("ttft_ms").at("p50").get<double>(), 0) << policy.at("policy");
+    EXPECT_GE(policy.at("ttft_ms").at("p99").get<double>(), policy.at("ttft_ms").at("p50").get<double>());
+    EXPECT_NE(outcome.out.find(policy.at("policy").get<std::string>()), std::string::npos);
+  }
+  EXPECT_EQ(suite.at("policies").at(1).at("over_several_ranks"), 0);
+  EXPECT_GT(suite.at("policies").at(2).at("over_several_ranks").get<int>(), 0);
+  for (const char* name : {"-serving-ttft.svg", "-serving-pauses.svg"}) {
+    const std::string path = InFolder("plots") + "/roomy" + name;
+    EXPECT_EQ(report::WhatIsWrongWith(ReadFile(path)), "") << path;
+  }
+}
+
 TEST_F(MeasureTest, ThePaperSuiteComparesEveryWayAndDrawsItsPlots) {
   const std::string json_path = InFolder("suite.json");
   const Outcome outcome = Runahead({"bench",
