@@ -64,13 +64,13 @@ void MultiplyTile(const std::byte* slice, const std::byte* panel, int64_t units,
   }
 }
 
-constexpr int kDirectRows = 4;
+constexpr int kDirectRows = 8;
 
 /// Sums of kTileRows rows, from weights that are transposed in registers.
 template <int kTileRows>
 void MultiplyDirectly(const std::byte* slice, const DirectPanel& panel, bool accumulate, float* sums) {
   __m512 sum[kTileRows][kVectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < kTileRows; ++i) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
@@ -94,7 +94,7 @@ void MultiplyDirectly(const std::byte* slice, const DirectPanel& panel, bool acc
       Transpose(units);
 #pragma GCC unroll 16
       for (int k = 0; k < 16; ++k) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int i = 0; i < kTileRows; ++i) {
           int pair = 0;
           std::memcpy(&pair, slice + 4 * (k * kTileRows + i), sizeof pair);
@@ -105,7 +105,7 @@ void MultiplyDirectly(const std::byte* slice, const DirectPanel& panel, bool acc
     }
     slice += 64 * kTileRows;
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < kTileRows; ++i) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(sums + i * kFeatures + 16 * v, sum[i][v]);

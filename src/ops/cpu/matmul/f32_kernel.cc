@@ -61,14 +61,14 @@ constexpr std::array<TileFunction, kRows + 1> TilesOf(std::index_sequence<kIndic
 constexpr std::array<TileFunction, kRows + 1> kTiles = TilesOf(std::make_index_sequence<kRows>());
 
 #if HWY_TARGET != HWY_SCALAR
-constexpr size_t kDirectRows = 4;
+constexpr size_t kDirectRows = kLanes == 16 ? 8 : 4;  // more are faster from packed pieces
 
 /// Sums of kTileRows rows, from weights that are transposed in registers.
 template <size_t kTileRows, typename T>
 void MultiplyDirectlyBy(const float* HWY_RESTRICT x, const DirectPanel& panel, bool accumulate, float* sums) {
   const FloatTag d;
   FloatVec sum[kTileRows][kVectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (size_t i = 0; i < kTileRows; ++i) {
 #pragma GCC unroll 4
     for (size_t v = 0; v < kVectors; ++v) {
@@ -93,7 +93,7 @@ void MultiplyDirectlyBy(const float* HWY_RESTRICT x, const DirectPanel& panel, b
       Transpose(d, units);
 #pragma GCC unroll 16
       for (int64_t k = 0; k < kLanes; ++k) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (size_t i = 0; i < kTileRows; ++i) {
           sum[i][v] = hn::MulAdd(hn::Set(d, x[static_cast<size_t>(k) * kTileRows + i]), units[k], sum[i][v]);
         }
@@ -101,7 +101,7 @@ void MultiplyDirectlyBy(const float* HWY_RESTRICT x, const DirectPanel& panel, b
     }
     x += static_cast<size_t>(kLanes) * kTileRows;
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (size_t i = 0; i < kTileRows; ++i) {
 #pragma GCC unroll 4
     for (size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[i][v], d, sums + i * kFeatures + v * hn::MaxLanes(d));
@@ -115,8 +115,11 @@ void MultiplyDirectly(const std::byte* slice, const DirectPanel& panel, bool acc
            [&](auto zero) HWY_ATTR { MultiplyDirectlyBy<kTileRows, decltype(zero)>(x, panel, accumulate, sums); });
 }
 
-constexpr std::array<DirectFunction, kDirectRows + 1> kDirect = {nullptr, &MultiplyDirectly<1>, &MultiplyDirectly<2>,
-                                                                 &MultiplyDirectly<3>, &MultiplyDirectly<4>};
+template <size_t... kIndices>
+constexpr std::array<DirectFunction, kDirectRows + 1> DirectOf(std::index_sequence<kIndices...> /*rows less one*/) {
+  return {nullptr, &MultiplyDirectly<kIndices + 1>...};
+}
+constexpr std::array<DirectFunction, kDirectRows + 1> kDirect = DirectOf(std::make_index_sequence<kDirectRows>());
 #endif
 
 double Spin(int64_t rounds) {
