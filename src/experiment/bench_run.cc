@@ -11,9 +11,9 @@
 #include "base/check.h"
 #include "base/median.h"
 #include "engine/engine_state.h"
-#include "worker/sampler.h"
 #include "model/flops.h"
 #include "tune/requests.h"
+#include "worker/sampler.h"
 
 namespace runahead {
 namespace {

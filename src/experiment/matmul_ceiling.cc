@@ -10,9 +10,9 @@
 #include "base/check.h"
 #include "base/deadline.h"
 #include "base/median.h"
-#include "worker/rank.h"
 #include "ops/cpu_kernels.h"
 #include "tensor/cpu_device.h"
+#include "worker/rank.h"
 
 namespace runahead {
 namespace {

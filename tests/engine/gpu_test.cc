@@ -9,9 +9,9 @@
 
 #include "base/source_dir.h"
 #include "engine/engine_state.h"
-#include "worker/sampler.h"
 #include "engine/session_state.h"
 #include "tensor/cuda_device.h"
+#include "worker/sampler.h"
 
 namespace runahead {
 namespace {

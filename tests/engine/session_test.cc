@@ -6,12 +6,12 @@
 #include <map>
 
 #include "engine/engine_state.h"
-#include "worker/sampler.h"
 #include "engine/session_state.h"
 #include "link/fault/fault_fabric.h"
 #include "link/local/local_fabric.h"
 #include "runahead/error.h"
 #include "tests/engine/tiny_model.h"
+#include "worker/sampler.h"
 
 namespace runahead {
 namespace {
