@@ -97,9 +97,8 @@ bool SameBits(const Answered& a, const Answered& b) {
 
 }  // namespace
 
-Answered AwaitEnd(RequestHandle& handle) {
-  Answered answered;
-  while (!answered.end) {
+void Await(RequestHandle& handle, Answered& answered, int most) {
+  for (int i = 0; i < most && !answered.end; ++i) {
     std::optional<RequestEvent> event = handle.Next(std::chrono::minutes(1));
     if (!event) throw std::runtime_error("a request gave nothing for a minute");
     if (event->kind == RequestEvent::Kind::kToken) {
@@ -108,7 +107,6 @@ Answered AwaitEnd(RequestHandle& handle) {
     }
     if (event->kind == RequestEvent::Kind::kEnd) answered.end = std::move(event);
   }
-  return answered;
 }
 
 const Engine& ServingEngines::Of(const Key& key) {
@@ -173,14 +171,19 @@ TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string
   for (int i = 0; i < outcome.requests; ++i) {
     requests.push_back(RandomRequest(draws, document, context, facts.vocab, engine.ranks()));
     handles.push_back(engine.Submit(requests.back()));
-    cut.push_back(draws.Chance(0.1));
-    if (cut.back()) handles.back().Cancel();
+    cut.push_back(draws.Chance(0.15));
+    if (cut.back()) {  // at once, or in the middle of its prompt phase or of its answer
+      if (draws.Chance(0.6)) {
+        Await(handles.back(), answers[static_cast<size_t>(i)], static_cast<int>(draws.Between(1, 8)));
+      }
+      handles.back().Cancel();
+    }
     if (draws.Chance(0.2)) {  // the later ones arrive when an earlier one has ended
-      answers[awaited] = AwaitEnd(handles[awaited]);
+      Await(handles[awaited], answers[awaited]);
       ++awaited;
     }
   }
-  for (; awaited < handles.size(); ++awaited) answers[awaited] = AwaitEnd(handles[awaited]);
+  for (; awaited < handles.size(); ++awaited) Await(handles[awaited], answers[awaited]);
   for (size_t i = 0; i < requests.size(); ++i) {
     const RequestEvent& end = *answers[i].end;
     outcome.cached_tokens += end.stats.cached_tokens;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -20,8 +21,8 @@ struct Answered {
   std::optional<RequestEvent> end;
 };
 
-/// Waits for the end of a request. Throws when no event comes for a minute.
-Answered AwaitEnd(RequestHandle& handle);
+/// Adds the events of a request to `answered`, `most` at most, or until its end. Throws when none comes for a minute.
+void Await(RequestHandle& handle, Answered& answered, int most = std::numeric_limits<int>::max());
 
 /// Engines of tiny models.
 class ServingEngines {
