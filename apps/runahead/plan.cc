@@ -1,7 +1,8 @@
-// `runahead plan`: what a prompt would take on a described cluster.
+// `runahead plan`: what a prompt, or a trace of requests, would take on a described cluster.
 #include <fmt/format.h>
 
 #include <memory>
+#include <utility>
 
 #include "base/output_file.h"
 #include "command.h"
@@ -9,6 +10,7 @@
 #include "output.h"
 #include "plan/plan_table.h"
 #include "plan_report.h"
+#include "plan_trace.h"
 #include "prefill/described_cluster.h"
 #include "report/trace_events.h"
 #include "runahead/error.h"
@@ -29,8 +31,32 @@ struct Flags {
   bool json = false;
   std::string svg;
   std::string timeline;
+  std::string trace_events;
   std::string trace;
+  size_t kv_memory = size_t{40} << 30;  // bytes of each device's KV-cache
+  double max_pause_ms = 200;
 };
+
+/// Throws ConfigError for a flag of plans, which are not made for a trace.
+void CheckFlagsOfTrace(const Flags& flags) {
+  const std::pair<const char*, const std::string&> others[] = {{"--contexts", flags.contexts},
+                                                               {"--ranks", flags.ranks},
+                                                               {"--svg", flags.svg},
+                                                               {"--timeline", flags.timeline},
+                                                               {"--trace-events", flags.trace_events}};
+  for (const auto& [flag, value] : others) {
+    if (!value.empty()) throw ConfigError(fmt::format("{}: --trace plays no single plan, got '{}'", flag, value));
+  }
+}
+
+int RunTrace(const Flags& flags, const DescribedCluster& described) {
+  ServingLimits limits;
+  limits.pages = PagesOfMemory(described.shape, flags.kv_memory);
+  limits.max_pause_s = flags.max_pause_ms * 1e-3;
+  const ServingTable table = PlayTrace(described, flags.trace, limits);
+  WriteOut(flags.json ? ToJson(table) : ToText(table));
+  return 0;
+}
 
 DescribedCluster LoadCluster(const Flags& flags) {
   if (!flags.file.empty()) return DescribeFile(flags.file, flags.model);
@@ -52,12 +78,16 @@ int Run(const Flags& flags) {
     WriteOut(FindClusterPreset(flags.preset).toml);
     return 0;
   }
+  if (!flags.trace.empty()) {
+    CheckFlagsOfTrace(flags);
+    return RunTrace(flags, LoadCluster(flags));
+  }
   OutputFiles outputs;
   outputs.Protect(flags.file);
   outputs.Protect(flags.model);
   OutputFile svg = outputs.Open("--svg", flags.svg);
   OutputFile timeline = outputs.Open("--timeline", flags.timeline);
-  OutputFile trace = outputs.Open("--trace", flags.trace);
+  OutputFile trace_events = outputs.Open("--trace-events", flags.trace_events);
   const auto [cluster, shape, costs] = LoadCluster(flags);
   const std::vector<int64_t> contexts =
       flags.contexts.empty() ? cluster.contexts : ParseIntegers("--contexts", flags.contexts, 1, kLongestPlanned);
@@ -75,16 +105,38 @@ int Run(const Flags& flags) {
   }
   if (flags.counters) table.counters = CountAll(shape, table.rows);
   WriteOut(flags.json ? ToJson(table) : ToText(table));
-  if (svg || timeline || trace) {
+  if (svg || timeline || trace_events) {
     const PlanRow& row = table.rows.back();
     const PlannedScheme& best = row.schemes[row.best];
     const Simulation played =
         Simulate(shape, costs.Select(row.members), best.scheme, best.partition, KeepTimeline::kYes);
     if (svg) svg.Write(ToSvg(table, played));
     if (timeline) timeline.Write(TimelineOf(table, played));
-    if (trace) trace.Write(report::TraceEvents(played.timeline));
+    if (trace_events) trace_events.Write(report::TraceEvents(played.timeline));
   }
   return 0;
+}
+
+void AddTraceFlags(CLI::App& command, const std::shared_ptr<Flags>& flags) {
+  constexpr double kShortestPause = 1;
+  constexpr double kLongestPause = 1e9;
+  auto* trace =
+      command
+          .add_option("--trace", flags->trace,
+                      "Play these requests instead, one JSON object a line (at_ms, prompt_tokens, max_tokens; prefix "
+                      "and prefix_tokens for a text that several begin with; priority), and compare three policies")
+          ->type_name("FILE.jsonl");
+  command
+      .add_option_function<std::string>(
+          "--kv-memory", [flags](const std::string& text) { flags->kv_memory = ParseBytes("--kv-memory", text); },
+          "Memory of each device's KV-cache, as in 8GB or 512MiB [40GiB]")
+      ->type_name("SIZE")
+      ->needs(trace);
+  AddNumber(command, "--max-pause", flags->max_pause_ms, kShortestPause, kLongestPause,
+            fmt::format("Milliseconds that running answers wait at most for a step of another's prompt phase [{}]",
+                        flags->max_pause_ms))
+      ->type_name("MS")
+      ->needs(trace);
 }
 
 }  // namespace
@@ -115,7 +167,9 @@ Action AddPlan(CLI::App& command) {
   command.add_option("--svg", flags->svg, "Draw speed-up by ranks, and the timeline of the last row's best strategy")
       ->type_name("FILE");
   command.add_option("--timeline", flags->timeline, "Draw that timeline alone")->type_name("FILE.svg");
-  command.add_option("--trace", flags->trace, "Write it as trace events (for Perfetto)")->type_name("FILE");
+  command.add_option("--trace-events", flags->trace_events, "Write it as trace events (for Perfetto)")
+      ->type_name("FILE");
+  AddTraceFlags(command, flags);
   return [flags] { return Run(*flags); };
 }
 

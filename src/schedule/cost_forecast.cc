@@ -30,7 +30,8 @@ bool Alike(const DeviceCost& a, const DeviceCost& b) {
 
 }  // namespace
 
-CostForecast::CostForecast(const WorkShape& shape, const ClusterCosts& costs) : shape_(shape), costs_(costs) {
+CostForecast::CostForecast(const WorkShape& shape, const ClusterCosts& costs)
+    : shape_(shape), costs_(costs), selected_(costs) {
   for (const DeviceCost& device : costs.devices) alike_ = alike_ && Alike(device, costs.devices.front());
   for (const int64_t window : shape.windows) windowed_ = windowed_ || window > 0;
 }
@@ -80,7 +81,7 @@ std::vector<int64_t> CostForecast::Cuts(const GangChoice& choice, const PrefillO
     return EvenPartition(end - begin, ranks).Behind(begin).cuts();
   }
   const Scheme scheme = SchemeOf(Strategy::kRunahead, choice.topology);
-  return BalancedCompute(shape_, costs_.Select(choice.members), scheme, end - begin, begin).cuts();
+  return BalancedCompute(shape_, selected_.Of(choice.members), scheme, end - begin, begin).cuts();
 }
 
 double CostForecast::Work(int64_t begin, int64_t end) const { return PromptFlops(shape_, begin, end); }

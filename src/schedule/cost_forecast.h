@@ -9,6 +9,7 @@
 #include "plan/cluster_costs.h"
 #include "plan/work_shape.h"
 #include "schedule/crew.h"
+#include "schedule/selected_costs.h"
 
 namespace runahead {
 
@@ -33,6 +34,7 @@ class CostForecast final : public Forecast {
 
   const WorkShape& shape_;
   const ClusterCosts& costs_;
+  SelectedCosts selected_;
   bool alike_ = true;
   bool windowed_ = false;
   std::map<Question, GangChoice> choices_;

@@ -115,14 +115,14 @@ void Scheduler::StartRound(Gang& gang) {
   gang.stopped = false;
   gang.error.clear();
   gang.drawn.reset();
-  GangPlan together;
-  together.members = gang.choice.members;
-  together.strategy = gang.choice.strategy;
-  together.topology = gang.choice.topology;
-  together.cuts = gang.cuts;
-  together.held = gang.held;
-  for (const HeldPages& held : gang.pages) together.pages.push_back(held.pages);
-  together.pages.back() = sequence.held.pages;
+  const auto together = std::make_shared<GangPlan>();
+  together->members = gang.choice.members;
+  together->strategy = gang.choice.strategy;
+  together->topology = gang.choice.topology;
+  together->cuts = gang.cuts;
+  together->held = gang.held;
+  for (const HeldPages& held : gang.pages) together->pages.push_back(held.pages);
+  together->pages.back() = sequence.held.pages;
   std::vector<StepPlan> plans;
   const double seconds = gang.rate == 0 ? 0
                                         : forecast_.Work(gang.cuts.front(), gang.cuts.back()) / gang.rate /
@@ -136,13 +136,13 @@ void Scheduler::StartRound(Gang& gang) {
     chunk.sequence = sequence.id;
     chunk.begin = gang.cuts[i];
     chunk.tokens.assign(sequence.tokens.begin() + gang.cuts[i], sequence.tokens.begin() + gang.cuts[i + 1]);
-    chunk.pages = together.pages[i];
+    chunk.pages = together->pages[i];
     chunk.long_angles = sequence.long_angles;
     chunk.draw = last_round && i + 1 == gang.choice.members.size();
     if (chunk.draw) AddSampler(member, sequence, plan);
     plan.chunks.push_back(std::move(chunk));
-    together.index = static_cast<int>(i);
     plan.gang = together;
+    plan.member = static_cast<int>(i);
     Record(member, plan, seconds);
     plans.push_back(std::move(plan));
   }

@@ -20,7 +20,7 @@ void Scheduler::Record(int rank, const StepPlan& plan, double seconds) {
   Running& step = lane.step.emplace();
   step.step = plan.step;
   for (const ChunkPlan& chunk : plan.chunks) step.parts.push_back({chunk.sequence, chunk.begin, chunk.end()});
-  step.together = plan.gang.has_value();
+  step.together = plan.gang != nullptr;
   step.stop = plan.stop;
   step.expected_end_s = crew_.Now() + seconds;
   if (lane.gang != nullptr) lane.gang->busy_until_s = std::max(lane.gang->busy_until_s, step.expected_end_s);

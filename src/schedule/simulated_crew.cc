@@ -30,6 +30,7 @@ SimulatedCrew::SimulatedCrew(const WorkShape& shape, const ClusterCosts& costs)
     : shape_(shape),
       costs_(costs),
       layers_(shape.FirstLayers(shape.layers - 1)),
+      selected_(costs),
       busy_s_(static_cast<size_t>(costs.ranks()), 0.0) {}
 
 void SimulatedCrew::At(double time_s, std::function<void()> what) {
@@ -82,7 +83,7 @@ double SimulatedCrew::SecondsOfGang(const std::vector<StepPlan>& plans) {
   constexpr int kPlayedEachTime = 32;  // members up to which each round is played
   constexpr size_t kMostRemembered = 100'000;
   const GangPlan& gang = *plans.front().gang;
-  const ClusterCosts used = costs_.Select(gang.members);
+  const ClusterCosts& used = selected_.Of(gang.members);
   const Scheme scheme = SchemeOf(gang.strategy, gang.topology);
   const auto play = [&] { return Simulate(shape_, used, scheme, Partition(gang.cuts)).ttft_s; };
   double seconds = 0;

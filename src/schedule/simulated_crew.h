@@ -11,6 +11,7 @@
 #include "plan/cluster_costs.h"
 #include "plan/work_shape.h"
 #include "schedule/scheduler.h"
+#include "schedule/selected_costs.h"
 
 namespace runahead {
 
@@ -52,6 +53,7 @@ class SimulatedCrew final : public Crew {
   const WorkShape& shape_;
   const ClusterCosts& costs_;
   std::vector<LayersOfWindow> layers_;  // all but the last layer, by their windows
+  SelectedCosts selected_;
   double now_s_ = 0;
   uint64_t order_ = 0;
   std::map<Key, Step> steps_;

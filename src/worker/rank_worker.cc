@@ -130,10 +130,10 @@ Status RankWorker::RunGang(const StepPlan& plan, Fabric& fabric, Workspace& work
   job.tokens = chunk.tokens;
   job.strategy = gang.strategy;
   job.topology = gang.topology;
-  job.exchange.rank = gang.index;
+  job.exchange.rank = plan.member;
   job.exchange.partition = &partition;
   job.exchange.windows = decoder_.spec().windows;
-  job.exchange.cache = KvView(cache_, pages[static_cast<size_t>(gang.index)]);
+  job.exchange.cache = KvView(cache_, pages[static_cast<size_t>(plan.member)]);
   job.exchange.fabric = &fabric;
   job.exchange.timeout = timeout_;
   job.exchange.pages = pages;

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,9 +31,8 @@ struct ChunkPlan {
   [[nodiscard]] int64_t end() const { return begin + rows(); }
 };
 
-/// A prompt phase, or one round of it, that several ranks share; all its members are told the same but for `index`.
+/// A prompt phase, or one round of it, that several ranks share; all its members are told the same.
 struct GangPlan {
-  int index = 0;             // this rank's place among the members
   std::vector<int> members;  // ranks, in the order of their chunks; the last one holds all earlier rows
   Strategy strategy = Strategy::kRunahead;
   Topology topology = Topology::kChain;
@@ -67,7 +65,8 @@ struct StepPlan {
   std::vector<SamplerPlan> samplers;  // sequences that are new here
   std::vector<PageCopy> copies;
   std::vector<ChunkPlan> chunks;            // run together
-  std::optional<GangPlan> gang;             // of chunks[0], which is then the only one
+  std::shared_ptr<const GangPlan> gang;     // of chunks[0], which is then the only one; nullptr: this rank alone
+  int member = 0;                           // this rank's place among the gang's members
   std::shared_ptr<std::atomic<bool>> stop;  // once set the step ends at the next layer, with nothing drawn
 };
 

@@ -40,7 +40,7 @@ TEST_F(PlanTest, CountersGiveTheWorkedExample) {
 
 TEST_F(PlanTest, PlansAPresetAndDrawsIt) {
   const Json json = PlanJson({"--preset", "4x4090-pcie", "--contexts", "2048,8192", "--svg", InFolder("p.svg"),
-                              "--timeline", InFolder("t.svg"), "--trace", InFolder("t.json")});
+                              "--timeline", InFolder("t.svg"), "--trace-events", InFolder("t.json")});
   ASSERT_EQ(json.at("results").size(), 8U);
   for (const Json& row : json.at("results")) {
     EXPECT_EQ(row.at("strategies").size(), row.at("ranks") == 1 ? 1U : 5U);
@@ -50,6 +50,68 @@ TEST_F(PlanTest, PlansAPresetAndDrawsIt) {
   }
   for (const char* picture : {"p.svg", "t.svg"}) EXPECT_EQ(report::WhatIsWrongWith(ReadFile(InFolder(picture))), "");
   EXPECT_GT(Json::parse(ReadFile(InFolder("t.json"))).at("traceEvents").size(), 100U);
+}
+
+TEST_F(PlanTest, PlaysATraceWithEachPolicy) {
+  std::string lines;
+  for (int i = 0; i < 60; ++i) {
+    lines += fmt::format("{{\"at_ms\": {}, \"prompt_tokens\": {}, \"max_tokens\": 20", 10 * (59 - i),
+                         i % 6 == 0 ? 12000 : 400);
+    lines += i % 2 == 0 ? "}\n" : ", \"prefix\": \"manual\", \"prefix_tokens\": 300}\n\n";
+  }
+  WriteFile(InFolder("t.jsonl"), lines);
+  const Json json = PlanJson({"--preset", "8xh100-nvlink", "--trace", InFolder("t.jsonl")});
+  ASSERT_EQ(json.at("policies").size(), 3U);
+  for (const Json& policy : json.at("policies")) {
+    EXPECT_EQ(policy.at("requests"), 60);
+    EXPECT_EQ(policy.at("refused"), 0);
+    EXPECT_EQ(policy.at("new_tokens"), 60 * 20);
+    EXPECT_GT(policy.at("cached_tokens"), 300);
+    EXPECT_GT(policy.at("tokens_per_second"), 0);
+    for (const char* measure : {"ttft_ms", "tpot_ms", "longest_pause_ms"}) {
+      EXPECT_GT(policy.at(measure).at("p50"), 0);
+      EXPECT_LE(policy.at(measure).at("p50"), policy.at(measure).at("p90"));
+      EXPECT_LE(policy.at(measure).at("p90"), policy.at(measure).at("p99"));
+    }
+  }
+  const Json& best = json.at("policies").at(0);
+  EXPECT_EQ(best.at("policy"), "gang and spread");
+  EXPECT_GE(best.at("over_several_ranks"), 10);
+  for (const int other : {1, 2}) {
+    EXPECT_LT(best.at("ttft_ms").at("mean"), json.at("policies").at(other).at("ttft_ms").at("mean"));
+  }
+  const Outcome text = Runahead({"plan", "--trace", InFolder("t.jsonl"), "--max-pause", "50", "--kv-memory", "8GB"});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  for (const char* part :
+       {"\ngang and spread ", "\nevery prompt alone ", "\nevery prompt over all ranks ", "TTFT", "99 %"}) {
+    EXPECT_NE(text.out.find(part), std::string::npos) << text.out;
+  }
+}
+
+TEST_F(PlanTest, RefusesWrongTraces) {
+  const std::string file = InFolder("wrong.jsonl");
+  const auto expect = [&](const std::string& line, const std::string& what) {
+    WriteFile(file, "{\"at_ms\": 0, \"prompt_tokens\": 5, \"max_tokens\": 1}\n" + line + "\n");
+    ExpectRefused({"plan", "--trace", file, "--kv-memory", "1GiB"}, {file + ":2: " + what});
+  };
+  expect("{", "");
+  expect("[]", "");
+  expect(R"({"prompt_tokens": 5, "max_tokens": 1})", "at_ms is missing");
+  expect(R"({"at_ms": -1, "prompt_tokens": 5, "max_tokens": 1})", "at_ms: expected a time from 0");
+  expect(R"({"at_ms": 0, "prompt_tokens": 0, "max_tokens": 1})", "prompt_tokens: ");
+  expect(R"({"at_ms": 0, "prompt_tokens": 2049, "max_tokens": 1})", "prompt_tokens: ");
+  expect(R"({"at_ms": 0, "prompt_tokens": 5, "max_tokens": "1"})", "max_tokens: ");
+  expect(R"({"at_ms": 0, "prompt_tokens": 5, "max_tokens": 1, "prefix": "a"})", "prefix_tokens is missing");
+  expect(R"({"at_ms": 0, "prompt_tokens": 5, "max_tokens": 1, "prefix": "a", "prefix_tokens": 6})",
+         "prefix_tokens: ");
+  expect(R"({"at_ms": 0, "prompt_tokens": 5, "max_tokens": 1, "prefix_tokens": 2})", "prefix_tokens: ");
+  expect(R"({"at_ms": 0, "prompt_tokens": 5, "max_tokens": 1, "tokens": 2})", "tokens: is not known here");
+  WriteFile(file, "\n");
+  ExpectRefused({"plan", "--trace", file}, {file + ": holds no request"});
+  ExpectRefused({"plan", "--trace", file, "--svg", InFolder("x.svg")}, {"--svg: ", "x.svg"});
+  ExpectRefused({"plan", "--trace", file, "--kv-memory", "1MB"}, {"--kv-memory: 1000000 bytes"});
+  ExpectRefused({"plan", "--max-pause", "50"}, {"--max-pause"});
+  ExpectRefused({"plan", "--trace", InFolder("none.jsonl")}, {InFolder("none.jsonl")});
 }
 
 TEST_F(PlanTest, OneRankCountIsDrawnAsBarsUpToTheRanks) {
