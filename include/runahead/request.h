@@ -23,7 +23,7 @@ struct Request {
   int logprobs = -1;                                  // likeliest tokens that are reported with each token; -1: none
   int priority = 0;                                   // higher ones begin first; equal ones in the order of arrival
   double ttft_deadline_s = 0;  // refused when the first token is predicted to come later, s; 0: no matter when
-  PrefillOptions prefill;      // strategy, topology, partition and ranks of its prompt phase
+  PrefillOptions prefill;      // of its prompt phase; `ranks` of the engine's that are alike: any so many of them
   bool reuse_prefix = true;    // take rows of the prompt from the cache where it has them
 };
 

@@ -1,5 +1,6 @@
 #include "engine/planner_forecast.h"
 
+#include "plan/behind_prefix.h"
 #include "plan/prompt_flops.h"
 #include "plan/search.h"
 
@@ -34,6 +35,16 @@ std::vector<int64_t> PlannerForecast::Cuts(const GangChoice& choice, const Prefi
   const ClusterCosts costs = planner_.CostsWhile(ranks).Select(choice.members);
   const Scheme scheme = SchemeOf(Strategy::kRunahead, choice.topology);
   return RoundCuts(BalancedCompute(planner_.shape(), costs, scheme, rows, begin), planner_.tile_rows()).cuts();
+}
+
+double PlannerForecast::Seconds(const GangChoice& choice, const PrefillOptions& options,
+                                std::span<const int64_t> held, int64_t begin, int64_t end) {
+  if (!planner_.tuned().profile) return 0;
+  const Partition partition(Cuts(choice, options, begin, end));
+  if (partition.ranks() != std::ssize(held)) return 0;  // too few tokens for so many
+  const Scheme scheme = partition.ranks() == 1 ? Scheme::kSingle : SchemeOf(choice.strategy, choice.topology);
+  const ClusterCosts costs = planner_.CostsWhile(partition.ranks()).Select(choice.members);
+  return SecondsBehindPrefix(planner_.shape(), costs, scheme, partition, held);
 }
 
 double PlannerForecast::Work(int64_t begin, int64_t end) const { return PromptFlops(planner_.shape(), begin, end); }

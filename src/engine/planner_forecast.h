@@ -15,6 +15,8 @@ class PlannerForecast final : public Forecast {
   [[nodiscard]] GangChoice Choose(int64_t tokens, const PrefillOptions& options) override;
   [[nodiscard]] std::vector<int64_t> Cuts(const GangChoice& choice, const PrefillOptions& options, int64_t begin,
                                           int64_t end) override;
+  [[nodiscard]] double Seconds(const GangChoice& choice, const PrefillOptions& options, std::span<const int64_t> held,
+                               int64_t begin, int64_t end) override;
   [[nodiscard]] bool alike() const override { return planner_.alike(); }
   [[nodiscard]] double Work(int64_t begin, int64_t end) const override;
   [[nodiscard]] bool IsLong(int64_t tokens) const override { return spec_.rope.IsLong(tokens); }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "plan/behind_prefix.h"
 #include "plan/planner.h"
 #include "plan/prompt_flops.h"
 #include "plan/search.h"
@@ -82,6 +83,14 @@ std::vector<int64_t> CostForecast::Cuts(const GangChoice& choice, const PrefillO
   }
   const Scheme scheme = SchemeOf(Strategy::kRunahead, choice.topology);
   return BalancedCompute(shape_, selected_.Of(choice.members), scheme, end - begin, begin).cuts();
+}
+
+double CostForecast::Seconds(const GangChoice& choice, const PrefillOptions& options, std::span<const int64_t> held,
+                             int64_t begin, int64_t end) {
+  const Partition partition(Cuts(choice, options, begin, end));
+  if (partition.ranks() != std::ssize(held)) return 0;  // too few tokens for so many
+  const Scheme scheme = partition.ranks() == 1 ? Scheme::kSingle : SchemeOf(choice.strategy, choice.topology);
+  return SecondsBehindPrefix(shape_, selected_.Of(choice.members), scheme, partition, held);
 }
 
 double CostForecast::Work(int64_t begin, int64_t end) const { return PromptFlops(shape_, begin, end); }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,6 +46,10 @@ class Forecast {
   /// Cut points [members + 1] of positions [begin, end) over the members of `choice`, or over fewer.
   [[nodiscard]] virtual std::vector<int64_t> Cuts(const GangChoice& choice, const PrefillOptions& options,
                                                   int64_t begin, int64_t end) = 0;
+  /// Predicted time in which the members of `choice` read positions [begin, end), s; 0: nothing is measured. The last
+  /// member has all rows before them, and hands over those that the others lack. held: [members], rows that each has.
+  [[nodiscard]] virtual double Seconds(const GangChoice& choice, const PrefillOptions& options,
+                                       std::span<const int64_t> held, int64_t begin, int64_t end) = 0;
   /// Whether all ranks cost the same, so that any of them can be the last member of a gang.
   [[nodiscard]] virtual bool alike() const = 0;
   /// FLOPs of positions [begin, end) of a prompt.

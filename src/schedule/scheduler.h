@@ -144,7 +144,12 @@ class Scheduler {
   /// The members of its gang, none of which is in another one; empty: there are none now.
   [[nodiscard]] std::vector<int> MembersFor(const Sequence& sequence);
   [[nodiscard]] int HolderAmong(const std::vector<int>& members, const Sequence& sequence);
+  /// Those of `members`, all, half of them, and so on down to the last one, that read soonest what is missing behind
+  /// the prefix which the last one has.
+  [[nodiscard]] std::vector<int> SoonestOf(std::vector<int> members, const Sequence& sequence);
   void Begin(Sequence& sequence, int rank, RankPages::Start start);
+  /// The sequence has begun on the last of `members`, which shall read it together.
+  void FormGang(Sequence& sequence, const std::vector<int>& members);
 
   // ---- Steps of single ranks
   void StartLane(int rank);
@@ -171,10 +176,8 @@ class Scheduler {
   [[nodiscard]] bool ReadyForRound(const Gang& gang) const;
   [[nodiscard]] double RoundSeconds(const Gang& gang) const;
   [[nodiscard]] int64_t RoundEnd(const Gang& gang) const;
-  /// Cuts of the next round, with pages for all of it, over the members that have them; empty: fewer than two have.
-  [[nodiscard]] std::vector<int64_t> CutsWithPages(Gang& gang);
-  [[nodiscard]] bool GrowMember(Gang& gang, size_t index, int64_t rows);
-  void LeaveOut(Gang& gang, size_t index);
+  /// The gang goes on without `member`, which is not the last one.
+  void LeaveOut(Gang& gang, int member);
   void FinishMember(Gang& gang, StepResult result);
   void FinishRound(Gang& gang);
   /// A round that was stopped or failed: its request ends, or the round begins again.

@@ -65,51 +65,25 @@ int64_t Scheduler::RoundEnd(const Gang& gang) const {
   return end - begin - rows < members ? end : begin + rows;
 }
 
-bool Scheduler::GrowMember(Gang& gang, size_t index, int64_t rows) {
-  Lane& lane = LaneOf(gang.choice.members[index]);
-  while (!lane.pages.Grow(gang.pages[index], rows)) {
-    Sequence* youngest = gang.sequence;
-    for (const std::vector<Sequence*>* list : {&lane.answering, &lane.reading}) {
-      if (!list->empty() && list->back()->order() > youngest->order()) youngest = list->back();
-    }
-    if (youngest == gang.sequence) return false;
-    BackToQueue(*youngest);
-  }
-  return true;
-}
-
-void Scheduler::LeaveOut(Gang& gang, size_t index) {
-  const auto at = static_cast<std::ptrdiff_t>(index);
-  Lane& lane = LaneOf(gang.choice.members[index]);
-  lane.pages.Drop(gang.pages[index]);
+void Scheduler::LeaveOut(Gang& gang, int member) {
+  std::vector<int>& members = gang.choice.members;
+  const std::ptrdiff_t at = std::find(members.begin(), members.end(), member) - members.begin();
+  CHECK_LT(at, std::ssize(members) - 1);
+  Lane& lane = LaneOf(member);
+  lane.pages.Drop(gang.pages[static_cast<size_t>(at)]);
   lane.gang = nullptr;
-  gang.choice.members.erase(gang.choice.members.begin() + at);
+  members.erase(members.begin() + at);
   gang.pages.erase(gang.pages.begin() + at);
   gang.held.erase(gang.held.begin() + at);
   gang.copies.erase(gang.copies.begin() + at);
   again_ = true;
-}
-
-std::vector<int64_t> Scheduler::CutsWithPages(Gang& gang) {
-  while (gang.choice.members.size() > 1) {
-    const Sequence& sequence = *gang.sequence;
-    std::vector<int64_t> cuts = forecast_.Cuts(gang.choice, sequence.request.prefill, sequence.done, RoundEnd(gang));
-    const size_t members = gang.choice.members.size();
-    if (cuts.size() != members + 1) break;
-    size_t index = 0;
-    while (index + 1 < members &&
-           GrowMember(gang, index, GoesOn(gang.choice.strategy) ? cuts[index + 1] : cuts.back()))
-      ++index;
-    if (index + 1 == members) return cuts;
-    LeaveOut(gang, index);
-  }
-  return {};
+  if (members.size() < 2) GoOnAlone(gang);
 }
 
 void Scheduler::StartRound(Gang& gang) {
   Sequence& sequence = *gang.sequence;
-  gang.cuts = CutsWithPages(gang);
-  if (gang.cuts.empty()) return GoOnAlone(gang);
+  gang.cuts = forecast_.Cuts(gang.choice, sequence.request.prefill, sequence.done, RoundEnd(gang));
+  if (gang.cuts.size() != gang.choice.members.size() + 1) return GoOnAlone(gang);
   const bool last_round = gang.cuts.back() == std::ssize(sequence.tokens);
   gang.stop = std::make_shared<std::atomic<bool>>(false);
   gang.stopped = false;

@@ -159,7 +159,7 @@ void Scheduler::Begin(Sequence& sequence, int rank, RankPages::Start start) {
 std::vector<int> Scheduler::MembersFor(const Sequence& sequence) {
   const std::vector<int>& chosen = sequence.choice.members;
   const auto free = [&](int rank) { return LaneOf(rank).gang == nullptr; };
-  if (!forecast_.alike() || sequence.request.prefill.ranks > 0) {
+  if (!forecast_.alike()) {
     return std::all_of(chosen.begin(), chosen.end(), free) ? chosen : std::vector<int>();
   }
   // Neighbours, which share a host where hosts have a power of two of ranks.
@@ -205,6 +205,28 @@ int Scheduler::HolderAmong(const std::vector<int>& members, const Sequence& sequ
   return holder;
 }
 
+std::vector<int> Scheduler::SoonestOf(std::vector<int> members, const Sequence& sequence) {
+  const int64_t cached = CachedOn(members.back(), sequence);
+  if (cached == 0 || sequence.choice.asked_for) return members;
+  double least_s = std::numeric_limits<double>::infinity();
+  std::vector<int> best = members;
+  while (true) {
+    GangChoice choice = sequence.choice;
+    choice.members = members;
+    if (members.size() == 1) choice.strategy = Strategy::kSingle;
+    std::vector<int64_t> held;
+    for (const int member : members) held.push_back(std::min(cached, CachedOn(member, sequence)));
+    const double seconds =
+        forecast_.Seconds(choice, sequence.request.prefill, held, cached, std::ssize(sequence.tokens));
+    if (seconds > 0 && seconds < least_s) {
+      least_s = seconds;
+      best = members;
+    }
+    if (members.size() == 1) return best;
+    members.erase(members.begin(), members.begin() + (std::ssize(members) + 1) / 2);
+  }
+}
+
 Scheduler::Placed Scheduler::PlaceGang(Sequence& sequence) {
   const int64_t rows = std::ssize(sequence.tokens);
   std::vector<int> members = MembersFor(sequence);
@@ -218,38 +240,48 @@ Scheduler::Placed Scheduler::PlaceGang(Sequence& sequence) {
   for (const Gang& other : gangs_) {
     if (2 * (RowsToCome(other.sequence->rank, sequence) - (rows - missing)) > missing) return Placed::kForPrefix;
   }
+  std::erase(members, holder);
+  members.push_back(holder);
+  members = SoonestOf(std::move(members), sequence);
+  if (members.size() == 1) return PlaceAlone(sequence);
   const int64_t most = sequence.reuses() && goes_on ? rows - 1 : 0;
   std::optional<RankPages::Start> start =
       LaneOf(holder).pages.Begin(sequence.tokens, most, rows, sequence.long_angles);
   if (!start) return Placed::kNoPages;
   Begin(sequence, holder, *std::move(start));
+  FormGang(sequence, members);
+  return Placed::kYes;
+}
+
+void Scheduler::FormGang(Sequence& sequence, const std::vector<int>& members) {
+  const int64_t rows = std::ssize(sequence.tokens);
   Gang& gang = gangs_.emplace_back();
   gang.sequence = &sequence;
   gang.choice = sequence.choice;
-  std::rotate(std::find(members.begin(), members.end(), holder),
-              std::find(members.begin(), members.end(), holder) + 1,
-              members.end());  // the holder is the last one
-  const auto count = static_cast<double>(members.size());
+  gang.choice.members.clear();
   const double predicted_s = sequence.choice.predicted_s;
-  gang.rate = predicted_s > 0 ? forecast_.Work(0, rows) / predicted_s / count : rate_;
+  const auto planned = static_cast<double>(sequence.choice.members.size());
+  gang.rate = predicted_s > 0 ? forecast_.Work(0, rows) / predicted_s / planned : rate_;
   for (const int member : members) {
-    LaneOf(member).gang = &gang;
-    if (member == holder) {
-      gang.pages.emplace_back();  // the sequence's own
-      gang.held.push_back(sequence.done);
-      gang.copies.push_back(sequence.copy);
-      continue;
+    HeldPages held;  // the last one's are the sequence's own
+    int64_t there = sequence.done;
+    std::optional<PageCopy> copy = sequence.copy;
+    if (member != sequence.rank) {
+      std::optional<RankPages::Start> part =
+          LaneOf(member).pages.Begin(sequence.tokens, sequence.done, rows, sequence.long_angles);
+      if (!part) continue;  // the others read without it
+      held = std::move(part->held);
+      there = part->cached;
+      copy = part->copy;
     }
-    std::optional<RankPages::Start> part = LaneOf(member).pages.Begin(sequence.tokens, most > 0 ? sequence.done : 0,
-                                                                      /*rows=*/0, sequence.long_angles);
-    if (!part) part.emplace();
-    gang.pages.push_back(std::move(part->held));
-    gang.held.push_back(part->cached);
-    gang.copies.push_back(part->copy);
+    LaneOf(member).gang = &gang;
+    gang.choice.members.push_back(member);
+    gang.pages.push_back(std::move(held));
+    gang.held.push_back(there);
+    gang.copies.push_back(copy);
   }
-  if (sequence.stats.cuts.empty()) sequence.stats.members = members;
-  gang.choice.members = std::move(members);
-  return Placed::kYes;
+  if (sequence.stats.cuts.empty()) sequence.stats.members = gang.choice.members;
+  if (gang.choice.members.size() < 2) GoOnAlone(gang);
 }
 
 }  // namespace runahead

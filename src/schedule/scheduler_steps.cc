@@ -17,13 +17,14 @@ StepPlan Scheduler::NewStep(int rank) {
 
 void Scheduler::Record(int rank, const StepPlan& plan, double seconds) {
   Lane& lane = LaneOf(rank);
-  Running& step = lane.step.emplace();
+  Running step;
   step.step = plan.step;
   for (const ChunkPlan& chunk : plan.chunks) step.parts.push_back({chunk.sequence, chunk.begin, chunk.end()});
   step.together = plan.gang != nullptr;
   step.stop = plan.stop;
   step.expected_end_s = crew_.Now() + seconds;
   if (lane.gang != nullptr) lane.gang->busy_until_s = std::max(lane.gang->busy_until_s, step.expected_end_s);
+  lane.step = std::move(step);
   ++at_work_;
 }
 
@@ -165,7 +166,7 @@ bool Scheduler::MakeRoom(int rank, Sequence& sequence) {
 
 void Scheduler::SendBackYoungest(int rank, Sequence& youngest) {
   Gang* const gang = GangOf(youngest);
-  if (gang != nullptr && youngest.rank != rank) return GoOnAlone(*gang);
+  if (gang != nullptr && youngest.rank != rank) return LeaveOut(*gang, rank);
   if (gang != nullptr) DropGang(*gang);
   BackToQueue(youngest);
 }

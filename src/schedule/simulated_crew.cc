@@ -3,28 +3,13 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "plan/behind_prefix.h"
 #include "plan/partition.h"
 #include "plan/prompt_flops.h"
 #include "plan/scheme.h"
 #include "plan/simulator.h"
 
 namespace runahead {
-namespace {
-
-/// Time until the last rank of a gang has sent each other member what it lacks of the rows before the round, s.
-double PrefixSeconds(const WorkShape& shape, const ClusterCosts& used, const GangPlan& gang) {
-  const int last = used.ranks() - 1;
-  double seconds = 0;
-  for (int to = 0; to < last; ++to) {
-    const int64_t missing = gang.cuts.front() - gang.held[static_cast<size_t>(to)];
-    if (missing <= 0) continue;
-    const auto bytes = static_cast<size_t>(missing) * shape.RowBytes();
-    seconds += shape.layers * used.links.Between(last, to).Seconds(bytes);
-  }
-  return seconds;
-}
-
-}  // namespace
 
 SimulatedCrew::SimulatedCrew(const WorkShape& shape, const ClusterCosts& costs)
     : shape_(shape),
@@ -101,8 +86,7 @@ double SimulatedCrew::SecondsOfGang(const std::vector<StepPlan>& plans) {
     if (is_new) known->second = play() / flops;
     seconds = known->second * flops;
   }
-  // Rows of earlier tokens run ahead of the computation by many layers.
-  return std::max(seconds, PrefixSeconds(shape_, used, gang) + seconds / shape_.layers);
+  return SecondsWithPrefix(shape_, seconds, PrefixSeconds(shape_, used, gang.cuts.front(), gang.held));
 }
 
 void SimulatedCrew::Begin(int rank, const StepPlan& plan, double seconds) {

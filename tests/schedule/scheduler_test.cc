@@ -50,6 +50,10 @@ class PlainForecast final : public Forecast {
                                           int64_t begin, int64_t end) override {
     return {begin, end};
   }
+  [[nodiscard]] double Seconds(const GangChoice& /*choice*/, const PrefillOptions& /*options*/,
+                               std::span<const int64_t> /*held*/, int64_t /*begin*/, int64_t /*end*/) override {
+    return 0;
+  }
   [[nodiscard]] bool alike() const override { return true; }
   [[nodiscard]] double Work(int64_t begin, int64_t end) const override { return static_cast<double>(end - begin); }
   [[nodiscard]] bool IsLong(int64_t /*tokens*/) const override { return false; }

@@ -132,7 +132,7 @@ TEST(SimulatedRequestsTest, CancelsAtRandomMomentsLeaveNothingBehind) {
     EXPECT_NE(outcome.finish, FinishReason::kError) << outcome.error;
     cancelled += outcome.finish == FinishReason::kCancelled ? 1 : 0;
   }
-  EXPECT_GT(cancelled, 100);
+  EXPECT_GT(cancelled, 50);
   EXPECT_LT(cancelled, 1000);
   EXPECT_TRUE(ranks.scheduler->idle());
   EXPECT_TRUE(ranks.AllAtRest());
@@ -222,6 +222,26 @@ TEST(SimulatedRequestsTest, LongPromptsGoWhereThereIsRoom) {
   ranks.Run();
   for (const size_t index : all) EXPECT_EQ(ranks.Of(index).stats.new_tokens, 300);
   EXPECT_TRUE(ranks.AllAtRest());
+}
+
+// A prefix on one of two ranks: over fast links both read the rest, over slow ones the holder alone, which is sooner.
+TEST(SimulatedRequestsTest, APrefixIsHandedOverWhereThatIsSooner) {
+  const WorkShape shape = SevenBillion();
+  std::vector<double> ttft_ms;
+  for (const double bytes_per_s : {3.7e11, 1e9}) {
+    ClusterCosts costs = Gpus(shape, 2);
+    costs.links = LinkTable(2, {1e-5, bytes_per_s, 2e-5, Mover::kEngine}, Sharing::kPorts);
+    SimulatedRanks linked(shape, costs, /*pages=*/500);
+    Request first = Prompt(8000, 1, 1);
+    first.prefill.strategy = Strategy::kSingle;
+    linked.Ask(0, std::move(first));
+    const size_t second = linked.Ask(2, Prompt(16'000, 1, 1));
+    linked.Run();
+    EXPECT_EQ(linked.Of(second).stats.cached_tokens, 8000);
+    EXPECT_EQ(linked.Of(second).stats.members.size(), bytes_per_s > 1e10 ? 2U : 1U);
+    ttft_ms.push_back(linked.Of(second).stats.ttft_ms);
+  }
+  EXPECT_LT(ttft_ms[0], 0.7 * ttft_ms[1]);
 }
 
 struct LongBesideAnswers {
