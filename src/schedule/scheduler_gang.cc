@@ -62,7 +62,8 @@ int64_t Scheduler::RoundEnd(const Gang& gang) const {
   constexpr double kMargin = 0.95;  // later rows take longer for each FLOP
   const double work = kMargin * gang.rate * RoundSeconds(gang) * static_cast<double>(members);
   const int64_t rows = RowsOfWork(begin, kFewest * members, most, work);
-  return end - begin - rows < members ? end : begin + rows;
+  const int64_t rounds = (end - begin + rows - 1) / rows;
+  return begin + (end - begin + rounds - 1) / rounds;  // so that the last one is no shorter
 }
 
 void Scheduler::LeaveOut(Gang& gang, int member) {
@@ -76,7 +77,7 @@ void Scheduler::LeaveOut(Gang& gang, int member) {
   gang.pages.erase(gang.pages.begin() + at);
   gang.held.erase(gang.held.begin() + at);
   gang.copies.erase(gang.copies.begin() + at);
-  again_ = true;
+  again_ = admit_ = true;
   if (members.size() < 2) GoOnAlone(gang);
 }
 
@@ -170,6 +171,7 @@ void Scheduler::FinishRound(Gang& gang) {
 void Scheduler::FinishBroken(Gang& gang) {
   Sequence& sequence = *gang.sequence;
   broken_ = true;
+  if (sequence.sampler_on >= 0) LaneOf(sequence.sampler_on).ended.push_back(sequence.id);
   sequence.sampler_on = -1;  // it may have drawn what does not count
   const bool for_others = stopped_one_ && !sequence.cancelled;
   const std::string error = gang.error;

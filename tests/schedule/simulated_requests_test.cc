@@ -138,6 +138,35 @@ TEST(SimulatedRequestsTest, CancelsAtRandomMomentsLeaveNothingBehind) {
   EXPECT_TRUE(ranks.AllAtRest());
 }
 
+// Eight ranks and prompts that ask for two: gangs run side by side, and all share the links that fail when one of
+// them is stopped.
+TEST(SimulatedRequestsTest, AStoppedGangHarmsNoOther) {
+  const WorkShape shape = SevenBillion();
+  SimulatedRanks ranks(shape, Gpus(shape, 8), /*pages=*/1000);
+  std::vector<size_t> kept;
+  for (uint64_t i = 0; i < 40; ++i) {
+    Request request = Prompt(20'000, 20, i);
+    request.prefill.ranks = 2;
+    const size_t index = ranks.Ask(0, std::move(request));
+    if (i % 4 == 0) {
+      ranks.CancelAt(0.1 + 0.07 * static_cast<double>(i), index);
+    } else {
+      kept.push_back(index);
+    }
+  }
+  int at_work = 0;  // ranks
+  ranks.crew.At(0.05, [&] {
+    for (int rank = 0; rank < 8; ++rank) at_work += ranks.scheduler->pages(rank).available() < 1000 ? 1 : 0;
+  });
+  ranks.Run();
+  EXPECT_EQ(at_work, 8) << "some ranks had nothing to do";
+  for (const size_t index : kept) {
+    EXPECT_EQ(ranks.Of(index).finish, FinishReason::kLength) << ranks.Of(index).error;
+    EXPECT_EQ(ranks.Of(index).stats.members.size(), 2U);
+  }
+  EXPECT_TRUE(ranks.AllAtRest());
+}
+
 TEST(SimulatedRequestsTest, HigherPrioritiesBeginFirst) {
   const WorkShape shape = SevenBillion();
   SimulatedRanks ranks(shape, Gpus(shape, 1), /*pages=*/40);
