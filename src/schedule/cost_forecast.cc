@@ -12,6 +12,7 @@
 namespace runahead {
 namespace {
 
+constexpr int64_t kPlayedEachTime = 32;  // members up to which each question is simulated
 constexpr int64_t kExact = 16;           // lengths up to this one have a plan of their own
 constexpr int64_t kRowsWorthARank = 64;  // rows of a prompt for each rank that is tried
 
@@ -87,9 +88,19 @@ std::vector<int64_t> CostForecast::Cuts(const GangChoice& choice, const PrefillO
 
 double CostForecast::Seconds(const GangChoice& choice, const PrefillOptions& options, std::span<const int64_t> held,
                              int64_t begin, int64_t end) {
+  const auto ranks = std::ssize(held);
+  if (end - begin < ranks) return 0;
+  const ClusterCosts& used = selected_.Of(choice.members);
+  if (ranks > kPlayedEachTime) {  // from the plan of a prompt of about this length
+    PrefillOptions over = options;
+    over.ranks = static_cast<int>(ranks);
+    const double all_s = Choose(end, over).predicted_s;
+    return SecondsWithPrefix(shape_, all_s * Work(begin, end) / Work(0, end),
+                             PrefixSeconds(shape_, used, begin, held));
+  }
   const Partition partition(Cuts(choice, options, begin, end));
-  if (partition.ranks() != std::ssize(held)) return 0;  // too few tokens for so many
-  const Scheme scheme = partition.ranks() == 1 ? Scheme::kSingle : SchemeOf(choice.strategy, choice.topology);
+  if (partition.ranks() != ranks) return 0;
+  const Scheme scheme = ranks == 1 ? Scheme::kSingle : SchemeOf(choice.strategy, choice.topology);
   return SecondsBehindPrefix(shape_, selected_.Of(choice.members), scheme, partition, held);
 }
 

@@ -144,9 +144,14 @@ class Scheduler {
   /// The members of its gang, none of which is in another one; empty: there are none now.
   [[nodiscard]] std::vector<int> MembersFor(const Sequence& sequence);
   [[nodiscard]] int HolderAmong(const std::vector<int>& members, const Sequence& sequence);
-  /// Those of `members`, all, half of them, and so on down to the last one, that read soonest what is missing behind
-  /// the prefix which the last one has.
-  [[nodiscard]] std::vector<int> SoonestOf(std::vector<int> members, const Sequence& sequence);
+  /// Who reads a prompt together, and whether behind the prefix that the last one has.
+  struct Readers {
+    std::vector<int> members;
+    bool reuse = true;
+  };
+  /// The soonest of: `members`, half of them, and so on down to the last one, behind the prefix which that one has;
+  /// all of them from the first token on.
+  [[nodiscard]] Readers SoonestOf(const std::vector<int>& members, const Sequence& sequence);
   void Begin(Sequence& sequence, int rank, RankPages::Start start);
   /// The sequence has begun on the last of `members`, which shall read it together.
   void FormGang(Sequence& sequence, const std::vector<int>& members);

@@ -205,26 +205,32 @@ int Scheduler::HolderAmong(const std::vector<int>& members, const Sequence& sequ
   return holder;
 }
 
-std::vector<int> Scheduler::SoonestOf(std::vector<int> members, const Sequence& sequence) {
+Scheduler::Readers Scheduler::SoonestOf(const std::vector<int>& members, const Sequence& sequence) {
   const int64_t cached = CachedOn(members.back(), sequence);
-  if (cached == 0 || sequence.choice.asked_for) return members;
+  Readers best{members, true};
+  if (cached == 0) return best;
   double least_s = std::numeric_limits<double>::infinity();
-  std::vector<int> best = members;
-  while (true) {
+  const auto look_at = [&](Readers readers) {
     GangChoice choice = sequence.choice;
-    choice.members = members;
-    if (members.size() == 1) choice.strategy = Strategy::kSingle;
+    choice.members = readers.members;
+    if (choice.members.size() == 1) choice.strategy = Strategy::kSingle;
     std::vector<int64_t> held;
-    for (const int member : members) held.push_back(std::min(cached, CachedOn(member, sequence)));
-    const double seconds =
-        forecast_.Seconds(choice, sequence.request.prefill, held, cached, std::ssize(sequence.tokens));
-    if (seconds > 0 && seconds < least_s) {
-      least_s = seconds;
-      best = members;
+    for (const int member : choice.members) {
+      held.push_back(readers.reuse ? std::min(cached, CachedOn(member, sequence)) : 0);
     }
-    if (members.size() == 1) return best;
-    members.erase(members.begin(), members.begin() + (std::ssize(members) + 1) / 2);
+    const double seconds = forecast_.Seconds(choice, sequence.request.prefill, held, readers.reuse ? cached : 0,
+                                             std::ssize(sequence.tokens));
+    if (seconds <= 0 || seconds >= least_s) return;
+    least_s = seconds;
+    best = std::move(readers);
+  };
+  const auto all = std::ssize(members);
+  for (auto count = all; count >= 1; count /= 2) {
+    look_at({{members.end() - count, members.end()}, true});
+    if (sequence.choice.asked_for) break;
   }
+  look_at({members, false});
+  return best;
 }
 
 Scheduler::Placed Scheduler::PlaceGang(Sequence& sequence) {
@@ -242,14 +248,14 @@ Scheduler::Placed Scheduler::PlaceGang(Sequence& sequence) {
   }
   std::erase(members, holder);
   members.push_back(holder);
-  members = SoonestOf(std::move(members), sequence);
-  if (members.size() == 1) return PlaceAlone(sequence);
-  const int64_t most = sequence.reuses() && goes_on ? rows - 1 : 0;
+  const auto [readers, reuse] = SoonestOf(members, sequence);
+  if (readers.size() == 1) return PlaceAlone(sequence);
+  const int64_t most = sequence.reuses() && goes_on && reuse ? rows - 1 : 0;
   std::optional<RankPages::Start> start =
       LaneOf(holder).pages.Begin(sequence.tokens, most, rows, sequence.long_angles);
   if (!start) return Placed::kNoPages;
   Begin(sequence, holder, *std::move(start));
-  FormGang(sequence, members);
+  FormGang(sequence, readers);
   return Placed::kYes;
 }
 

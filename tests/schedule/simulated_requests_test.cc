@@ -254,6 +254,7 @@ TEST(SimulatedRequestsTest, LongPromptsGoWhereThereIsRoom) {
 }
 
 // A prefix on one of two ranks: over fast links both read the rest, over slow ones the holder alone, which is sooner.
+// Where both are asked for, slow ones read it again.
 TEST(SimulatedRequestsTest, APrefixIsHandedOverWhereThatIsSooner) {
   const WorkShape shape = SevenBillion();
   std::vector<double> ttft_ms;
@@ -271,6 +272,24 @@ TEST(SimulatedRequestsTest, APrefixIsHandedOverWhereThatIsSooner) {
     ttft_ms.push_back(linked.Of(second).stats.ttft_ms);
   }
   EXPECT_LT(ttft_ms[0], 0.7 * ttft_ms[1]);
+}
+
+// Eight ranks are asked for: a short prefix is handed over to seven of them while they work, a long one would take
+// longer than reading it again.
+TEST(SimulatedRequestsTest, APrefixIsReadAgainWhereThatIsSooner) {
+  const WorkShape shape = SevenBillion();
+  for (const int64_t prefix : {2000, 8000}) {
+    SimulatedRanks ranks(shape, Gpus(shape, 8), /*pages=*/500);
+    Request first = Prompt(prefix, 1, 1);
+    first.prefill.strategy = Strategy::kSingle;
+    ranks.Ask(0, std::move(first));
+    Request request = Prompt(16'000, 1, 1);
+    request.prefill.ranks = 8;
+    const size_t over_all = ranks.Ask(2, std::move(request));
+    ranks.Run();
+    EXPECT_EQ(ranks.Of(over_all).stats.members.size(), 8U);
+    EXPECT_EQ(ranks.Of(over_all).stats.cached_tokens, prefix == 2000 ? 2000 : 0);
+  }
 }
 
 struct LongBesideAnswers {
