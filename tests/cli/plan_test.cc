@@ -66,7 +66,8 @@ TEST_F(PlanTest, PlaysATraceWithEachPolicy) {
     EXPECT_EQ(policy.at("requests"), 60);
     EXPECT_EQ(policy.at("refused"), 0);
     EXPECT_EQ(policy.at("new_tokens"), 60 * 20);
-    EXPECT_GT(policy.at("cached_tokens"), 300);
+    const bool over_all = policy.at("policy") == "every prompt over all ranks";  // reads again what is far away
+    EXPECT_TRUE(over_all || policy.at("cached_tokens") > 300);
     EXPECT_GT(policy.at("tokens_per_second"), 0);
     for (const char* measure : {"ttft_ms", "tpot_ms", "longest_pause_ms"}) {
       EXPECT_GT(policy.at(measure).at("p50"), 0);
