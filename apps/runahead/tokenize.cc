@@ -1,4 +1,4 @@
-// `runahead tokenize`: lines of text to token ids, and back.
+// `runahead tokenize`: lines of text to token ids, and back; a conversation to ids or text.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,9 +8,11 @@
 #include <memory>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "base/input_file.h"
 #include "base/json.h"
+#include "chat/chat_renderer.h"
 #include "command.h"
 #include "line_blocks.h"
 #include "model_folder.h"
@@ -26,6 +28,8 @@ constexpr size_t kBlocksOfAProcessor = 16;  // translated at once: a megabyte
 struct Flags {
   std::string model;
   std::string file = "-";
+  std::string chat;  // a file with a conversation; empty: lines of text
+  bool text = false;
   bool decode = false;
   bool no_special = false;
   bool json_lines = false;
@@ -33,6 +37,17 @@ struct Flags {
 
 std::string JsonString(const std::string& text) {
   return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string ListOf(const std::vector<int32_t>& ids) {
+  std::string list = "[";
+  const char* separator = "";
+  for (const int32_t id : ids) {
+    list += separator;
+    list += fmt::format_int(id).c_str();
+    separator = ", ";
+  }
+  return list + "]";
 }
 
 std::vector<int32_t> ReadIds(std::string_view line, const std::string& origin) {
@@ -69,14 +84,7 @@ class LineTranslator {
  private:
   void Encode(std::string_view text, const std::string& origin, std::string& output) const {
     try {
-      output += '[';
-      const char* separator = "";
-      for (const int32_t id : tokenizer_.Encode(text, !flags_.no_special)) {
-        output += separator;
-        output += fmt::format_int(id).c_str();
-        separator = ", ";
-      }
-      output += ']';
+      output += ListOf(tokenizer_.Encode(text, !flags_.no_special));
     } catch (const ConfigError& error) {
       throw ConfigError(fmt::format("{}: {}", origin, error.what()));
     }
@@ -132,10 +140,30 @@ void TranslateAll(const LineTranslator& translator, const std::string& origin, s
   }
 }
 
+Tokenizer NeededTokenizer(const std::string& model) {
+  std::optional<Tokenizer> tokenizer = LoadTokenizer(model);
+  if (!tokenizer) throw IoError(model + ": the folder has neither tokenizer.json nor tokenizer.model");
+  return std::move(*tokenizer);
+}
+
+/// Prints what becomes of the conversation in the file flags.chat.
+int RunChat(const Flags& flags) {
+  chat::ChatRenderer renderer{chat::ChatTemplates(flags.model)};
+  const std::string origin = flags.chat == "-" ? "stdin" : flags.chat;
+  const auto render = [&] { return renderer.Render(chat::ChatRequest::Parse(ReadInput(flags.chat), origin)); };
+  if (flags.text) {
+    WriteOut(render());
+  } else {
+    const Tokenizer tokenizer = NeededTokenizer(flags.model);
+    WriteOut(ListOf(tokenizer.Encode(render(), /*add_special=*/false)) + "\n");
+  }
+  return 0;
+}
+
 int Run(const Flags& flags) {
-  const std::optional<Tokenizer> tokenizer = LoadTokenizer(flags.model);
-  if (!tokenizer) throw IoError(flags.model + ": the folder has neither tokenizer.json nor tokenizer.model");
-  const LineTranslator translator(*tokenizer, flags);
+  if (!flags.chat.empty()) return RunChat(flags);
+  const Tokenizer tokenizer = NeededTokenizer(flags.model);
+  const LineTranslator translator(tokenizer, flags);
   InputFile input(flags.file);
   LineBlocks lines([&input](std::span<char> buffer) { return input.Read(buffer); }, input.name());
   std::vector<LineBlock> blocks;
@@ -153,11 +181,21 @@ Action AddTokenize(CLI::App& command) {
       ->required()
       ->type_name("DIR");
   command.add_option("--file", flags->file, "The input, a text per line; - is stdin [-]")->type_name("FILE");
+  auto* chat = command
+                   .add_option("--chat", flags->chat,
+                               "A file with a JSON object: messages and as wanted tools, documents, "
+                               "add_generation_prompt, continue_final_message, chat_template, and variables of the "
+                               "template; prints the ids of the conversation")
+                   ->type_name("FILE")
+                   ->excludes("--file");
+  command.add_flag("--text", flags->text, "With --chat: print the conversation's text as it is, not its ids")
+      ->needs(chat);
   command.add_flag("--decode", flags->decode, "Read a JSON list of ids per line and print their texts");
   command.add_flag(
       "--no-special", flags->no_special,
       "Add no begin and end tokens; with --decode, write special tokens out rather than leave them away");
   command.add_flag("--json-lines", flags->json_lines, "Every text, read or printed, is a JSON string");
+  for (const char* flag : {"--decode", "--no-special", "--json-lines"}) chat->excludes(flag);
   return [flags] { return Run(*flags); };
 }
 

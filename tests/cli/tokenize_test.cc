@@ -129,5 +129,63 @@ TEST_F(TokenizeTest, ABadLineIsNamedBehindTheLinesBeforeIt) {
   EXPECT_EQ(Runahead({"tokenize", "--model", InFolder("nowhere")}).exit_code, 2);
 }
 
+/// The tiny model with a chat template.
+class TokenizeChatTest : public TokenizeTest {
+ protected:
+  static std::string ModelWith(const std::string& name, const std::string& text) {
+    std::string model = CopyOfModel(name);
+    WriteFile(model + "/chat_template.jinja", text);
+    return model;
+  }
+
+  static Outcome OfChat(const std::string& model, const std::string& conversation,
+                        const std::vector<std::string>& more) {
+    WriteFile(InFolder("conversation.json"), conversation);
+    std::vector<std::string> arguments = {"tokenize", "--model", model, "--chat", InFolder("conversation.json")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Runahead(arguments);
+  }
+};
+
+TEST_F(TokenizeChatTest, ShowsWhatAConversationBecomes) {
+  const std::string model = ModelWith("talker",
+                                      "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if "
+                                      "add_generation_prompt %}>{% endif %}{{ more }}");
+  const std::string conversation =
+      R"({"messages": [{"role": "a", "content": "b\u00e9"}], "add_generation_prompt": true, "more": "c\n"})";
+  const Outcome text = OfChat(model, conversation, {"--text"});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_EQ(text.out, "a: b\xC3\xA9\n>c\n") << "byte for byte, with no line's end of our own";
+  const Outcome ids = OfChat(model, conversation, {});
+  EXPECT_EQ(ids.exit_code, 0) << ids.err;
+  EXPECT_EQ(ids.out, "[97, 58, 32, 98, 195, 169, 10, 62, 99, 10]\n") << "no begin token beyond the template's own";
+  EXPECT_EQ(Runahead({"tokenize", "--model", model, "--chat", "-", "--text"}, {conversation, false, ""}).out,
+            text.out);
+  std::filesystem::remove(model + "/tokenizer.json");
+  EXPECT_EQ(OfChat(model, conversation, {"--text"}).out, text.out) << "a text needs no tokenizer";
+}
+
+TEST_F(TokenizeChatTest, OneLineSaysWhatIsWrong) {
+  const auto refused = [](const Outcome& outcome, const std::vector<std::string>& parts) {
+    EXPECT_EQ(outcome.exit_code, 2);
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+    for (const std::string& part : parts) EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
+  };
+  const std::string sound = R"({"messages": [{"role": "a", "content": "b"}]})";
+  refused(OfChat(Model(), sound, {}), {Model(), "no chat template"});
+  const std::string model = ModelWith("refuser", "\n{{ raise_exception('no\nroles') }}");
+  refused(OfChat(model, sound, {}), {"conversation.json", "chat_template.jinja: no roles"});
+  refused(OfChat(model, "{}", {}), {"conversation.json", "messages"});
+  refused(OfChat(model, sound, {"--decode"}), {"--chat", "--decode"});
+  refused(OfChat(model, sound, {"--file", "-"}), {"--chat", "--file"});
+  refused(Tokenize({"--text"}, ""), {"--text", "--chat"});
+  refused(Tokenize({"--chat", InFolder("none.json")}, ""), {InFolder("none.json")});
+  refused(OfChat(model, sound, {}), {});
+  refused(RunProgram("/usr/bin/env", {"PATH=" + InFolder(""), ProgramPath(), "tokenize", "--model", model, "--chat",
+                                      InFolder("conversation.json")}),
+          {"apt install python3-jinja2"});
+}
+
 }  // namespace
 }  // namespace runahead
