@@ -14,6 +14,7 @@
 
 #include "answer.h"
 #include "base/input_file.h"
+#include "chat/chat_templates.h"
 #include "chat_talk.h"
 #include "command.h"
 #include "flags.h"
@@ -24,6 +25,7 @@
 #include "runahead/model.h"
 #include "runahead/request.h"
 #include "signals.h"
+#include "template_talk.h"
 
 namespace runahead::cli {
 namespace {
@@ -33,7 +35,8 @@ struct Flags {
   std::string system;
   std::string document;  // a file; empty: none
   TalkForm form;
-  Request request;  // but for its prompt
+  bool own_form = false;  // said by flags: the model's template is not wanted
+  Request request;        // but for its prompt
   EngineOptions engine;
   bool json = false;
 };
@@ -55,8 +58,12 @@ std::string Unescaped(const std::string& flag, std::string_view text) {
   return result;
 }
 
-void AddText(CLI::App& command, const std::string& flag, std::string& text, const std::string& help) {
-  const auto read = [&text, flag](const std::string& value) { text = Unescaped(flag, value); };
+/// `given`, which may be null, becomes true where the flag is.
+void AddText(CLI::App& command, const std::string& flag, std::string& text, const std::string& help, bool* given) {
+  const auto read = [&text, flag, given](const std::string& value) {
+    text = Unescaped(flag, value);
+    if (given != nullptr) *given = true;
+  };
   command.add_option_function<std::string>(flag, read, help)->type_name("TEXT");
 }
 
@@ -127,12 +134,12 @@ void PrintSummary(const RequestStats& stats) {
 /// Asks an engine for answers and shows them.
 class Chat {
  public:
-  Chat(const Flags& flags, const Engine& engine, const Tokenizer& tokenizer, Interrupts& interrupts)
+  Chat(const Flags& flags, const Engine& engine, const Tokenizer& tokenizer, Talk& talk, Interrupts& interrupts)
       : flags_(flags),
         engine_(engine),
         words_(std::make_shared<const Tokenizer>(tokenizer)),
         interrupts_(interrupts),
-        talk_(*words_, flags.form) {}
+        talk_(talk) {}
 
   void Clear() { talk_.Clear(); }
 
@@ -140,7 +147,8 @@ class Chat {
   /// as before.
   void Say(const std::string& line) {
     Request request = flags_.request;
-    request.prompt = talk_.PromptFor(line);
+    Turn turn = talk_.Next(line);
+    request.prompt = turn.ids;
     const auto tokens = static_cast<int64_t>(request.prompt.size());
     const int64_t context = engine_.facts().max_positions;
     if (tokens > context) {
@@ -149,11 +157,10 @@ class Chat {
                       "{}; /clear begins anew",
                       tokens, context));
     }
-    std::vector<int32_t> prompt = request.prompt;
     interrupts_.Forget();
     const Answer answer = Show(engine_.Submit(std::move(request), words_));
     if (answer.finish == FinishReason::kError) throw Error(answer.error);
-    talk_.Add(std::move(prompt), answer);
+    talk_.Add(std::move(turn), answer);
     PrintSummary(answer.stats);
   }
 
@@ -179,10 +186,10 @@ class Chat {
   const Engine& engine_;
   std::shared_ptr<const Tokenizer> words_;
   Interrupts& interrupts_;
-  Talk talk_;
+  Talk& talk_;
 };
 
-/// What stands before the first turn.
+/// What stands before the first turn when the form is not a template's.
 std::string Opening(const Flags& flags) {
   std::string opening = flags.system;
   if (!opening.empty()) opening += flags.form.turn_end;
@@ -190,25 +197,39 @@ std::string Opening(const Flags& flags) {
   return opening;
 }
 
+/// In the form of the model's template, or else in that of the flags, with its stop text.
+std::unique_ptr<Talk> TalkFor(Flags& flags, const Tokenizer& tokenizer) {
+  if (!flags.own_form) {
+    chat::ChatTemplates templates(flags.model);
+    if (!templates.empty()) {
+      TalkOpening opening{flags.system, flags.document.empty() ? "" : ReadInput(flags.document)};
+      return std::make_unique<TemplateTalk>(tokenizer, std::move(templates), std::move(opening));
+    }
+  }
+  flags.form.opening = Opening(flags);
+  if (const std::string stop = flags.form.NextTurn(); !stop.empty()) {
+    flags.request.generation.stop.push_back(stop);
+  }
+  return std::make_unique<PlainTalk>(tokenizer, flags.form);
+}
+
 int Run(Flags& flags) {
   const Model model(flags.model);
   const std::optional<Tokenizer> tokenizer = LoadTokenizer(flags.model);
   if (!tokenizer)
     throw ConfigError(flags.model + ": the folder has no tokenizer, so there are no words to talk with");
-  flags.form.opening = Opening(flags);
-  const int64_t opening = Talk(*tokenizer, flags.form).size();
+  const std::unique_ptr<Talk> talk = TalkFor(flags, *tokenizer);
+  const int64_t opening = talk->opening_tokens();
   if (opening >= model.max_positions()) {
     throw ConfigError(
         fmt::format("--system and --document: their {} tokens leave no room in the model's context of {}", opening,
                     model.max_positions()));
   }
-  GenerationOptions& generation = flags.request.generation;
-  generation.eos = EndTokens(model, &*tokenizer);
-  if (const std::string stop = flags.form.NextTurn(); !stop.empty()) generation.stop.push_back(stop);
+  flags.request.generation.eos = EndTokens(model, &*tokenizer);
 
   const Engine engine = LoadEngine(model, flags.engine);
   Interrupts interrupts({SIGINT}, SecondSignal::kIsCounted);
-  Chat chat(flags, engine, *tokenizer, interrupts);
+  Chat chat(flags, engine, *tokenizer, *talk, interrupts);
   Lines lines(interrupts);
   while (std::optional<std::string> line = lines.Next()) {
     if (*line == "/exit") return 0;
@@ -232,12 +253,16 @@ Action AddChat(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
   flags->request.generation.max_new_tokens = kUsualTokens;
   command.add_option("--model", flags->model, "A Hugging Face folder with a tokenizer")->required()->type_name("DIR");
-  AddText(command, "--system", flags->system, "A text before all turns; \\n is a line's end, as in the three below");
+  AddText(command, "--system", flags->system, "A text before all turns; \\n is a line's end, as in the three below",
+          nullptr);
   command.add_option("--document", flags->document, "A file with a text to talk about, behind the system's text")
       ->type_name("FILE");
-  AddText(command, "--user-prefix", flags->form.user_prefix, "Before what you say [User: ]");
-  AddText(command, "--assistant-prefix", flags->form.assistant_prefix, "Before each answer [\\nAssistant:]");
-  AddText(command, "--turn-end", flags->form.turn_end, "Behind each answer, and behind text and document [\\n]");
+  bool* own = &flags->own_form;
+  TalkForm& form = flags->form;
+  AddText(command, "--user-prefix", form.user_prefix,
+          "Before what you say [User: ]; this and the next two stand instead of the model's chat template", own);
+  AddText(command, "--assistant-prefix", form.assistant_prefix, "Before each answer [\\nAssistant:]", own);
+  AddText(command, "--turn-end", form.turn_end, "Behind each answer, and behind text and document [\\n]", own);
   AddSamplingFlags(command, flags->request.generation);
   command.add_flag("--json", flags->json, "Print one JSON object for each answer instead of its text");
   AddEngineFlags(command, flags->engine);

@@ -24,41 +24,15 @@ std::string TalkForm::NextTurn() const {
   return text;
 }
 
-Talk::Talk(const Tokenizer& tokenizer, TalkForm form) : tokenizer_(tokenizer), form_(std::move(form)) { Clear(); }
-
-void Talk::Clear() {
-  ids_ = tokenizer_.Encode(form_.opening);
-  // A tokenizer that ends texts too would end the conversation before its first turn.
-  if (ids_.size() > 1 && ids_.back() == tokenizer_.eos_id()) ids_.pop_back();
-  answered_ = false;
-}
-
-std::vector<int32_t> Talk::PromptFor(std::string_view line) const {
-  std::string turn = answered_ ? form_.turn_end : "";
-  turn += form_.user_prefix;
-  turn += line;
-  turn += form_.assistant_prefix;
-  std::vector<int32_t> prompt = ids_;
-  const std::vector<int32_t> more = tokenizer_.Encode(turn, /*add_special=*/false);
-  prompt.insert(prompt.end(), more.begin(), more.end());
-  return prompt;
-}
-
-void Talk::Add(std::vector<int32_t> prompt, const Answer& answer) {
-  ids_ = std::move(prompt);
-  const std::vector<int32_t> ids = answer.finish == FinishReason::kStop ? IdsOfText(answer) : answer.ids();
-  ids_.insert(ids_.end(), ids.begin(), ids.end());
-  answered_ = true;
-}
-
-std::vector<int32_t> Talk::IdsOfText(const Answer& answer) const {
+std::vector<int32_t> IdsOfText(const Tokenizer& tokenizer, const Answer& answer) {
+  if (answer.finish != FinishReason::kStop) return answer.ids();
   std::vector<int32_t> ids;
-  StreamDecoder decoder(tokenizer_);
+  StreamDecoder decoder(tokenizer);
   size_t end = 0;  // bytes of the text of `ids`
   for (const AnswerToken& each : answer.tokens) {
     const size_t next = end + TextOf(decoder, each.token.id).size();
     if (next > answer.text.size()) {  // the text ends inside this token
-      const auto rest = tokenizer_.Encode(std::string_view(answer.text).substr(end), /*add_special=*/false);
+      const auto rest = tokenizer.Encode(std::string_view(answer.text).substr(end), /*add_special=*/false);
       ids.insert(ids.end(), rest.begin(), rest.end());
       break;
     }
@@ -66,6 +40,36 @@ std::vector<int32_t> Talk::IdsOfText(const Answer& answer) const {
     end = next;
   }
   return ids;
+}
+
+PlainTalk::PlainTalk(const Tokenizer& tokenizer, TalkForm form) : tokenizer_(tokenizer), form_(std::move(form)) {
+  opening_ = tokenizer_.Encode(form_.opening);
+  // A tokenizer that ends texts too would end the conversation before its first turn.
+  if (opening_.size() > 1 && opening_.back() == tokenizer_.eos_id()) opening_.pop_back();
+  Clear();
+}
+
+void PlainTalk::Clear() {
+  ids_ = opening_;
+  answered_ = false;
+}
+
+Turn PlainTalk::Next(std::string_view line) {
+  std::string text = answered_ ? form_.turn_end : "";
+  text += form_.user_prefix;
+  text += line;
+  text += form_.assistant_prefix;
+  Turn turn{std::string(line), ids_};
+  const std::vector<int32_t> more = tokenizer_.Encode(text, /*add_special=*/false);
+  turn.ids.insert(turn.ids.end(), more.begin(), more.end());
+  return turn;
+}
+
+void PlainTalk::Add(Turn turn, const Answer& answer) {
+  ids_ = std::move(turn.ids);
+  const std::vector<int32_t> ids = IdsOfText(tokenizer_, answer);
+  ids_.insert(ids_.end(), ids.begin(), ids.end());
+  answered_ = true;
 }
 
 }  // namespace runahead::cli

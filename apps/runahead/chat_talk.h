@@ -22,29 +22,49 @@ struct TalkForm {
   [[nodiscard]] std::string NextTurn() const;
 };
 
-/// The ids of a conversation. Borrows the tokenizer.
+/// What a model is asked to answer: all that was said, and the user's line.
+struct Turn {
+  std::string line;
+  std::vector<int32_t> ids;  // the prompt
+};
+
+/// The ids of a conversation.
 class Talk {
  public:
-  Talk(const Tokenizer& tokenizer, TalkForm form);
+  Talk() = default;
+  virtual ~Talk() = default;
+  Talk(const Talk&) = delete;
+  Talk& operator=(const Talk&) = delete;
 
-  /// All that was said, and the user's `line` for the model to answer. Throws ConfigError for a line that is not
-  /// UTF-8.
-  [[nodiscard]] std::vector<int32_t> PromptFor(std::string_view line) const;
-  /// Goes on behind `answer`, the answer to `prompt`. Its own ids are kept up to where its text ends.
-  void Add(std::vector<int32_t> prompt, const Answer& answer);
+  /// Throws ConfigError for a line that is not UTF-8, or that cannot come next.
+  [[nodiscard]] virtual Turn Next(std::string_view line) = 0;
+  /// Goes on behind `answer`, the answer to `turn`. Its own ids are kept up to where its text ends.
+  virtual void Add(Turn turn, const Answer& answer) = 0;
   /// Forgets all but the opening.
-  void Clear();
-  /// Tokens of all that was said.
-  [[nodiscard]] int64_t size() const { return static_cast<int64_t>(ids_.size()); }
+  virtual void Clear() = 0;
+  /// Tokens before the first turn, at least.
+  [[nodiscard]] virtual int64_t opening_tokens() const = 0;
+};
+
+/// The ids of the answer's text: not those of a text that it stopped at.
+std::vector<int32_t> IdsOfText(const Tokenizer& tokenizer, const Answer& answer);
+
+/// A conversation with the same texts around each turn. Borrows the tokenizer.
+class PlainTalk final : public Talk {
+ public:
+  PlainTalk(const Tokenizer& tokenizer, TalkForm form);
+
+  [[nodiscard]] Turn Next(std::string_view line) override;
+  void Add(Turn turn, const Answer& answer) override;
+  void Clear() override;
+  [[nodiscard]] int64_t opening_tokens() const override { return static_cast<int64_t>(opening_.size()); }
 
  private:
-  /// The ids of the answer's text: not those of a text that it stopped at.
-  [[nodiscard]] std::vector<int32_t> IdsOfText(const Answer& answer) const;
-
   const Tokenizer& tokenizer_;
   TalkForm form_;
-  std::vector<int32_t> ids_;
-  bool answered_ = false;  // an answer stands at the end
+  std::vector<int32_t> opening_;
+  std::vector<int32_t> ids_;  // all that was said
+  bool answered_ = false;     // an answer stands at the end
 };
 
 }  // namespace runahead::cli

@@ -11,13 +11,12 @@ namespace {
 class ChatTest : public CliTest {
  protected:
   static std::string LongModel() {
-    static const std::string model = [] {
-      std::string copy = CopyOfModel("long");
-      Json config = LoadJson(copy + "/config.json");
-      config["max_position_embeddings"] = 100'000;
-      WriteFile(copy + "/config.json", config.dump());
-      return copy;
-    }();
+    std::string model = InFolder("long");
+    if (std::filesystem::exists(model)) return model;
+    CopyOfModel("long");
+    Json config = LoadJson(model + "/config.json");
+    config["max_position_embeddings"] = 100'000;
+    WriteFile(model + "/config.json", config.dump());
     return model;
   }
 
@@ -132,6 +131,71 @@ TEST_F(ChatTest, InterruptStopsTheAnswerAlone) {
   for (std::string block; !(block = chat.ReadBlock()).empty();) bytes += block.size();
   EXPECT_EQ(chat.End(), 0);
   EXPECT_LT(bytes, 90'000U) << "the answer went on to its end";
+}
+
+/// The model with `text` for its chat template, and conversations in its form.
+class ChatTemplateTest : public ChatTest {
+ protected:
+  ChatTemplateTest() { std::filesystem::remove(Template()); }
+  ~ChatTemplateTest() override { std::filesystem::remove(Template()); }
+
+  static std::string Template() { return LongModel() + "/chat_template.jinja"; }
+
+  static Json Message(const std::string& role, const Json& content) { return {{"role", role}, {"content", content}}; }
+
+  /// The ids of what `messages` become, as `tokenize --chat` has them.
+  static std::vector<int> Rendered(const Json& messages) {
+    const Json conversation = {{"messages", messages}, {"add_generation_prompt", true}};
+    const Outcome outcome =
+        Runahead({"tokenize", "--model", LongModel(), "--chat", "-"}, {conversation.dump(), false, ""});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return Json::parse(outcome.out).get<std::vector<int>>();
+  }
+};
+
+TEST_F(ChatTemplateTest, TurnsGoOnInTheTemplatesForm) {
+  WriteFile(Template(),
+            "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '\\n' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}");
+  WriteFile(InFolder("text.txt"), "a log");
+  const std::vector<Json> answers = Answers("first\nsecond\n/clear\nfirst\n",
+                                            {"-n", "12", "--system", "Be brief", "--document", InFolder("text.txt")});
+  ASSERT_EQ(answers.size(), 3U);
+  const Json opening = {Message("system", "Be brief"), Message("user", "a log\n\nfirst")};
+  std::vector<int> said = Rendered(opening);
+  EXPECT_EQ(answers[0].at("prompt_tokens"), said.size());
+  EXPECT_EQ(answers[0].at("ids"), Generated(said, "12"));
+  Append(said, answers[0].at("ids").get<std::vector<int>>());
+  const size_t computed = said.size() - 1;  // the last token needed no row
+  Append(said, Ids("\n<user>second\n<assistant>", /*begin=*/false));
+  EXPECT_EQ(answers[1].at("prompt_tokens"), said.size());
+  EXPECT_EQ(answers[1].at("cached_tokens"), computed);
+  EXPECT_EQ(answers[1].at("ids"), Generated(said, "12"));
+  EXPECT_EQ(answers[2].at("ids"), answers[0].at("ids"));
+}
+
+TEST_F(ChatTemplateTest, ATemplateMayChangeEarlierTurns) {
+  WriteFile(Template(), "{% for m in messages %}{{ m.role if m.role != 'user' else m.content }};{% endfor %}>");
+  const std::vector<Json> answers = Answers("first\nsecond\n", {"-n", "12"});
+  ASSERT_EQ(answers.size(), 2U);
+  const Json messages = {Message("user", "first"), Message("assistant", ""), Message("user", "second")};
+  EXPECT_EQ(answers[1].at("prompt_tokens"), Rendered(messages).size());
+  EXPECT_EQ(answers[1].at("ids"), Generated(Rendered(messages), "12"));
+}
+
+TEST_F(ChatTemplateTest, FlagsStandInsteadOfIt) {
+  const std::vector<Json> without = Answers("first\n", {"-n", "5", "--user-prefix", "User: "});
+  WriteFile(Template(), "{{ raise_exception('no turns') }}");
+  const std::vector<Json> with = Answers("first\n", {"-n", "5", "--user-prefix", "User: "});
+  ASSERT_EQ(with.size(), 1U);
+  EXPECT_EQ(with[0].at("ids"), without.at(0).at("ids"));
+  const Outcome refused = Chat("first\n", {});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.err.find("chat_template.jinja: no turns"), std::string::npos) << refused.err;
+  const Outcome bare =
+      RunProgram("/usr/bin/env", {"PATH=" + InFolder(""), ProgramPath(), "chat", "--model", LongModel()});
+  EXPECT_EQ(bare.exit_code, 2);
+  EXPECT_NE(bare.err.find("apt install python3-jinja2"), std::string::npos) << bare.err;
 }
 
 TEST_F(ChatTest, BadInput) {
