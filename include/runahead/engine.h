@@ -33,8 +33,8 @@ struct EngineOptions {
   /// "f32", "bf16" or "f16". Empty: the weights' own dtype where the device is good at it, f32 elsewhere.
   std::string dtype;
   double timeout_s = 600;  // longest wait of a rank for rows of another, s
-  /// Bytes of each rank's KV-cache for all its sequences; 0: what is free when the first one needs it, less a
-  /// reserve.
+  /// Bytes of each rank's KV-cache for all its requests, made by Load; 0: what is free when the first one is
+  /// submitted, less a reserve. Sessions have caches of their own.
   size_t kv_memory = 0;
   double max_pause_ms = 200;  // longest time that running answers wait for a step of somebody's prompt phase, ms
   int max_queued = 100'000;   // most requests that wait to begin; Submit refuses what is beyond
@@ -134,7 +134,7 @@ class RUNAHEAD_API Engine {
 
   /// Queues `request`, which runs beside others from then on. `tokenizer`, which may be null, gives the text of the
   /// answer. Throws ConfigError for a prompt or options out of range, for a request that can never fit the KV-cache,
-  /// and when max_queued requests wait already. Thread-safe.
+  /// and when max_queued requests wait already. Thread-safe. Sessions of this engine wait until no request runs.
   [[nodiscard]] RequestHandle Submit(Request request, std::shared_ptr<const Tokenizer> tokenizer = nullptr) const;
 
  private:

@@ -42,7 +42,11 @@ std::vector<KvCache> MakeCaches(EngineState& engine, size_t asked) {
       throw ConfigError(fmt::format("kv memory: {} bytes on rank {} hold no page of {} tokens, which takes {} bytes",
                                     bytes[static_cast<size_t>(rank)], rank, kPageRows, page_bytes));
     }
-    caches.emplace_back(engine.rank(rank).device(), shape, static_cast<int64_t>(pages) * kPageRows);
+    try {
+      caches.emplace_back(engine.rank(rank).device(), shape, static_cast<int64_t>(pages) * kPageRows);
+    } catch (const ConfigError& error) {
+      throw ConfigError(fmt::format("kv memory of rank {}: {}", rank, error.what()));
+    }
   }
   return caches;
 }

@@ -263,7 +263,9 @@ Engine Engine::Load(const std::filesystem::path& model_dir, const EngineOptions&
 }
 
 Engine Engine::Load(const Model& model, const EngineOptions& options) {
-  return Engine(LoadEngineState(ConfigOf(model), options));
+  Engine engine(LoadEngineState(ConfigOf(model), options));
+  if (options.kv_memory > 0) (void)engine.State().conductor();  // caches of a given size are refused at once
+  return engine;
 }
 
 std::shared_ptr<EngineState> StateOf(const Engine& engine) { return engine.state_; }

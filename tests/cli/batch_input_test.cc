@@ -113,7 +113,7 @@ TEST_F(BatchInputTest, FilesThatAreNone) {
   ExpectRefused(Batch(InFolder("missing")), {InFolder("missing"), "cannot open"});
   ExpectRefused(Batch(Model()), {Model(), "folder"});
   ExpectRefused(Batch(Requests("")), {"r.jsonl", "no request"});
-  ExpectRefused(Batch("-", {}, {"\r\n \n"}), {"stdin", "no request"});
+  ExpectRefused(Batch("-", {}, {.input = "\r\n \n", .stdout_path = {}}), {"stdin", "no request"});
   ExpectRefused(Runahead({"batch", "--model", Model()}), {"file"});
 }
 
@@ -134,6 +134,8 @@ TEST_F(BatchInputTest, FlagsOutOfRange) {
   for (const std::string value : {"8", "0GB", "-1GB", "8gb", "GB", "1e30TB", "nanGB", ""}) {
     ExpectRefused(Batch(file, {"--kv-memory", value}), {"--kv-memory", "'" + value + "'", "8GB"});
   }
+  ExpectRefused(Batch(file, {"--kv-memory", "900TB"}), {"kv memory of rank 0", "no room"});
+  ExpectRefused(Batch(file, {"--kv-memory", "1kB"}), {"kv memory", "1000 bytes", "128 tokens"});
 }
 
 TEST_F(BatchInputTest, NothingIsWrittenForWrongInput) {
