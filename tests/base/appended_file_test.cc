@@ -14,33 +14,15 @@
 #include "base/file.h"
 #include "base/output_file.h"
 #include "runahead/error.h"
+#include "tests/base/folder_test.h"
 
 namespace runahead {
 namespace {
 
 namespace fs = std::filesystem;
 
-class AppendedFileTest : public testing::Test {
+class AppendedFileTest : public FolderTest {
  protected:
-  AppendedFileTest() {
-    std::string pattern = (fs::temp_directory_path() / "runahead-append-XXXXXX").string();
-    folder_ = ::mkdtemp(pattern.data());
-  }
-  ~AppendedFileTest() override { fs::remove_all(folder_); }
-
-  [[nodiscard]] fs::path In(const std::string& name) const { return folder_ / name; }
-
-  /// The message of the error that `function` throws.
-  template <typename Function>
-  static std::string Refusal(Function&& function) {
-    try {
-      function();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
-  }
-
   static std::vector<std::string> LinesOf(AppendedFile& file, std::string* tail = nullptr) {
     std::vector<std::string> lines;
     const std::string rest = file.ReadLines([&](std::string_view line, int64_t number) {
@@ -52,7 +34,6 @@ class AppendedFileTest : public testing::Test {
   }
 
  private:
-  fs::path folder_;
 };
 
 TEST_F(AppendedFileTest, GrowsByLines) {

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/thread_room.h"
+#include "tests/base/folder_test.h"
 
 namespace runahead {
 namespace {
@@ -20,26 +21,19 @@ namespace fs = std::filesystem;
 constexpr size_t kMega = 1'000'000;
 
 /// A made-up /proc and /sys.
-class HostMemoryTest : public testing::Test {
+class HostMemoryTest : public FolderTest {
  protected:
-  HostMemoryTest() {
-    std::string pattern = (fs::temp_directory_path() / "runahead-memory-XXXXXX").string();
-    root_ = ::mkdtemp(pattern.data());
-    Put("proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n");
-  }
-  ~HostMemoryTest() override { fs::remove_all(root_); }
+  HostMemoryTest() { Put("proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n"); }
 
   void Put(const std::string& path, const std::string& content) {
-    fs::create_directories((root_ / path).parent_path());
-    WriteFile(root_ / path, content);
+    fs::create_directories((folder_ / path).parent_path());
+    WriteFile(folder_ / path, content);
   }
   void PutVersion2(const std::string& group, const std::string& shows) {
     Put("proc/self/cgroup", "0::" + group + "\n");
     Put("proc/self/mountinfo", "35 30 0:26 " + shows + " /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw\n");
   }
-  [[nodiscard]] FreeMemory Free() const { return FreeHostMemory(root_); }
-
-  fs::path root_;
+  [[nodiscard]] FreeMemory Free() const { return FreeHostMemory(folder_); }
 };
 
 TEST_F(HostMemoryTest, TheMachineBoundsWhereNothingElseDoes) {

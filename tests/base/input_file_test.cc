@@ -13,33 +13,16 @@
 #include "base/file.h"
 #include "base/model_folder.h"
 #include "runahead/error.h"
+#include "tests/base/folder_test.h"
 
 namespace runahead {
 namespace {
 
 namespace fs = std::filesystem;
 
-class InputFileTest : public testing::Test {
+class InputFileTest : public FolderTest {
  protected:
-  InputFileTest() {
-    std::string pattern = (fs::temp_directory_path() / "runahead-input-XXXXXX").string();
-    folder_ = ::mkdtemp(pattern.data());
-  }
-  ~InputFileTest() override { fs::remove_all(folder_); }
-
-  [[nodiscard]] std::string In(const std::string& name) const { return (folder_ / name).string(); }
-
-  template <typename Function>
-  static std::string Refusal(Function&& function) {
-    try {
-      function();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
-  }
-
-  fs::path folder_;
+  [[nodiscard]] std::string In(const std::string& name) const { return FolderTest::In(name).string(); }
 };
 
 TEST_F(InputFileTest, ReadsFilesAndNamedPipes) {

@@ -17,38 +17,21 @@
 
 #include "base/file.h"
 #include "runahead/error.h"
+#include "tests/base/folder_test.h"
 
 namespace runahead {
 namespace {
 
 namespace fs = std::filesystem;
 
-class OutputFileTest : public testing::Test {
+class OutputFileTest : public FolderTest {
  protected:
-  OutputFileTest() {
-    std::string pattern = (fs::temp_directory_path() / "runahead-output-XXXXXX").string();
-    folder_ = ::mkdtemp(pattern.data());
-  }
-  ~OutputFileTest() override { fs::remove_all(folder_); }
-
-  [[nodiscard]] fs::path In(const std::string& name) const { return folder_ / name; }
   /// Names of all that is in the folder.
   [[nodiscard]] std::vector<std::string> Names() const {
     std::vector<std::string> names;
     for (const auto& entry : fs::directory_iterator(folder_)) names.push_back(entry.path().filename().string());
     std::sort(names.begin(), names.end());
     return names;
-  }
-
-  /// The message of the error that `function` throws.
-  template <typename Function>
-  static std::string Refusal(Function&& function) {
-    try {
-      function();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
   }
 
   /// What a child process that runs `function` ends with, as waitpid tells it.
@@ -63,8 +46,6 @@ class OutputFileTest : public testing::Test {
     ::waitpid(child, &status, 0);
     return status;
   }
-
-  fs::path folder_;
 };
 
 TEST_F(OutputFileTest, AppearsWhenItIsCompleteAndCanBeReplaced) {
