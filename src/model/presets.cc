@@ -102,7 +102,7 @@ Json FamilyFields(const Preset& preset) {
 
 std::span<const Preset> Presets() { return kPresets; }
 
-const Preset& FindPreset(std::string_view name, const std::string& origin) {
+const Preset& FindPreset(std::string_view name, std::string_view origin) {
   std::string known;
   for (const Preset& preset : kPresets) {
     if (preset.name == name) return preset;

@@ -32,7 +32,7 @@ struct Preset {
 std::span<const Preset> Presets();
 
 /// Throws ConfigError that opens with `origin`, where the name was found, and names it and the presets that exist.
-const Preset& FindPreset(std::string_view name, const std::string& origin = "preset");
+const Preset& FindPreset(std::string_view name, std::string_view origin = "preset");
 
 /// The preset as config.json.
 Json PresetConfig(const Preset& preset);
