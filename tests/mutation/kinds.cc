@@ -117,8 +117,12 @@ Mutant MutateSafetensors(const std::string& text, Mutator& mutator) {
 
 std::vector<Kind> WriteSamples(const std::string& program, const fs::path& folder) {
   constexpr size_t kSmallShards = 100'000;
+  constexpr int kContext = 256;
   const std::string tuned = (folder / "tuned").string();
   MakeModel("tiny-llama", folder / "model", 1);
+  Json config = LoadJson(folder / "model" / "config.json");
+  config["max_position_embeddings"] = kContext;  // however many tokens a request asks for, they end soon
+  WriteFile(folder / "model" / "config.json", config.dump());
   MakeModel("tiny-llama", folder / "shards", 1, {}, kSmallShards);
   WriteFile(folder / "text", "The quick \xC3\xA9 fox\n\n  jumps\tover <s> 12345 </s>\n\xF0\x9F\x98\x80\n");
   WriteFile(folder / "suite.json", kSuite);
