@@ -3,6 +3,7 @@
 #include "plan/behind_prefix.h"
 #include "plan/prompt_flops.h"
 #include "plan/search.h"
+#include "runahead/error.h"
 
 namespace runahead {
 
@@ -29,8 +30,11 @@ std::vector<int64_t> PlannerForecast::Cuts(const GangChoice& choice, const Prefi
     return FractionPartition(rows, options.partition.fractions).Behind(begin).cuts();
   }
   if (begin == 0) {  // as a whole prompt of this length is cut, where it is cut for as many ranks
-    const PhasePlan& plan = planner_.PlanFor(rows, options);
-    if (plan.members.size() == choice.members.size()) return plan.partition.cuts();
+    try {
+      const PhasePlan& plan = planner_.PlanFor(rows, options);
+      if (plan.members.size() == choice.members.size()) return plan.partition.cuts();
+    } catch (const ConfigError&) {  // a round's length need not have been searched
+    }
   }
   const ClusterCosts costs = planner_.CostsWhile(ranks).Select(choice.members);
   const Scheme scheme = SchemeOf(Strategy::kRunahead, choice.topology);
