@@ -34,8 +34,8 @@ struct HttpHead {
   std::vector<HttpField> fields;
 };
 
-/// Where an answer goes: either Send, or Begin, any number of Write, and End or Break. Thread-safe, never blocks; what
-/// comes for a client that has left is dropped.
+/// Where an answer goes: either Send, or Begin, any number of Write, and End or Break. Thread-safe, never blocks;
+/// what comes for a client that has left is dropped.
 class HttpAnswer {
  public:
   virtual ~HttpAnswer() = default;

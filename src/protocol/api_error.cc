@@ -1,0 +1,43 @@
+#include "protocol/api_error.h"
+
+#include <nlohmann/json.hpp>
+
+namespace runahead::protocol {
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+constexpr int kInvalid = 400;
+constexpr int kTooMany = 429;
+constexpr int kFailed = 500;
+constexpr int kUnavailable = 503;
+
+const char* TypeOf(int status) {
+  if (status >= kFailed) return "server_error";
+  return status == kTooMany ? "rate_limit_error" : "invalid_request_error";
+}
+
+OrderedJson TextOrNull(const std::string& text) { return text.empty() ? OrderedJson(nullptr) : OrderedJson(text); }
+
+}  // namespace
+
+std::string ErrorBody(const ApiError& error) {
+  const OrderedJson json = {{"error",
+                             {{"message", error.what()},
+                              {"type", TypeOf(error.status())},
+                              {"param", TextOrNull(error.param())},
+                              {"code", TextOrNull(error.code())}}}};
+  // A message may show a part of what was sent, cut within a character.
+  return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+}
+
+ApiError AsApiError(const std::exception& thrown) {
+  if (const auto* error = dynamic_cast<const ApiError*>(&thrown)) return *error;
+  if (dynamic_cast<const ConfigError*>(&thrown) != nullptr) return {kInvalid, thrown.what(), "invalid_value"};
+  if (dynamic_cast<const DeviceError*>(&thrown) != nullptr || dynamic_cast<const LinkError*>(&thrown) != nullptr) {
+    return {kUnavailable, thrown.what(), "engine_failed"};
+  }
+  return {kFailed, thrown.what(), "internal_error"};
+}
+
+}  // namespace runahead::protocol
