@@ -10,10 +10,13 @@ const BUSY_MS = 300;
 const IDLE_MS = 1000;
 const LONGEST_MS = 15000;
 const ANSWER_WITHIN_MS = 10000;
+const RECENT = 20;
 
 let timer = 0;
 let failures = 0;
 let polling = false;
+let recent = [];
+let uptime_s = 0;
 
 function showHealth(health, text) {
   byId("health").dataset.health = health;
@@ -26,6 +29,15 @@ function alertAbout(text) {
   alert.hidden = text === "";
 }
 
+/** The prompts read before and those that `state` adds to them, newest first; none of before where the server is new. */
+function withNew(state) {
+  if (state.uptime_s < uptime_s) recent = [];
+  uptime_s = state.uptime_s;
+  const fresh = state.recent.filter((entry) => !recent.some((known) => known.id === entry.id));
+  recent = [...fresh, ...recent].slice(0, RECENT);
+  return recent;
+}
+
 function draw(state) {
   if (state.healthy) showHealth("good", state.running + state.waiting > 0 ? "working" : "ready");
   else showHealth("bad", "failed");
@@ -36,7 +48,7 @@ function draw(state) {
   drawTiles(state);
   drawRanks(state.ranks);
   drawRequests(state.requests);
-  drawRecent(state.recent);
+  drawRecent(withNew(state));
 }
 
 function showError(error, next_ms) {
@@ -56,7 +68,8 @@ async function poll() {
   polling = true;
   let next_ms = IDLE_MS;
   try {
-    const answer = await request("/runahead/state", { key: settings().key, signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
+    const known = recent.length > 0 ? `?known=${encodeURIComponent(recent[0].id)}` : "";
+    const answer = await request(`/runahead/state${known}`, { key: settings().key, signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
     const state = await answer.json();
     failures = 0;
     draw(state);

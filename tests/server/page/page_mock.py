@@ -1,9 +1,11 @@
 """Serves the page's files with answers and states that are made up: what a real server shows seldom."""
 import http.server
+import itertools
 import json
 import pathlib
 import re
 import threading
+import urllib.parse
 
 SECONDS = 20  # that the mock waits for a test, at most
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
@@ -64,6 +66,12 @@ class Mock:
         self.server.shutdown()
         self.server.server_close()
 
+    def state_after(self, path):
+        """Of the recent prompts only those that are newer than the one that the page names."""
+        known = urllib.parse.parse_qs(urllib.parse.urlsplit(path).query).get("known", [""])[0]
+        newer = list(itertools.takewhile(lambda entry: entry["id"] != known, self.state["recent"]))
+        return {**self.state, "recent": newer}
+
     def _handler(mock):
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -98,9 +106,9 @@ class Mock:
             def do_GET(self):
                 name = "index.html" if self.path == "/" else self.path.removeprefix("/page/")
                 file = mock.page / name
-                if self.path == "/runahead/state":
+                if self.path.split("?")[0] == "/runahead/state":
                     if not self.locked():
-                        self.send(200, json.dumps(mock.state))
+                        self.send(200, json.dumps(mock.state_after(self.path)))
                 elif name == "sample.json":
                     self.send(200, json.dumps({"name": "harbour log", "text": "Log book.\n" * 400, "questions": ["Where from?", "Where to?", "What cargo?"]}))
                 elif "/" not in name and file.is_file() and file.suffix in TYPES:
