@@ -52,7 +52,7 @@ function stretches(lane, kind, gap_ms) {
 function ticks(end_ms, most) {
   const rough = end_ms / most;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough);
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough);
   const values = [];
   for (let i = 0; i * step <= end_ms * 1.0001; i += 1) values.push(i * step);
   return values;
@@ -89,11 +89,11 @@ export function timelineSvg(recent, width) {
   const scale = (width - 2 * MARGIN) / end_ms;
   const summary = `Timeline of ${milliseconds(end_ms)} on ${lanes.length} ranks`;
   const picture = svg("svg", { class: "timeline", role: "img", "aria-label": summary, width, height, viewBox: `0 0 ${width} ${height}` });
-  for (const tick of ticks(end_ms, Math.max(2, Math.floor(width / 90)))) {
+  for (const tick of ticks(end_ms, Math.max(2, Math.floor(width / 75)))) {
     const x = MARGIN + tick * scale;
     const anchor = tick === 0 ? "start" : x > width - 30 ? "end" : "middle";
     picture.append(svg("line", { class: "grid", x1: x, x2: x, y1: 0, y2: bottom }));
-    picture.append(svg("text", { class: "tick", x, y: bottom + 14, "text-anchor": anchor }, tick === 0 ? "0 ms" : String(Number(tick.toPrecision(6)))));
+    picture.append(svg("text", { class: "tick", x, y: bottom + 14, "text-anchor": anchor }, tick === 0 ? "0 ms" : tick >= 1000 ? count(tick) : String(Number(tick.toPrecision(6)))));
   }
   lanes.forEach((lane, i) => picture.append(drawLane(lane, recent, i * LANE, scale)));
   return picture;
