@@ -29,6 +29,16 @@ std::vector<int32_t> Answer::ids() const {
   return ids;
 }
 
+bool Answer::Add(RequestEvent event) {
+  text += event.text;
+  if (event.kind == RequestEvent::Kind::kToken) tokens.push_back({event.token, std::move(event.likely)});
+  if (event.kind != RequestEvent::Kind::kEnd) return false;
+  finish = event.finish;
+  error = std::move(event.error);
+  stats = std::move(event.stats);
+  return true;
+}
+
 Answer AwaitAnswer(RequestHandle handle, const std::function<bool()>& stop,
                    const std::function<void(std::string_view)>& on_text) {
   constexpr auto kPatience = std::chrono::milliseconds(50);  // between two questions whether to stop
@@ -41,17 +51,8 @@ Answer AwaitAnswer(RequestHandle handle, const std::function<bool()>& stop,
     }
     std::optional<RequestEvent> event = handle.Next(kPatience);
     if (!event) continue;
-    if (event->kind == RequestEvent::Kind::kProgress) continue;
-    answer.text += event->text;
     if (on_text && !event->text.empty()) on_text(event->text);
-    if (event->kind == RequestEvent::Kind::kToken) {
-      answer.tokens.push_back({event->token, std::move(event->likely)});
-      continue;
-    }
-    answer.finish = event->finish;
-    answer.error = std::move(event->error);
-    answer.stats = std::move(event->stats);
-    return answer;
+    if (answer.Add(*std::move(event))) return answer;
   }
 }
 

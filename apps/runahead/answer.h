@@ -25,6 +25,8 @@ struct Answer {
   RequestStats stats;
 
   [[nodiscard]] std::vector<int32_t> ids() const;
+  /// Adds what `event` tells; true when it was the last one.
+  bool Add(RequestEvent event);
 };
 
 /// Waits for the end of a request. `stop` is asked now and then whether to cancel it. `on_text`, which may be empty,

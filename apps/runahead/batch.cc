@@ -2,17 +2,16 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <algorithm>
-#include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
-#include <exception>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
 #include <utility>
+#include <vector>
 
 #include "answer.h"
 #include "base/output_file.h"
@@ -55,69 +54,90 @@ struct Totals {
   int64_t new_tokens = 0;
 };
 
+/// One answer on its way.
+struct Running {
+  std::shared_ptr<Answer> answer = std::make_shared<Answer>();
+  std::optional<RequestHandle> handle;  // nothing where the engine refused it
+};
+
+/// The tasks whose answers are complete, by their numbers. Thread-safe.
+class EndedTasks {
+ public:
+  void Add(size_t task) {
+    {
+      const std::lock_guard lock(mutex_);
+      ended_.push_back(task);
+    }
+    changed_.notify_one();
+  }
+  /// All that ended since the last call; waits for the first one, `patience` at most.
+  [[nodiscard]] std::vector<size_t> Take(std::chrono::milliseconds patience) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, patience, [this] { return !ended_.empty(); });
+    return std::exchange(ended_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<size_t> ended_;  // guarded by mutex_
+};
+
 /// Gives tasks to an engine in their order, so many at a time, and writes each answer as it ends.
 class BatchRun {
  public:
-  /// `write` gets whole lines without their ends, by one thread at a time.
+  /// `write` gets whole lines without their ends.
   BatchRun(const Engine& engine, std::shared_ptr<const Tokenizer> words, std::vector<Task> tasks,
            std::function<void(const std::string&)> write)
       : engine_(engine), words_(std::move(words)), tasks_(std::move(tasks)), write_(std::move(write)) {}
 
   /// Until all is answered or `interrupts` came, which cancels what runs. Throws what `write` threw.
   Totals Run(int concurrency, const Interrupts& interrupts) {
-    const auto threads = std::min(static_cast<size_t>(concurrency), tasks_.size());
-    {
-      std::vector<std::jthread> workers;
-      try {
-        for (size_t i = 0; i < threads; ++i) workers.emplace_back([&] { Work(interrupts); });
-      } catch (const std::system_error&) {  // no room for more threads: fewer do the work
-        if (workers.empty()) throw;
+    constexpr auto kPatience = std::chrono::milliseconds(50);  // between two looks at the interrupts
+    bool stopped = false;
+    for (size_t next = 0; true;) {
+      if (!stopped && interrupts.Came()) {
+        stopped = true;
+        for (auto& [task, running] : running_) {
+          if (running.handle) running.handle->Cancel();
+        }
       }
+      while (!stopped && next < tasks_.size() && std::ssize(running_) < concurrency) Begin(next++);
+      if (running_.empty()) return totals_;
+      for (const size_t task : ended_->Take(kPatience)) End(task);
     }
-    if (failure_) std::rethrow_exception(failure_);
-    return totals_;
   }
 
  private:
-  void Work(const Interrupts& interrupts) {
-    const auto stop = [&] { return stopped_ || interrupts.Came(); };
+  /// What an engine refuses is an answer too, so that one request does not end the others.
+  void Begin(size_t task) {
+    Running& running = running_[task];
+    Request request = tasks_[task].request->request;
+    request.generation.sampling.seed += static_cast<uint64_t>(tasks_[task].choice);
+    // The last events of a cancelled request may come when this run has ended.
+    const auto sink = [answer = running.answer, ended = ended_, task](RequestEvent event) {
+      if (answer->Add(std::move(event))) ended->Add(task);
+    };
     try {
-      while (!stop()) {
-        const size_t task = next_++;
-        if (task >= tasks_.size()) return;
-        const Answer answer = Ask(tasks_[task], stop);
-        if (answer.finish == FinishReason::kCancelled) return;
-        Tell(tasks_[task], answer);
-      }
-    } catch (...) {
-      const std::lock_guard lock(mutex_);
-      if (!failure_) failure_ = std::current_exception();
-      stopped_ = true;
+      running.handle.emplace(engine_.Submit(std::move(request), words_, sink));
+    } catch (const Error& error) {
+      running.answer->finish = FinishReason::kError;
+      running.answer->error = error.what();
+      ended_->Add(task);
     }
   }
 
-  /// What an engine refuses is an answer too, so that one request does not end the others.
-  [[nodiscard]] Answer Ask(const Task& task, const std::function<bool()>& stop) const {
-    try {
-      Request request = task.request->request;
-      request.generation.sampling.seed += static_cast<uint64_t>(task.choice);
-      return AwaitAnswer(engine_.Submit(std::move(request), words_), stop);
-    } catch (const Error& error) {
-      Answer answer;
-      answer.finish = FinishReason::kError;
-      answer.error = error.what();
-      return answer;
-    }
+  void End(size_t task) {
+    const std::shared_ptr<const Answer> answer = running_.at(task).answer;
+    running_.erase(task);
+    if (answer->finish != FinishReason::kCancelled) Tell(tasks_[task], *answer);
   }
 
   void Tell(const Task& task, const Answer& answer) {
     nlohmann::ordered_json line = {{"id", task.request->id}};
     if (task.request->choices > 1) line["index"] = task.choice;
     line.update(AnswerJson(answer, task.request->request.logprobs >= 0));
-    const std::string text = OneLine(line);
-    const std::lock_guard lock(mutex_);
-    if (stopped_) return;
-    write_(text);
+    write_(OneLine(line));
     ++totals_.answers;
     if (answer.finish == FinishReason::kError) {
       if (totals_.failed++ == 0) totals_.first_failure = fmt::format("{}: {}", task.request->id.dump(), answer.error);
@@ -132,12 +152,10 @@ class BatchRun {
   std::shared_ptr<const Tokenizer> words_;
   std::vector<Task> tasks_;
   std::function<void(const std::string&)> write_;
-  std::atomic<size_t> next_ = 0;
-  std::atomic<bool> stopped_ = false;
-  std::mutex mutex_;
-  Totals totals_;                            // guarded by mutex_
-  Progress progress_{"answering requests"};  // guarded by mutex_
-  std::exception_ptr failure_;               // guarded by mutex_
+  Totals totals_;
+  Progress progress_{"answering requests"};
+  std::shared_ptr<EndedTasks> ended_ = std::make_shared<EndedTasks>();
+  std::map<size_t, Running> running_;  // by the task's number
 };
 
 ModelLimits LimitsOf(const Model& model, const TokenizerOrRefusal& loaded) {

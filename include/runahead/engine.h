@@ -72,6 +72,8 @@ class RequestHandle;
 class SessionState;
 class Tokenizer;
 struct Request;
+struct RequestEvent;
+using EventSink = std::function<void(RequestEvent)>;  // see runahead/request.h
 
 /// One sequence: its KV-caches on the ranks and the logits of its last position. Move-only; used by one thread at a
 /// time. Sessions of one engine may be used from several threads: their work queues. All methods of a session that
@@ -133,9 +135,13 @@ class RUNAHEAD_API Engine {
   [[nodiscard]] Session NewSession(int64_t capacity) const;
 
   /// Queues `request`, which runs beside others from then on. `tokenizer`, which may be null, gives the text of the
-  /// answer. Throws ConfigError for a prompt or options out of range, for a request that can never fit the KV-cache,
-  /// and when max_queued requests wait already. Thread-safe. Sessions of this engine wait until no request runs.
+  /// answer. Throws ConfigError for a prompt or options out of range and for a request that can never fit the
+  /// KV-cache; RefusedError when max_queued requests wait already, and for a deadline that cannot be met.
+  /// Thread-safe. Sessions of this engine wait until no request runs.
   [[nodiscard]] RequestHandle Submit(Request request, std::shared_ptr<const Tokenizer> tokenizer = nullptr) const;
+  /// The same for a request whose events `sink` is told.
+  [[nodiscard]] RequestHandle Submit(Request request, std::shared_ptr<const Tokenizer> tokenizer,
+                                     EventSink sink) const;
 
  private:
   friend std::shared_ptr<EngineState> StateOf(const Engine& engine);

@@ -20,6 +20,25 @@ class RUNAHEAD_API ConfigError : public Error {
   using Error::Error;
 };
 
+/// A request that an engine does not take now, though nothing is wrong with it.
+class RUNAHEAD_API RefusedError : public Error {
+ public:
+  enum class Reason : unsigned char {
+    kQueueFull,  // too many wait already
+    kDeadline,   // its first token is predicted to come too late
+  };
+  RefusedError(Reason reason, double retry_after_s, const std::string& what)
+      : Error(what), reason_(reason), retry_after_s_(retry_after_s) {}
+
+  [[nodiscard]] Reason reason() const { return reason_; }
+  /// Predicted time after which it will be taken, s; 0: nothing is known, or waiting does not help.
+  [[nodiscard]] double retry_after_s() const { return retry_after_s_; }
+
+ private:
+  Reason reason_;
+  double retry_after_s_;
+};
+
 /// A file that cannot be opened, read, mapped or written, or that ends too early.
 class RUNAHEAD_API IoError : public Error {
  public:

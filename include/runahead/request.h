@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -52,9 +53,12 @@ struct RequestEvent {
   enum class Kind : unsigned char { kProgress, kToken, kEnd };
   Kind kind = Kind::kToken;
 
-  // kProgress: the prompt phase goes on.
-  int64_t prompt_done = 0;   // tokens whose rows are computed or were in the cache
-  int64_t prompt_total = 0;  // tokens of the prompt
+  // kProgress: the prompt phase begins, or a part of it is done. A request that made room for another begins again.
+  int64_t prompt_done = 0;       // tokens whose rows are computed or were in the cache
+  int64_t prompt_total = 0;      // tokens of the prompt
+  int64_t cached_tokens = 0;     // tokens of the prompt whose rows were in the cache
+  double predicted_left_ms = 0;  // predicted time until the first token, ms; 0: nothing is known, or none is left
+  std::vector<int> members;      // ranks that read the prompt
 
   // kToken: one more token of the answer.
   TokenLogprob token;                // logprob is 0 unless asked for
@@ -66,6 +70,11 @@ struct RequestEvent {
   std::string error;  // why it failed; then `finish` is kError
   RequestStats stats;
 };
+
+/// Is told the events of a request one after the other, kEnd last and in any case, by a thread of the engine that all
+/// requests share: it shall be brief, wait for nothing, and not destroy what holds the engine, such as the handle.
+/// The first call may come before Submit returns. One that throws is not called again, and its request is cancelled.
+using EventSink = std::function<void(RequestEvent)>;
 
 class RequestState;
 
@@ -79,11 +88,13 @@ class RUNAHEAD_API RequestHandle {
   RequestHandle& operator=(RequestHandle&&) noexcept;
 
   /// The next event; blocks until there is one, or for `patience` at most: nothing then. Throws ConfigError behind
-  /// kEnd.
+  /// kEnd, and for a request whose events go to a sink.
   std::optional<RequestEvent> Next(std::chrono::milliseconds patience);
   /// Asks for an early end: the ranks stop within a layer, kEnd comes with FinishReason::kCancelled. Does nothing
   /// when it has ended.
   void Cancel();
+  /// The time from Submit to the first token as predicted by Submit, waiting included, ms; 0: nothing is measured.
+  [[nodiscard]] double predicted_ttft_ms() const;
 
  private:
   std::shared_ptr<RequestState> state_;

@@ -20,6 +20,8 @@ void BindErrors(nb::module_& module) {
                   "Base of every exception of the library: one line that names the thing and the offending value.");
   Bind<ConfigError>(module, "ConfigError", error,
                     "A value that cannot be used: in a model's files, an option or a request.");
+  Bind<RefusedError>(module, "RefusedError", error,
+                     "A request that an engine does not take now, though nothing is wrong with it.");
   Bind<IoError>(module, "IoError", error,
                 "A file that cannot be opened, read, mapped or written, or that ends too early.");
   Bind<DeviceError>(module, "DeviceError", error,

@@ -88,8 +88,8 @@ Conductor::~Conductor() {
   thread_.join();
 }
 
-SequenceId Conductor::Submit(Request request, std::unique_ptr<Listener> listener) {
-  auto added = std::make_shared<std::promise<SequenceId>>();
+Admission Conductor::Submit(Request request, std::unique_ptr<Listener> listener) {
+  auto added = std::make_shared<std::promise<Admission>>();
   auto what =
       std::make_shared<std::pair<Request, std::unique_ptr<Listener>>>(std::move(request), std::move(listener));
   Tell([this, added, what] {

@@ -31,7 +31,7 @@ class Conductor final : private Crew {
   Conductor& operator=(const Conductor&) = delete;
 
   /// Queues a request; throws what Scheduler::Add throws, and ConfigError for prefill options out of range.
-  SequenceId Submit(Request request, std::unique_ptr<Listener> listener);
+  Admission Submit(Request request, std::unique_ptr<Listener> listener);
   void Cancel(SequenceId id);
 
  private:

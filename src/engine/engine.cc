@@ -296,13 +296,30 @@ Session Engine::NewSession(int64_t capacity) const {
   return Session(std::make_unique<SessionState>(state_, capacity));
 }
 
+namespace {
+
+RequestHandle SubmitTo(const std::shared_ptr<EngineState>& engine, Request request,
+                       std::shared_ptr<const Tokenizer> tokenizer, std::shared_ptr<EventQueue> events,
+                       EventSink sink) {
+  CheckRequest(request, tokenizer.get(), engine->decoder().spec().vocab);
+  auto listener = std::make_unique<EventListener>(std::move(sink), std::move(tokenizer), request.generation);
+  const Admission admission = engine->conductor().Submit(std::move(request), std::move(listener));
+  return RequestHandle(std::make_shared<RequestState>(engine, std::move(events), admission));
+}
+
+}  // namespace
+
 RequestHandle Engine::Submit(Request request, std::shared_ptr<const Tokenizer> tokenizer) const {
-  const int64_t vocab = State().decoder().spec().vocab;
-  CheckRequest(request, tokenizer.get(), vocab);
+  static_cast<void>(State());
   auto events = std::make_shared<EventQueue>();
-  auto listener = std::make_unique<EventListener>(events, std::move(tokenizer), request.generation);
-  const SequenceId id = state_->conductor().Submit(std::move(request), std::move(listener));
-  return RequestHandle(std::make_shared<RequestState>(state_, std::move(events), id));
+  const auto push = [events](RequestEvent event) { events->Push(std::move(event)); };
+  return SubmitTo(state_, std::move(request), std::move(tokenizer), events, push);
+}
+
+RequestHandle Engine::Submit(Request request, std::shared_ptr<const Tokenizer> tokenizer, EventSink sink) const {
+  static_cast<void>(State());
+  if (!sink) throw ConfigError("request: its sink of events is empty");
+  return SubmitTo(state_, std::move(request), std::move(tokenizer), nullptr, std::move(sink));
 }
 
 }  // namespace runahead

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <limits>
 
 #include "engine/conductor.h"
 #include "engine/engine_state.h"
@@ -47,26 +48,41 @@ void CheckRequest(const Request& request, const Tokenizer* tokenizer, int64_t vo
   if (request.logprobs < -1 || request.logprobs > vocab) {
     throw ConfigError(fmt::format("logprobs: expected -1 to {}, got {}", vocab, request.logprobs));
   }
+  if (request.priority == std::numeric_limits<int>::lowest()) {  // it has no opposite
+    throw ConfigError(fmt::format("priority: expected {} or more, got {}", request.priority + 1, request.priority));
+  }
   if (!(request.ttft_deadline_s >= 0)) {
     throw ConfigError(fmt::format("deadline: expected 0 s or more, got {}", request.ttft_deadline_s));
   }
 }
 
-void RequestState::Cancel() { engine_->conductor().Cancel(id_); }
+void RequestState::Cancel() { engine_->conductor().Cancel(admission_.id); }
 
-EventListener::EventListener(std::shared_ptr<EventQueue> events, std::shared_ptr<const Tokenizer> tokenizer,
+EventListener::EventListener(EventSink sink, std::shared_ptr<const Tokenizer> tokenizer,
                              const GenerationOptions& options)
-    : events_(std::move(events)),
+    : sink_(std::move(sink)),
       tokenizer_(std::move(tokenizer)),
       text_(tokenizer_.get(), options, [this](std::string_view piece) { piece_ += piece; }) {}
 
-void EventListener::OnProgress(int64_t done, int64_t total) {
+void EventListener::Send(RequestEvent event) {
+  if (!sink_) return;
+  try {
+    sink_(std::move(event));
+  } catch (...) {  // nobody listens any more
+    sink_ = nullptr;
+  }
+}
+
+void EventListener::OnProgress(const PromptProgress& progress) {
   if (tokens_ > 0) return;  // its answer goes on behind rows that are computed again
   RequestEvent event;
   event.kind = RequestEvent::Kind::kProgress;
-  event.prompt_done = done;
-  event.prompt_total = total;
-  events_->Push(std::move(event));
+  event.prompt_done = progress.done;
+  event.prompt_total = progress.total;
+  event.cached_tokens = progress.cached;
+  event.predicted_left_ms = progress.left_s * 1e3;
+  event.members = progress.members;
+  Send(std::move(event));
 }
 
 std::optional<FinishReason> EventListener::OnToken(const Drawn& drawn) {
@@ -78,7 +94,8 @@ std::optional<FinishReason> EventListener::OnToken(const Drawn& drawn) {
   event.token = drawn.token;
   event.likely = drawn.likely;
   event.text = std::exchange(piece_, {});
-  events_->Push(std::move(event));
+  Send(std::move(event));
+  if (!sink_) return FinishReason::kCancelled;
   return cut ? std::optional(FinishReason::kStop) : std::nullopt;
 }
 
@@ -92,7 +109,7 @@ void EventListener::OnEnd(FinishReason finish, const std::string& error, const R
   event.error = error;
   event.stats = stats;
   event.stats.new_tokens = tokens_;
-  events_->Push(std::move(event));
+  Send(std::move(event));
 }
 
 RequestHandle::RequestHandle(std::shared_ptr<RequestState> state) : state_(std::move(state)) {}
@@ -110,12 +127,18 @@ RequestHandle::~RequestHandle() {
 
 std::optional<RequestEvent> RequestHandle::Next(std::chrono::milliseconds patience) {
   if (state_ == nullptr) throw ConfigError("request: its handle was moved from");
-  return state_->events().Next(patience);
+  if (state_->events() == nullptr) throw ConfigError("request: its events go to a sink");
+  return state_->events()->Next(patience);
 }
 
 void RequestHandle::Cancel() {
   if (state_ == nullptr) throw ConfigError("request: its handle was moved from");
   state_->Cancel();
+}
+
+double RequestHandle::predicted_ttft_ms() const {
+  if (state_ == nullptr) throw ConfigError("request: its handle was moved from");
+  return state_->predicted_ttft_ms();
 }
 
 }  // namespace runahead

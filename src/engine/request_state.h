@@ -10,7 +10,7 @@
 
 #include "engine/answer_text.h"
 #include "runahead/request.h"
-#include "schedule/crew.h"
+#include "schedule/scheduler.h"
 
 namespace runahead {
 
@@ -33,15 +33,17 @@ class EventQueue {
 /// What a RequestHandle holds.
 class RequestState {
  public:
-  RequestState(std::shared_ptr<EngineState> engine, std::shared_ptr<EventQueue> events, SequenceId id)
-      : engine_(std::move(engine)), events_(std::move(events)), id_(id) {}
-  [[nodiscard]] EventQueue& events() { return *events_; }
+  /// `events`: null where they go to a sink.
+  RequestState(std::shared_ptr<EngineState> engine, std::shared_ptr<EventQueue> events, const Admission& admission)
+      : engine_(std::move(engine)), events_(std::move(events)), admission_(admission) {}
+  [[nodiscard]] EventQueue* events() { return events_.get(); }
+  [[nodiscard]] double predicted_ttft_ms() const { return admission_.predicted_ttft_s * 1e3; }
   void Cancel();
 
  private:
   std::shared_ptr<EngineState> engine_;
   std::shared_ptr<EventQueue> events_;
-  SequenceId id_;
+  Admission admission_;
 };
 
 /// Throws ConfigError for a request that asks for what is out of range. `tokenizer` may be null.
@@ -50,15 +52,16 @@ void CheckRequest(const Request& request, const Tokenizer* tokenizer, int64_t vo
 /// Turns what the scheduler tells of a request into events, with text where there is a tokenizer.
 class EventListener final : public Listener {
  public:
-  EventListener(std::shared_ptr<EventQueue> events, std::shared_ptr<const Tokenizer> tokenizer,
-                const GenerationOptions& options);
+  EventListener(EventSink sink, std::shared_ptr<const Tokenizer> tokenizer, const GenerationOptions& options);
 
-  void OnProgress(int64_t done, int64_t total) override;
+  void OnProgress(const PromptProgress& progress) override;
   std::optional<FinishReason> OnToken(const Drawn& drawn) override;
   void OnEnd(FinishReason finish, const std::string& error, const RequestStats& stats) override;
 
  private:
-  std::shared_ptr<EventQueue> events_;
+  void Send(RequestEvent event);
+
+  EventSink sink_;  // empty once it has thrown
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::string piece_;  // text that became final since the last event
   AnswerText text_;

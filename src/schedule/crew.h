@@ -60,11 +60,21 @@ class Forecast {
   [[nodiscard]] virtual bool windowed() const = 0;
 };
 
+/// How far the prompt phase of a request is.
+struct PromptProgress {
+  int64_t done = 0;          // tokens whose rows are there
+  int64_t total = 0;         // all tokens
+  int64_t cached = 0;        // tokens of the prompt whose rows were in the cache
+  double left_s = 0;         // predicted time until the first token, s; 0: nothing is known, or none is left
+  std::vector<int> members;  // ranks that read it
+};
+
 /// Who waits for a request's answer. Called by the thread that works with the scheduler.
 class Listener {
  public:
   virtual ~Listener() = default;
-  virtual void OnProgress(int64_t done, int64_t total) = 0;
+  /// The prompt phase begins, or a part of it is done.
+  virtual void OnProgress(const PromptProgress& progress) = 0;
   /// One more token; returns why the answer ends with it, or nothing.
   virtual std::optional<FinishReason> OnToken(const Drawn& drawn) = 0;
   /// The last call. `error`: why it failed, with FinishReason::kError.

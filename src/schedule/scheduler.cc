@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "base/check.h"
 #include "kv/kv_pages.h"
@@ -55,33 +56,76 @@ std::unique_ptr<Sequence> Scheduler::NewSequence(Request request, std::unique_pt
   return sequence;
 }
 
-SequenceId Scheduler::Add(Request request, std::unique_ptr<Listener> listener) {
-  if (counts().waiting >= limits_.most_waiting) {
-    throw ConfigError(fmt::format("queue: {} requests wait already", counts().waiting));
-  }
+Admission Scheduler::Add(Request request, std::unique_ptr<Listener> listener) {
+  RefuseWhenFull();
   std::unique_ptr<Sequence> owned = NewSequence(std::move(request), std::move(listener));
   Sequence& sequence = *owned;
-  const SequenceId id = sequence.id = ++last_id_;
-  sequences_.emplace(id, std::move(owned));
+  const double own_s = Predicted(sequence, Cached(sequence));
+  const double predicted_s = own_s > 0 ? own_s + WaitingSeconds(sequence.request.priority) : 0;
   const double deadline_s = sequence.request.ttft_deadline_s;
-  if (deadline_s > 0) {
-    const double predicted_s = Predicted(sequence) + WaitingSeconds(sequence.request.priority);
-    if (predicted_s > deadline_s) {
-      End(sequence, FinishReason::kError,
-          fmt::format("deadline: the first token is predicted after {:.0f} ms, which is later than {:.0f} ms",
-                      predicted_s * 1e3, deadline_s * 1e3));
-      return id;
-    }
+  if (deadline_s > 0 && predicted_s > deadline_s) {
+    throw RefusedError(
+        RefusedError::Reason::kDeadline, own_s <= deadline_s ? predicted_s - deadline_s : 0,
+        fmt::format("deadline: the first token is predicted after {:.0f} ms, which is later than {:.0f} ms",
+                    predicted_s * 1e3, deadline_s * 1e3));
   }
+  sequence.id = ++last_id_;
+  sequences_.emplace(sequence.id, std::move(owned));
   Wait(sequence);
-  return id;
+  return {sequence.id, predicted_s};
 }
 
-double Scheduler::Predicted(const Sequence& sequence) const {
-  if (sequence.choice.predicted_s > 0) return sequence.choice.predicted_s;
-  if (rate_ == 0) return 0;
-  const auto members = static_cast<double>(std::max<size_t>(1, sequence.choice.members.size()));
-  return forecast_.Work(0, std::ssize(sequence.tokens)) / rate_ / members;
+void Scheduler::RefuseWhenFull() const {
+  constexpr double kShareToBegin = 0.1;  // of those that wait, before others are asked to come again
+  const int64_t waiting = counts().waiting;
+  if (waiting < limits_.most_waiting) return;
+  throw RefusedError(RefusedError::Reason::kQueueFull,
+                     kShareToBegin * WaitingSeconds(-std::numeric_limits<int>::max()),
+                     fmt::format("queue: {} requests wait already", waiting));
+}
+
+int64_t Scheduler::Cached(const Sequence& sequence) {
+  const bool goes_on = sequence.choice.members.size() < 2 || sequence.choice.strategy == Strategy::kRunahead;
+  int64_t most = 0;
+  for (int rank = 0; goes_on && rank < crew_.ranks(); ++rank) most = std::max(most, CachedOn(rank, sequence));
+  return most;
+}
+
+double Scheduler::Predicted(const Sequence& sequence, int64_t cached) const {
+  constexpr int64_t kRowsWorthAGang = 512;  // for each member: fewer are read by one rank
+  const GangChoice& choice = sequence.choice;
+  const auto tokens = std::ssize(sequence.tokens);
+  const auto members = std::max<int64_t>(1, std::ssize(choice.members));
+  double whole_s = choice.predicted_s;
+  if (whole_s == 0 && rate_ > 0) whole_s = forecast_.Work(0, tokens) / rate_ / static_cast<double>(members);
+  if (cached == 0) return whole_s;
+  if (tokens - cached < members * kRowsWorthAGang && !choice.members.empty()) {
+    GangChoice alone = choice;
+    alone.members = {choice.members.back()};
+    alone.strategy = Strategy::kSingle;
+    const double alone_s = forecast_.Seconds(alone, sequence.request.prefill, std::span(&cached, 1), cached, tokens);
+    if (alone_s > 0) return alone_s;
+  }
+  return whole_s * forecast_.Work(cached, tokens) / forecast_.Work(0, tokens);
+}
+
+double Scheduler::PredictedLeft(const Sequence& sequence) const {
+  constexpr double kPrior = 0.25;  // weight of what was predicted, against that of all that there is to read
+  const auto tokens = std::ssize(sequence.tokens);
+  const double work = forecast_.Work(sequence.read_from, tokens);
+  const double done = forecast_.Work(sequence.read_from, sequence.done);
+  const double predicted_s = Predicted(sequence, sequence.read_from);
+  const double prior = predicted_s > 0 ? kPrior : 0;
+  if (work == 0 || prior * work + done == 0) return 0;
+  const double pace = (prior * predicted_s + crew_.Now() - sequence.reading_s) / (prior * work + done);
+  return pace * (work - done);
+}
+
+void Scheduler::TellProgress(Sequence& sequence) {
+  const Gang* const gang = GangOf(sequence);
+  sequence.listener->OnProgress({sequence.done, std::ssize(sequence.tokens), sequence.stats.cached_tokens,
+                                 PredictedLeft(sequence),
+                                 gang != nullptr ? gang->choice.members : std::vector<int>{sequence.rank}});
 }
 
 double Scheduler::WaitingSeconds(int priority) const {

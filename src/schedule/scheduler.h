@@ -26,6 +26,12 @@ struct SchedulerCounts {
   int64_t waits_for_pages = 0;  // times that the first that waits found too few pages
 };
 
+/// A request that was taken.
+struct Admission {
+  SequenceId id = 0;
+  double predicted_ttft_s = 0;  // predicted time to its first token, waiting included, s; 0: nothing is known
+};
+
 /// Decides what each rank does next. Short prompts run on single ranks side by side, long ones gang up those that
 /// help, in rounds; between rounds each rank takes a step of its answers. First come, first served, higher priorities
 /// first; but a prompt that begins as one that is being read waits for its rows where that is sooner. When a rank has
@@ -43,8 +49,9 @@ class Scheduler {
 
   Scheduler(Crew& crew, Forecast& forecast, Limits limits);
 
-  /// Queues a request. Throws ConfigError when it can never fit, and when too many wait.
-  SequenceId Add(Request request, std::unique_ptr<Listener> listener);
+  /// Queues a request. Throws ConfigError when it can never fit; RefusedError when too many wait, and when its
+  /// deadline cannot be met.
+  Admission Add(Request request, std::unique_ptr<Listener> listener);
   /// Ends a request early; unknown ones are taken for ended.
   void Cancel(SequenceId id);
   /// A step has ended.
@@ -118,8 +125,13 @@ class Scheduler {
   // ---- Requests
   [[nodiscard]] std::unique_ptr<Sequence> NewSequence(Request request, std::unique_ptr<Listener> listener) const;
   void Answer(Sequence& sequence, const Drawn& drawn);
-  /// Predicted time of its prompt phase alone, s; 0: nothing is known.
-  [[nodiscard]] double Predicted(const Sequence& sequence) const;
+  /// Predicted time of its prompt phase alone, behind `cached` rows that are there already, s; 0: nothing is known.
+  [[nodiscard]] double Predicted(const Sequence& sequence, int64_t cached) const;
+  [[nodiscard]] double PredictedLeft(const Sequence& sequence) const;
+  /// Rows of its prompt that some rank has.
+  [[nodiscard]] int64_t Cached(const Sequence& sequence);
+  void TellProgress(Sequence& sequence);
+  void RefuseWhenFull() const;
   /// Time that the prompts before a new one of `priority` take, s; 0: nothing is known.
   [[nodiscard]] double WaitingSeconds(int priority) const;
   void Wait(Sequence& sequence);

@@ -160,7 +160,8 @@ void Scheduler::FinishRound(Gang& gang) {
   sequence.done = gang.held.back() = gang.cuts.back();
   if (forecast_.windowed()) sequence.valid_from = sequence.done - 1;
   if (sequence.cancelled) return End(sequence, FinishReason::kCancelled);
-  if (sequence.missing() > 0) return sequence.listener->OnProgress(sequence.done, std::ssize(sequence.tokens));
+  TellProgress(sequence);
+  if (sequence.missing() > 0) return;
   const std::optional<Drawn> drawn = gang.drawn;
   DropGang(gang);
   LaneOf(sequence.rank).last_token_s = crew_.Now();

@@ -51,6 +51,7 @@ void Scheduler::Admit() {
     switch (Place(sequence)) {
       case Placed::kYes:
         StopWaiting(sequence);
+        TellProgress(sequence);
         break;
       case Placed::kLater:
         later[kind] = true;
@@ -150,10 +151,13 @@ void Scheduler::Begin(Sequence& sequence, int rank, RankPages::Start start) {
   sequence.copy = start.copy;
   sequence.done = start.cached;
   if (forecast_.windowed()) sequence.valid_from = start.cached;
+  sequence.reading_s = crew_.Now();
+  sequence.read_from = start.cached;
   if (sequence.begun_s >= 0) return;  // it begins again
   sequence.begun_s = crew_.Now();
   sequence.stats.cached_tokens = start.cached;
-  sequence.stats.predicted_ttft_ms = (sequence.begun_s - sequence.submitted_s + Predicted(sequence)) * 1e3;
+  sequence.stats.predicted_ttft_ms =
+      (sequence.begun_s - sequence.submitted_s + Predicted(sequence, start.cached)) * 1e3;
 }
 
 std::vector<int> Scheduler::MembersFor(const Sequence& sequence) {

@@ -209,7 +209,9 @@ void Scheduler::FinishParts(Lane& lane, const Running& step, const StepResult& r
     answers = answers || sequence.answering;
     if (!sequence.answering) work += forecast_.Work(part.begin, part.end);
     sequence.done = part.end;
-    if (!sequence.answering) FinishReading(sequence);
+    if (sequence.answering) continue;
+    TellProgress(sequence);
+    FinishReading(sequence);
   }
   if (!result.error.empty() || result.stopped) return;
   admit_ = admit_ || work > 0;
@@ -222,7 +224,6 @@ void Scheduler::FinishParts(Lane& lane, const Running& step, const StepResult& r
 }
 
 void Scheduler::FinishReading(Sequence& sequence) {
-  sequence.listener->OnProgress(sequence.done, std::ssize(sequence.tokens));
   if (sequence.missing() > 0) return;
   Lane& lane = LaneOf(sequence.rank);
   std::erase(lane.reading, &sequence);

@@ -36,6 +36,8 @@ struct Sequence {
   int sampler_on = -1;  // the rank that has its sampler; -1: none yet
 
   double submitted_s = 0;
+  double reading_s = 0;   // time at which it was placed last
+  int64_t read_from = 0;  // rows that were there then
   double begun_s = -1;
   double first_token_s = -1;
   double last_token_s = -1;

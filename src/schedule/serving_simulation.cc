@@ -59,7 +59,7 @@ class Play {
   class Served final : public Listener {
    public:
     Served(Play& play, size_t index) : play_(play), index_(index) {}
-    void OnProgress(int64_t /*done*/, int64_t /*total*/) override {}
+    void OnProgress(const PromptProgress& /*progress*/) override {}
     std::optional<FinishReason> OnToken(const Drawn& /*drawn*/) override { return std::nullopt; }
     void OnEnd(FinishReason /*finish*/, const std::string& /*error*/, const RequestStats& stats) override {
       ServedRequest& served = play_.outcome_.requests[index_];

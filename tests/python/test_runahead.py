@@ -38,8 +38,8 @@ class Package(unittest.TestCase):
 
 class Errors(unittest.TestCase):
     def test_are_one_family(self):
-        for error in (runahead.ConfigError, runahead.IoError, runahead.DeviceError, runahead.LinkError):
-            self.assertTrue(issubclass(error, runahead.Error))
+        for name in ("ConfigError", "RefusedError", "IoError", "DeviceError", "LinkError"):
+            self.assertTrue(issubclass(getattr(runahead, name), runahead.Error), name)
 
     def test_name_the_thing_and_the_value(self):
         with self.assertRaisesRegex(runahead.IoError, "no/such/folder"):

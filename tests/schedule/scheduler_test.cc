@@ -64,7 +64,7 @@ class PlainForecast final : public Forecast {
 
 class Silent final : public Listener {
  public:
-  void OnProgress(int64_t /*done*/, int64_t /*total*/) override {}
+  void OnProgress(const PromptProgress& /*progress*/) override {}
   std::optional<FinishReason> OnToken(const Drawn& /*drawn*/) override { return std::nullopt; }
   void OnEnd(FinishReason /*finish*/, const std::string& /*error*/, const RequestStats& /*stats*/) override {}
 };
@@ -77,7 +77,7 @@ class SchedulerTest : public testing::Test {
     request.prompt.resize(static_cast<size_t>(shared));
     std::iota(request.prompt.begin(), request.prompt.end(), 0);
     for (int i = 0; i < own; ++i) request.prompt.push_back(++last_own_);
-    return scheduler.Add(std::move(request), std::make_unique<Silent>());
+    return scheduler.Add(std::move(request), std::make_unique<Silent>()).id;
   }
 
   static std::vector<std::pair<SequenceId, int64_t>> SequencesAndBegins(const std::optional<StepPlan>& step) {
@@ -144,7 +144,7 @@ TEST_F(SchedulerTest, ARequestThatTakesNoPrefixWaitsForNone) {
   request.prompt.resize(300);
   std::iota(request.prompt.begin(), request.prompt.end(), 0);
   request.reuse_prefix = false;
-  const SequenceId second = scheduler.Add(std::move(request), std::make_unique<Silent>());
+  const SequenceId second = scheduler.Add(std::move(request), std::make_unique<Silent>()).id;
   scheduler.Work();
   EXPECT_EQ(SequencesAndBegins(crew.step(0)), (Chunks{{first, 0}, {second, 0}}));
 }

@@ -9,7 +9,9 @@ class Recorder final : public Listener {
  public:
   Recorder(std::shared_ptr<Outcome> outcome, const SimulatedRanks& ranks, size_t index)
       : outcome_(std::move(outcome)), ranks_(ranks), index_(index) {}
-  void OnProgress(int64_t /*done*/, int64_t /*total*/) override {}
+  void OnProgress(const PromptProgress& progress) override {
+    outcome_->progress.emplace_back(ranks_.crew.Now(), progress);
+  }
   std::optional<FinishReason> OnToken(const Drawn& /*drawn*/) override {
     ++tokens_;
     if (ranks_.on_token) ranks_.on_token(index_, tokens_);
@@ -48,7 +50,15 @@ size_t SimulatedRanks::Ask(double at_s, Request request) {
   outcomes_.push_back(std::make_shared<Outcome>());
   ids_.push_back(0);
   crew.At(at_s, [this, index, request = std::move(request)]() mutable {
-    ids_[index] = scheduler->Add(std::move(request), std::make_unique<Recorder>(outcomes_[index], *this, index));
+    try {
+      const Admission admission =
+          scheduler->Add(std::move(request), std::make_unique<Recorder>(outcomes_[index], *this, index));
+      ids_[index] = admission.id;
+      outcomes_[index]->predicted_ttft_s = admission.predicted_ttft_s;
+    } catch (const RefusedError& error) {
+      outcomes_[index]->refused = error;
+      outcomes_[index]->ended_s = crew.Now();
+    }
   });
   return index;
 }

@@ -6,8 +6,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "runahead/error.h"
 #include "schedule/cost_forecast.h"
 #include "schedule/scheduler.h"
 #include "schedule/simulated_crew.h"
@@ -16,11 +18,14 @@ namespace runahead {
 
 /// What a request got.
 struct Outcome {
-  int ends = 0;  // calls of OnEnd
+  std::optional<RefusedError> refused;
+  double predicted_ttft_s = 0;                              // when it was taken
+  std::vector<std::pair<double, PromptProgress>> progress;  // and the times at which it was told, s
+  int ends = 0;                                             // calls of OnEnd
   FinishReason finish = FinishReason::kLength;
   std::string error;
   RequestStats stats;
-  double ended_s = 0;
+  double ended_s = 0;  // time of its end, or of the refusal, s
 };
 
 /// A scheduler over ranks that only take time.

@@ -32,7 +32,7 @@ class Stream {
   class End final : public Listener {
    public:
     End(Stream& stream, int64_t tokens) : stream_(stream), tokens_(tokens) {}
-    void OnProgress(int64_t /*done*/, int64_t /*total*/) override {}
+    void OnProgress(const PromptProgress& /*progress*/) override {}
     std::optional<FinishReason> OnToken(const Drawn& /*drawn*/) override { return std::nullopt; }
     void OnEnd(FinishReason finish, const std::string& /*error*/, const RequestStats& stats) override {
       ++stream_.ended;
@@ -196,7 +196,12 @@ TEST(SimulatedRequestsTest, RefusesWhatDoesNotFit) {
   for (uint64_t i = 0; i < 3; ++i) ranks.Ask(0, Prompt(8 * kPageRows, 1, i));
   ranks.crew.At(0, [&] {
     EXPECT_EQ(ranks.scheduler->counts().waiting, 3);
-    EXPECT_THROW(add(1), ConfigError);
+    try {
+      add(1);
+      FAIL() << "one more than may wait was taken";
+    } catch (const RefusedError& error) {
+      EXPECT_EQ(error.reason(), RefusedError::Reason::kQueueFull);
+    }
   });
   ranks.Run();
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(ranks.Of(i).stats.new_tokens, 1);
@@ -218,13 +223,63 @@ TEST(SimulatedRequestsTest, RefusesADeadlineThatCannotBeMetAtOnce) {
   easy.priority = 1;
   const size_t ahead = ranks.Ask(0.3, easy);
   ranks.Run();
-  EXPECT_EQ(ranks.Of(refused).finish, FinishReason::kError);
+  ASSERT_TRUE(ranks.Of(refused).refused);
+  EXPECT_EQ(ranks.Of(refused).ends, 0);
   EXPECT_EQ(ranks.Of(refused).ended_s, 0);
-  EXPECT_EQ(ranks.Of(refused).error.find("deadline: "), 0U) << ranks.Of(refused).error;
+  EXPECT_EQ(ranks.Of(refused).refused->reason(), RefusedError::Reason::kDeadline);
+  EXPECT_EQ(ranks.Of(refused).refused->retry_after_s(), 0) << "no wait makes it shorter";
+  EXPECT_EQ(std::string(ranks.Of(refused).refused->what()).find("deadline: "), 0U);
   EXPECT_EQ(ranks.Of(met).finish, FinishReason::kLength);
-  EXPECT_EQ(ranks.Of(queued).finish, FinishReason::kError);
+  ASSERT_TRUE(ranks.Of(queued).refused);
   EXPECT_EQ(ranks.Of(queued).ended_s, 0.3);
+  EXPECT_GT(ranks.Of(queued).refused->retry_after_s(), 0.5);
   EXPECT_EQ(ranks.Of(ahead).finish, FinishReason::kLength);
+}
+
+TEST(SimulatedRequestsTest, AFullQueueSaysWhenToComeAgain) {
+  const WorkShape shape = SevenBillion();
+  Scheduler::Limits limits;
+  limits.most_waiting = 40;
+  SimulatedRanks ranks(shape, Gpus(shape, 1), /*pages=*/4000, limits);
+  ranks.Ask(0, Prompt(2000, 1, 1));  // its time is seen
+  for (uint64_t i = 0; i < 40; ++i) ranks.Ask(1, Prompt(8000, 1, 10 + i));
+  const size_t early = ranks.Ask(1, Prompt(100, 1, 2));
+  ranks.Run();
+  ASSERT_TRUE(ranks.Of(early).refused);
+  EXPECT_EQ(ranks.Of(early).refused->reason(), RefusedError::Reason::kQueueFull);
+  const double begins_s = ranks.Of(4).ended_s - 1;  // time until a tenth of them have been read
+  EXPECT_NEAR(ranks.Of(early).refused->retry_after_s(), begins_s, 0.3 * begins_s);
+}
+
+// What is told of a prompt phase: from its beginning to its end, with times that come true.
+TEST(SimulatedRequestsTest, TheProgressOfAPromptIsToldWithTheTimeLeft) {
+  const WorkShape shape = SevenBillion();
+  for (const int count : {1, 4}) {
+    SimulatedRanks ranks(shape, Gpus(shape, count), /*pages=*/2000);
+    for (uint64_t i = 0; i < 4; ++i) ranks.Ask(0, Prompt(1000, 1000, i));
+    const size_t index = ranks.Ask(2, Prompt(64'000, 1, 100));
+    const size_t second = ranks.Ask(30, Prompt(64'100, 1, 100));
+    ranks.Run();
+    const Outcome& first = ranks.Of(index);
+    const double ttft_s = first.stats.ttft_ms / 1e3;
+    EXPECT_NEAR(first.predicted_ttft_s, ttft_s, 0.35 * ttft_s) << count << " ranks";
+    ASSERT_GE(first.progress.size(), 4U);
+    EXPECT_EQ(first.progress.front().first, 2.0 + first.stats.queued_ms / 1e3);
+    EXPECT_EQ(first.progress.front().second.done, 0);
+    EXPECT_EQ(first.progress.back().second.done, 64'000);
+    EXPECT_EQ(first.progress.back().second.left_s, 0);
+    for (size_t i = 0; i < first.progress.size(); ++i) {
+      const auto& [time_s, progress] = first.progress[i];
+      EXPECT_EQ(progress.total, 64'000);
+      EXPECT_EQ(progress.members.size(), static_cast<size_t>(count));
+      EXPECT_NEAR(progress.left_s, 2 + ttft_s - time_s, 0.25 * ttft_s) << count << " ranks, event " << i;
+      EXPECT_GT(progress.done, i == 0 ? -1 : first.progress[i - 1].second.done);
+    }
+    const Outcome& again = ranks.Of(second);
+    EXPECT_EQ(again.progress.front().second.cached, 64'000);
+    EXPECT_EQ(again.progress.front().second.done, 64'000);
+    EXPECT_NEAR(again.predicted_ttft_s, again.stats.ttft_ms / 1e3, 0.5 * again.stats.ttft_ms / 1e3);
+  }
 }
 
 // The whole pool is what a sequence takes, and it finds most of its rows as a prefix.

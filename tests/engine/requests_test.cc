@@ -1,0 +1,177 @@
+// Requests by the public API: their events, by a handle and by a sink, and what an engine refuses.
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+
+#include "runahead/engine.h"
+#include "runahead/request.h"
+#include "tests/engine/tiny_model.h"
+
+namespace runahead {
+namespace {
+
+using Kind = RequestEvent::Kind;
+
+Engine LoadTiny(EngineOptions options = {}) {
+  if (options.devices == "cpu") options.devices = "cpu:2";
+  options.threads_per_rank = 1;
+  return Engine::Load(TinyModelFolder(), options);
+}
+
+Request Prompt(int tokens, int answer) {
+  Request request;
+  for (int i = 0; i < tokens; ++i) request.prompt.push_back(i * 7 % 251);
+  request.generation.max_new_tokens = answer;
+  return request;
+}
+
+std::vector<RequestEvent> AllOf(RequestHandle handle) {
+  std::vector<RequestEvent> events;
+  while (events.empty() || events.back().kind != Kind::kEnd) {
+    std::optional<RequestEvent> event = handle.Next(std::chrono::minutes(1));
+    if (!event) throw std::runtime_error("a request gave nothing for a minute");
+    events.push_back(*std::move(event));
+  }
+  return events;
+}
+
+/// What a sink was told. Thread-safe.
+class Told {
+ public:
+  void operator()(RequestEvent event) {
+    const std::lock_guard lock(mutex_);
+    events_.push_back(std::move(event));
+    changed_.notify_all();
+  }
+  /// Waits until there are `count`, or for the end.
+  std::vector<RequestEvent> Await(size_t count = SIZE_MAX) {
+    std::unique_lock lock(mutex_);
+    const bool came = changed_.wait_for(lock, std::chrono::minutes(1), [&] {
+      return events_.size() >= count || (!events_.empty() && events_.back().kind == Kind::kEnd);
+    });
+    if (!came) throw std::runtime_error("a sink was told nothing for a minute");
+    return events_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<RequestEvent> events_;  // guarded by mutex_
+};
+
+EventSink SinkOf(std::shared_ptr<Told> told) {
+  return [told = std::move(told)](RequestEvent event) { (*told)(std::move(event)); };
+}
+
+std::vector<int32_t> IdsOf(const std::vector<RequestEvent>& events) {
+  std::vector<int32_t> ids;
+  for (const RequestEvent& event : events) {
+    if (event.kind == Kind::kToken) ids.push_back(event.token.id);
+  }
+  return ids;
+}
+
+TEST(RequestsTest, ASinkIsToldWhatAHandleGives) {
+  const Engine engine = LoadTiny();
+  const std::vector<RequestEvent> by_handle = AllOf(engine.Submit(Prompt(100, 8)));
+  const auto told = std::make_shared<Told>();
+  RequestHandle handle = engine.Submit(Prompt(100, 8), nullptr, SinkOf(told));
+  const std::vector<RequestEvent> by_sink = told->Await();
+  EXPECT_EQ(IdsOf(by_sink), IdsOf(by_handle));
+  EXPECT_EQ(by_sink.back().stats.new_tokens, 8);
+  EXPECT_THROW((void)handle.Next(std::chrono::milliseconds(1)), ConfigError);
+  EXPECT_THROW((void)engine.Submit(Prompt(1, 1), nullptr, EventSink()), ConfigError);
+}
+
+TEST(RequestsTest, ProgressIsToldFromTheBeginningOn) {
+  const Engine engine = LoadTiny();
+  for (const int cached : {0, 399}) {
+    Request request = Prompt(400, 2);
+    request.prefill.ranks = cached == 0 ? 2 : 0;
+    const std::vector<RequestEvent> events = AllOf(engine.Submit(std::move(request)));
+    ASSERT_GE(events.size(), 5U);
+    EXPECT_EQ(events[0].kind, Kind::kProgress);
+    EXPECT_EQ(events[0].prompt_done, cached);
+    EXPECT_EQ(events[0].cached_tokens, cached);
+    EXPECT_EQ(events[0].prompt_total, 400);
+    EXPECT_EQ(events[0].members.size(), cached == 0 ? 2U : 1U);
+    const RequestEvent& last = events[events.size() - 4];
+    EXPECT_EQ(last.kind, Kind::kProgress);
+    EXPECT_EQ(last.prompt_done, 400);
+    EXPECT_EQ(last.members, events[0].members);
+    EXPECT_EQ(events.back().stats.cached_tokens, cached);
+  }
+}
+
+TEST(RequestsTest, TheTimeToTheFirstTokenIsPredictedOnceOneWasSeen) {
+  const Engine engine = LoadTiny();
+  RequestHandle first = engine.Submit(Prompt(200, 1));
+  EXPECT_EQ(first.predicted_ttft_ms(), 0);
+  AllOf(std::move(first));
+  EXPECT_GT(engine.Submit(Prompt(300, 1)).predicted_ttft_ms(), 0);
+}
+
+TEST(RequestsTest, ASinkThatThrowsCancelsItsRequestAlone) {
+  const Engine engine = LoadTiny();
+  const auto other = std::make_shared<Told>();
+  const RequestHandle goes_on = engine.Submit(Prompt(50, 40), nullptr, SinkOf(other));
+  const auto told = std::make_shared<Told>();
+  Request endless = Prompt(60, 100'000);
+  const RequestHandle handle = engine.Submit(endless, nullptr, [told](RequestEvent event) {
+    (*told)(event);
+    if (event.kind == Kind::kToken) throw std::runtime_error("nobody listens");
+  });
+  EXPECT_EQ(IdsOf(other->Await()).size(), 40U);
+  // Its pages are free again, and nothing of it runs: a session gets the engine.
+  Session session = engine.NewSession(16);
+  session.Prefill(std::vector<int32_t>{1, 2, 3});
+  EXPECT_EQ(IdsOf(told->Await(1)).size(), 1U) << "it was told something behind the throw";
+}
+
+TEST(RequestsTest, AHandleThatGoesCancelsAndTheSinkIsToldTheEnd) {
+  const Engine engine = LoadTiny();
+  const auto told = std::make_shared<Told>();
+  { const RequestHandle handle = engine.Submit(Prompt(50, 100'000), nullptr, SinkOf(told)); }
+  EXPECT_EQ(told->Await().back().finish, FinishReason::kCancelled);
+}
+
+TEST(RequestsTest, WhatIsRefusedSaysWhy) {
+  EngineOptions options;
+  options.max_queued = 1;
+  options.devices = "cpu:1";
+  const ModelFacts facts = LoadTiny().facts();
+  options.kv_memory = facts.kv_bytes_per_token * 3 * 128;  // room for one of the prompts
+  const Engine engine = LoadTiny(options);
+  std::vector<RequestHandle> taken;  // one runs, and one waits unless the first has ended meanwhile
+  try {
+    for (int i = 0; i < 1000; ++i) taken.push_back(engine.Submit(Prompt(257, 100)));
+    ADD_FAILURE() << "any number waits";
+  } catch (const RefusedError& error) {
+    EXPECT_EQ(error.reason(), RefusedError::Reason::kQueueFull);
+    EXPECT_EQ(std::string(error.what()), "queue: 1 requests wait already");
+  }
+}
+
+TEST(RequestsTest, ADeadlineThatCannotBeMetIsRefusedAtOnce) {
+  const Engine engine = LoadTiny();
+  AllOf(engine.Submit(Prompt(300, 1)));
+  Request late = Prompt(400, 1);
+  late.ttft_deadline_s = 1e-9;
+  late.reuse_prefix = false;
+  try {
+    (void)engine.Submit(std::move(late));
+    ADD_FAILURE() << "it was taken";
+  } catch (const RefusedError& error) {
+    EXPECT_EQ(error.reason(), RefusedError::Reason::kDeadline);
+    EXPECT_EQ(error.retry_after_s(), 0);
+  }
+  Request in_time = Prompt(400, 1);
+  in_time.ttft_deadline_s = 1e6;
+  EXPECT_EQ(AllOf(engine.Submit(std::move(in_time))).back().finish, FinishReason::kLength);
+}
+
+}  // namespace
+}  // namespace runahead
