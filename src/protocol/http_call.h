@@ -1,6 +1,7 @@
 // An HTTP request and its answer as values, so that what a server says can be tested without sockets.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -34,6 +35,14 @@ struct HttpHead {
   std::vector<HttpField> fields;
 };
 
+/// What an answer took, for logs.
+struct AnswerFacts {
+  int64_t prompt_tokens = 0;  // of all its choices
+  int64_t cached_tokens = 0;
+  int64_t new_tokens = 0;
+  double ttft_ms = 0;  // of its first choice
+};
+
 /// Where an answer goes: either Send, or Begin, any number of Write, and End or Break. Thread-safe, never blocks;
 /// what comes for a client that has left is dropped.
 class HttpAnswer {
@@ -47,6 +56,8 @@ class HttpAnswer {
   virtual void End() = 0;
   /// The answer ends here, and the client shall see that it is not whole.
   virtual void Break() = 0;
+  /// Told before its end, where tokens were asked for.
+  virtual void Note(const AnswerFacts& /*facts*/) {}
 };
 
 /// What runs for a request. Destroyed when its answer was sent, or when nobody waits for that any more: then what
