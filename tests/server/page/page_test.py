@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -299,6 +300,87 @@ class MadeUp(PageTest):
         wide = self.browser.run("[...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > 361).map((e) => e.outerHTML.slice(0, 80))")
         self.assertEqual(wide, [])
         self.picture("narrow.png")
+
+
+@unittest.skipUnless(PROGRAM, "no program was given")
+class Demo(PageTest):
+    """`runahead serve` on the demo model."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        cls.address = f"http://127.0.0.1:{port}"
+        cls.server = subprocess.Popen([PROGRAM, "serve", "--model", str(ROOT / "models/demo"), "--devices", "cpu:2", "--port", str(port)], stderr=subprocess.PIPE)
+        cls.addClassCleanup(cls.stop)
+        until = time.monotonic() + 60
+        while True:
+            try:
+                return urllib.request.urlopen(f"{cls.address}/ready", timeout=5).close()
+            except OSError as error:
+                if cls.server.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"serve: {error}: {cls.server.stderr.read1().decode()}") from error
+                select.select([cls.server.stderr], [], [], 0.05)
+
+    @classmethod
+    def stop(cls):
+        cls.server.terminate()
+        cls.server.communicate(timeout=60)
+
+    def state(self):
+        with urllib.request.urlopen(f"{self.address}/runahead/state", timeout=10) as answer:
+            return json.load(answer)
+
+    def setUp(self):
+        self.open(self.address)
+        self.browser.wait("document.getElementById('health-text').textContent === 'ready'")
+
+    def test_a_newcomer_asks_about_the_sample(self):
+        self.assertEqual(self.text("#model"), "demo")
+        self.browser.run("document.getElementById('load-sample').click()")
+        self.browser.wait("document.getElementById('message').value !== ''")
+        self.browser.key("Enter")
+        self.browser.wait(f"{ANSWERED} === 1", seconds=60)
+        self.assertEqual(self.text(".answer .text"), "Hull.")
+        self.assertIn("no chat template", self.text("#form-note"))
+        self.assertRegex(self.text(".answer .facts"), r"first token after [\d.]+ m?s.* 6,\d\d\d prompt tokens.* read by 2 ranks")
+        self.browser.wait("document.querySelectorAll('#recent .timeline g').length === 2")
+        self.check_timeline(self.state()["recent"][0])
+        self.browser.run("document.querySelector('#suggestions button').click()")
+        self.browser.wait(f"{ANSWERED} === 2", seconds=60)
+        self.assertEqual(self.text(".answer:last-child .text"), "honey.")
+        kept = re.search(r"([\d,]+) of them kept", self.text(".answer:last-child .facts"))
+        self.assertGreater(int(kept[1].replace(",", "")), 5500, "tokens whose rows were there")
+        self.browser.wait("document.querySelectorAll('#recent > li').length === 2")
+        self.picture("demo.png")
+
+    def check_timeline(self, phase):
+        """What the picture says is what the state says: cuts add up, and no event lies outside of the prompt phase."""
+        tokens = self.browser.run("[...document.querySelectorAll('.numbers tbody tr')].map((r) => Number(r.cells[1].textContent.replace(',', '')))")
+        self.assertEqual(tokens, [b - a for a, b in zip(phase["cuts"], phase["cuts"][1:])])
+        self.assertEqual(sum(tokens), phase["prompt_tokens"] - phase["cached_tokens"])
+        self.assertEqual({event["rank"] for event in phase["timeline"]}, set(phase["members"]))
+        for event in phase["timeline"]:
+            self.assertLessEqual(event["begin_ms"], event["end_ms"])
+            self.assertLessEqual(event["end_ms"], phase["ttft_ms"] + 1)
+
+    def test_stops_reading(self):
+        cancelled = self.state()["totals"]["cancelled"]
+        self.say(f"{time.time()} " + "The keeper of the harbour wrote this down. " * 600)
+        self.browser.wait("!document.getElementById('stop').hidden")
+        self.browser.key("Escape")
+        self.browser.wait("!document.getElementById('send').hidden")
+        until = time.monotonic() + 20
+        while self.state()["totals"]["cancelled"] == cancelled:
+            self.assertLess(time.monotonic(), until, "the request was not cancelled")
+
+    def test_says_that_a_prompt_is_too_long(self):
+        self.say("word " * 9000)
+        self.browser.wait("document.querySelector('.notice')", seconds=60)
+        self.assertIn("8192", self.text(".notice"))
+        self.assertEqual(self.browser.run("fetch('/page/nothing.js').then((r) => r.status)"), 404)
 
 
 if __name__ == "__main__":
