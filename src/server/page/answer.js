@@ -15,7 +15,7 @@ function factsOf(usage, runahead, finish) {
   }
   if (usage) {
     const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
-    facts.push(`${plural(usage.prompt_tokens, "prompt token")}${cached > 0 ? `, ${count(cached)} of them kept from before` : ""}`);
+    facts.push(`${plural(usage.prompt_tokens, "prompt token")}${cached > 0 ? `, ${count(cached)} of them cached` : ""}`);
   }
   const ranks = runahead?.members?.length ?? 0;
   if (ranks > 1) facts.push(`read by ${ranks} ranks`);
@@ -46,7 +46,7 @@ export class AnswerView {
     if (!total) return;
     this.bar.value = Math.min(1, processed / total);
     const parts = [`${count(processed)} of ${plural(total, "token")}`];
-    if (cache > 0) parts.push(`${count(cache)} kept`);
+    if (cache > 0) parts.push(`${count(cache)} cached`);
     if (left > 0) parts.push(`about ${milliseconds(left)} left`);
     setText(this.label, parts.join(" · "));
   }

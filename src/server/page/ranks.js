@@ -57,7 +57,7 @@ function updateRank(element, { index, rank, now }) {
   cached.setAttribute("width", share(rank.pages_used + rank.pages_cached));
   used.setAttribute("width", share(rank.pages_used));
   const free = Math.max(0, rank.pages - rank.pages_used - rank.pages_cached);
-  const facts = [`${plural(rank.pages, "page")}: ${count(rank.pages_used)} in use, ${count(rank.pages_cached)} kept, ${count(free)} free`];
+  const facts = [`${plural(rank.pages, "page")}: ${count(rank.pages_used)} in use, ${count(rank.pages_cached)} cached, ${count(free)} free`];
   if (rank.requests > 0) facts.push(plural(rank.requests, "request"));
   if (rank.bytes_sent > 0) facts.push(`${bytes(rank.bytes_sent)} sent`);
   setText(element.querySelector(".rank-facts"), facts.join(" · "));

@@ -9,13 +9,13 @@ const PADDING = 12; // px on each side of it
 
 export function drawTiles(state) {
   const totals = state.totals;
-  const kept = totals.prompt_tokens > 0 ? percent(totals.cached_tokens / totals.prompt_tokens) : "–";
+  const cached = totals.prompt_tokens > 0 ? percent(totals.cached_tokens / totals.prompt_tokens) : "–";
   const tiles = [
     ["running", count(state.running)],
     ["waiting", count(state.waiting)],
     ["requests", count(totals.requests)],
     ["prompt tokens", count(totals.prompt_tokens)],
-    ["of them kept", kept],
+    ["of them cached", cached],
     ["new tokens", count(totals.new_tokens)],
   ];
   const make = ([name]) => el("div", {}, el("dt", {}, name), el("dd", {}));
@@ -38,7 +38,7 @@ function updateRequest(element, request) {
   bar.value = request.prompt_tokens > 0 ? request.prompt_done / request.prompt_tokens : 0;
   bar.setAttribute("aria-label", `Prompt of ${request.id}`);
   const facts = [`${count(request.prompt_done)} of ${plural(request.prompt_tokens, "prompt token")}`];
-  if (request.cached_tokens > 0) facts.push(`${count(request.cached_tokens)} kept`);
+  if (request.cached_tokens > 0) facts.push(`${count(request.cached_tokens)} cached`);
   if (request.state === "answering") facts.push(plural(request.new_tokens, "new token"));
   else if (request.predicted_left_ms > 0) facts.push(`about ${milliseconds(request.predicted_left_ms)} left`);
   setText(element.lastElementChild, facts.join(" · "));
@@ -60,7 +60,7 @@ function against(predicted_ms, measured_ms) {
 function factsOf(recent) {
   const facts = [
     ["first token", milliseconds(recent.ttft_ms), against(recent.predicted_ttft_ms, recent.ttft_ms)],
-    ["prompt", plural(recent.prompt_tokens, "token"), recent.cached_tokens > 0 ? `${count(recent.cached_tokens)} kept from before` : ""],
+    ["prompt", plural(recent.prompt_tokens, "token"), recent.cached_tokens > 0 ? `${count(recent.cached_tokens)} from the cache` : ""],
     ["cuts", recent.cuts.map(count).join(" | "), `${plural(recent.members.length, "rank")}`],
     ["waited", milliseconds(recent.queued_ms), "in the queue"],
     ["answer", plural(recent.new_tokens, "token"), [recent.tpot_ms > 0 ? `${milliseconds(recent.tpot_ms)} each` : "", recent.finish].filter(Boolean).join(", ")],
