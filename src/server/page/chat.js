@@ -86,7 +86,7 @@ function setRunning(controller) {
 
 async function* chunksOfAnswer(signal) {
   const attempt = () => {
-    const { path, body } = completionRequest(form(), turns);
+    const { path, body } = completionRequest(byId("model").textContent || undefined, form(), turns);
     return completionChunks(path, { key: settings().key, body, signal });
   };
   try {

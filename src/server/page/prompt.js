@@ -29,9 +29,9 @@ function asPlainText(turns) {
   return opening + turns.map((turn) => (turn.role === "user" ? withDocuments(turn) : turn.text)).join("");
 }
 
-/** The path and the body that ask for the answer to `turns`, in one of the forms "chat", "questions" and "plain". */
-export function completionRequest(form, turns) {
-  const common = { stream: true, stream_options: { include_usage: true }, return_progress: true, ...sampling() };
+/** The path and the body that ask `model` for the answer to `turns`, in one of the forms "chat", "questions" and "plain". */
+export function completionRequest(model, form, turns) {
+  const common = { model, stream: true, stream_options: { include_usage: true }, return_progress: true, ...sampling() };
   if (form === "chat") return { path: "/v1/chat/completions", body: { messages: asMessages(turns), ...common } };
   const body =
     form === "questions" ? { prompt: asQuestions(turns), stop: ["\nQuestion:"], ...common } : { prompt: asPlainText(turns), ...common };

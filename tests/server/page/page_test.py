@@ -85,6 +85,7 @@ class MadeUp(PageTest):
         path, body = self.mock.bodies[0]
         self.assertEqual(path, "/v1/chat/completions")
         self.assertEqual(body["messages"], [{"role": "user", "content": "Where from?"}])
+        self.assertEqual(body["model"], "mock")
         self.assertTrue(body["stream"] and body["return_progress"] and body["stream_options"]["include_usage"])
         self.assertEqual((body["temperature"], body["max_tokens"]), (0, 512))
         self.assertNotIn("seed", body)
