@@ -7,10 +7,11 @@ import { completionRequest, textOf } from "/page/prompt.js";
 import { openSettings, settings } from "/page/settings.js";
 
 const SUGGESTED = 3;
+const NO_CHAT = 501; // the status of a server that renders no conversations
 
 let turns = []; // {role: "user", text, documents} and {role: "assistant", text}
 let running = null; // the AbortController of the request that runs
-let hasTemplate = true; // false: /v1/chat/completions said that the model has none
+let hasTemplate = true; // false: the server renders no conversations
 let suggestions = [];
 
 const messages = () => byId("messages");
@@ -32,9 +33,7 @@ export function showForm() {
   const notes = {
     chat: "",
     plain: "Plain text: the model continues what you write.",
-    questions: hasTemplate
-      ? "Your messages go as “Question: … Answer:”."
-      : "This model has no chat template: your messages go as “Question: … Answer:”.",
+    questions: `${hasTemplate ? "Your" : "Without a chat template your"} messages go as “Question: … Answer:”.`,
   };
   setText(note, notes[form()]);
   note.hidden = note.textContent === "";
@@ -92,7 +91,7 @@ async function* chunksOfAnswer(signal) {
   try {
     yield* attempt();
   } catch (error) {
-    if (error.code !== "no_chat_template" || form() !== "chat") throw error;
+    if (error.status !== NO_CHAT || form() !== "chat") throw error;
     setTemplate(false);
     yield* attempt();
   }

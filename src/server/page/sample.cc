@@ -27,8 +27,8 @@ std::string WriteSample() {
 }  // namespace
 
 std::string_view SampleDocument() {
-  static const std::string kSample = WriteSample();
-  return kSample;
+  static const std::string sample = WriteSample();
+  return sample;
 }
 
 }  // namespace runahead::server

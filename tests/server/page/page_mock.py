@@ -129,7 +129,7 @@ class Mock:
                 if mock.plan == "busy":
                     return self.refuse(429, "64 requests wait already.", "queue_full", retry_after="7")
                 if mock.plan == "no chat" and chat:
-                    return self.refuse(400, "the model has no chat template", "no_chat_template")
+                    return self.refuse(501, "the model has no chat template", "no_chat")
                 self.send_response(200)
                 self.send_header("content-type", "text/event-stream")
                 self.send_header("transfer-encoding", "chunked")

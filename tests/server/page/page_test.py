@@ -23,7 +23,7 @@ ROOT = pathlib.Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else pathlib.Pat
 PROGRAM = sys.argv[2] if len(sys.argv) > 2 and os.access(sys.argv[2], os.X_OK) else None
 PAGE = ROOT / "src/server/page"
 HOSTILE = "<img src=x onerror=\"window.hurt=1\"><script>window.hurt=1</script> [x](javascript:hurt) &amp; <b>bold</b>"
-EXPECTED = re.compile(r"Failed to load resource: .*(40\d|429|net::ERR_CONNECTION_REFUSED|net::ERR_INCOMPLETE_CHUNKED_ENCODING)")
+EXPECTED = re.compile(r"Failed to load resource: .*(40\d|429|501|net::ERR_CONNECTION_REFUSED|net::ERR_INCOMPLETE_CHUNKED_ENCODING)")
 
 ANSWERED = "!document.querySelector('[aria-busy]') && document.querySelectorAll('.answer .facts:not(:empty)').length"
 
@@ -153,7 +153,7 @@ class MadeUp(PageTest):
         self.browser.wait("document.getElementById('message').value === 'Where from?'")
         self.browser.key("Enter")
         self.browser.wait(f"{ANSWERED} === 1")
-        self.assertIn("no chat template", self.text("#form-note"))
+        self.assertIn("Without a chat template", self.text("#form-note"))
         path, body = self.mock.bodies[-1]
         self.assertEqual(path, "/v1/completions")
         self.assertTrue(body["prompt"].endswith("Log book.\n\nQuestion: Where from?\nAnswer:"))
@@ -345,7 +345,7 @@ class Demo(PageTest):
         self.browser.key("Enter")
         self.browser.wait(f"{ANSWERED} === 1", seconds=60)
         self.assertEqual(self.text(".answer .text"), "Hull.")
-        self.assertIn("no chat template", self.text("#form-note"))
+        self.assertIn("Without a chat template", self.text("#form-note"))
         self.assertRegex(self.text(".answer .facts"), r"first token after [\d.]+ m?s.* 6,\d\d\d prompt tokens.* read by 2 ranks")
         self.browser.wait("document.querySelectorAll('#recent .timeline g').length === 2")
         self.check_timeline(self.state()["recent"][0])
