@@ -158,7 +158,7 @@ class BatchRun {
   std::map<size_t, Running> running_;  // by the task's number
 };
 
-ModelLimits LimitsOf(const Model& model, const TokenizerOrRefusal& loaded) {
+protocol::ModelLimits LimitsOf(const Model& model, const TokenizerOrRefusal& loaded) {
   const Tokenizer* const words = loaded.tokenizer ? &*loaded.tokenizer : nullptr;
   return {model.vocab(), model.max_positions(), words, loaded.refusal, EndTokens(model, words)};
 }

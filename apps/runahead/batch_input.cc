@@ -18,7 +18,9 @@ constexpr size_t kMostShown = 10;
 /// Reads lines one after the other.
 class LineReader {
  public:
-  LineReader(std::string name, const ModelLimits& limits) : limits_(limits) { input_.name = std::move(name); }
+  LineReader(std::string name, const protocol::ModelLimits& limits) : limits_(limits) {
+    input_.name = std::move(name);
+  }
 
   void Add(std::string_view line) {
     ++line_;
@@ -49,14 +51,14 @@ class LineReader {
       throw ConfigError(fmt::format("{}: id: {} is also the id of line {}", origin, id.dump(), first->second));
     }
     for (const auto& [name, value] : json.items()) {
-      if (name == "id" || IsRequestField(name) || !unknown_.insert(name).second) continue;
+      if (name == "id" || protocol::IsRequestField(name) || !unknown_.insert(name).second) continue;
       if (input_.unknown_fields.size() < kMostShown) input_.unknown_fields.push_back(name);
     }
-    RequestFields fields = ReadRequestFields(object, limits_);
+    protocol::RequestFields fields = protocol::ReadRequestFields(object, limits_);
     input_.requests.push_back({line_, std::move(id), std::move(fields.request), fields.choices});
   }
 
-  const ModelLimits& limits_;
+  const protocol::ModelLimits& limits_;
   BatchInput input_;
   int64_t line_ = 0;
   std::unordered_map<std::string, int64_t> line_of_id_;  // by the id as JSON
@@ -65,7 +67,7 @@ class LineReader {
 
 }  // namespace
 
-BatchInput ReadBatch(const std::string& path, const ModelLimits& limits) {
+BatchInput ReadBatch(const std::string& path, const protocol::ModelLimits& limits) {
   const std::string content = ReadInput(path);
   LineReader reader(path == "-" ? "stdin" : path, limits);
   std::string_view rest = content;

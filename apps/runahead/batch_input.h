@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/json.h"
-#include "request_fields.h"
+#include "protocol/request_fields.h"
 #include "runahead/request.h"
 
 namespace runahead::cli {
@@ -30,6 +30,6 @@ struct BatchInput {
 
 /// Reads and checks a whole file; "-" is stdin. Lines may end with CR LF, and those of spaces alone are passed over.
 /// Throws IoError for a file that cannot be read, and ConfigError for one without any request.
-BatchInput ReadBatch(const std::string& path, const ModelLimits& limits);
+BatchInput ReadBatch(const std::string& path, const protocol::ModelLimits& limits);
 
 }  // namespace runahead::cli

@@ -10,12 +10,18 @@
 #include <optional>
 #include <utility>
 
+#include "protocol/sampling_ranges.h"
 #include "runahead/error.h"
-#include "sampling_ranges.h"
 #include "tensor/dtype.h"
 
 namespace runahead::cli {
 namespace {
+
+using protocol::kHottest;
+using protocol::kLargestPenalty;
+using protocol::kMostPresence;
+using protocol::kSmallestPenalty;
+using protocol::kSmallestTopP;
 
 constexpr size_t kMaxShown = 60;  // bytes of a bad value in a message
 

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "base/file.h"
-#include "runahead/error.h"
 
 namespace runahead {
 namespace {
@@ -155,8 +154,8 @@ JsonObject::JsonObject(const Json& json, std::string origin) : json_(json), orig
 
 void JsonObject::Refuse(const char* key, const std::string& what) const {
   const auto field = json_.find(key);
-  if (field == json_.end()) throw ConfigError(fmt::format("{}: {} is missing, {}", origin_, key, what));
-  throw ConfigError(fmt::format("{}: {}: {}, got {}", origin_, key, what, Show(*field)));
+  if (field == json_.end()) throw FieldError(key, fmt::format("{}: {} is missing, {}", origin_, key, what));
+  throw FieldError(key, fmt::format("{}: {}: {}, got {}", origin_, key, what, Show(*field)));
 }
 
 bool JsonObject::Has(const char* key) const {

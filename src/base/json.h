@@ -7,10 +7,23 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+
+#include "runahead/error.h"
 
 namespace runahead {
 
 using Json = nlohmann::json;
+
+/// A field that cannot be used, by its name: "top_k" or "prompt[3]".
+class FieldError : public ConfigError {
+ public:
+  FieldError(std::string field, const std::string& message) : ConfigError(message), field_(std::move(field)) {}
+  [[nodiscard]] const std::string& field() const { return field_; }
+
+ private:
+  std::string field_;
+};
 
 /// Parses `text`; `origin` (a file's path, usually) opens every error. Refuses nesting deeper than 64 levels and
 /// duplicate keys of one object. Throws ConfigError.
@@ -43,7 +56,7 @@ class JsonObject {
   [[nodiscard]] const std::string& origin() const { return origin_; }
   [[nodiscard]] const Json& json() const { return json_; }
 
-  /// Throws ConfigError: "<origin>: <key>: <what>, got <value>".
+  /// Throws FieldError: "<origin>: <key>: <what>, got <value>".
   [[noreturn]] void Refuse(const char* key, const std::string& what) const;
 
  private:

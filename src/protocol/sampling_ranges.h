@@ -1,7 +1,7 @@
-// The numbers that requests may have, on the command line and in files of requests.
+// The numbers that requests may have, on the command line, in files and over the network.
 #pragma once
 
-namespace runahead::cli {
+namespace runahead::protocol {
 
 inline constexpr double kHottest = 1e6;           // temperature
 inline constexpr double kSmallestTopP = 1e-12;    // above 0, since the likeliest token always stays
@@ -9,4 +9,4 @@ inline constexpr double kSmallestPenalty = 1e-6;  // repetition penalty
 inline constexpr double kLargestPenalty = 1e6;    // repetition penalty
 inline constexpr double kMostPresence = 2;        // presence and frequency penalty, either sign
 
-}  // namespace runahead::cli
+}  // namespace runahead::protocol

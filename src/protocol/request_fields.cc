@@ -1,4 +1,4 @@
-#include "request_fields.h"
+#include "protocol/request_fields.h"
 
 #include <fmt/format.h>
 
@@ -8,16 +8,18 @@
 #include <climits>
 #include <utility>
 
-#include "runahead/error.h"
-#include "sampling_ranges.h"
+#include "protocol/sampling_ranges.h"
 
-namespace runahead::cli {
+namespace runahead::protocol {
 namespace {
 
-constexpr int kUsualTokens = 16;  // OpenAI's default
 constexpr int kMostLogprobs = 20;
 constexpr int kMostChoices = 128;
+constexpr size_t kMostPrompts = 1024;
 constexpr double kMostBias = 100;
+// Each token of an answer is compared with all of them.
+constexpr size_t kMostStops = 64;
+constexpr size_t kLongestStop = 1024;       // bytes
 constexpr double kShortestDeadline = 1e-3;  // ms
 constexpr double kLongestDeadline = 1e12;   // ms
 
@@ -34,72 +36,81 @@ double NumberFrom(const JsonObject& json, const char* key, double min, double ma
   return value;
 }
 
-/// Element `i` of the list `key`, which must be a token of the model.
-int32_t TokenIdAt(const JsonObject& json, const char* key, size_t i, const ModelLimits& limits) {
-  const Json& value = json.At(key)[i];
+/// Token `i` of `list`, which is what `name` names.
+int32_t TokenIdAt(const JsonObject& json, const std::string& name, const Json& list, size_t i,
+                  const ModelLimits& limits) {
+  const Json& value = list[i];
   const bool right = value.is_number_unsigned() && value.get<uint64_t>() < static_cast<uint64_t>(limits.vocab);
   if (right) return value.get<int32_t>();
-  RefusePart(json, fmt::format("{}[{}]", key, i), value,
+  RefusePart(json, fmt::format("{}[{}]", name, i), value,
              fmt::format("expected a token id from 0 to {}", limits.vocab - 1));
 }
 
-std::vector<int32_t> TokenIds(const JsonObject& json, const char* key, const ModelLimits& limits) {
-  std::vector<int32_t> ids(json.At(key).size());
-  for (size_t i = 0; i < ids.size(); ++i) ids[i] = TokenIdAt(json, key, i, limits);
+std::vector<int32_t> TokenIds(const JsonObject& json, const std::string& name, const Json& list,
+                              const ModelLimits& limits) {
+  std::vector<int32_t> ids(list.size());
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = TokenIdAt(json, name, list, i, limits);
   return ids;
 }
 
-std::vector<int32_t> PromptOf(const std::string& text, const JsonObject& json, const ModelLimits& limits) {
+/// The ids of a text, which is what `name` names.
+std::vector<int32_t> IdsOfText(const JsonObject& json, const std::string& name, const Json& text,
+                               const ModelLimits& limits) {
   if (limits.tokenizer == nullptr) {
-    throw ConfigError(
-        fmt::format("{}: prompt: {}, so only token ids can be used", json.origin(), limits.no_tokenizer));
+    throw FieldError(
+        name, fmt::format("{}: {}: {}, so only token ids can be used", json.origin(), name, limits.no_tokenizer));
   }
   try {
-    return limits.tokenizer->Encode(text);
+    return limits.tokenizer->Encode(text.get_ref<const std::string&>());
   } catch (const ConfigError& error) {
-    throw ConfigError(fmt::format("{}: prompt: {}", json.origin(), error.what()));
+    throw FieldError(name, fmt::format("{}: {}: {}", json.origin(), name, error.what()));
   }
+}
+
+/// The ids of `value`, a text or a list of ids, which is what `name` names.
+std::vector<int32_t> PromptOf(const JsonObject& json, const std::string& name, const Json& value,
+                              const ModelLimits& limits) {
+  if (!value.is_string() && !value.is_array()) {
+    RefusePart(json, name, value, "expected a text or a list of token ids");
+  }
+  std::vector<int32_t> ids =
+      value.is_string() ? IdsOfText(json, name, value, limits) : TokenIds(json, name, value, limits);
+  if (ids.empty()) RefusePart(json, name, value, "expected at least one token");
+  CheckPromptLength(json, name, ids.size(), limits);
+  return ids;
 }
 
 std::vector<int32_t> ReadPrompt(const JsonObject& json, const ModelLimits& limits) {
   const Json& field = json.At("prompt");
-  const bool one_text = field.is_array() && field.size() == 1 && field[0].is_string();
-  if (!field.is_string() && !field.is_array()) json.Refuse("prompt", "expected a text or a list of token ids");
-  const bool several = field.is_array() && !field.empty() && !one_text && !field[0].is_number();
-  if (several) json.Refuse("prompt", "expected one prompt, a text or a list of token ids");
-  std::vector<int32_t> prompt;
-  if (field.is_string()) {
-    prompt = PromptOf(field.get<std::string>(), json, limits);
-  } else {
-    prompt = one_text ? PromptOf(field[0].get<std::string>(), json, limits) : TokenIds(json, "prompt", limits);
+  if (!field.is_array() || field.empty() || field[0].is_number()) return PromptOf(json, "prompt", field, limits);
+  if (field.size() == 1 && field[0].is_string()) return PromptOf(json, "prompt", field[0], limits);
+  json.Refuse("prompt", "expected one prompt, a text or a list of token ids");
+}
+
+/// A text that ends an answer, which is what `name` names.
+std::string StopOf(const JsonObject& json, const std::string& name, const Json& value) {
+  const bool right = value.is_string() && !value.get_ref<const std::string&>().empty();
+  if (!right) RefusePart(json, name, value, "expected a text, not empty");
+  if (value.get_ref<const std::string&>().size() > kLongestStop) {
+    RefusePart(json, name, value, fmt::format("expected a text of {} bytes at most", kLongestStop));
   }
-  if (prompt.empty()) json.Refuse("prompt", "expected at least one token");
-  if (static_cast<int64_t>(prompt.size()) > limits.context) {
-    throw ConfigError(fmt::format("{}: prompt: its {} tokens are more than the model's context of {}", json.origin(),
-                                  prompt.size(), limits.context));
-  }
-  return prompt;
+  return value.get<std::string>();
 }
 
 std::vector<std::string> ReadStops(const JsonObject& json, const ModelLimits& limits) {
   if (!json.Has("stop")) return {};
   const Json& field = json.At("stop");
-  const auto is_text = [](const Json& value) {
-    return value.is_string() && !value.get_ref<const std::string&>().empty();
-  };
   std::vector<std::string> stops;
   if (field.is_array()) {
-    for (size_t i = 0; i < field.size(); ++i) {
-      if (!is_text(field[i])) RefusePart(json, fmt::format("stop[{}]", i), field[i], "expected a text, not empty");
-      stops.push_back(field[i].get<std::string>());
-    }
+    if (field.size() > kMostStops) json.Refuse("stop", fmt::format("expected {} texts at most", kMostStops));
+    for (size_t i = 0; i < field.size(); ++i) stops.push_back(StopOf(json, fmt::format("stop[{}]", i), field[i]));
   } else {
-    if (!is_text(field)) json.Refuse("stop", "expected a text, not empty, or a list of texts");
-    stops.push_back(field.get<std::string>());
+    if (!field.is_string()) json.Refuse("stop", "expected a text, not empty, or a list of texts");
+    stops.push_back(StopOf(json, "stop", field));
   }
   if (!stops.empty() && limits.tokenizer == nullptr) {
-    throw ConfigError(
-        fmt::format("{}: stop: {}, so there is no text to stop at", json.origin(), limits.no_tokenizer));
+    throw FieldError("stop",
+                     fmt::format("{}: stop: {}, so there is no text to stop at", json.origin(), limits.no_tokenizer));
   }
   return stops;
 }
@@ -141,27 +152,60 @@ SamplingOptions ReadSampling(const JsonObject& json) {
 
 }  // namespace
 
-RequestFields ReadRequestFields(const JsonObject& json, const ModelLimits& limits) {
+RequestFields ReadAnswerFields(const JsonObject& json, const ModelLimits& limits) {
   constexpr double kMsPerSecond = 1000;
   RequestFields fields;
   Request& request = fields.request;
-  request.prompt = ReadPrompt(json, limits);
-  request.generation.max_new_tokens = static_cast<int>(json.Int("max_tokens", 1, INT32_MAX, kUsualTokens));
   request.generation.sampling = ReadSampling(json);
   request.generation.stop = ReadStops(json, limits);
-  if (json.Has("stop_token_ids")) {
-    if (!json.At("stop_token_ids").is_array()) json.Refuse("stop_token_ids", "expected a list of token ids");
-    request.generation.stop_ids = TokenIds(json, "stop_token_ids", limits);
-  }
+  if (json.Has("stop_token_ids")) request.generation.stop_ids = ReadTokenIds(json, "stop_token_ids", limits);
   if (!json.Bool("ignore_eos", false)) request.generation.eos = limits.eos;
   request.logit_bias = ReadBias(json, limits);
-  request.logprobs = static_cast<int>(json.Int("logprobs", 0, kMostLogprobs, -1));
   request.priority = static_cast<int>(json.Int("priority", INT32_MIN, INT32_MAX, 0));
   if (json.Has("deadline_ms")) {
     request.ttft_deadline_s = NumberFrom(json, "deadline_ms", kShortestDeadline, kLongestDeadline, 0) / kMsPerSecond;
   }
   fields.choices = static_cast<int>(json.Int("n", 1, kMostChoices, 1));
   return fields;
+}
+
+RequestFields ReadRequestFields(const JsonObject& json, const ModelLimits& limits) {
+  std::vector<int32_t> prompt = ReadPrompt(json, limits);
+  RequestFields fields = ReadAnswerFields(json, limits);
+  fields.request.prompt = std::move(prompt);
+  fields.request.generation.max_new_tokens = ReadMaxTokens(json, "max_tokens", kUsualTokens);
+  fields.request.logprobs = ReadLogprobs(json, "logprobs", -1);
+  return fields;
+}
+
+std::vector<std::vector<int32_t>> ReadPrompts(const JsonObject& json, const ModelLimits& limits) {
+  const Json& field = json.At("prompt");
+  if (!field.is_array() || field.empty() || field[0].is_number()) return {PromptOf(json, "prompt", field, limits)};
+  if (field.size() > kMostPrompts) json.Refuse("prompt", fmt::format("expected {} prompts at most", kMostPrompts));
+  std::vector<std::vector<int32_t>> prompts;
+  for (size_t i = 0; i < field.size(); ++i) {
+    prompts.push_back(PromptOf(json, fmt::format("prompt[{}]", i), field[i], limits));
+  }
+  return prompts;
+}
+
+void CheckPromptLength(const JsonObject& json, const std::string& field, size_t tokens, const ModelLimits& limits) {
+  if (static_cast<int64_t>(tokens) <= limits.context) return;
+  throw ContextError(field, fmt::format("{}: {}: its {} tokens are more than the model's context of {}",
+                                        json.origin(), field, tokens, limits.context));
+}
+
+int ReadMaxTokens(const JsonObject& json, const char* key, int otherwise) {
+  return static_cast<int>(json.Int(key, 1, INT32_MAX, otherwise));
+}
+
+int ReadLogprobs(const JsonObject& json, const char* key, int otherwise) {
+  return static_cast<int>(json.Int(key, 0, kMostLogprobs, otherwise));
+}
+
+std::vector<int32_t> ReadTokenIds(const JsonObject& json, const char* key, const ModelLimits& limits) {
+  if (!json.At(key).is_array()) json.Refuse(key, "expected a list of token ids");
+  return TokenIds(json, key, json.At(key), limits);
 }
 
 bool IsRequestField(std::string_view name) {
@@ -190,4 +234,4 @@ bool IsRequestField(std::string_view name) {
   return std::find(kFields.begin(), kFields.end(), name) != kFields.end();
 }
 
-}  // namespace runahead::cli
+}  // namespace runahead::protocol
