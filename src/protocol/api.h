@@ -7,10 +7,9 @@
 
 #include "chat/chat_renderer.h"
 #include "protocol/http_call.h"
+#include "protocol/service.h"
 #include "runahead/engine.h"
-#include "runahead/generate.h"
 #include "runahead/model.h"
-#include "runahead/request.h"
 #include "runahead/tokenizer.h"
 
 namespace runahead::protocol {
@@ -21,21 +20,13 @@ struct ApiOptions {
   std::string no_chat;       // the reason why there is nothing that renders conversations
 };
 
-/// An answer's choice that ended, however it did.
-struct EndedRequest {
-  std::string id;  // "cmpl-..."
-  FinishReason finish = FinishReason::kLength;
-  std::string error;  // why it failed; empty: it did not
-  RequestStats stats;
-};
-
 /// Serves /v1/models, /v1/completions, /v1/chat/completions, /tokenize, /detokenize and /runahead/state. Thread-safe.
 class Api {
  public:
   /// `tokenizer` may be null: then prompts are token ids. `renderer` may be null: then there is no chat.
   /// `on_end` may be empty; it is told of every choice that ended, by a thread of the engine: it must be brief and
   /// must not throw. Throws what EndTokens throws.
-  Api(Engine engine, const Model& model, std::shared_ptr<const Tokenizer> tokenizer,
+  Api(Engine engine, const Model& model, const std::shared_ptr<const Tokenizer>& tokenizer,
       std::unique_ptr<chat::ChatRenderer> renderer, ApiOptions options,
       std::function<void(const EndedRequest&)> on_end = {});
   /// Everything that was started must have been destroyed.
@@ -52,7 +43,7 @@ class Api {
 
  private:
   class Parts;
-  std::shared_ptr<Parts> parts_;
+  std::unique_ptr<Parts> parts_;
 };
 
 }  // namespace runahead::protocol

@@ -1,6 +1,12 @@
 #include "protocol/api_error.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
+
+#include "protocol/request_fields.h"
 
 namespace runahead::protocol {
 namespace {
@@ -19,6 +25,16 @@ const char* TypeOf(int status) {
 
 OrderedJson TextOrNull(const std::string& text) { return text.empty() ? OrderedJson(nullptr) : OrderedJson(text); }
 
+ApiError TooMany(const RefusedError& refused) {
+  const bool full = refused.reason() == RefusedError::Reason::kQueueFull;
+  ApiError error(kTooMany, refused.what(), full ? "queue_full" : "deadline");
+  // Whole seconds, at least one: to come again at once helps nobody.
+  if (full || refused.retry_after_s() > 0) {
+    error.Add({"retry-after", fmt::format("{:.0f}", std::max(1.0, std::ceil(refused.retry_after_s())))});
+  }
+  return error;
+}
+
 }  // namespace
 
 std::string ErrorBody(const ApiError& error) {
@@ -33,6 +49,13 @@ std::string ErrorBody(const ApiError& error) {
 
 ApiError AsApiError(const std::exception& thrown) {
   if (const auto* error = dynamic_cast<const ApiError*>(&thrown)) return *error;
+  if (const auto* error = dynamic_cast<const RefusedError*>(&thrown)) return TooMany(*error);
+  if (const auto* error = dynamic_cast<const ContextError*>(&thrown)) {
+    return {kInvalid, error->what(), "context_length_exceeded", error->field()};
+  }
+  if (const auto* error = dynamic_cast<const FieldError*>(&thrown)) {
+    return {kInvalid, error->what(), "invalid_value", error->field()};
+  }
   if (dynamic_cast<const ConfigError*>(&thrown) != nullptr) return {kInvalid, thrown.what(), "invalid_value"};
   if (dynamic_cast<const DeviceError*>(&thrown) != nullptr || dynamic_cast<const LinkError*>(&thrown) != nullptr) {
     return {kUnavailable, thrown.what(), "engine_failed"};
