@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <future>
+#include <utility>
 
 #include "base/deadline.h"
 #include "engine/member_fabric.h"
@@ -82,26 +83,38 @@ Conductor::Conductor(EngineState& engine, const EngineOptions& options)
 Conductor::~Conductor() {
   {
     const std::lock_guard lock(mutex_);
-    stopping_ = true;
+    inbox_.stopping = true;
   }
   changed_.notify_all();
   thread_.join();
 }
 
 Admission Conductor::Submit(Request request, std::unique_ptr<Listener> listener) {
+  const auto refuse = [this] {
+    throw DeviceError(fmt::format("engine: it has failed and takes no requests: {}", failure()));
+  };
+  if (!failure().empty()) refuse();
   auto added = std::make_shared<std::promise<Admission>>();
+  std::future<Admission> admission = added->get_future();
   auto what =
       std::make_shared<std::pair<Request, std::unique_ptr<Listener>>>(std::move(request), std::move(listener));
-  Tell([this, added, what] {
+  Tell([this, added = std::move(added), what = std::move(what)] {
+    const Request& asked = what->first;
+    const int64_t tokens = std::ssize(asked.prompt) + asked.generation.max_new_tokens;
+    if (LacksPositions(tokens)) AwaitRest();
     try {
-      const Request& asked = what->first;
-      ReservePositions(std::ssize(asked.prompt) + asked.generation.max_new_tokens);
+      ReservePositions(tokens);
       added->set_value(scheduler_->Add(std::move(what->first), std::move(what->second)));
-    } catch (...) {
+    } catch (const Error&) {  // of this request alone
       added->set_exception(std::current_exception());
     }
   });
-  return added->get_future().get();
+  try {
+    return admission.get();
+  } catch (const std::future_error&) {  // it failed before it could answer
+    refuse();
+  }
+  return {};
 }
 
 void Conductor::Cancel(SequenceId id) {
@@ -111,57 +124,109 @@ void Conductor::Cancel(SequenceId id) {
 void Conductor::Tell(Message message) {
   {
     const std::lock_guard lock(mutex_);
-    messages_.push_back(std::move(message));
+    inbox_.messages.push_back(std::move(message));
   }
   changed_.notify_all();
 }
 
+std::string Conductor::failure() const {
+  const std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+Conductor::Inbox Conductor::TakeInbox() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return inbox_.stopping || !inbox_.messages.empty() || !inbox_.results.empty(); });
+  Inbox inbox = std::move(inbox_);
+  inbox_ = Inbox();
+  at_work_ -= static_cast<int>(std::ssize(inbox.results));
+  return inbox;
+}
+
 void Conductor::Run() {
   while (true) {
-    std::deque<Message> messages;
-    std::deque<StepResult> results;
-    bool stopping = false;
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return stopping_ || !messages_.empty() || !results_.empty(); });
-      messages.swap(messages_);
-      results.swap(results_);
-      stopping = stopping_;
+    Inbox inbox = TakeInbox();  // whose messages, should they not be heard, go behind a failure
+    try {
+      if (failure().empty()) Serve(inbox);
+    } catch (const std::exception& error) {
+      Fail(error.what());
     }
-    if (!held_) held_.emplace(engine_);
-    for (StepResult& result : results) scheduler_->Finish(std::move(result));
-    for (const Message& message : messages) message();
-    if (stopping) {
+    if (inbox.stopping) return Stop();
+    if (at_work_ > 0) continue;
+    if (held_ && !failure().empty()) held_->RenewFabric();
+    if (!failure().empty() || scheduler_->idle()) held_.reset();
+  }
+}
+
+void Conductor::Serve(Inbox& inbox) {
+  if (!held_) held_.emplace(engine_);
+  FinishSteps(std::move(inbox.results));
+  for (const Message& message : inbox.messages) message();
+  if (!inbox.stopping) scheduler_->Work();
+}
+
+void Conductor::FinishSteps(std::deque<StepResult> results) {
+  for (StepResult& result : results) {
+    if (result.device_failed) throw DeviceError(result.error);
+    scheduler_->Finish(std::move(result));
+  }
+}
+
+void Conductor::Stop() {
+  try {
+    if (failure().empty()) {
       scheduler_->CancelAll();
       AwaitRest();
-      return held_.reset();  // by the thread that took the lock
     }
-    scheduler_->Work();
-    if (scheduler_->idle() && scheduler_->resting()) held_.reset();
+  } catch (const std::exception& error) {
+    Fail(error.what());
   }
+  while (at_work_ > 0) (void)TakeResults();
+  held_.reset();  // by the thread that took the lock
+}
+
+void Conductor::Fail(const std::string& reason) {
+  {
+    const std::lock_guard lock(mutex_);
+    failure_ = reason.empty() ? "unknown" : reason;
+  }
+  scheduler_->Abandon(reason);
 }
 
 void Conductor::AwaitRest() {
-  while (!scheduler_->resting()) {
-    std::deque<StepResult> results;
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return !results_.empty(); });
-      results.swap(results_);
+  while (at_work_ > 0) FinishSteps(TakeResults());
+}
+
+std::deque<StepResult> Conductor::TakeResults() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return !inbox_.results.empty(); });
+  std::deque<StepResult> results = std::exchange(inbox_.results, {});
+  at_work_ -= static_cast<int>(std::ssize(results));
+  return results;
+}
+
+int64_t Conductor::PositionsOf(int64_t tokens) const {
+  return std::min(tokens, engine_.decoder().spec().max_positions);
+}
+
+bool Conductor::LacksPositions(int64_t tokens) const {
+  const int64_t needed = PositionsOf(tokens);
+  for (int rank = 0; rank < engine_.ranks(); ++rank) {
+    for (const int64_t length : {int64_t{1}, needed}) {  // of short sequences, and of long ones where this is one
+      if (held_->MissingPositionBytes(rank, needed, length) > 0) return true;
     }
-    for (StepResult& result : results) scheduler_->Finish(std::move(result));
   }
+  return false;
 }
 
 void Conductor::ReservePositions(int64_t tokens) {
-  const int64_t needed = std::min(tokens, engine_.decoder().spec().max_positions);
+  const int64_t needed = PositionsOf(tokens);
+  int64_t positions = 1024;
+  while (positions < needed) positions *= 2;
   for (int rank = 0; rank < engine_.ranks(); ++rank) {
-    for (const int64_t length : {int64_t{1}, needed}) {  // of short sequences, and of long ones where this is one
+    for (const int64_t length : {int64_t{1}, needed}) {
       if (held_->MissingPositionBytes(rank, needed, length) == 0) continue;
-      AwaitRest();
-      int64_t positions = 1024;
-      while (positions < needed) positions *= 2;
-      held_->PositionsFor(rank, std::min(positions, engine_.decoder().spec().max_positions), length);
+      held_->PositionsFor(rank, PositionsOf(positions), length);
     }
   }
 }
@@ -171,9 +236,10 @@ void Conductor::Post(int rank, StepPlan plan, std::shared_ptr<Fabric> fabric) {
   (void)engine_.rank(rank).Post([this, rank, shared, fabric = std::move(fabric)] {
     StepResult result = workers_[static_cast<size_t>(rank)].Run(*shared, fabric.get());
     const std::lock_guard lock(mutex_);  // while it is held, the conductor does not go
-    results_.push_back(std::move(result));
+    inbox_.results.push_back(std::move(result));
     changed_.notify_all();
   });
+  ++at_work_;
 }
 
 void Conductor::Start(int rank, StepPlan plan) { Post(rank, std::move(plan), nullptr); }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -34,15 +35,38 @@ class Conductor final : private Crew {
   Admission Submit(Request request, std::unique_ptr<Listener> listener);
   void Cancel(SequenceId id);
 
- private:
+  /// Is called by the thread, between two steps. What it throws ends all requests and fails the conductor.
   using Message = std::function<void()>;
-
-  /// Passes a message to the thread.
   void Tell(Message message);
+  /// Why it failed and takes no requests any more; empty: it did not.
+  [[nodiscard]] std::string failure() const;
+
+ private:
+  /// What the thread has been told.
+  struct Inbox {
+    std::deque<Message> messages;    // from those who ask
+    std::deque<StepResult> results;  // from the ranks
+    bool stopping = false;
+  };
+
   void Run();
-  /// The thread's: waits until no rank works.
+  /// The thread's, as all below but failure_: what came since the last call; waits for something.
+  [[nodiscard]] Inbox TakeInbox();
+  void Serve(Inbox& inbox);
+  void FinishSteps(std::deque<StepResult> results);
+  /// Cancels what is left and waits for the ranks.
+  void Stop();
+  /// Ends all requests with an error, and takes none any more.
+  void Fail(const std::string& reason);
+  /// Waits until no rank works.
   void AwaitRest();
-  /// The thread's: makes tables for sequences of so many tokens, while no rank works.
+  /// Waits for results.
+  [[nodiscard]] std::deque<StepResult> TakeResults();
+  /// Positions that a sequence of so many tokens needs tables for.
+  [[nodiscard]] int64_t PositionsOf(int64_t tokens) const;
+  /// Whether sequences of so many tokens lack tables.
+  [[nodiscard]] bool LacksPositions(int64_t tokens) const;
+  /// Makes them, while no rank works.
   void ReservePositions(int64_t tokens);
 
   [[nodiscard]] int ranks() const override { return engine_.ranks(); }
@@ -59,13 +83,13 @@ class Conductor final : private Crew {
   std::optional<HeldEngine> held_;   // while requests run; the thread's
   std::unique_ptr<PlannerForecast> forecast_;
   std::unique_ptr<Scheduler> scheduler_;  // the thread's
+  int at_work_ = 0;                       // steps that ranks were told and did not answer; the thread's
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Message> messages_;    // from those who ask, guarded by mutex_
-  std::deque<StepResult> results_;  // from the ranks, guarded by mutex_
-  bool stopping_ = false;           // guarded by mutex_
-  std::thread thread_;              // last: it uses all of the above
+  Inbox inbox_;          // guarded by mutex_
+  std::string failure_;  // guarded by mutex_
+  std::thread thread_;   // last: it uses all of the above
 };
 
 }  // namespace runahead

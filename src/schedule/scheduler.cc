@@ -177,6 +177,21 @@ void Scheduler::CancelAll() {
   for (const SequenceId id : all) Cancel(id);
 }
 
+void Scheduler::Abandon(const std::string& error) noexcept {
+  for (Lane& lane : lanes_) {
+    if (lane.step) *lane.step->stop = true;
+  }
+  for (const auto& [id, sequence] : sequences_) {
+    try {
+      CompleteStats(*sequence);
+      sequence->listener->OnEnd(FinishReason::kError, error, sequence->stats);
+    } catch (const std::exception&) {  // no memory to say so
+    }
+  }
+  sequences_.clear();
+  waiting_ = {};
+}
+
 void Scheduler::Work() {
   do {
     again_ = false;
@@ -190,6 +205,7 @@ void Scheduler::Work() {
 }
 
 void Scheduler::Answer(Sequence& sequence, const Drawn& drawn) {
+  if (!drawn.error.empty()) return End(sequence, FinishReason::kError, drawn.error);
   const double now = crew_.Now();
   if (sequence.first_token_s < 0) sequence.first_token_s = now;
   if (sequence.last_token_s >= 0) {
@@ -206,6 +222,17 @@ void Scheduler::Answer(Sequence& sequence, const Drawn& drawn) {
   if (full) End(sequence, FinishReason::kLength);
 }
 
+void Scheduler::CompleteStats(Sequence& sequence) const {
+  RequestStats& stats = sequence.stats;
+  const double now = crew_.Now();
+  stats.queued_ms = Milliseconds(sequence.submitted_s, sequence.begun_s >= 0 ? sequence.begun_s : now);
+  if (sequence.first_token_s < 0) return;
+  stats.ttft_ms = Milliseconds(sequence.submitted_s, sequence.first_token_s);
+  if (stats.new_tokens < 2) return;
+  stats.tpot_ms =
+      Milliseconds(sequence.first_token_s, sequence.last_token_s) / static_cast<double>(stats.new_tokens - 1);
+}
+
 void Scheduler::End(Sequence& sequence, FinishReason finish, const std::string& error) {
   if (Gang* gang = GangOf(sequence)) DropGang(*gang);
   if (sequence.rank >= 0) {
@@ -217,17 +244,8 @@ void Scheduler::End(Sequence& sequence, FinishReason finish, const std::string& 
   }
   Leave(sequence);
   if (sequence.sampler_on >= 0) LaneOf(sequence.sampler_on).ended.push_back(sequence.id);
-  RequestStats& stats = sequence.stats;
-  const double now = crew_.Now();
-  stats.queued_ms = Milliseconds(sequence.submitted_s, sequence.begun_s >= 0 ? sequence.begun_s : now);
-  if (sequence.first_token_s >= 0) {
-    stats.ttft_ms = Milliseconds(sequence.submitted_s, sequence.first_token_s);
-    if (stats.new_tokens > 1) {
-      stats.tpot_ms =
-          Milliseconds(sequence.first_token_s, sequence.last_token_s) / static_cast<double>(stats.new_tokens - 1);
-    }
-  }
-  sequence.listener->OnEnd(finish, error, stats);
+  CompleteStats(sequence);
+  sequence.listener->OnEnd(finish, error, sequence.stats);
   sequences_.erase(sequence.id);
 }
 

@@ -59,6 +59,9 @@ class Scheduler {
   /// Starts all that can start. To be called after any of the above.
   void Work();
   void CancelAll();
+  /// Ends all requests with `error`, whatever state an exception has left them in; the steps under way are stopped.
+  /// The scheduler is not to be used afterwards, but for idle() and counts().
+  void Abandon(const std::string& error) noexcept;
 
   /// Whether no request is left.
   [[nodiscard]] bool idle() const { return sequences_.empty(); }
@@ -136,6 +139,7 @@ class Scheduler {
   [[nodiscard]] double WaitingSeconds(int priority) const;
   void Wait(Sequence& sequence);
   void StopWaiting(Sequence& sequence);
+  void CompleteStats(Sequence& sequence) const;
   void End(Sequence& sequence, FinishReason finish, const std::string& error = {});
   /// Takes it off its rank's lists, or out of the queue.
   void Leave(Sequence& sequence);

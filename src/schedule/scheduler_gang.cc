@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "kv/kv_pages.h"
+#include "runahead/error.h"
 #include "schedule/scheduler.h"
 
 namespace runahead {
@@ -83,7 +84,11 @@ void Scheduler::LeaveOut(Gang& gang, int member) {
 
 void Scheduler::StartRound(Gang& gang) {
   Sequence& sequence = *gang.sequence;
-  gang.cuts = forecast_.Cuts(gang.choice, sequence.request.prefill, sequence.done, RoundEnd(gang));
+  try {
+    gang.cuts = forecast_.Cuts(gang.choice, sequence.request.prefill, sequence.done, RoundEnd(gang));
+  } catch (const Error& error) {  // about what this request asks for
+    return End(sequence, FinishReason::kError, error.what());
+  }
   if (gang.cuts.size() != gang.choice.members.size() + 1) return GoOnAlone(gang);
   const bool last_round = gang.cuts.back() == std::ssize(sequence.tokens);
   gang.stop = std::make_shared<std::atomic<bool>>(false);

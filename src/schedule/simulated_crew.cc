@@ -95,7 +95,7 @@ void SimulatedCrew::Begin(int rank, const StepPlan& plan, double seconds) {
   step.result.rank = rank;
   step.result.seconds = seconds;
   for (const ChunkPlan& chunk : plan.chunks) {
-    if (chunk.draw) step.result.drawn.push_back({chunk.sequence, {0, 0.0F}, {}});
+    if (chunk.draw) step.result.drawn.push_back({chunk.sequence, {0, 0.0F}, {}, {}});
   }
   step.stop = plan.stop;
   step.together = plan.gang != nullptr;

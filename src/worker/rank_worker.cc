@@ -51,6 +51,16 @@ int64_t DrawsOf(const StepPlan& plan) {
   return std::count_if(plan.chunks.begin(), plan.chunks.end(), [](const ChunkPlan& chunk) { return chunk.draw; });
 }
 
+/// Whether the device of `stream` still does what it is told.
+bool Works(Stream& stream) noexcept {
+  try {
+    stream.Synchronize();
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 StepResult RankWorker::Run(const StepPlan& plan, Fabric* fabric) noexcept {
@@ -71,6 +81,7 @@ StepResult RankWorker::Run(const StepPlan& plan, Fabric* fabric) noexcept {
     }
   } catch (const DeviceError& failure) {  // names the device, which ranks may share
     error = fmt::format("rank {}: {}", rank_.index(), failure.what());
+    result.device_failed = !Works(rank_.stream());
   } catch (const std::exception& failure) {
     error = failure.what();
   }
@@ -79,7 +90,7 @@ StepResult RankWorker::Run(const StepPlan& plan, Fabric* fabric) noexcept {
   result.drawn.clear();
   result.stopped = plan.stop != nullptr && *plan.stop;
   if (fabric != nullptr) fabric->Fail(Status::Failed(error));  // others of the gang wait for this rank's rows
-  if (result.stopped) return result;
+  if (result.stopped && !result.device_failed) return result;
   result.error = std::move(error);
   if (plan.stop != nullptr) *plan.stop = true;  // and give up at their next layer
   return result;
@@ -164,9 +175,13 @@ void RankWorker::DrawAll(const StepPlan& plan, const Workspace& workspace, StepR
     Draws& draw = samplers_.at(chunk.sequence);
     Drawn drawn;
     drawn.sequence = chunk.sequence;
-    drawn.token.id = draw.sampler.Draw(own);
-    draw.sampler.SeeDrawn(drawn.token.id);
-    if (draw.logprobs >= 0) AddLogprobs(own, draw.logprobs, drawn);
+    try {
+      drawn.token.id = draw.sampler.Draw(own);
+      draw.sampler.SeeDrawn(drawn.token.id);
+      if (draw.logprobs >= 0) AddLogprobs(own, draw.logprobs, drawn);
+    } catch (const Error& error) {  // of this sequence alone
+      drawn.error = fmt::format("rank {}: {}", rank_.index(), error.what());
+    }
     result.drawn.push_back(std::move(drawn));
   }
 }

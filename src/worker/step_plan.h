@@ -75,13 +75,15 @@ struct Drawn {
   SequenceId sequence = 0;
   TokenLogprob token;
   std::vector<TokenLogprob> likely;  // Request::logprobs of them
+  std::string error;                 // why there is no token; empty: there is one
 };
 
 struct StepResult {
   uint64_t step = 0;
   int rank = 0;
-  bool stopped = false;  // it ended early, as asked: nothing of it counts
-  std::string error;     // why it failed, with the rank's name; empty: it did not
+  bool stopped = false;        // it ended early, as asked: nothing of it counts
+  std::string error;           // why it failed, with the rank's name; empty: it did not
+  bool device_failed = false;  // the rank's device, for good
   std::vector<Drawn> drawn;
   double seconds = 0;  // time of the step
 };

@@ -5,7 +5,12 @@
 
 #include <numeric>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
+
+#include "plan/partition.h"
+#include "runahead/error.h"
 
 namespace runahead {
 namespace {
@@ -17,7 +22,10 @@ class PlayedCrew final : public Crew {
 
   [[nodiscard]] int ranks() const override { return static_cast<int>(steps_.size()); }
   void Start(int rank, StepPlan plan) override { steps_.at(static_cast<size_t>(rank)) = std::move(plan); }
-  void StartTogether(std::vector<StepPlan> /*plans*/) override { FAIL() << "no prompt here is for several ranks"; }
+  void StartTogether(std::vector<StepPlan> plans) override {
+    const std::vector<int> members = plans.front().gang->members;
+    for (size_t i = 0; i < members.size(); ++i) step(members[i]) = std::move(plans[i]);
+  }
   void Renew() override {}
   [[nodiscard]] double Now() const override { return now_s_; }
 
@@ -32,7 +40,7 @@ class PlayedCrew final : public Crew {
     result.rank = rank;
     result.seconds = 0.01;
     for (const ChunkPlan& chunk : plan.chunks) {
-      if (chunk.draw) result.drawn.push_back({chunk.sequence, {0, 0.0F}, {}});
+      if (chunk.draw) result.drawn.push_back({chunk.sequence, {0, 0.0F}, {}, {}});
     }
     return result;
   }
@@ -42,13 +50,21 @@ class PlayedCrew final : public Crew {
   double now_s_ = 0;
 };
 
-/// Every rank by itself, and work by rows alone.
+/// Every rank by itself unless several are asked for, even chunks, and work by rows alone.
 class PlainForecast final : public Forecast {
  public:
-  [[nodiscard]] GangChoice Choose(int64_t /*tokens*/, const PrefillOptions& /*options*/) override { return {}; }
-  [[nodiscard]] std::vector<int64_t> Cuts(const GangChoice& /*choice*/, const PrefillOptions& /*options*/,
-                                          int64_t begin, int64_t end) override {
-    return {begin, end};
+  [[nodiscard]] GangChoice Choose(int64_t /*tokens*/, const PrefillOptions& options) override {
+    GangChoice choice;
+    choice.members.resize(static_cast<size_t>(options.ranks));
+    std::iota(choice.members.begin(), choice.members.end(), 0);
+    choice.asked_for = options.ranks > 1;
+    choice.strategy = options.strategy;
+    return choice;
+  }
+  [[nodiscard]] std::vector<int64_t> Cuts(const GangChoice& choice, const PrefillOptions& options, int64_t begin,
+                                          int64_t end) override {
+    if (options.partition.kind == PartitionKind::kSearched) throw ConfigError("partition: nothing was searched");
+    return EvenPartition(end - begin, static_cast<int>(choice.members.size())).Behind(begin).cuts();
   }
   [[nodiscard]] double Seconds(const GangChoice& /*choice*/, const PrefillOptions& /*options*/,
                                std::span<const int64_t> /*held*/, int64_t /*begin*/, int64_t /*end*/) override {
@@ -62,11 +78,18 @@ class PlainForecast final : public Forecast {
   bool windowed_ = false;
 };
 
+/// Whether a request failed, and why.
 class Silent final : public Listener {
  public:
+  explicit Silent(std::vector<std::string>* errors = nullptr) : errors_(errors) {}
   void OnProgress(const PromptProgress& /*progress*/) override {}
   std::optional<FinishReason> OnToken(const Drawn& /*drawn*/) override { return std::nullopt; }
-  void OnEnd(FinishReason /*finish*/, const std::string& /*error*/, const RequestStats& /*stats*/) override {}
+  void OnEnd(FinishReason /*finish*/, const std::string& error, const RequestStats& /*stats*/) override {
+    if (errors_ != nullptr) errors_->push_back(error);
+  }
+
+ private:
+  std::vector<std::string>* errors_;
 };
 
 class SchedulerTest : public testing::Test {
@@ -162,6 +185,64 @@ TEST_F(SchedulerTest, ACancelledPromptLetsOthersGo) {
   scheduler.Finish(std::move(result));
   scheduler.Work();
   EXPECT_EQ(SequencesAndBegins(crew.step(0)), (Chunks{{second, 0}}));
+}
+
+TEST_F(SchedulerTest, CutsThatCannotBeMadeEndTheirRequestAlone) {
+  PlayedCrew crew(2);
+  Scheduler scheduler(crew, forecast_, LimitsOf(2));
+  std::vector<std::string> errors;
+  Request request;
+  request.prompt.assign(2000, 1);
+  request.prefill.ranks = 2;
+  request.prefill.partition.kind = PartitionKind::kSearched;
+  scheduler.Add(request, std::make_unique<Silent>(&errors));
+  const SequenceId other = Add(scheduler, 0, 40);
+  scheduler.Work();
+  EXPECT_EQ(SequencesAndBegins(crew.step(0)), (Chunks{{other, 0}}));
+  scheduler.Finish(crew.End(0));
+  scheduler.Work();
+  EXPECT_EQ(errors, std::vector<std::string>{"partition: nothing was searched"});
+  EXPECT_EQ(SequencesAndBegins(crew.step(0)), (Chunks{{other, 40}}));
+  scheduler.CancelAll();
+  scheduler.Finish(crew.End(0));
+  EXPECT_TRUE(scheduler.idle());
+  for (const int rank : {0, 1}) EXPECT_TRUE(scheduler.pages(rank).AllAtRest());
+}
+
+TEST_F(SchedulerTest, ATokenThatCannotBeDrawnEndsItsRequestAlone) {
+  PlayedCrew crew(1);
+  Scheduler scheduler(crew, forecast_, LimitsOf(1));
+  std::vector<std::string> errors;
+  Request request;
+  request.prompt = {1, 2};
+  const SequenceId fails = scheduler.Add(request, std::make_unique<Silent>(&errors)).id;
+  const SequenceId goes_on = Add(scheduler, 0, 40);
+  scheduler.Work();
+  StepResult result = crew.End(0);
+  ASSERT_EQ(result.drawn.size(), 2U);
+  ASSERT_EQ(result.drawn[0].sequence, fails);
+  result.drawn[0].error = "a NaN";
+  scheduler.Finish(std::move(result));
+  scheduler.Work();
+  EXPECT_EQ(errors, std::vector<std::string>{"a NaN"});
+  EXPECT_EQ(SequencesAndBegins(crew.step(0)), (Chunks{{goes_on, 40}}));
+}
+
+TEST_F(SchedulerTest, WhatIsAbandonedIsToldSo) {
+  PlayedCrew crew(2);
+  Scheduler scheduler(crew, forecast_, LimitsOf(2));
+  std::vector<std::string> errors;
+  for (const int ranks : {0, 2, 2}) {
+    Request request;
+    request.prompt.assign(2000, 1);
+    request.prefill.ranks = ranks;
+    scheduler.Add(request, std::make_unique<Silent>(&errors));
+  }
+  scheduler.Work();
+  scheduler.Abandon("no more");
+  EXPECT_EQ(errors, std::vector<std::string>(3, "no more"));
+  EXPECT_TRUE(scheduler.idle());
+  EXPECT_TRUE(*crew.step(0)->stop);
 }
 
 }  // namespace
