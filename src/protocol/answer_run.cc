@@ -211,6 +211,7 @@ void AnswerRun::FinishStream() {
   }
   WriteEvent("[DONE]");
   closed_ = true;
+  NoteFacts();
   answer_->End();
 }
 
@@ -228,7 +229,13 @@ void AnswerRun::SendWhole() {
   head.fields.push_back({"x-runahead-ranks", fmt::format("{}", fmt::join(stats.members, ","))});
   head.fields.push_back({"x-runahead-cuts", fmt::format("{}", fmt::join(stats.cuts, ","))});
   closed_ = true;
+  NoteFacts();
   answer_->Send(std::move(head), form_.Whole(whole, UsageNow(), stats));
+}
+
+void AnswerRun::NoteFacts() {
+  const Usage usage = UsageNow();
+  answer_->Note({usage.prompt_tokens, usage.cached_tokens, usage.new_tokens, choices_.front().stats.ttft_ms});
 }
 
 void AnswerRun::WriteEvent(const std::string& data) { answer_->Write(ServerSentEvent(data)); }

@@ -63,6 +63,7 @@ class AnswerRun {
   void BeginStream();
   void FinishStream();
   void SendWhole();
+  void NoteFacts();
   void WriteEvent(const std::string& data);
   /// Further fields of a stream's chunk.
   [[nodiscard]] std::string More() const;

@@ -15,7 +15,6 @@
 #include "protocol/chat_prompts.h"
 #include "protocol/completion_call.h"
 #include "protocol/http_text.h"
-#include "protocol/random_id.h"
 #include "protocol/service.h"
 #include "protocol/text_routes.h"
 #include "runahead/version.h"
@@ -34,28 +33,6 @@ void SendJson(HttpAnswer& answer, int status, std::string body, std::vector<Http
   fields.push_back({"content-type", "application/json"});
   answer.Send({status, std::move(fields)}, std::move(body));
 }
-
-/// Adds the request's id to whatever is answered.
-class IdentifiedAnswer final : public HttpAnswer {
- public:
-  IdentifiedAnswer(std::shared_ptr<HttpAnswer> answer, std::string id)
-      : answer_(std::move(answer)), id_(std::move(id)) {}
-
-  void Send(HttpHead head, std::string body) override { answer_->Send(Identified(std::move(head)), std::move(body)); }
-  void Begin(HttpHead head) override { answer_->Begin(Identified(std::move(head))); }
-  void Write(std::string bytes) override { answer_->Write(std::move(bytes)); }
-  void End() override { answer_->End(); }
-  void Break() override { answer_->Break(); }
-
- private:
-  [[nodiscard]] HttpHead Identified(HttpHead head) const {
-    head.fields.push_back({"x-request-id", id_});
-    return head;
-  }
-
-  std::shared_ptr<HttpAnswer> answer_;
-  std::string id_;
-};
 
 /// The program's version and commit.
 std::string Fingerprint() {
@@ -116,7 +93,8 @@ class Api::Parts {
     throw ApiError(kNotFound, fmt::format("there is nothing at {}", path), "not_found");
   }
 
-  [[nodiscard]] std::string StateJson() const;
+  /// `known`: the newest of the recent requests that is known already; empty: none.
+  [[nodiscard]] std::string StateJson(std::string_view known) const;
 
  private:
   using Runner = std::unique_ptr<HttpCall> (Parts::*)(const HttpRequest&, const std::shared_ptr<HttpAnswer>&);
@@ -183,9 +161,9 @@ std::unique_ptr<HttpCall> Api::Parts::ShowModel(const HttpRequest& request,
   return nullptr;
 }
 
-std::unique_ptr<HttpCall> Api::Parts::ShowState(const HttpRequest& /*request*/,
+std::unique_ptr<HttpCall> Api::Parts::ShowState(const HttpRequest& request,
                                                 const std::shared_ptr<HttpAnswer>& answer) {
-  SendJson(*answer, kOk, StateJson(), {{"cache-control", "no-store"}});
+  SendJson(*answer, kOk, StateJson(QueryOf(request.target, "known")), {{"cache-control", "no-store"}});
   return nullptr;
 }
 
@@ -233,9 +211,9 @@ std::unique_ptr<HttpCall> Api::Parts::Submit(const HttpRequest& request, Asked a
   return RunCompletion(engine_, tokenizer_, service_, asked, answer);
 }
 
-std::string Api::Parts::StateJson() const {
+std::string Api::Parts::StateJson(std::string_view known) const {
   return fmt::format(R"({{"model":{},"requests":{},"recent":{}}})", OrderedJson(service_->model()).dump(),
-                     service_->board().RequestsJson(), service_->board().RecentJson());
+                     service_->board().RequestsJson(), service_->board().RecentJson(known));
 }
 
 Api::Api(Engine engine, const Model& model, const std::shared_ptr<const Tokenizer>& tokenizer,
@@ -247,7 +225,6 @@ Api::Api(Engine engine, const Model& model, const std::shared_ptr<const Tokenize
 Api::~Api() = default;
 
 std::unique_ptr<HttpCall> Api::Start(HttpRequest request, std::shared_ptr<HttpAnswer> answer) {
-  answer = std::make_shared<IdentifiedAnswer>(std::move(answer), RequestIdOf(request));
   std::unique_ptr<HttpCall> call;
   try {
     call = parts_->Run(request, answer);
@@ -258,6 +235,6 @@ std::unique_ptr<HttpCall> Api::Start(HttpRequest request, std::shared_ptr<HttpAn
   return call != nullptr ? std::move(call) : std::make_unique<HttpCall>();
 }
 
-std::string Api::StateJson() const { return parts_->StateJson(); }
+std::string Api::StateJson() const { return parts_->StateJson(""); }
 
 }  // namespace runahead::protocol

@@ -70,7 +70,7 @@ std::string Board::RequestsJson() const {
   return "[" + list + "]";
 }
 
-std::string Board::RecentJson() const {
+std::string Board::RecentJson(std::string_view known) const {
   std::vector<std::shared_ptr<Ended>> recent;
   {
     const std::lock_guard lock(mutex_);
@@ -78,6 +78,7 @@ std::string Board::RecentJson() const {
   }
   std::string list;
   for (const auto& ended : recent) {
+    if (ended->id == known) break;
     std::call_once(ended->once, [&] {
       ended->json = JsonOf(*ended);
       ended->stats = {};

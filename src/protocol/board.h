@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runahead/request.h"
@@ -41,8 +42,8 @@ class Board {
 
   /// A JSON list of the first 200 that run, in their order.
   [[nodiscard]] std::string RequestsJson() const;
-  /// A JSON list of the last 20 that ended, newest first.
-  [[nodiscard]] std::string RecentJson() const;
+  /// A JSON list of the last 20 that ended, newest first, to the one whose id is `known`.
+  [[nodiscard]] std::string RecentJson(std::string_view known) const;
 
  private:
   /// One that ended.

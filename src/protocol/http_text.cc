@@ -7,31 +7,42 @@
 #include <chrono>
 
 #include "protocol/api_error.h"
-#include "protocol/random_id.h"
 
 namespace runahead::protocol {
 
-std::string PathOf(std::string_view target) {
+namespace {
+
+/// %XX becomes what it stands for.
+std::string Decoded(std::string_view text) {
   constexpr int kHex = 16;
-  target = target.substr(0, target.find('?'));
-  std::string path;
-  for (size_t i = 0; i < target.size(); ++i) {
+  std::string decoded;
+  for (size_t i = 0; i < text.size(); ++i) {
     unsigned char byte = 0;
-    const std::string_view digits = target.substr(i, 3).substr(std::min<size_t>(1, target.size() - i));
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), byte, kHex);
-    const bool escaped = target[i] == '%' && digits.size() == 2 && end == digits.data() + 2 && error == std::errc();
-    path += escaped ? static_cast<char>(byte) : target[i];
-    if (escaped) i += 2;
+    const std::string_view digits = text.substr(i + 1, 2);
+    const char* const last = digits.data() + digits.size();
+    const bool escape =
+        text[i] == '%' && digits.size() == 2 && std::from_chars(digits.data(), last, byte, kHex).ptr == last;
+    decoded += escape ? static_cast<char>(byte) : text[i];
+    if (escape) i += 2;
   }
-  return path;
+  return decoded;
 }
 
-std::string RequestIdOf(const HttpRequest& request) {
-  constexpr size_t kLongest = 128;
-  const std::string_view id = request.Field("x-request-id");
-  const bool usable = !id.empty() && id.size() <= kLongest &&
-                      std::all_of(id.begin(), id.end(), [](char sign) { return sign > ' ' && sign <= '~'; });
-  return usable ? std::string(id) : RandomId("req-");
+}  // namespace
+
+std::string PathOf(std::string_view target) { return Decoded(target.substr(0, target.find('?'))); }
+
+std::string QueryOf(std::string_view target, std::string_view name) {
+  const size_t begin = target.find('?');
+  std::string_view rest = begin == std::string_view::npos ? "" : target.substr(begin + 1);
+  while (!rest.empty()) {
+    const std::string_view field = rest.substr(0, rest.find('&'));
+    if (field.size() > name.size() && field.starts_with(name) && field[name.size()] == '=') {
+      return Decoded(field.substr(name.size() + 1));
+    }
+    rest.remove_prefix(std::min(rest.size(), field.size() + 1));
+  }
+  return {};
 }
 
 void CheckMediaType(const HttpRequest& request) {

@@ -12,8 +12,8 @@ namespace runahead::protocol {
 /// The path of a target, without its query and with %XX as what it stands for.
 std::string PathOf(std::string_view target);
 
-/// The client's own name of the request where it gave one of up to 128 visible ASCII characters, or else a new one.
-std::string RequestIdOf(const HttpRequest& request);
+/// The value of a field of the target's query; empty: there is none.
+std::string QueryOf(std::string_view target, std::string_view name);
 
 /// Throws ApiError for a body that is said to be something else than JSON. A page of anybody's may send other types
 /// than that without asking first, which is why they are not taken.

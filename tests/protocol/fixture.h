@@ -123,9 +123,10 @@ struct Asking {
   std::unique_ptr<HttpCall> call;
 };
 
-/// The demo model with a chat template, on two ranks, once for a suite.
+/// The demo model with a chat template and a shorter context, on two ranks, once for a suite.
 class ApiTest : public testing::Test {
  protected:
+  static constexpr int kContext = 2048;
   static constexpr const char* kTemplate =
       "{% for m in messages %}{% if m.role not in ['system', 'user', 'assistant'] %}"
       "{{ raise_exception('no such role') }}{% endif %}"
@@ -135,9 +136,12 @@ class ApiTest : public testing::Test {
     folder_ = std::make_unique<TemporaryFolder>();
     const std::filesystem::path demo = std::filesystem::path(SourceDir()) / "models" / "demo";
     for (const char* name :
-         {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}) {
+         {"generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}) {
       std::filesystem::create_symlink(demo / name, *folder_ / name);
     }
+    Json config = LoadJson(demo / "config.json");
+    config["max_position_embeddings"] = kContext;
+    WriteFile(*folder_ / "config.json", config.dump());
     WriteFile(*folder_ / "chat_template.jinja", kTemplate);
     EngineOptions options;
     options.devices = "cpu:2";
