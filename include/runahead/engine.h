@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "runahead/engine_status.h"
 #include "runahead/error.h"
 #include "runahead/export.h"
 #include "runahead/model.h"
@@ -129,6 +130,8 @@ class RUNAHEAD_API Engine {
   [[nodiscard]] int threads_per_rank() const;
   [[nodiscard]] std::vector<std::string> devices() const;  // [ranks], "cpu" or "cuda:0 (NVIDIA H200)"
   [[nodiscard]] ModelFacts facts() const;
+  /// What its requests and ranks do now; sessions are no part of it. Thread-safe, and waits for no step.
+  [[nodiscard]] EngineStatus Status() const;
 
   /// A sequence of at most `capacity` tokens, prompt and continuation. Throws ConfigError when that is beyond the
   /// model's context, or when its cache does not fit in memory.

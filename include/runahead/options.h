@@ -58,7 +58,7 @@ struct PrefillOptions {
   std::optional<Topology> topology;  // empty: what the plan says with kAuto, kChain otherwise
   PartitionRequest partition;
   int ranks = 0;                 // use the first so many; 0: all of the engine, or with kAuto those that help
-  bool record_timeline = false;  // fill PrefillReport::timeline
+  bool record_timeline = false;  // fill PrefillReport::timeline, or RequestStats::timeline
   Gather gather = Gather::kCopies;
 };
 

@@ -13,6 +13,7 @@
 #include "runahead/export.h"
 #include "runahead/generate.h"
 #include "runahead/options.h"
+#include "runahead/timeline.h"
 
 namespace runahead {
 
@@ -45,7 +46,11 @@ struct RequestStats {
   double predicted_ttft_ms = 0;  // predicted when its prompt phase began, ms; 0: nothing is measured
   double longest_pause_ms = 0;   // longest time between two of its tokens, ms
   std::vector<int> members;      // ranks of the prompt phase, in the order of their chunks
-  std::vector<int64_t> cuts;     // cut points of the prompt phase, from the cached tokens to the prompt's end
+  std::vector<int64_t> cuts;     // cut points of the first round, from the cached tokens on
+  /// What the ranks did for its prompt phase, in milliseconds since Submit, by their numbers in the engine; with
+  /// PrefillOptions::record_timeline. Where several ranks read together, layer by layer in each round; a step of one
+  /// rank, which may read for others too, is one event.
+  std::vector<TimelineEvent> timeline;
 };
 
 /// One thing that happened to a request.

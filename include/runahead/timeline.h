@@ -15,8 +15,10 @@ RUNAHEAD_API std::string_view Name(Activity activity);  // "compute", "wait", "s
 
 /// One stretch of one rank's time, in milliseconds since the prompt phase began.
 struct TimelineEvent {
+  static constexpr int kAllLayers = -1;
+
   int rank = 0;
-  int layer = 0;
+  int layer = 0;  // or kAllLayers
   Activity activity = Activity::kCompute;
   double begin_ms = 0;
   double end_ms = 0;

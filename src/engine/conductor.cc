@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "base/deadline.h"
-#include "engine/member_fabric.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -52,6 +51,15 @@ std::vector<KvCache> MakeCaches(EngineState& engine, size_t asked) {
   return caches;
 }
 
+/// Time of all waits, s.
+double WaitsIn(const std::vector<TimelineEvent>& timeline) {
+  double ms = 0;
+  for (const TimelineEvent& event : timeline) {
+    if (event.activity == Activity::kWait) ms += event.end_ms - event.begin_ms;
+  }
+  return ms * 1e-3;
+}
+
 }  // namespace
 
 Conductor::Conductor(EngineState& engine, const EngineOptions& options)
@@ -77,6 +85,7 @@ Conductor::Conductor(EngineState& engine, const EngineOptions& options)
   forecast_ = std::make_unique<PlannerForecast>(held.planner(), engine.decoder().spec());
   Crew& crew = *this;
   scheduler_ = std::make_unique<Scheduler>(crew, *forecast_, std::move(limits));
+  status_ = scheduler_->Status();
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -152,6 +161,7 @@ void Conductor::Run() {
       Fail(error.what());
     }
     if (inbox.stopping) return Stop();
+    PublishStatus();
     if (at_work_ > 0) continue;
     if (held_ && !failure().empty()) held_->RenewFabric();
     if (!failure().empty() || scheduler_->idle()) held_.reset();
@@ -231,10 +241,15 @@ void Conductor::ReservePositions(int64_t tokens) {
   }
 }
 
-void Conductor::Post(int rank, StepPlan plan, std::shared_ptr<Fabric> fabric) {
+void Conductor::Post(int rank, StepPlan plan, std::shared_ptr<MeteredFabric> fabric) {
   auto shared = std::make_shared<const StepPlan>(std::move(plan));
   (void)engine_.rank(rank).Post([this, rank, shared, fabric = std::move(fabric)] {
     StepResult result = workers_[static_cast<size_t>(rank)].Run(*shared, fabric.get());
+    if (fabric != nullptr) {
+      const MeteredFabric::Meter& meter = fabric->Of(shared->member);
+      result.bytes_sent = meter.bytes_sent;
+      result.wait_s = std::max(meter.wait_s, WaitsIn(result.timeline));
+    }
     const std::lock_guard lock(mutex_);  // while it is held, the conductor does not go
     inbox_.results.push_back(std::move(result));
     changed_.notify_all();
@@ -246,11 +261,41 @@ void Conductor::Start(int rank, StepPlan plan) { Post(rank, std::move(plan), nul
 
 void Conductor::StartTogether(std::vector<StepPlan> plans) {
   const std::vector<int> members = plans.front().gang->members;
-  const auto fabric = std::make_shared<MemberFabric>(held_->fabric(), members);
+  const auto fabric = std::make_shared<MeteredFabric>(FabricOf(members), members);
+  fabric->KeepTimes(plans.front().record_timeline);
   for (size_t i = 0; i < plans.size(); ++i) Post(members[i], std::move(plans[i]), fabric);
 }
 
-void Conductor::Renew() { held_->RenewFabric(); }
+const std::shared_ptr<Fabric>& Conductor::FabricOf(const std::vector<int>& members) {
+  constexpr size_t kMostKept = 64;
+  if (fabrics_.size() >= kMostKept && !fabrics_.contains(members)) fabrics_.clear();  // rounds keep their own
+  std::shared_ptr<Fabric>& fabric = fabrics_[members];
+  if (fabric == nullptr) fabric = make_fabric_ ? make_fabric_() : held_->NewFabric();
+  return fabric;
+}
+
+void Conductor::MakeFabricsBy(std::function<std::unique_ptr<Fabric>()> make) {
+  make_fabric_ = std::move(make);
+  fabrics_.clear();
+}
+
+void Conductor::Renew(std::span<const int> members) {
+  fabrics_.erase(std::vector<int>(members.begin(), members.end()));
+  for (const int member : members) engine_.rank(member).stream().Synchronize();
+}
+
+void Conductor::PublishStatus() {
+  EngineStatus status = scheduler_->Status();
+  const std::lock_guard lock(mutex_);
+  status.failed = !failure_.empty();
+  status.failure = failure_;
+  status_ = std::move(status);
+}
+
+EngineStatus Conductor::Status() const {
+  const std::lock_guard lock(mutex_);
+  return status_;
+}
 
 double Conductor::Now() const { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
 

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -12,8 +13,10 @@
 #include <vector>
 
 #include "engine/engine_state.h"
+#include "engine/metered_fabric.h"
 #include "engine/planner_forecast.h"
 #include "kv/kv_cache.h"
+#include "runahead/engine_status.h"
 #include "runahead/request.h"
 #include "schedule/scheduler.h"
 #include "worker/rank_worker.h"
@@ -40,6 +43,10 @@ class Conductor final : private Crew {
   void Tell(Message message);
   /// Why it failed and takes no requests any more; empty: it did not.
   [[nodiscard]] std::string failure() const;
+  /// As it was when the thread went on last; the names of the devices are left out. Waits for nothing.
+  [[nodiscard]] EngineStatus Status() const;
+  /// For tests, within a message: gangs that come get their links from `make`.
+  void MakeFabricsBy(std::function<std::unique_ptr<Fabric>()> make);
 
  private:
   /// What the thread has been told.
@@ -72,9 +79,12 @@ class Conductor final : private Crew {
   [[nodiscard]] int ranks() const override { return engine_.ranks(); }
   void Start(int rank, StepPlan plan) override;
   void StartTogether(std::vector<StepPlan> plans) override;
-  void Renew() override;
+  void Renew(std::span<const int> members) override;
   [[nodiscard]] double Now() const override;
-  void Post(int rank, StepPlan plan, std::shared_ptr<Fabric> fabric);
+  void Post(int rank, StepPlan plan, std::shared_ptr<MeteredFabric> fabric);
+  /// The links of a gang, which are its own, so that they can fail without others.
+  [[nodiscard]] const std::shared_ptr<Fabric>& FabricOf(const std::vector<int>& members);
+  void PublishStatus();
 
   EngineState& engine_;
   std::vector<KvCache> caches_;      // [ranks]
@@ -82,13 +92,16 @@ class Conductor final : private Crew {
   int64_t context_ = 0;              // most tokens of a sequence
   std::optional<HeldEngine> held_;   // while requests run; the thread's
   std::unique_ptr<PlannerForecast> forecast_;
-  std::unique_ptr<Scheduler> scheduler_;  // the thread's
-  int at_work_ = 0;                       // steps that ranks were told and did not answer; the thread's
+  std::unique_ptr<Scheduler> scheduler_;                         // the thread's
+  std::function<std::unique_ptr<Fabric>()> make_fabric_;         // the thread's
+  std::map<std::vector<int>, std::shared_ptr<Fabric>> fabrics_;  // by their members; the thread's
+  int at_work_ = 0;  // steps that ranks were told and did not answer; the thread's
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   Inbox inbox_;          // guarded by mutex_
   std::string failure_;  // guarded by mutex_
+  EngineStatus status_;  // guarded by mutex_
   std::thread thread_;   // last: it uses all of the above
 };
 

@@ -129,6 +129,20 @@ void LoadOnEach(const ModelConfig& config, DType compute, const std::function<vo
 
 }  // namespace
 
+std::string_view Name(RankActivity activity) {
+  switch (activity) {
+    case RankActivity::kIdle:
+      return "idle";
+    case RankActivity::kReading:
+      return "reading";
+    case RankActivity::kAnswering:
+      return "answering";
+    case RankActivity::kGang:
+      return "gang";
+  }
+  throw ConfigError(fmt::format("rank activity: no value has the number {}", static_cast<int>(activity)));
+}
+
 EngineState::EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
                          std::vector<std::shared_ptr<const Decoder>> decoders, EngineOptions options,
                          LinkOptions links, PhasePlanner planner)
@@ -142,6 +156,7 @@ EngineState::EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_p
   CHECK_EQ(decoders_.size(), ranks_.size());
   for (const auto& rank : ranks_) {
     if (rank->gpu()) gpus_.push_back(*rank->gpu());
+    device_names_.push_back(rank->device().name());
   }
   CHECK(gpus_.empty() || gpus_.size() == ranks_.size());
   throttle_ = Throttle::MakeFor(this->ranks(), links_.rates);
@@ -153,7 +168,16 @@ EngineState::~EngineState() = default;
 Conductor& EngineState::conductor() {
   const std::lock_guard lock(making_conductor_);
   if (conductor_ == nullptr) conductor_ = std::make_unique<Conductor>(*this, options_);
+  made_conductor_ = conductor_.get();
   return *conductor_;
+}
+
+EngineStatus EngineState::Status() const {
+  EngineStatus status;
+  if (const Conductor* const conductor = made_conductor_) status = conductor->Status();
+  status.ranks.resize(device_names_.size());
+  for (size_t i = 0; i < device_names_.size(); ++i) status.ranks[i].device = device_names_[i];
+  return status;
 }
 
 std::unique_ptr<Fabric> EngineState::NewFabric(bool limited) const {
@@ -283,6 +307,8 @@ std::vector<std::string> Engine::devices() const {
   for (int rank = 0; rank < State().ranks(); ++rank) names.push_back(State().rank(rank).device().name());
   return names;
 }
+
+EngineStatus Engine::Status() const { return State().Status(); }
 
 ModelFacts Engine::facts() const {
   const DecoderSpec& spec = State().decoder().spec();

@@ -1,11 +1,13 @@
 // What the sessions of one engine share.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/link_options.h"
@@ -50,6 +52,8 @@ class EngineState {
   [[nodiscard]] HeldEngine Hold();
   /// What runs requests; made when first asked for. Throws as Conductor does.
   [[nodiscard]] Conductor& conductor();
+  /// What the ranks do for requests. Waits for nothing.
+  [[nodiscard]] EngineStatus Status() const;
 
  private:
   friend class HeldEngine;
@@ -76,7 +80,9 @@ class EngineState {
   PhasePlanner planner_;
   std::vector<Tables> tables_;  // [ranks], used as MemoryOf says
 
+  std::vector<std::string> device_names_;  // [ranks]
   std::mutex making_conductor_;
+  std::atomic<const Conductor*> made_conductor_ = nullptr;
   std::unique_ptr<Conductor> conductor_;  // guarded by making_conductor_; last: it uses all of the above
 };
 

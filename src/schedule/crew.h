@@ -24,7 +24,7 @@ class Crew {
   /// The steps of a gang, one for each member, which all are idle.
   virtual void StartTogether(std::vector<StepPlan> plans) = 0;
   /// The members of a gang, which failed or was stopped, are idle again: what still travels between them is dropped.
-  virtual void Renew() = 0;
+  virtual void Renew(std::span<const int> members) = 0;
   /// Time on a clock that only goes forward, s.
   [[nodiscard]] virtual double Now() const = 0;
 };

@@ -10,7 +10,7 @@ int64_t HeldPages::capacity() const { return std::ssize(pages) * kPageRows; }
 
 RankPages::RankPages(int32_t pages) : pool_(pages), caches_{PrefixCache(kPageRows), PrefixCache(kPageRows)} {}
 
-int32_t RankPages::available() const { return pool_.free() + caches_[0].evictable() + caches_[1].evictable(); }
+int32_t RankPages::available() const { return pool_.free() + evictable(); }
 
 bool RankPages::AllAtRest() const {
   return available() == pages() && pool_.free() + caches_[0].pages() + caches_[1].pages() == pages();

@@ -30,6 +30,8 @@ class RankPages {
   [[nodiscard]] int32_t pages() const { return pool_.pages(); }
   /// Pages that a sequence can have: free ones, and those of prefixes that nobody uses.
   [[nodiscard]] int32_t available() const;
+  /// Pages of prefixes that no sequence uses.
+  [[nodiscard]] int32_t evictable() const { return caches_[0].evictable() + caches_[1].evictable(); }
   /// Pages that belong to nobody, or to the prefix cache alone, when no sequence runs; for checks.
   [[nodiscard]] bool AllAtRest() const;
 

@@ -34,6 +34,33 @@ SchedulerCounts Scheduler::counts() const {
   return {waiting, std::ssize(sequences_) - waiting, preempted_, waits_for_pages_};
 }
 
+EngineStatus Scheduler::Status() const {
+  EngineStatus status;
+  const SchedulerCounts all = counts();
+  status.waiting = all.waiting;
+  status.running = all.running;
+  status.preempted = all.preempted;
+  status.page_tokens = kPageRows;
+  status.totals = totals_;
+  for (const Lane& lane : lanes_) {
+    RankStatus rank;
+    rank.pages = lane.pages.pages();
+    rank.pages_used = lane.pages.pages() - lane.pages.available();
+    rank.pages_cached = lane.pages.evictable();
+    if (lane.step) {
+      rank.doing = lane.step->together ? RankActivity::kGang
+                   : lane.step->reads  ? RankActivity::kReading
+                                       : RankActivity::kAnswering;
+    }
+    rank.requests = static_cast<int>(lane.answering.size() + lane.reading.size() + (lane.gang != nullptr ? 1 : 0));
+    rank.busy_s = lane.busy_s;
+    rank.wait_s = lane.wait_s;
+    rank.bytes_sent = lane.bytes_sent;
+    status.ranks.push_back(std::move(rank));
+  }
+  return status;
+}
+
 std::unique_ptr<Sequence> Scheduler::NewSequence(Request request, std::unique_ptr<Listener> listener) const {
   const auto tokens = std::ssize(request.prompt);
   const int64_t room = *std::max_element(limits_.pages.begin(), limits_.pages.end()) * kPageRows;
@@ -167,7 +194,6 @@ void Scheduler::Cancel(SequenceId id) {
   if (!sequence.in_flight) return End(sequence, FinishReason::kCancelled);
   if (sequence.answering) return;  // its step is short
   Gang* const gang = GangOf(sequence);
-  stopped_one_ = stopped_one_ || gang != nullptr;
   *(gang != nullptr ? gang->stop : LaneOf(sequence.rank).step->stop) = true;
 }
 
@@ -184,6 +210,7 @@ void Scheduler::Abandon(const std::string& error) noexcept {
   for (const auto& [id, sequence] : sequences_) {
     try {
       CompleteStats(*sequence);
+      CountEnd(FinishReason::kError, sequence->stats);
       sequence->listener->OnEnd(FinishReason::kError, error, sequence->stats);
     } catch (const std::exception&) {  // no memory to say so
     }
@@ -222,6 +249,15 @@ void Scheduler::Answer(Sequence& sequence, const Drawn& drawn) {
   if (full) End(sequence, FinishReason::kLength);
 }
 
+void Scheduler::CountEnd(FinishReason finish, const RequestStats& stats) {
+  ++totals_.requests;
+  totals_.failed += finish == FinishReason::kError ? 1 : 0;
+  totals_.cancelled += finish == FinishReason::kCancelled ? 1 : 0;
+  totals_.prompt_tokens += stats.prompt_tokens;
+  totals_.cached_tokens += stats.cached_tokens;
+  totals_.new_tokens += stats.new_tokens;
+}
+
 void Scheduler::CompleteStats(Sequence& sequence) const {
   RequestStats& stats = sequence.stats;
   const double now = crew_.Now();
@@ -245,6 +281,7 @@ void Scheduler::End(Sequence& sequence, FinishReason finish, const std::string& 
   Leave(sequence);
   if (sequence.sampler_on >= 0) LaneOf(sequence.sampler_on).ended.push_back(sequence.id);
   CompleteStats(sequence);
+  CountEnd(finish, sequence.stats);
   sequence.listener->OnEnd(finish, error, sequence.stats);
   sequences_.erase(sequence.id);
 }

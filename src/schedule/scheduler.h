@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "runahead/engine_status.h"
 #include "schedule/crew.h"
 #include "schedule/sequence.h"
 
@@ -65,6 +66,8 @@ class Scheduler {
 
   /// Whether no request is left.
   [[nodiscard]] bool idle() const { return sequences_.empty(); }
+  /// What all do now; the names of the devices are left out.
+  [[nodiscard]] EngineStatus Status() const;
   /// Whether no step is under way.
   [[nodiscard]] bool resting() const { return at_work_ == 0; }
   [[nodiscard]] SchedulerCounts counts() const;
@@ -82,6 +85,7 @@ class Scheduler {
     uint64_t step = 0;
     std::vector<Part> parts;
     bool together = false;  // of a gang
+    bool reads = false;     // rows of prompts
     std::shared_ptr<std::atomic<bool>> stop;
     double expected_end_s = 0;  // 0: nobody knows
   };
@@ -98,6 +102,9 @@ class Scheduler {
     double answer_s = 0;               // time of a step of answers alone, s
     double last_token_s = 0;           // time at which its answers got their last tokens
     double rate = 0;                   // FLOPs of prompts per second, as seen; 0: none seen yet
+    double busy_s = 0;                 // time of its steps, s
+    double wait_s = 0;                 // the part of it in which it waited for rows of others, s
+    int64_t bytes_sent = 0;            // rows that it handed over
   };
   /// A long prompt on several ranks.
   struct Gang {
@@ -128,6 +135,7 @@ class Scheduler {
   // ---- Requests
   [[nodiscard]] std::unique_ptr<Sequence> NewSequence(Request request, std::unique_ptr<Listener> listener) const;
   void Answer(Sequence& sequence, const Drawn& drawn);
+  void CountEnd(FinishReason finish, const RequestStats& stats);
   /// Predicted time of its prompt phase alone, behind `cached` rows that are there already, s; 0: nothing is known.
   [[nodiscard]] double Predicted(const Sequence& sequence, int64_t cached) const;
   [[nodiscard]] double PredictedLeft(const Sequence& sequence) const;
@@ -200,10 +208,11 @@ class Scheduler {
   /// The gang goes on without `member`, which is not the last one.
   void LeaveOut(Gang& gang, int member);
   void FinishMember(Gang& gang, StepResult result);
+  /// What `result` says of the time of its step goes to the timeline of `sequence`, where one is recorded.
+  static void RecordTimeline(Sequence& sequence, const StepResult& result, const std::vector<int>& members);
   void FinishRound(Gang& gang);
-  /// A round that was stopped or failed: its request ends, or the round begins again.
+  /// A round that was stopped or failed: its request ends.
   void FinishBroken(Gang& gang);
-  void RenewCrew();
   void DropGang(Gang& gang);
   void GoOnAlone(Gang& gang);
 
@@ -218,13 +227,12 @@ class Scheduler {
   int at_work_ = 0;                     // lanes with a step under way
   bool admit_ = false;                  // something changed that lets requests begin
   bool again_ = false;                  // a lane that was looked at already has got work
-  bool broken_ = false;                 // a gang failed or was stopped: none starts before all are idle
-  bool stopped_one_ = false;            // a gang was stopped: others fail for no reason of their own
   SequenceId last_id_ = 0;
   uint64_t last_step_ = 0;
   double rate_ = 0;  // FLOPs of prompts per second and rank, as seen; 0: none seen yet
   int64_t preempted_ = 0;
   int64_t waits_for_pages_ = 0;
+  RequestTotals totals_;
 };
 
 }  // namespace runahead

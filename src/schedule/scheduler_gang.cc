@@ -21,7 +21,6 @@ Scheduler::Gang* Scheduler::GangOf(const Sequence& sequence) {
 }
 
 void Scheduler::StartRounds() {
-  if (broken_) return;
   for (auto next = gangs_.begin(); next != gangs_.end();) {
     Gang& gang = *next++;  // which may go on alone, or take the pages of a later one's members
     if (ReadyForRound(gang)) StartRound(gang);
@@ -122,6 +121,7 @@ void Scheduler::StartRound(Gang& gang) {
     if (chunk.draw) AddSampler(member, sequence, plan);
     plan.chunks.push_back(std::move(chunk));
     plan.gang = together;
+    plan.record_timeline = sequence.request.prefill.record_timeline;
     plan.member = static_cast<int>(i);
     Record(member, plan, seconds);
     plans.push_back(std::move(plan));
@@ -137,6 +137,7 @@ void Scheduler::StartRound(Gang& gang) {
 }
 
 void Scheduler::FinishMember(Gang& gang, StepResult result) {
+  RecordTimeline(*gang.sequence, result, gang.choice.members);
   gang.stopped = gang.stopped || result.stopped;
   if (gang.error.empty()) gang.error = std::move(result.error);
   for (Drawn& drawn : result.drawn) gang.drawn = std::move(drawn);
@@ -156,7 +157,6 @@ void Scheduler::FinishRound(Gang& gang) {
   sequence.copy.reset();
   admit_ = true;
   if (gang.stopped || !gang.error.empty()) return FinishBroken(gang);
-  RenewCrew();
   const double seconds = crew_.Now() - gang.began_s;
   const double work = forecast_.Work(gang.cuts.front(), gang.cuts.back()) / static_cast<double>(members);
   if (seconds > 0) gang.rate = work / seconds;
@@ -176,19 +176,22 @@ void Scheduler::FinishRound(Gang& gang) {
 
 void Scheduler::FinishBroken(Gang& gang) {
   Sequence& sequence = *gang.sequence;
-  broken_ = true;
   if (sequence.sampler_on >= 0) LaneOf(sequence.sampler_on).ended.push_back(sequence.id);
   sequence.sampler_on = -1;  // it may have drawn what does not count
-  const bool for_others = stopped_one_ && !sequence.cancelled;
-  const std::string error = gang.error;
-  if (!for_others) End(sequence, sequence.cancelled ? FinishReason::kCancelled : FinishReason::kError, error);
-  RenewCrew();
+  crew_.Renew(gang.choice.members);
+  const std::string error = sequence.cancelled ? "" : gang.error;
+  End(sequence, sequence.cancelled ? FinishReason::kCancelled : FinishReason::kError, error);
 }
 
-void Scheduler::RenewCrew() {
-  if (std::any_of(gangs_.begin(), gangs_.end(), [](const Gang& gang) { return gang.running > 0; })) return;
-  if (broken_) crew_.Renew();
-  broken_ = stopped_one_ = false;
+void Scheduler::RecordTimeline(Sequence& sequence, const StepResult& result, const std::vector<int>& members) {
+  const double from_ms = (result.begin_s - sequence.submitted_s) * 1e3;
+  for (TimelineEvent event : result.timeline) {
+    event.rank = result.rank;
+    if (event.peer >= 0) event.peer = members.at(static_cast<size_t>(event.peer));
+    event.begin_ms += from_ms;
+    event.end_ms += from_ms;
+    sequence.stats.timeline.push_back(event);
+  }
 }
 
 void Scheduler::DropGang(Gang& gang) {

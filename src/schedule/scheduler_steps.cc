@@ -21,6 +21,8 @@ void Scheduler::Record(int rank, const StepPlan& plan, double seconds) {
   step.step = plan.step;
   for (const ChunkPlan& chunk : plan.chunks) step.parts.push_back({chunk.sequence, chunk.begin, chunk.end()});
   step.together = plan.gang != nullptr;
+  step.reads = std::any_of(plan.chunks.begin(), plan.chunks.end(),
+                           [&](const ChunkPlan& chunk) { return !sequences_.at(chunk.sequence)->answering; });
   step.stop = plan.stop;
   step.expected_end_s = crew_.Now() + seconds;
   if (lane.gang != nullptr) lane.gang->busy_until_s = std::max(lane.gang->busy_until_s, step.expected_end_s);
@@ -178,6 +180,9 @@ void Scheduler::Finish(StepResult result) {
   const Running step = *std::move(lane.step);
   lane.step.reset();
   --at_work_;
+  lane.busy_s += result.seconds;
+  lane.wait_s += result.wait_s;
+  lane.bytes_sent += result.bytes_sent;
   if (step.together) return FinishMember(*lane.gang, std::move(result));
   lane.stepped = true;
   FinishParts(lane, step, result);
@@ -209,6 +214,11 @@ void Scheduler::FinishParts(Lane& lane, const Running& step, const StepResult& r
     answers = answers || sequence.answering;
     if (!sequence.answering) work += forecast_.Work(part.begin, part.end);
     sequence.done = part.end;
+    if (!sequence.answering && sequence.request.prefill.record_timeline) {
+      const double begin_ms = (result.begin_s - sequence.submitted_s) * 1e3;
+      sequence.stats.timeline.push_back({result.rank, TimelineEvent::kAllLayers, Activity::kCompute, begin_ms,
+                                         begin_ms + result.seconds * 1e3, 0, -1});
+    }
     if (sequence.answering) continue;
     TellProgress(sequence);
     FinishReading(sequence);

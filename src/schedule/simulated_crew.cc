@@ -98,8 +98,7 @@ void SimulatedCrew::Begin(int rank, const StepPlan& plan, double seconds) {
     if (chunk.draw) step.result.drawn.push_back({chunk.sequence, {0, 0.0F}, {}, {}});
   }
   step.stop = plan.stop;
-  step.together = plan.gang != nullptr;
-  step.begin_s = now_s_;
+  step.result.begin_s = now_s_;
   busy_s_[static_cast<size_t>(rank)] += seconds;
   steps_.emplace(Key(now_s_ + seconds, ++order_), std::move(step));
 }
@@ -113,22 +112,16 @@ void SimulatedCrew::StartTogether(std::vector<StepPlan> plans) {
 }
 
 void SimulatedCrew::StopEarly() {
-  const auto stops = [](const Step& step) { return step.stop != nullptr && *step.stop; };
-  const bool links_fail = std::any_of(steps_.begin(), steps_.end(), [&](const auto& entry) {
-    return entry.second.together && stops(entry.second) && !entry.second.result.stopped;
-  });
   for (auto next = steps_.begin(); next != steps_.end();) {
     const auto here = next++;
     Step& step = here->second;
-    const bool ends_early = step.result.stopped || !step.result.error.empty();
-    if (ends_early || !(stops(step) || (links_fail && step.together))) continue;
+    if (step.result.stopped || step.stop == nullptr || !*step.stop) continue;
     const double end_s = std::min(here->first.first, now_s_ + step.result.seconds / shape_.layers);
     auto moved = steps_.extract(here);
     busy_s_[static_cast<size_t>(step.result.rank)] -= moved.key().first - end_s;
-    step.result.stopped = stops(step);
-    if (!step.result.stopped) step.result.error = "a gang was stopped, and with it the links of all";
+    step.result.stopped = true;
     step.result.drawn.clear();
-    step.result.seconds = end_s - step.begin_s;
+    step.result.seconds = end_s - step.result.begin_s;
     moved.key().first = end_s;
     steps_.insert(std::move(moved));
   }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -16,8 +17,7 @@
 namespace runahead {
 
 /// Plays the steps of ranks that cost what ClusterCosts says. Every token that is drawn is id 0. A step that is
-/// stopped ends with its layer; where it was a gang's, all other gangs fail with it, as they do on real links, which
-/// are one fabric. Deterministic. Borrows `shape` and `costs`. Not thread-safe.
+/// stopped ends with its layer. Deterministic. Borrows `shape` and `costs`. Not thread-safe.
 class SimulatedCrew final : public Crew {
  public:
   SimulatedCrew(const WorkShape& shape, const ClusterCosts& costs);
@@ -30,7 +30,7 @@ class SimulatedCrew final : public Crew {
   [[nodiscard]] int ranks() const override { return costs_.ranks(); }
   void Start(int rank, StepPlan plan) override;
   void StartTogether(std::vector<StepPlan> plans) override;
-  void Renew() override {}
+  void Renew(std::span<const int> /*members*/) override {}
   [[nodiscard]] double Now() const override { return now_s_; }
 
   /// Time during which `rank` was at work, s.
@@ -42,14 +42,12 @@ class SimulatedCrew final : public Crew {
   struct Step {
     StepResult result;
     std::shared_ptr<std::atomic<bool>> stop;
-    bool together = false;  // of a gang
-    double begin_s = 0;
   };
 
   [[nodiscard]] double SecondsOf(int rank, const StepPlan& plan) const;
   [[nodiscard]] double SecondsOfGang(const std::vector<StepPlan>& plans);
   void Begin(int rank, const StepPlan& plan, double seconds);
-  /// Ends the steps that were stopped, and those that fail with them, at their next layer.
+  /// Ends the steps that were stopped at their next layer.
   void StopEarly();
 
   const WorkShape& shape_;

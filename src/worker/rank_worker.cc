@@ -68,6 +68,8 @@ StepResult RankWorker::Run(const StepPlan& plan, Fabric* fabric) noexcept {
   result.step = plan.step;
   result.rank = rank_.index();
   const auto begin = Clock::now();
+  result.begin_s = std::chrono::duration<double>(begin.time_since_epoch()).count();
+  RankTimeline timeline(plan.member, begin);
   std::string error;
   try {
     Prepare(plan);
@@ -75,7 +77,8 @@ StepResult RankWorker::Run(const StepPlan& plan, Fabric* fabric) noexcept {
     for (const ChunkPlan& chunk : plan.chunks) rows += chunk.rows();
     if (rows > 0) {
       Workspace& workspace = rank_.WorkspaceFor(decoder_, rows, std::max<int64_t>(1, DrawsOf(plan)));
-      const Status status = plan.gang ? RunGang(plan, *fabric, workspace) : RunBatch(plan, workspace);
+      const Status status = plan.gang ? RunGang(plan, *fabric, workspace, plan.record_timeline ? &timeline : nullptr)
+                                      : RunBatch(plan, workspace);
       if (!status.ok()) throw LinkError(fmt::format("rank {}: {}", rank_.index(), status.message()));
       DrawAll(plan, workspace, result);
     }
@@ -86,6 +89,7 @@ StepResult RankWorker::Run(const StepPlan& plan, Fabric* fabric) noexcept {
     error = failure.what();
   }
   result.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  result.timeline = timeline.events();
   if (error.empty()) return result;
   result.drawn.clear();
   result.stopped = plan.stop != nullptr && *plan.stop;
@@ -131,7 +135,7 @@ Status RankWorker::RunBatch(const StepPlan& plan, Workspace& workspace) {
   return rank_.stream().Drain(After(timeout_));
 }
 
-Status RankWorker::RunGang(const StepPlan& plan, Fabric& fabric, Workspace& workspace) {
+Status RankWorker::RunGang(const StepPlan& plan, Fabric& fabric, Workspace& workspace, RankTimeline* timeline) {
   const GangPlan& gang = *plan.gang;
   const ChunkPlan& chunk = plan.chunks.front();
   const Partition partition(gang.cuts);
@@ -147,6 +151,7 @@ Status RankWorker::RunGang(const StepPlan& plan, Fabric& fabric, Workspace& work
   job.exchange.cache = KvView(cache_, pages[static_cast<size_t>(plan.member)]);
   job.exchange.fabric = &fabric;
   job.exchange.timeout = timeout_;
+  job.exchange.timeline = timeline;
   job.exchange.pages = pages;
   job.exchange.held = gang.held;
   job.draws = chunk.draw;

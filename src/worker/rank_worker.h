@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/timeline.h"
 #include "kv/kv_cache.h"
 #include "link/link.h"
 #include "worker/rank.h"
@@ -40,7 +41,7 @@ class RankWorker {
   void Prepare(const StepPlan& plan);
   void Copy(const PageCopy& copy);
   [[nodiscard]] Status RunBatch(const StepPlan& plan, Workspace& workspace);
-  [[nodiscard]] Status RunGang(const StepPlan& plan, Fabric& fabric, Workspace& workspace);
+  [[nodiscard]] Status RunGang(const StepPlan& plan, Fabric& fabric, Workspace& workspace, RankTimeline* timeline);
   void DrawAll(const StepPlan& plan, const Workspace& workspace, StepResult& result);
   [[nodiscard]] const PositionTables& TablesOf(const ChunkPlan& chunk) const {
     return chunk.long_angles ? *tables_.of_long : *tables_.of_short;

@@ -12,6 +12,7 @@
 #include "runahead/generate.h"
 #include "runahead/options.h"
 #include "runahead/request.h"
+#include "runahead/timeline.h"
 
 namespace runahead {
 
@@ -67,6 +68,7 @@ struct StepPlan {
   std::vector<ChunkPlan> chunks;            // run together
   std::shared_ptr<const GangPlan> gang;     // of chunks[0], which is then the only one; nullptr: this rank alone
   int member = 0;                           // this rank's place among the gang's members
+  bool record_timeline = false;             // of a gang's member: fill StepResult::timeline
   std::shared_ptr<std::atomic<bool>> stop;  // once set the step ends at the next layer, with nothing drawn
 };
 
@@ -85,7 +87,11 @@ struct StepResult {
   std::string error;           // why it failed, with the rank's name; empty: it did not
   bool device_failed = false;  // the rank's device, for good
   std::vector<Drawn> drawn;
-  double seconds = 0;  // time of the step
+  double begin_s = 0;  // time on Crew's clock at which it began, s
+  double seconds = 0;  // time of the step, s
+  double wait_s = 0;   // the part of it in which the rank waited for rows of others, s
+  int64_t bytes_sent = 0;
+  std::vector<TimelineEvent> timeline;  // from begin_s on; peers are places in the gang
 };
 
 }  // namespace runahead

@@ -3,9 +3,12 @@
 
 #include <future>
 #include <stdexcept>
+#include <thread>
 
 #include "engine/conductor.h"
 #include "engine/engine_state.h"
+#include "link/fault/fault_fabric.h"
+#include "link/local/local_fabric.h"
 #include "runahead/request.h"
 #include "tests/engine/tiny_model.h"
 
@@ -59,6 +62,9 @@ TEST(EngineFailureTest, AnExceptionEndsAllRequestsAndNotTheProcess) {
     EXPECT_EQ(end.error, "out of luck");
   }
   EXPECT_EQ(RefusalOf(engine), "engine: it has failed and takes no requests: out of luck");
+  while (!engine.Status().failed) std::this_thread::yield();  // what is published follows what is told
+  EXPECT_EQ(engine.Status().failure, "out of luck");
+  EXPECT_EQ(engine.Status().totals.failed, 6);
   handles.front().Cancel();  // does nothing
   Session session = engine.NewSession(16);
   PrefillOptions over_all;
@@ -82,6 +88,48 @@ TEST(EngineFailureTest, AFailedEngineGoesQuietly) {
   const auto engine = std::make_unique<Engine>(LoadTiny());
   RequestHandle handle = engine->Submit(Prompt(300, 100'000));
   StateOf(*engine)->conductor().Tell([] { throw std::runtime_error("out of luck"); });
+}
+
+// Four ranks, two gangs: the links of one of them lose what is sent.
+TEST(EngineFailureTest, AGangThatFailsEndsItsOwnRequestAlone) {
+  EngineOptions options;
+  options.devices = "cpu:4";
+  options.threads_per_rank = 1;
+  options.timeout_s = 2;
+  const Engine engine = Engine::Load(TinyModelFolder(), options);
+  Conductor& conductor = StateOf(engine)->conductor();
+  int made = 0;
+  conductor.Tell([&] {
+    conductor.MakeFabricsBy([&made] {
+      std::unique_ptr<Fabric> fabric = MakeLocalFabric(4);
+      if (++made > 1) return fabric;
+      for (int rank = 0; rank < 4; ++rank) {
+        Faults faults;
+        faults.lose_from = rank;
+        fabric = MakeFaultFabric(std::move(fabric), faults);
+      }
+      return fabric;
+    });
+  });
+  const auto together = [&](int tokens) {
+    Request request = Prompt(tokens, 3);
+    request.prefill.ranks = 2;
+    request.reuse_prefix = false;
+    return engine.Submit(std::move(request));
+  };
+  std::vector<RequestHandle> handles;
+  for (int i = 0; i < 6; ++i) handles.push_back(together(400));
+  int failed = 0;
+  for (RequestHandle& handle : handles) {
+    const RequestEvent end = EndOf(handle);
+    if (end.finish != FinishReason::kError) continue;
+    ++failed;
+    EXPECT_NE(end.error.find("link "), std::string::npos) << end.error;
+  }
+  EXPECT_EQ(failed, 1);
+  RequestHandle after = together(500);
+  EXPECT_EQ(EndOf(after).finish, FinishReason::kLength);
+  EXPECT_FALSE(engine.Status().failed);
 }
 
 // The rounds of a prompt have lengths that nobody searched.

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <stdexcept>
 
 #include "runahead/engine.h"
@@ -171,6 +172,87 @@ TEST(RequestsTest, ADeadlineThatCannotBeMetIsRefusedAtOnce) {
   Request in_time = Prompt(400, 1);
   in_time.ttft_deadline_s = 1e6;
   EXPECT_EQ(AllOf(engine.Submit(std::move(in_time))).back().finish, FinishReason::kLength);
+}
+
+TEST(RequestsTest, TheStatusCountsWhatWasDone) {
+  EngineOptions options;
+  options.max_pause_ms = 0.5;
+  const Engine engine = LoadTiny(options);
+  EngineStatus status = engine.Status();
+  ASSERT_EQ(status.ranks.size(), 2U);
+  EXPECT_EQ(status.ranks[0].device, engine.devices()[0]);
+  EXPECT_EQ(status.ranks[0].pages, 0);
+  AllOf(engine.Submit(Prompt(300, 5)));
+  constexpr int kTokens = 1500;
+  Request together = Prompt(kTokens, 1);
+  together.prefill.ranks = 2;
+  together.reuse_prefix = false;
+  const RequestStats stats = AllOf(engine.Submit(std::move(together))).back().stats;
+  EXPECT_LT(stats.cuts.back(), kTokens) << "there was one round alone";
+  {
+    const auto running = std::make_shared<Told>();
+    RequestHandle handle = engine.Submit(Prompt(50, 100'000), nullptr, SinkOf(running));
+    (void)running->Await(2);
+    do {  // what is published follows what is told
+      status = engine.Status();
+    } while (status.running == 0);
+    EXPECT_EQ(status.ranks[0].requests + status.ranks[1].requests, 1);
+    EXPECT_GE(status.ranks[0].pages_used + status.ranks[1].pages_used, 1);
+    handle.Cancel();
+    (void)running->Await();
+  }
+  do {
+    status = engine.Status();
+  } while (status.running > 0);
+  EXPECT_FALSE(status.failed);
+  EXPECT_EQ(status.totals.requests, 3);
+  EXPECT_EQ(status.totals.cancelled, 1);
+  EXPECT_EQ(status.totals.failed, 0);
+  EXPECT_EQ(status.totals.prompt_tokens, 300 + kTokens + 50);
+  EXPECT_GE(status.totals.new_tokens, 6);
+  int64_t bytes = 0;
+  int64_t cached = 0;
+  for (const RankStatus& rank : status.ranks) {
+    EXPECT_EQ(rank.doing, RankActivity::kIdle);
+    EXPECT_EQ(rank.pages_used, 0);
+    EXPECT_LT(rank.pages_cached, rank.pages);
+    cached += rank.pages_cached;
+    EXPECT_GT(rank.busy_s, 0);
+    EXPECT_LE(rank.wait_s, rank.busy_s);
+    bytes += rank.bytes_sent;
+  }
+  EXPECT_GE(cached, (300 + kTokens) / status.page_tokens);
+  // Between two ranks each row travels at most once, however many rounds there are.
+  const auto row_bytes = static_cast<int64_t>(engine.facts().kv_bytes_per_token);
+  EXPECT_LE(bytes, kTokens * row_bytes);
+  EXPECT_GT(bytes, kTokens / 2 * row_bytes);
+}
+
+TEST(RequestsTest, ATimelineIsRecordedOnRequest) {
+  const Engine engine = LoadTiny();
+  EXPECT_TRUE(AllOf(engine.Submit(Prompt(300, 2))).back().stats.timeline.empty());
+  for (const int ranks : {1, 2}) {
+    Request request = Prompt(1500, 2);
+    request.reuse_prefix = false;
+    request.prefill.ranks = ranks;
+    request.prefill.record_timeline = true;
+    const RequestStats stats = AllOf(engine.Submit(std::move(request))).back().stats;
+    std::set<Activity> activities;
+    std::set<int> on;
+    double compute_ms = 0;
+    for (const TimelineEvent& event : stats.timeline) {
+      EXPECT_GE(event.begin_ms, stats.queued_ms);
+      EXPECT_LE(event.begin_ms, event.end_ms);
+      EXPECT_LE(event.end_ms, stats.ttft_ms);
+      EXPECT_TRUE(ranks == 2 || event.layer == TimelineEvent::kAllLayers);
+      activities.insert(event.activity);
+      on.insert(event.rank);
+      if (event.activity == Activity::kCompute) compute_ms += event.end_ms - event.begin_ms;
+    }
+    EXPECT_EQ(on, std::set<int>(stats.members.begin(), stats.members.end()));
+    EXPECT_EQ(activities.size(), ranks == 1 ? 1U : 4U);
+    EXPECT_GT(compute_ms, 0);
+  }
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ class PlayedCrew final : public Crew {
     const std::vector<int> members = plans.front().gang->members;
     for (size_t i = 0; i < members.size(); ++i) step(members[i]) = std::move(plans[i]);
   }
-  void Renew() override {}
+  void Renew(std::span<const int> /*members*/) override {}
   [[nodiscard]] double Now() const override { return now_s_; }
 
   [[nodiscard]] std::optional<StepPlan>& step(int rank) { return steps_.at(static_cast<size_t>(rank)); }
