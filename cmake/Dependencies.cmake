@@ -24,3 +24,13 @@ endif()
 if(RUNAHEAD_BENCH)
   find_package(benchmark REQUIRED CONFIG)
 endif()
+
+# UCX joins ranks in several processes. Its library is opened when it is first used; without its headers the build has none.
+if(NOT RUNAHEAD_FUZZ)
+  find_path(RUNAHEAD_UCX_INCLUDE_DIR ucp/api/ucp.h)
+  if(RUNAHEAD_UCX_INCLUDE_DIR)
+    add_library(runahead_ucx INTERFACE)
+    target_include_directories(runahead_ucx SYSTEM INTERFACE ${RUNAHEAD_UCX_INCLUDE_DIR})
+    target_link_libraries(runahead_ucx INTERFACE ${CMAKE_DL_LIBS})
+  endif()
+endif()

@@ -1,7 +1,9 @@
 // The keys and values of sequences: what a prompt phase computes, and what ranks hand to each other.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "kv/kv_pages.h"
 #include "tensor/device.h"
@@ -64,6 +66,8 @@ class KvCache {
 
   [[nodiscard]] const KvShape& shape() const { return shape_; }
   [[nodiscard]] int64_t capacity() const { return capacity_; }
+  /// All of it, on the device.
+  [[nodiscard]] std::span<std::byte> memory() const { return {memory_.data(), memory_.bytes()}; }
 
   /// Rows [begin, end) of `layer`, with 0 <= begin <= end <= capacity.
   [[nodiscard]] KvSpan Span(int layer, int64_t begin, int64_t end) const;

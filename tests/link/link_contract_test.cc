@@ -1,8 +1,11 @@
 // What every link must do, run against each fabric, plain and under the fault decorator.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <future>
 #include <latch>
+#include <map>
 #include <random>
 #include <set>
 #include <thread>
@@ -10,6 +13,8 @@
 #include "link/fault/fault_fabric.h"
 #include "link/local/local_fabric.h"
 #include "link/throttle.h"
+#include "link/ucx/ucx_fabric.h"
+#include "runahead/error.h"
 #include "tensor/cpu_device.h"
 
 namespace runahead {
@@ -37,6 +42,83 @@ std::unique_ptr<Fabric> MakeJitteredFabric(int ranks) {
   faults.seed = 7;
   faults.max_delay = milliseconds(2);
   return MakeFaultFabric(MakeLocalFabric(ranks), faults);
+}
+
+/// Memory that links must not touch but by its own copies, as a GPU's.
+class ApartDevice final : public Device {
+ public:
+  [[nodiscard]] std::string name() const override { return "apart"; }
+  Buffer Allocate(size_t bytes) override { return cpu_->Allocate(bytes); }
+  [[nodiscard]] size_t FreeBytes() const override { return cpu_->FreeBytes(); }
+  [[nodiscard]] bool is_host() const override { return false; }
+  std::unique_ptr<Stream> NewStream() override { return cpu_->NewStream(); }
+  void CopyFromHost(void* to, const void* from, size_t bytes, Stream& stream) override {
+    ++copies_in;
+    cpu_->CopyFromHost(to, from, bytes, stream);
+  }
+  void Copy(void* to, const void* from, size_t bytes, Stream& stream) override {
+    cpu_->Copy(to, from, bytes, stream);
+  }
+  void CopyToHost(void* to, const void* from, size_t bytes, Stream& stream) override {
+    ++copies_out;
+    cpu_->CopyToHost(to, from, bytes, stream);
+  }
+
+  std::atomic<int> copies_in = 0;
+  std::atomic<int> copies_out = 0;
+
+ private:
+  std::unique_ptr<Device> cpu_ = MakeCpuDevice();
+};
+
+/// Ranks that are alone in their processes, all of which are this one: each has its own port and fabric.
+class UcxProcesses final : public Fabric {
+ public:
+  explicit UcxProcesses(int ranks, Device* device = nullptr) {
+    UcxGroup group;
+    group.id = std::random_device{}();
+    std::vector<std::shared_ptr<UcxPort>> ports;
+    for (int rank = 0; rank < ranks; ++rank) {
+      ports.push_back(MakeUcxPort());
+      group.peers.push_back({ports.back()->address(), ""});
+    }
+    for (int rank = 0; rank < ranks; ++rank) {
+      group.own = {{rank, device}};
+      fabrics_.push_back(MakeUcxFabric(ports.at(static_cast<size_t>(rank)), group));
+      for (int to = 0; to < ranks; ++to) {
+        if (to != rank) links_[{rank, to}] = nullptr;
+      }
+    }
+    for (auto& [ends, link] : links_) link = std::make_unique<BothEnds>(*this, ends.first, ends.second);
+  }
+
+  [[nodiscard]] int ranks() const override { return static_cast<int>(fabrics_.size()); }
+  Link& Between(int from, int to) override { return *links_.at({from, to}); }
+  void Fail(const Status& reason) override { fabrics_.front()->Fail(reason); }  // the others are told
+
+ private:
+  class BothEnds final : public Link {
+   public:
+    BothEnds(UcxProcesses& all, int from, int to)
+        : sender_(all.fabrics_.at(static_cast<size_t>(from))->Between(from, to)),
+          receiver_(all.fabrics_.at(static_cast<size_t>(to))->Between(from, to)) {}
+    std::unique_ptr<Transfer> Send(const KvSpan& span, Stream& after) override { return sender_.Send(span, after); }
+    std::unique_ptr<Transfer> Receive(const KvSpan& span) override { return receiver_.Receive(span); }
+
+   private:
+    Link& sender_;
+    Link& receiver_;
+  };
+
+  std::vector<std::unique_ptr<Fabric>> fabrics_;                // [ranks]
+  std::map<std::pair<int, int>, std::unique_ptr<Link>> links_;  // by from and to
+};
+
+std::unique_ptr<Fabric> MakeUcxProcesses(int ranks) { return std::make_unique<UcxProcesses>(ranks); }
+
+std::unique_ptr<Fabric> MakeStagedUcxProcesses(int ranks) {
+  static ApartDevice device;
+  return std::make_unique<UcxProcesses>(ranks, &device);
 }
 
 struct FabricKind {
@@ -175,11 +257,19 @@ TEST_P(LinkContract, EndsThatPostDifferentSpansBothFail) {
             "link 0 -> 1: one end posted layer 0 rows [0, 5), the other layer 0 rows [0, 4)");
 }
 
-INSTANTIATE_TEST_SUITE_P(Fabrics, LinkContract,
-                         testing::Values(FabricKind{"local", &MakePlainFabric},
-                                         FabricKind{"slow_links", &MakeSlowLinks},
-                                         FabricKind{"slow_ranks", &MakeSlowRanks},
-                                         FabricKind{"jittered", &MakeJitteredFabric}),
+std::vector<FabricKind> Kinds() {
+  std::vector<FabricKind> kinds{{"local", &MakePlainFabric},
+                                {"slow_links", &MakeSlowLinks},
+                                {"slow_ranks", &MakeSlowRanks},
+                                {"jittered", &MakeJitteredFabric}};
+  if (BuiltWithUcx()) {
+    kinds.push_back({"ucx", &MakeUcxProcesses});
+    kinds.push_back({"ucx_staged", &MakeStagedUcxProcesses});
+  }
+  return kinds;
+}
+
+INSTANTIATE_TEST_SUITE_P(Fabrics, LinkContract, testing::ValuesIn(Kinds()),
                          [](const auto& kind) { return kind.param.name; });
 
 TEST(FaultFabric, LosesWhatARankSendsFromALayerOn) {
@@ -197,6 +287,44 @@ TEST(FaultFabric, LosesWhatARankSendsFromALayerOn) {
     const auto sent = fabric->Between(0, 1).Send(source.Span(layer, 0, 4), *stream);
     EXPECT_TRUE(sent->Wait(After(seconds(10))).ok());
     EXPECT_EQ(received->Wait(After(milliseconds(5))).ok(), layer == 0);
+  }
+}
+
+TEST(UcxFabric, CopiesOnceEachWayWhereADeviceHasItsOwnMemory) {
+  if (!BuiltWithUcx()) GTEST_SKIP() << "this build has no UCX";
+  ApartDevice device;
+  const auto stream = device.NewStream();
+  UcxProcesses fabric(2, &device);
+  const KvCache source(device, kShape, kTokens);
+  const KvCache target(device, kShape, kTokens);
+  FillRandomly(source, 5);
+  for (int layer = 0; layer < kShape.layers; ++layer) {
+    const auto received = fabric.Between(0, 1).Receive(target.Span(layer, 0, kTokens));
+    const auto sent = fabric.Between(0, 1).Send(source.Span(layer, 0, kTokens), *stream);
+    ASSERT_TRUE(received->Wait(After(seconds(10))).ok());
+    ASSERT_TRUE(received->OrderBefore(*stream, After(seconds(10))).ok());
+    ASSERT_TRUE(sent->Wait(After(seconds(10))).ok());
+  }
+  ExpectSameRows(source, target, 0, kTokens);
+  EXPECT_EQ(device.copies_out, 2 * kShape.layers);
+  EXPECT_EQ(device.copies_in, 2 * kShape.layers);
+}
+
+TEST(UcxFabric, AnAddressThatIsNoneIsRefused) {
+  if (!BuiltWithUcx()) GTEST_SKIP() << "this build has no UCX";
+  const auto port = MakeUcxPort();
+  std::string cut = port->address();
+  cut.pop_back();
+  std::string changed = port->address();
+  changed[20] ^= 1;
+  for (const std::string& address : {std::string(), std::string("RAUX"), cut, changed}) {
+    try {
+      (void)MakeUcxFabric(
+          port, {.id = 1, .peers = {{port->address(), ""}, {address, ""}}, .own = {{0, nullptr}}, .on_failure = {}});
+      FAIL() << address.size();
+    } catch (const LinkError& error) {
+      EXPECT_EQ(error.what(), fmt::format("an address of {} bytes is none of UCX's", address.size()));
+    }
   }
 }
 
