@@ -16,6 +16,7 @@
 #include "protocol/completion_call.h"
 #include "protocol/http_text.h"
 #include "protocol/service.h"
+#include "protocol/status_json.h"
 #include "protocol/text_routes.h"
 #include "runahead/version.h"
 
@@ -128,6 +129,7 @@ class Api::Parts {
   ChatPrompts chat_;
   std::shared_ptr<Service> service_;
   int64_t created_ = UnixSeconds();
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
 const std::array<Api::Parts::Route, 7> Api::Parts::kRoutes = {{{"GET", "/v1/models", false, &Parts::ListModels},
@@ -212,8 +214,11 @@ std::unique_ptr<HttpCall> Api::Parts::Submit(const HttpRequest& request, Asked a
 }
 
 std::string Api::Parts::StateJson(std::string_view known) const {
-  return fmt::format(R"({{"model":{},"requests":{},"recent":{}}})", OrderedJson(service_->model()).dump(),
-                     service_->board().RequestsJson(), service_->board().RecentJson(known));
+  const std::chrono::duration<double> uptime = std::chrono::steady_clock::now() - begin_;
+  return fmt::format(R"({{"model":{},"chat":{},"uptime_s":{:.3f},{},"requests":{},"recent":{}}})",
+                     OrderedJson(service_->model()).dump(), chat_.available(), uptime.count(),
+                     StatusFields(engine_.Status()), service_->board().RequestsJson(),
+                     service_->board().RecentJson(known));
 }
 
 Api::Api(Engine engine, const Model& model, const std::shared_ptr<const Tokenizer>& tokenizer,

@@ -16,7 +16,7 @@ ChatPrompts::ChatPrompts(std::unique_ptr<chat::ChatRenderer> renderer, std::shar
 std::vector<int32_t> ChatPrompts::Ids(std::string_view body, const Json& parsed) {
   constexpr int kNotImplemented = 501;
   constexpr int kUnavailable = 503;
-  if (renderer_ == nullptr || tokenizer_ == nullptr) throw ApiError(kNotImplemented, reason_, "no_chat");
+  if (!available()) throw ApiError(kNotImplemented, reason_, "no_chat");
   const chat::ChatRequest request = ReadConversation(body, parsed);
   try {
     return tokenizer_->Encode(renderer_->Render(request), /*add_special=*/false);

@@ -24,6 +24,8 @@ class ChatPrompts {
   /// wrong with it or refused by the template, and ApiError where there is no chat.
   std::vector<int32_t> Ids(std::string_view body, const Json& parsed);
 
+  [[nodiscard]] bool available() const { return renderer_ != nullptr && tokenizer_ != nullptr; }
+
  private:
   std::unique_ptr<chat::ChatRenderer> renderer_;
   std::shared_ptr<const Tokenizer> tokenizer_;

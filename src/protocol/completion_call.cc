@@ -50,6 +50,7 @@ std::unique_ptr<HttpCall> RunCompletion(const Engine& engine, const std::shared_
     for (int choice = 0; choice < asked.fields.choices; ++choice) {
       Request request = asked.fields.request;
       request.prompt = prompt;
+      request.prefill.record_timeline = true;
       request.generation.sampling.seed += static_cast<uint64_t>(choice);
       call->Submit(index++, engine, tokenizer, std::move(request));
     }

@@ -311,6 +311,7 @@ TEST_F(CompletionsTest, ADeadlineThatCannotBeReadIsRefused) {
 }
 
 TEST_F(CompletionsTest, TheStateKnowsWhatRanLately) {
+  const Json before = Json::parse(api_->StateJson())["totals"];
   const Json first = Complete({{"prompt", "Ships"}, {"max_tokens", 2}, {"ignore_eos", true}});
   const Json second = Complete({{"prompt", "Boats"}, {"max_tokens", 3}, {"ignore_eos", true}});
   Json state = Ask("GET", "/runahead/state")->json();
@@ -320,6 +321,18 @@ TEST_F(CompletionsTest, TheStateKnowsWhatRanLately) {
   EXPECT_EQ(state["recent"][0]["new_tokens"], 3);
   EXPECT_EQ(state["recent"][0]["finish"], "length");
   EXPECT_TRUE(state["requests"].empty());
+  EXPECT_EQ(state["healthy"], true);
+  EXPECT_EQ(state["waiting"], 0);
+  EXPECT_EQ(state["totals"]["requests"], before["requests"].get<int>() + 2);
+  EXPECT_EQ(state["totals"]["new_tokens"], before["new_tokens"].get<int>() + 5);
+  ASSERT_FALSE(state["ranks"].empty());
+  EXPECT_GT(state["ranks"][0]["pages"], 0);
+  EXPECT_EQ(state["ranks"][0]["doing"], "idle");
+  for (const Json& ended : state["recent"]) {
+    ASSERT_FALSE(ended["timeline"].empty());
+    EXPECT_EQ(ended["timeline"][0]["kind"], "compute");
+    EXPECT_LE(ended["timeline"].back()["end_ms"], ended["ttft_ms"].get<double>() + 1);
+  }
   EXPECT_EQ(Json::parse(api_->StateJson())["recent"], state["recent"]);
   state = Ask("GET", "/runahead/state?known=" + first["id"].get<std::string>())->json();
   ASSERT_EQ(state["recent"].size(), 1U);
