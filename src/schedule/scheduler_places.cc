@@ -156,8 +156,9 @@ void Scheduler::Begin(Sequence& sequence, int rank, RankPages::Start start) {
   if (sequence.begun_s >= 0) return;  // it begins again
   sequence.begun_s = crew_.Now();
   sequence.stats.cached_tokens = start.cached;
-  sequence.stats.predicted_ttft_ms =
-      (sequence.begun_s - sequence.submitted_s + Predicted(sequence, start.cached)) * 1e3;
+  const double reading_s = Predicted(sequence, start.cached);
+  if (reading_s <= 0) return;  // nothing is measured
+  sequence.stats.predicted_ttft_ms = (sequence.begun_s - sequence.submitted_s + reading_s) * 1e3;
 }
 
 std::vector<int> Scheduler::MembersFor(const Sequence& sequence) {
