@@ -1,7 +1,7 @@
 // The requests that wait and run, and the prompts that were read, with their timelines.
 import { byId, el, setText, syncList } from "/page/dom.js";
 import { count, milliseconds, percent, plural } from "/page/format.js";
-import { timelineSvg, timelineTable } from "/page/timeline.js";
+import { hasRounds, timelineSvg, timelineTable } from "/page/timeline.js";
 
 const STATES = { waiting: "waits", reading: "reading", answering: "answering" };
 const NARROWEST = 240; // px of a timeline
@@ -61,7 +61,7 @@ function factsOf(recent) {
   const facts = [
     ["first token", milliseconds(recent.ttft_ms), against(recent.predicted_ttft_ms, recent.ttft_ms)],
     ["prompt", plural(recent.prompt_tokens, "token"), recent.cached_tokens > 0 ? `${count(recent.cached_tokens)} from the cache` : ""],
-    ["cuts", recent.cuts.map(count).join(" | "), `${plural(recent.members.length, "rank")}`],
+    ["cuts", recent.cuts.map(count).join(" | "), hasRounds(recent) ? "in the first round" : plural(recent.members.length, "rank")],
     ["waited", milliseconds(recent.queued_ms), "in the queue"],
     ["answer", plural(recent.new_tokens, "token"), [recent.tpot_ms > 0 ? `${milliseconds(recent.tpot_ms)} each` : "", recent.finish].filter(Boolean).join(", ")],
   ];

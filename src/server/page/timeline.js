@@ -58,11 +58,21 @@ function ticks(end_ms, most) {
   return values;
 }
 
-/** "tokens 0 to 2,499": the chunk of the lane's rank. */
-function chunkOf(recent, rank) {
+/** Whether the prompt went in several rounds: the cuts are those of the first. */
+export const hasRounds = (recent) => recent.cuts.length > 0 && recent.cuts.at(-1) < recent.prompt_tokens;
+
+/** The tokens of a rank's chunk; 0: it had none. */
+function chunkTokens(recent, rank) {
   const index = recent.members.indexOf(rank);
-  if (index < 0 || index + 1 >= recent.cuts.length) return "";
-  return `${count(recent.cuts[index + 1] - recent.cuts[index])} tokens from ${count(recent.cuts[index])}`;
+  return index >= 0 && index + 1 < recent.cuts.length ? recent.cuts[index + 1] - recent.cuts[index] : 0;
+}
+
+/** "2,500 tokens from 0": the chunk of the lane's rank. */
+function chunkOf(recent, rank) {
+  const tokens = chunkTokens(recent, rank);
+  if (tokens === 0) return "";
+  const where = hasRounds(recent) ? "in the first round" : `from ${count(recent.cuts[recent.members.indexOf(rank)])}`;
+  return `${count(tokens)} tokens ${where}`;
 }
 
 function drawLane(lane, recent, y, scale) {
@@ -103,10 +113,9 @@ export function timelineSvg(recent, width) {
 export function timelineTable(recent) {
   const kinds = Object.keys(KINDS);
   const rows = lanesOf(recent.timeline ?? []).map((lane) => {
-    const index = recent.members.indexOf(lane.rank);
-    const tokens = index >= 0 && index + 1 < recent.cuts.length ? count(recent.cuts[index + 1] - recent.cuts[index]) : "–";
+    const tokens = count(chunkTokens(recent, lane.rank));
     return el("tr", {}, el("th", { scope: "row" }, `rank ${lane.rank}`), el("td", {}, tokens), ...kinds.map((kind) => el("td", {}, busy(lane, kind).toFixed(1))));
   });
-  const head = ["", "tokens", ...kinds.map((kind) => `${kind}, ms`)].map((title) => el("th", { scope: "col" }, title));
+  const head = ["", hasRounds(recent) ? "tokens, round 1" : "tokens", ...kinds.map((kind) => `${kind}, ms`)].map((title) => el("th", { scope: "col" }, title));
   return el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
 }
