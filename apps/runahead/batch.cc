@@ -38,10 +38,11 @@ struct Flags {
   EngineOptions engine;
 };
 
-/// One answer to be given.
+/// Answers to be given to one prompt, which is read once for them.
 struct Task {
   const BatchRequest* request;
-  int choice;
+  int first_choice;
+  int choices;
 };
 
 /// What was done.
@@ -54,24 +55,31 @@ struct Totals {
   int64_t new_tokens = 0;
 };
 
-/// One answer on its way.
+/// A task whose answers are on their way.
 struct Running {
-  std::shared_ptr<Answer> answer = std::make_shared<Answer>();
-  std::optional<RequestHandle> handle;  // nothing where the engine refused it
+  std::shared_ptr<std::vector<Answer>> answers;  // [choices]
+  std::optional<RequestHandle> handle;           // nothing where the engine refused it
+  int left = 0;                                  // answers that are not complete
 };
 
-/// The tasks whose answers are complete, by their numbers. Thread-safe.
-class EndedTasks {
+/// A complete answer.
+struct Ended {
+  size_t task;  // number of its task
+  size_t choice;
+};
+
+/// The answers that are complete. Thread-safe.
+class EndedAnswers {
  public:
-  void Add(size_t task) {
+  void Add(Ended answer) {
     {
       const std::lock_guard lock(mutex_);
-      ended_.push_back(task);
+      ended_.push_back(answer);
     }
     changed_.notify_one();
   }
   /// All that ended since the last call; waits for the first one, `patience` at most.
-  [[nodiscard]] std::vector<size_t> Take(std::chrono::milliseconds patience) {
+  [[nodiscard]] std::vector<Ended> Take(std::chrono::milliseconds patience) {
     std::unique_lock lock(mutex_);
     changed_.wait_for(lock, patience, [this] { return !ended_.empty(); });
     return std::exchange(ended_, {});
@@ -80,7 +88,7 @@ class EndedTasks {
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<size_t> ended_;  // guarded by mutex_
+  std::vector<Ended> ended_;  // guarded by mutex_
 };
 
 /// Gives tasks to an engine in their order, so many at a time, and writes each answer as it ends.
@@ -89,7 +97,9 @@ class BatchRun {
   /// `write` gets whole lines without their ends.
   BatchRun(const Engine& engine, std::shared_ptr<const Tokenizer> words, std::vector<Task> tasks,
            std::function<void(const std::string&)> write)
-      : engine_(engine), words_(std::move(words)), tasks_(std::move(tasks)), write_(std::move(write)) {}
+      : engine_(engine), words_(std::move(words)), tasks_(std::move(tasks)), write_(std::move(write)) {
+    for (const Task& task : tasks_) wanted_ += task.choices;
+  }
 
   /// Until all is answered or `interrupts` came, which cancels what runs. Throws what `write` threw.
   Totals Run(int concurrency, const Interrupts& interrupts) {
@@ -104,57 +114,68 @@ class BatchRun {
       }
       while (!stopped && next < tasks_.size() && std::ssize(running_) < concurrency) Begin(next++);
       if (running_.empty()) return totals_;
-      for (const size_t task : ended_->Take(kPatience)) End(task);
+      for (const Ended& answer : ended_->Take(kPatience)) End(answer);
     }
   }
 
  private:
   /// What an engine refuses is an answer too, so that one request does not end the others.
-  void Begin(size_t task) {
-    Running& running = running_[task];
-    Request request = tasks_[task].request->request;
-    request.generation.sampling.seed += static_cast<uint64_t>(tasks_[task].choice);
+  void Begin(size_t number) {
+    const Task& task = tasks_[number];
+    Running& running = running_[number];
+    running.answers = std::make_shared<std::vector<Answer>>(static_cast<size_t>(task.choices));
+    running.left = task.choices;
+    Request request = task.request->request;
+    request.generation.sampling.seed += static_cast<uint64_t>(task.first_choice);
+    request.choices = task.choices;
     // The last events of a cancelled request may come when this run has ended.
-    const auto sink = [answer = running.answer, ended = ended_, task](RequestEvent event) {
-      if (answer->Add(std::move(event))) ended->Add(task);
+    const auto sink = [answers = running.answers, ended = ended_, number](RequestEvent event) {
+      const auto choice = static_cast<size_t>(event.choice);
+      if (answers->at(choice).Add(std::move(event))) ended->Add({number, choice});
     };
     try {
       running.handle.emplace(engine_.Submit(std::move(request), words_, sink));
     } catch (const Error& error) {
-      running.answer->finish = FinishReason::kError;
-      running.answer->error = error.what();
-      ended_->Add(task);
+      for (size_t choice = 0; choice < running.answers->size(); ++choice) {
+        (*running.answers)[choice].finish = FinishReason::kError;
+        (*running.answers)[choice].error = error.what();
+        ended_->Add({number, choice});
+      }
     }
   }
 
-  void End(size_t task) {
-    const std::shared_ptr<const Answer> answer = running_.at(task).answer;
-    running_.erase(task);
-    if (answer->finish != FinishReason::kCancelled) Tell(tasks_[task], *answer);
+  void End(const Ended& ended) {
+    Running& running = running_.at(ended.task);
+    const Task& task = tasks_[ended.task];
+    const Answer answer = std::move(running.answers->at(ended.choice));
+    if (--running.left == 0) running_.erase(ended.task);
+    if (answer.finish == FinishReason::kCancelled) return;
+    Tell(*task.request, task.first_choice + static_cast<int>(ended.choice), answer);
   }
 
-  void Tell(const Task& task, const Answer& answer) {
-    nlohmann::ordered_json line = {{"id", task.request->id}};
-    if (task.request->choices > 1) line["index"] = task.choice;
-    line.update(AnswerJson(answer, task.request->request.logprobs >= 0));
+  void Tell(const BatchRequest& request, int choice, const Answer& answer) {
+    nlohmann::ordered_json line = {{"id", request.id}};
+    if (request.choices > 1) line["index"] = choice;
+    line.update(AnswerJson(answer, request.request.logprobs >= 0));
     write_(OneLine(line));
     ++totals_.answers;
     if (answer.finish == FinishReason::kError) {
-      if (totals_.failed++ == 0) totals_.first_failure = fmt::format("{}: {}", task.request->id.dump(), answer.error);
+      if (totals_.failed++ == 0) totals_.first_failure = fmt::format("{}: {}", request.id.dump(), answer.error);
     }
     totals_.prompt_tokens += answer.stats.prompt_tokens;
     totals_.cached_tokens += answer.stats.cached_tokens;
     totals_.new_tokens += static_cast<int64_t>(answer.tokens.size());
-    progress_.Show(static_cast<double>(totals_.answers) / static_cast<double>(tasks_.size()));
+    progress_.Show(static_cast<double>(totals_.answers) / static_cast<double>(wanted_));
   }
 
   const Engine& engine_;
   std::shared_ptr<const Tokenizer> words_;
   std::vector<Task> tasks_;
   std::function<void(const std::string&)> write_;
+  int64_t wanted_ = 0;  // answers
   Totals totals_;
   Progress progress_{"answering requests"};
-  std::shared_ptr<EndedTasks> ended_ = std::make_shared<EndedTasks>();
+  std::shared_ptr<EndedAnswers> ended_ = std::make_shared<EndedAnswers>();
   std::map<size_t, Running> running_;  // by the task's number
 };
 
@@ -181,7 +202,11 @@ std::vector<Task> TasksOf(const BatchInput& input, const AnswersThere& there) {
   std::vector<Task> tasks;
   for (size_t i = 0; i < input.requests.size(); ++i) {
     for (int choice = 0; choice < input.requests[i].choices; ++choice) {
-      if (!there[i][static_cast<size_t>(choice)]) tasks.push_back({&input.requests[i], choice});
+      if (there[i][static_cast<size_t>(choice)]) continue;
+      const bool follows = !tasks.empty() && tasks.back().request == &input.requests[i] &&
+                           tasks.back().first_choice + tasks.back().choices == choice;
+      if (!follows) tasks.push_back({&input.requests[i], choice, 0});
+      ++tasks.back().choices;
     }
   }
   return tasks;
@@ -210,8 +235,9 @@ int Run(const Flags& flags) {
   std::optional<AppendedFile> file;
   if (!flags.output.empty()) file = outputs.OpenToAppend("--output", flags.output);
   std::vector<Task> tasks = TasksOf(input, file ? AnswersIn(*file, input) : NoAnswers(input));
-  const auto wanted = static_cast<int64_t>(tasks.size());
-  if (wanted == 0) return 0;
+  if (tasks.empty()) return 0;
+  int64_t wanted = 0;
+  for (const Task& task : tasks) wanted += task.choices;
 
   const Engine engine = LoadEngine(model, flags.engine);
   const auto words = loaded.tokenizer ? std::make_shared<const Tokenizer>(*loaded.tokenizer) : nullptr;

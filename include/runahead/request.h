@@ -19,11 +19,14 @@ namespace runahead {
 
 /// A prompt and how it is answered.
 struct Request {
+  static constexpr int kMostChoices = 1024;
+
   std::vector<int32_t> prompt;  // token ids, at least one
   GenerationOptions generation;
   std::vector<std::pair<int32_t, float>> logit_bias;  // token id, and what is added to its logit before the draw
-  int logprobs = -1;                                  // likeliest tokens that are reported with each token; -1: none
-  int priority = 0;                                   // higher ones begin first; equal ones in the order of arrival
+  int choices = 1;  // answers, 1 to kMostChoices, with the seeds seed, seed + 1, ...; the prompt is read once for all
+  int logprobs = -1;           // likeliest tokens that are reported with each token; -1: none
+  int priority = 0;            // higher ones begin first; equal ones in the order of arrival
   double ttft_deadline_s = 0;  // refused when the first token is predicted to come later, s; 0: no matter when
   PrefillOptions prefill;      // of its prompt phase; `ranks` of the engine's that are alike: any so many of them
   bool reuse_prefix = true;    // take rows of the prompt from the cache where it has them
@@ -35,7 +38,7 @@ struct TokenLogprob {
   float logprob = 0;
 };
 
-/// What a finished request took.
+/// What a finished request took. Choices behind the first have no tokens of the prompt, so that sums are right.
 struct RequestStats {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;     // tokens of the prompt whose rows were in the cache
@@ -57,6 +60,7 @@ struct RequestStats {
 struct RequestEvent {
   enum class Kind : unsigned char { kProgress, kToken, kEnd };
   Kind kind = Kind::kToken;
+  int choice = 0;  // which answer it is about, from 0 on
 
   // kProgress: the prompt phase begins, or a part of it is done. A request that made room for another begins again.
   int64_t prompt_done = 0;       // tokens whose rows are computed or were in the cache
@@ -70,15 +74,16 @@ struct RequestEvent {
   std::vector<TokenLogprob> likely;  // Request::logprobs of them, likeliest first
   std::string text;                  // what of the text is final now; also with kEnd; empty without a tokenizer
 
-  // kEnd: nothing comes behind it.
+  // kEnd: nothing comes behind it, or where there are several choices, nothing of this one.
   FinishReason finish = FinishReason::kLength;
   std::string error;  // why it failed; then `finish` is kError
   RequestStats stats;
 };
 
-/// Is told the events of a request one after the other, kEnd last and in any case, by a thread of the engine that all
-/// requests share: it shall be brief, wait for nothing, and not destroy what holds the engine, such as the handle.
-/// The first call may come before Submit returns. One that throws is not called again, and its request is cancelled.
+/// Is told the events of a request one after the other, kEnd of each choice in any case, by a thread of the engine
+/// that all requests share: it shall be brief, wait for nothing, and not destroy what holds the engine, such as the
+/// handle. The first call may come before Submit returns. One that throws is not called again, and its request is
+/// cancelled.
 using EventSink = std::function<void(RequestEvent)>;
 
 class RequestState;
@@ -93,10 +98,10 @@ class RUNAHEAD_API RequestHandle {
   RequestHandle& operator=(RequestHandle&&) noexcept;
 
   /// The next event; blocks until there is one, or for `patience` at most: nothing then. Throws ConfigError behind
-  /// kEnd, and for a request whose events go to a sink.
+  /// the last kEnd, and for a request whose events go to a sink.
   std::optional<RequestEvent> Next(std::chrono::milliseconds patience);
-  /// Asks for an early end: the ranks stop within a layer, kEnd comes with FinishReason::kCancelled. Does nothing
-  /// when it has ended.
+  /// Asks for an early end of all choices: the ranks stop within a layer, kEnd comes with FinishReason::kCancelled.
+  /// Does nothing when it has ended.
   void Cancel();
   /// The time from Submit to the first token as predicted by Submit, waiting included, ms; 0: nothing is measured.
   [[nodiscard]] double predicted_ttft_ms() const;

@@ -98,15 +98,15 @@ Conductor::~Conductor() {
   thread_.join();
 }
 
-Admission Conductor::Submit(Request request, std::unique_ptr<Listener> listener) {
+Admission Conductor::Submit(Request request, std::vector<std::unique_ptr<Listener>> listeners) {
   const auto refuse = [this] {
     throw DeviceError(fmt::format("engine: it has failed and takes no requests: {}", failure()));
   };
   if (!failure().empty()) refuse();
   auto added = std::make_shared<std::promise<Admission>>();
   std::future<Admission> admission = added->get_future();
-  auto what =
-      std::make_shared<std::pair<Request, std::unique_ptr<Listener>>>(std::move(request), std::move(listener));
+  auto what = std::make_shared<std::pair<Request, std::vector<std::unique_ptr<Listener>>>>(std::move(request),
+                                                                                           std::move(listeners));
   Tell([this, added = std::move(added), what = std::move(what)] {
     const Request& asked = what->first;
     const int64_t tokens = std::ssize(asked.prompt) + asked.generation.max_new_tokens;
@@ -126,8 +126,10 @@ Admission Conductor::Submit(Request request, std::unique_ptr<Listener> listener)
   return {};
 }
 
-void Conductor::Cancel(SequenceId id) {
-  Tell([this, id] { scheduler_->Cancel(id); });
+void Conductor::Cancel(SequenceId id, int count) {
+  Tell([this, id, count] {
+    for (int i = 0; i < count; ++i) scheduler_->Cancel(id + static_cast<SequenceId>(i));
+  });
 }
 
 void Conductor::Tell(Message message) {

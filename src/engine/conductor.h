@@ -35,8 +35,9 @@ class Conductor final : private Crew {
   Conductor& operator=(const Conductor&) = delete;
 
   /// Queues a request; throws what Scheduler::Add throws, and ConfigError for prefill options out of range.
-  Admission Submit(Request request, std::unique_ptr<Listener> listener);
-  void Cancel(SequenceId id);
+  Admission Submit(Request request, std::vector<std::unique_ptr<Listener>> listeners);
+  /// Ends `count` choices, the first of which is `id`.
+  void Cancel(SequenceId id, int count);
 
   /// Is called by the thread, between two steps. What it throws ends all requests and fails the conductor.
   using Message = std::function<void()>;

@@ -325,27 +325,32 @@ Session Engine::NewSession(int64_t capacity) const {
 namespace {
 
 RequestHandle SubmitTo(const std::shared_ptr<EngineState>& engine, Request request,
-                       std::shared_ptr<const Tokenizer> tokenizer, std::shared_ptr<EventQueue> events,
+                       const std::shared_ptr<const Tokenizer>& tokenizer, std::shared_ptr<EventQueue> events,
                        EventSink sink) {
   CheckRequest(request, tokenizer.get(), engine->decoder().spec().vocab);
-  auto listener = std::make_unique<EventListener>(std::move(sink), std::move(tokenizer), request.generation);
-  const Admission admission = engine->conductor().Submit(std::move(request), std::move(listener));
-  return RequestHandle(std::make_shared<RequestState>(engine, std::move(events), admission));
+  const auto shared = std::make_shared<EventSink>(std::move(sink));
+  const int choices = request.choices;
+  std::vector<std::unique_ptr<Listener>> listeners;
+  for (int choice = 0; choice < choices; ++choice) {
+    listeners.push_back(std::make_unique<EventListener>(shared, choice, tokenizer, request.generation));
+  }
+  const Admission admission = engine->conductor().Submit(std::move(request), std::move(listeners));
+  return RequestHandle(std::make_shared<RequestState>(engine, std::move(events), admission, choices));
 }
 
 }  // namespace
 
 RequestHandle Engine::Submit(Request request, std::shared_ptr<const Tokenizer> tokenizer) const {
   static_cast<void>(State());
-  auto events = std::make_shared<EventQueue>();
+  auto events = std::make_shared<EventQueue>(request.choices);
   const auto push = [events](RequestEvent event) { events->Push(std::move(event)); };
-  return SubmitTo(state_, std::move(request), std::move(tokenizer), events, push);
+  return SubmitTo(state_, std::move(request), tokenizer, events, push);
 }
 
 RequestHandle Engine::Submit(Request request, std::shared_ptr<const Tokenizer> tokenizer, EventSink sink) const {
   static_cast<void>(State());
   if (!sink) throw ConfigError("request: its sink of events is empty");
-  return SubmitTo(state_, std::move(request), std::move(tokenizer), nullptr, std::move(sink));
+  return SubmitTo(state_, std::move(request), tokenizer, nullptr, std::move(sink));
 }
 
 }  // namespace runahead

@@ -22,11 +22,11 @@ void EventQueue::Push(RequestEvent event) {
 
 std::optional<RequestEvent> EventQueue::Next(std::chrono::milliseconds patience) {
   std::unique_lock lock(mutex_);
-  if (ended_) throw ConfigError("request: Next was called behind the end");
+  if (left_ == 0) throw ConfigError("request: Next was called behind the end");
   if (!changed_.wait_for(lock, patience, [this] { return !events_.empty(); })) return std::nullopt;
   RequestEvent event = std::move(events_.front());
   events_.pop_front();
-  ended_ = event.kind == RequestEvent::Kind::kEnd;
+  left_ -= event.kind == RequestEvent::Kind::kEnd ? 1 : 0;
   return event;
 }
 
@@ -51,32 +51,42 @@ void CheckRequest(const Request& request, const Tokenizer* tokenizer, int64_t vo
   if (request.priority == std::numeric_limits<int>::lowest()) {  // it has no opposite
     throw ConfigError(fmt::format("priority: expected {} or more, got {}", request.priority + 1, request.priority));
   }
+  if (request.choices < 1 || request.choices > Request::kMostChoices) {
+    throw ConfigError(fmt::format("choices: expected 1 to {}, got {}", Request::kMostChoices, request.choices));
+  }
   if (!(request.ttft_deadline_s >= 0)) {
     throw ConfigError(fmt::format("deadline: expected 0 s or more, got {}", request.ttft_deadline_s));
   }
 }
 
-void RequestState::Cancel() { engine_->conductor().Cancel(admission_.id); }
+void RequestState::Cancel() { engine_->conductor().Cancel(admission_.id, choices_); }
 
-EventListener::EventListener(EventSink sink, std::shared_ptr<const Tokenizer> tokenizer,
+EventListener::EventListener(std::shared_ptr<EventSink> sink, int choice, std::shared_ptr<const Tokenizer> tokenizer,
                              const GenerationOptions& options)
     : sink_(std::move(sink)),
+      choice_(choice),
       tokenizer_(std::move(tokenizer)),
       text_(tokenizer_.get(), options, [this](std::string_view piece) { piece_ += piece; }) {}
 
 void EventListener::Send(RequestEvent event) {
-  if (!sink_) return;
+  if (!*sink_) return;
   try {
-    sink_(std::move(event));
+    (*sink_)(std::move(event));
   } catch (...) {  // nobody listens any more
-    sink_ = nullptr;
+    *sink_ = nullptr;
   }
 }
 
-void EventListener::OnProgress(const PromptProgress& progress) {
-  if (tokens_ > 0) return;  // its answer goes on behind rows that are computed again
+RequestEvent EventListener::New(RequestEvent::Kind kind) const {
   RequestEvent event;
-  event.kind = RequestEvent::Kind::kProgress;
+  event.kind = kind;
+  event.choice = choice_;
+  return event;
+}
+
+void EventListener::OnProgress(const PromptProgress& progress) {
+  if (tokens_ > 0 || choice_ > 0) return;  // its answer goes on behind rows that are computed again
+  RequestEvent event = New(RequestEvent::Kind::kProgress);
   event.prompt_done = progress.done;
   event.prompt_total = progress.total;
   event.cached_tokens = progress.cached;
@@ -89,19 +99,17 @@ std::optional<FinishReason> EventListener::OnToken(const Drawn& drawn) {
   if (const std::optional<FinishReason> finish = text_.EndsBefore(drawn.token.id)) return finish;
   ++tokens_;
   const bool cut = text_.Add(drawn.token.id);
-  RequestEvent event;
-  event.kind = RequestEvent::Kind::kToken;
+  RequestEvent event = New(RequestEvent::Kind::kToken);
   event.token = drawn.token;
   event.likely = drawn.likely;
   event.text = std::exchange(piece_, {});
   Send(std::move(event));
-  if (!sink_) return FinishReason::kCancelled;
+  if (!*sink_) return FinishReason::kCancelled;
   return cut ? std::optional(FinishReason::kStop) : std::nullopt;
 }
 
 void EventListener::OnEnd(FinishReason finish, const std::string& error, const RequestStats& stats) {
-  RequestEvent event;
-  event.kind = RequestEvent::Kind::kEnd;
+  RequestEvent event = New(RequestEvent::Kind::kEnd);
   event.finish = finish;
   const bool whole = finish == FinishReason::kLength || finish == FinishReason::kEndOfSequence;
   if (whole && text_.End()) event.finish = FinishReason::kStop;

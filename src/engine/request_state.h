@@ -19,6 +19,7 @@ class EngineState;
 /// The events of one request, on their way to its handle. Thread-safe.
 class EventQueue {
  public:
+  explicit EventQueue(int choices) : left_(choices) {}
   void Push(RequestEvent event);
   /// See RequestHandle::Next.
   [[nodiscard]] std::optional<RequestEvent> Next(std::chrono::milliseconds patience);
@@ -27,15 +28,16 @@ class EventQueue {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<RequestEvent> events_;  // guarded by mutex_
-  bool ended_ = false;               // kEnd was taken, guarded by mutex_
+  int left_;                         // choices whose kEnd was not taken, guarded by mutex_
 };
 
 /// What a RequestHandle holds.
 class RequestState {
  public:
   /// `events`: null where they go to a sink.
-  RequestState(std::shared_ptr<EngineState> engine, std::shared_ptr<EventQueue> events, const Admission& admission)
-      : engine_(std::move(engine)), events_(std::move(events)), admission_(admission) {}
+  RequestState(std::shared_ptr<EngineState> engine, std::shared_ptr<EventQueue> events, const Admission& admission,
+               int choices)
+      : engine_(std::move(engine)), events_(std::move(events)), admission_(admission), choices_(choices) {}
   [[nodiscard]] EventQueue* events() { return events_.get(); }
   [[nodiscard]] double predicted_ttft_ms() const { return admission_.predicted_ttft_s * 1e3; }
   void Cancel();
@@ -44,15 +46,18 @@ class RequestState {
   std::shared_ptr<EngineState> engine_;
   std::shared_ptr<EventQueue> events_;
   Admission admission_;
+  int choices_;
 };
 
 /// Throws ConfigError for a request that asks for what is out of range. `tokenizer` may be null.
 void CheckRequest(const Request& request, const Tokenizer* tokenizer, int64_t vocab);
 
-/// Turns what the scheduler tells of a request into events, with text where there is a tokenizer.
+/// Turns what the scheduler tells of one choice into events, with text where there is a tokenizer.
 class EventListener final : public Listener {
  public:
-  EventListener(EventSink sink, std::shared_ptr<const Tokenizer> tokenizer, const GenerationOptions& options);
+  /// `sink`: of all choices; emptied when it throws.
+  EventListener(std::shared_ptr<EventSink> sink, int choice, std::shared_ptr<const Tokenizer> tokenizer,
+                const GenerationOptions& options);
 
   void OnProgress(const PromptProgress& progress) override;
   std::optional<FinishReason> OnToken(const Drawn& drawn) override;
@@ -61,7 +66,10 @@ class EventListener final : public Listener {
  private:
   void Send(RequestEvent event);
 
-  EventSink sink_;  // empty once it has thrown
+  [[nodiscard]] RequestEvent New(RequestEvent::Kind kind) const;
+
+  std::shared_ptr<EventSink> sink_;
+  int choice_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::string piece_;  // text that became final since the last event
   AnswerText text_;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "base/check.h"
 #include "kv/kv_pages.h"
@@ -84,8 +85,17 @@ std::unique_ptr<Sequence> Scheduler::NewSequence(Request request, std::unique_pt
 }
 
 Admission Scheduler::Add(Request request, std::unique_ptr<Listener> listener) {
+  std::vector<std::unique_ptr<Listener>> listeners;
+  listeners.push_back(std::move(listener));
+  return Add(std::move(request), std::move(listeners));
+}
+
+Admission Scheduler::Add(Request request, std::vector<std::unique_ptr<Listener>> listeners) {
+  CHECK_EQ(std::ssize(listeners), request.choices);
   RefuseWhenFull();
-  std::unique_ptr<Sequence> owned = NewSequence(std::move(request), std::move(listener));
+  std::unique_ptr<Sequence> owned = NewSequence(std::move(request), std::move(listeners.front()));
+  listeners.erase(listeners.begin());
+  owned->others = std::move(listeners);
   Sequence& sequence = *owned;
   const double own_s = Predicted(sequence, Cached(sequence));
   const double predicted_s = own_s > 0 ? own_s + WaitingSeconds(sequence.request.priority) : 0;
@@ -96,10 +106,36 @@ Admission Scheduler::Add(Request request, std::unique_ptr<Listener> listener) {
         fmt::format("deadline: the first token is predicted after {:.0f} ms, which is later than {:.0f} ms",
                     predicted_s * 1e3, deadline_s * 1e3));
   }
-  sequence.id = ++last_id_;
+  sequence.id = last_id_ + 1;
+  last_id_ += static_cast<SequenceId>(sequence.request.choices);
   sequences_.emplace(sequence.id, std::move(owned));
   Wait(sequence);
   return {sequence.id, predicted_s};
+}
+
+void Scheduler::BeginOthers(Sequence& sequence) {
+  std::vector<std::unique_ptr<Listener>> listeners = std::exchange(sequence.others, {});
+  for (size_t i = 0; i < listeners.size(); ++i) {
+    auto owned = std::make_unique<Sequence>();
+    Sequence& other = *owned;
+    other.id = sequence.id + 1 + i;
+    other.request = sequence.request;
+    other.request.generation.sampling.seed += 1 + i;
+    other.request.reuse_prefix = true;
+    other.listener = std::move(listeners[i]);
+    other.tokens = sequence.tokens;
+    other.prompt_tokens = sequence.prompt_tokens;
+    other.most_rows = sequence.most_rows;
+    other.long_angles = sequence.long_angles;
+    other.choice.members = {sequence.rank};
+    other.submitted_s = sequence.submitted_s;
+    other.begun_s = sequence.begun_s;
+    other.stats.predicted_ttft_ms = sequence.stats.predicted_ttft_ms;
+    other.stats.members = sequence.stats.members;
+    other.stats.cuts = sequence.stats.cuts;
+    sequences_.emplace(other.id, std::move(owned));
+    Wait(other);
+  }
 }
 
 void Scheduler::RefuseWhenFull() const {
@@ -209,9 +245,7 @@ void Scheduler::Abandon(const std::string& error) noexcept {
   }
   for (const auto& [id, sequence] : sequences_) {
     try {
-      CompleteStats(*sequence);
-      CountEnd(FinishReason::kError, sequence->stats);
-      sequence->listener->OnEnd(FinishReason::kError, error, sequence->stats);
+      TellEnd(*sequence, FinishReason::kError, error);
     } catch (const std::exception&) {  // no memory to say so
     }
   }
@@ -249,13 +283,17 @@ void Scheduler::Answer(Sequence& sequence, const Drawn& drawn) {
   if (full) End(sequence, FinishReason::kLength);
 }
 
-void Scheduler::CountEnd(FinishReason finish, const RequestStats& stats) {
-  ++totals_.requests;
+void Scheduler::TellEnd(Sequence& sequence, FinishReason finish, const std::string& error) {
+  CompleteStats(sequence);
+  const RequestStats& stats = sequence.stats;
+  totals_.requests += stats.prompt_tokens > 0 ? 1 : 0;  // other choices are the same request
   totals_.failed += finish == FinishReason::kError ? 1 : 0;
   totals_.cancelled += finish == FinishReason::kCancelled ? 1 : 0;
   totals_.prompt_tokens += stats.prompt_tokens;
   totals_.cached_tokens += stats.cached_tokens;
   totals_.new_tokens += stats.new_tokens;
+  sequence.listener->OnEnd(finish, error, stats);
+  for (const std::unique_ptr<Listener>& other : sequence.others) other->OnEnd(finish, error, {});
 }
 
 void Scheduler::CompleteStats(Sequence& sequence) const {
@@ -280,9 +318,7 @@ void Scheduler::End(Sequence& sequence, FinishReason finish, const std::string& 
   }
   Leave(sequence);
   if (sequence.sampler_on >= 0) LaneOf(sequence.sampler_on).ended.push_back(sequence.id);
-  CompleteStats(sequence);
-  CountEnd(finish, sequence.stats);
-  sequence.listener->OnEnd(finish, error, sequence.stats);
+  TellEnd(sequence, finish, error);
   sequences_.erase(sequence.id);
 }
 

@@ -50,10 +50,11 @@ class Scheduler {
 
   Scheduler(Crew& crew, Forecast& forecast, Limits limits);
 
-  /// Queues a request. Throws ConfigError when it can never fit; RefusedError when too many wait, and when its
-  /// deadline cannot be met.
+  /// Queues a request; listeners: [choices], whose ids follow that of the first. Throws ConfigError when it can never
+  /// fit; RefusedError when too many wait, and when its deadline cannot be met.
+  Admission Add(Request request, std::vector<std::unique_ptr<Listener>> listeners);
   Admission Add(Request request, std::unique_ptr<Listener> listener);
-  /// Ends a request early; unknown ones are taken for ended.
+  /// Ends a choice early, and with the first one those that have not begun; unknown ones are taken for ended.
   void Cancel(SequenceId id);
   /// A step has ended.
   void Finish(StepResult result);
@@ -135,7 +136,10 @@ class Scheduler {
   // ---- Requests
   [[nodiscard]] std::unique_ptr<Sequence> NewSequence(Request request, std::unique_ptr<Listener> listener) const;
   void Answer(Sequence& sequence, const Drawn& drawn);
-  void CountEnd(FinishReason finish, const RequestStats& stats);
+  /// Ends it for all who listen.
+  void TellEnd(Sequence& sequence, FinishReason finish, const std::string& error);
+  /// The prompt has been read: its other answers wait for a step.
+  void BeginOthers(Sequence& sequence);
   /// Predicted time of its prompt phase alone, behind `cached` rows that are there already, s; 0: nothing is known.
   [[nodiscard]] double Predicted(const Sequence& sequence, int64_t cached) const;
   [[nodiscard]] double PredictedLeft(const Sequence& sequence) const;

@@ -16,7 +16,8 @@ struct Sequence {
   SequenceId id = 0;
   Request request;  // without its prompt
   std::unique_ptr<Listener> listener;
-  std::vector<int32_t> tokens;  // the prompt, then the answer so far
+  std::vector<std::unique_ptr<Listener>> others;  // of further choices, which begin once the prompt has been read
+  std::vector<int32_t> tokens;                    // the prompt, then the answer so far
   int64_t prompt_tokens = 0;
   int64_t most_rows = 0;  // rows of prompt and answer together
   bool long_angles = false;

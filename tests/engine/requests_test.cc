@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <stdexcept>
+#include <thread>
 
 #include "runahead/engine.h"
 #include "runahead/request.h"
@@ -42,17 +43,18 @@ std::vector<RequestEvent> AllOf(RequestHandle handle) {
 /// What a sink was told. Thread-safe.
 class Told {
  public:
+  explicit Told(int choices = 1) : left_(choices) {}
   void operator()(RequestEvent event) {
     const std::lock_guard lock(mutex_);
+    left_ -= event.kind == Kind::kEnd ? 1 : 0;
     events_.push_back(std::move(event));
     changed_.notify_all();
   }
   /// Waits until there are `count`, or for the end.
   std::vector<RequestEvent> Await(size_t count = SIZE_MAX) {
     std::unique_lock lock(mutex_);
-    const bool came = changed_.wait_for(lock, std::chrono::minutes(1), [&] {
-      return events_.size() >= count || (!events_.empty() && events_.back().kind == Kind::kEnd);
-    });
+    const bool came =
+        changed_.wait_for(lock, std::chrono::minutes(1), [&] { return events_.size() >= count || left_ == 0; });
     if (!came) throw std::runtime_error("a sink was told nothing for a minute");
     return events_;
   }
@@ -61,6 +63,7 @@ class Told {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<RequestEvent> events_;  // guarded by mutex_
+  int left_;                          // choices that have not ended, guarded by mutex_
 };
 
 EventSink SinkOf(std::shared_ptr<Told> told) {
@@ -113,6 +116,63 @@ TEST(RequestsTest, TheTimeToTheFirstTokenIsPredictedOnceOneWasSeen) {
   EXPECT_EQ(first.predicted_ttft_ms(), 0);
   AllOf(std::move(first));
   EXPECT_GT(engine.Submit(Prompt(300, 1)).predicted_ttft_ms(), 0);
+}
+
+// Several answers to one prompt: each as that of a request with its seed, and the prompt is counted once.
+TEST(RequestsTest, ChoicesShareThePromptAndDifferByTheirSeeds) {
+  const Engine engine = LoadTiny();
+  constexpr int kChoices = 3;
+  for (const int tokens : {1, 90, 400}) {
+    for (const int ranks : {0, 2}) {
+      if (tokens < ranks) continue;
+      Request request = Prompt(tokens, 12);
+      request.generation.sampling.temperature = 1.5;
+      request.generation.sampling.seed = 7;
+      request.prefill.ranks = ranks;
+      request.reuse_prefix = false;
+      request.choices = kChoices;
+      RequestHandle handle = engine.Submit(request);
+      std::vector<std::vector<RequestEvent>> of_choice(kChoices);
+      for (int left = kChoices; left > 0;) {
+        std::optional<RequestEvent> event = handle.Next(std::chrono::minutes(1));
+        ASSERT_TRUE(event);
+        left -= event->kind == Kind::kEnd ? 1 : 0;
+        of_choice.at(static_cast<size_t>(event->choice)).push_back(*std::move(event));
+      }
+      EXPECT_THROW((void)handle.Next(std::chrono::milliseconds(1)), ConfigError);
+      request.choices = 1;
+      std::set<std::vector<int32_t>> different;
+      for (const std::vector<RequestEvent>& events : of_choice) {
+        EXPECT_EQ(IdsOf(events), IdsOf(AllOf(engine.Submit(request)))) << "seed " << request.generation.sampling.seed;
+        EXPECT_EQ(events.back().finish, FinishReason::kLength);
+        EXPECT_EQ(events.back().stats.prompt_tokens, &events == &of_choice[0] ? tokens : 0);
+        EXPECT_EQ(events.back().stats.cached_tokens, 0);
+        different.insert(IdsOf(events));
+        ++request.generation.sampling.seed;
+      }
+      EXPECT_EQ(different.size(), of_choice.size());
+    }
+  }
+  while (engine.Status().running > 0) std::this_thread::yield();  // what is published follows what is told
+  EXPECT_EQ(engine.Status().ranks[0].pages_used + engine.Status().ranks[1].pages_used, 0);
+}
+
+TEST(RequestsTest, ACancelEndsAllChoicesWhereverTheyAre) {
+  const Engine engine = LoadTiny();
+  for (const size_t after : {size_t{0}, size_t{1}, size_t{6}}) {
+    const auto told = std::make_shared<Told>(4);
+    Request request = Prompt(700, 100'000);
+    request.choices = 4;
+    RequestHandle handle = engine.Submit(std::move(request), nullptr, SinkOf(told));
+    (void)told->Await(after);
+    handle.Cancel();
+    int ends = 0;
+    for (const RequestEvent& event : told->Await()) ends += event.finish == FinishReason::kCancelled ? 1 : 0;
+    EXPECT_EQ(ends, 4);
+  }
+  Request none = Prompt(1, 1);
+  none.choices = 0;
+  EXPECT_THROW((void)engine.Submit(none), ConfigError);
 }
 
 TEST(RequestsTest, ASinkThatThrowsCancelsItsRequestAlone) {
