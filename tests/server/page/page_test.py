@@ -23,7 +23,7 @@ ROOT = pathlib.Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else pathlib.Pat
 PROGRAM = sys.argv[2] if len(sys.argv) > 2 and os.access(sys.argv[2], os.X_OK) else None
 PAGE = ROOT / "src/server/page"
 HOSTILE = "<img src=x onerror=\"window.hurt=1\"><script>window.hurt=1</script> [x](javascript:hurt) &amp; <b>bold</b>"
-EXPECTED = re.compile(r"Failed to load resource: .*(40\d|429|501|net::ERR_CONNECTION_REFUSED|net::ERR_INCOMPLETE_CHUNKED_ENCODING)")
+EXPECTED = re.compile(r"Failed to load resource: .*(40\d|429|501|net::ERR_(CONNECTION_\w+|EMPTY_RESPONSE|SOCKET_NOT_CONNECTED|INCOMPLETE_CHUNKED_ENCODING))")
 
 ANSWERED = "!document.querySelector('[aria-busy]') && document.querySelectorAll('.answer .facts:not(:empty)').length"
 
