@@ -49,10 +49,11 @@ export function drawRequests(requests) {
   syncList(byId("requests"), requests, (request) => request.id, makeRequest, updateRequest);
 }
 
-/** "12 % sooner than predicted (80 ms)". */
+/** "12 % sooner than predicted (80 ms)", "3.4 times what was predicted (80 ms)". */
 function against(predicted_ms, measured_ms) {
   if (!(predicted_ms > 0) || !(measured_ms > 0)) return "";
   const off = measured_ms / predicted_ms - 1;
+  if (off > 1) return `${(off + 1).toFixed(1)} times what was predicted (${milliseconds(predicted_ms)})`;
   const how = Math.abs(off) < 0.005 ? "as predicted" : `${percent(Math.abs(off))} ${off > 0 ? "later" : "sooner"} than predicted`;
   return `${how} (${milliseconds(predicted_ms)})`;
 }

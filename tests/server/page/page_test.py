@@ -8,10 +8,10 @@ import json
 import os
 import pathlib
 import re
-import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 import urllib.request
@@ -314,7 +314,9 @@ class Demo(PageTest):
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         cls.address = f"http://127.0.0.1:{port}"
-        cls.server = subprocess.Popen([PROGRAM, "serve", "--model", str(ROOT / "models/demo"), "--devices", "cpu:2", "--port", str(port)], stderr=subprocess.PIPE)
+        cls.log = tempfile.TemporaryFile()
+        cls.addClassCleanup(cls.log.close)
+        cls.server = subprocess.Popen([PROGRAM, "serve", "--model", str(ROOT / "models/demo"), "--devices", "cpu:2", "--port", str(port)], stderr=cls.log)
         cls.addClassCleanup(cls.stop)
         until = time.monotonic() + 60
         while True:
@@ -322,13 +324,14 @@ class Demo(PageTest):
                 return urllib.request.urlopen(f"{cls.address}/ready", timeout=5).close()
             except OSError as error:
                 if cls.server.poll() is not None or time.monotonic() > until:
-                    raise RuntimeError(f"serve: {error}: {cls.server.stderr.read1().decode()}") from error
-                select.select([cls.server.stderr], [], [], 0.05)
+                    cls.log.seek(0)
+                    raise RuntimeError(f"serve: {error}: {cls.log.read().decode()}") from error
+                time.sleep(0.05)
 
     @classmethod
     def stop(cls):
         cls.server.terminate()
-        cls.server.communicate(timeout=60)
+        cls.server.wait(timeout=60)
 
     def state(self):
         with urllib.request.urlopen(f"{self.address}/runahead/state", timeout=10) as answer:
@@ -358,6 +361,8 @@ class Demo(PageTest):
         kept = re.search(r"([\d,]+) of them cached", self.text(".answer:last-child .facts"))
         self.assertGreater(int(kept[1].replace(",", "")), 5500, "tokens whose rows were there")
         self.browser.wait("document.querySelectorAll('#recent > li').length === 2")
+        self.browser.run("for (const summary of document.querySelectorAll('#recent > li > details > summary')) summary.click()")
+        self.browser.wait("document.querySelectorAll('#recent > li:last-child details[open] .timeline g').length === 2")
         self.picture("demo.png")
 
     def check_timeline(self, phase):
@@ -373,13 +378,14 @@ class Demo(PageTest):
 
     def test_stops_reading(self):
         cancelled = self.state()["totals"]["cancelled"]
-        self.say(f"{time.time()} " + "The keeper of the harbour wrote this down. " * 600)
+        self.say(f"{time.time()} " + "The keeper of the harbour wrote this down. " * 300)
         self.browser.wait("!document.getElementById('stop').hidden")
         self.browser.key("Escape")
         self.browser.wait("!document.getElementById('send').hidden")
         until = time.monotonic() + 20
         while self.state()["totals"]["cancelled"] == cancelled:
             self.assertLess(time.monotonic(), until, "the request was not cancelled")
+            time.sleep(0.05)
 
     def test_says_that_a_prompt_is_too_long(self):
         self.say("word " * 9000)
