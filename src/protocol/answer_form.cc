@@ -13,14 +13,24 @@ std::string Opening(const AnswerName& name, std::string_view object) {
                      Quoted(name.id), object, name.created, Quoted(name.model), Quoted(name.fingerprint));
 }
 
-/// The reason as clients know it. What fails or is cancelled has none: it ends with an error.
-std::string_view FinishJson(FinishReason finish) {
-  return finish == FinishReason::kLength ? R"("length")" : R"("stop")";
-}
-
 std::string_view OrNull(std::string_view json) { return json.empty() ? "null" : json; }
 
 }  // namespace
+
+std::string_view FinishName(FinishReason finish) {
+  switch (finish) {
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kEndOfSequence:
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kError:
+      return "error";
+  }
+  return "";
+}
 
 std::string UsageJson(const Usage& usage) {
   return fmt::format(
@@ -52,7 +62,7 @@ std::string AnswerForm::Whole(const std::vector<WholeChoice>& choices, const Usa
         chat_ ? fmt::format(R"("message":{{"role":"assistant","content":{},"refusal":null}})", text)
               : fmt::format(R"("text":{})", text);
     AddTo(list, fmt::format(R"({{"index":{},{},"logprobs":{},"finish_reason":{}}})", i, said, OrNull(choice.logprobs),
-                            FinishJson(choice.finish)));
+                            Quoted(FinishName(choice.finish))));
   }
   return fmt::format(R"({}{}],"usage":{},"runahead":{}}})", whole_, list, UsageJson(usage), StatsJson(stats));
 }
@@ -83,7 +93,7 @@ std::string AnswerForm::TextChunk(int index, std::string_view text, std::string_
 }
 
 std::string AnswerForm::FinishChunk(int index, FinishReason finish, std::string_view more) const {
-  return Chunk(index, chat_ ? R"("delta":{})" : R"("text":"")", "", FinishJson(finish), more);
+  return Chunk(index, chat_ ? R"("delta":{})" : R"("text":"")", "", Quoted(FinishName(finish)), more);
 }
 
 std::string AnswerForm::LastChunk(std::string_view more) const { return fmt::format("{}]{}}}", chunk_, more); }

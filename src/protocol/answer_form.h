@@ -42,6 +42,9 @@ struct PromptProgress {
   double predicted_left_ms = 0;  // predicted time until the first token, ms; 0: nothing is known
 };
 
+/// The reason as clients know it: "stop" or "length"; "cancelled" and "error" are for people who look on.
+std::string_view FinishName(FinishReason finish);
+
 std::string UsageJson(const Usage& usage);
 
 /// The `runahead` field of an answer: what its first choice took.

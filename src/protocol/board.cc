@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "protocol/answer_form.h"
 #include "protocol/json_text.h"
 #include "protocol/status_json.h"
 
@@ -94,7 +95,7 @@ std::string Board::JsonOf(const Ended& ended) {
   return fmt::format(
       R"({{"id":{},"prompt_tokens":{},"cached_tokens":{},"new_tokens":{},"finish":"{}","predicted_ttft_ms":{},)"
       R"("ttft_ms":{},"tpot_ms":{},"queued_ms":{},"members":[{}],"cuts":[{}],"timeline":{}}})",
-      Quoted(ended.id), stats.prompt_tokens, stats.cached_tokens, stats.new_tokens, Name(ended.finish),
+      Quoted(ended.id), stats.prompt_tokens, stats.cached_tokens, stats.new_tokens, FinishName(ended.finish),
       NumberText(ended.predicted_ttft_ms), NumberText(stats.ttft_ms), NumberText(stats.tpot_ms),
       NumberText(stats.queued_ms), fmt::join(stats.members, ","), fmt::join(stats.cuts, ","),
       TimelineJson(stats.timeline));
