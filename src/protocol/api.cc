@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -15,6 +16,8 @@
 #include "protocol/chat_prompts.h"
 #include "protocol/completion_call.h"
 #include "protocol/http_text.h"
+#include "protocol/json_text.h"
+#include "protocol/openapi.h"
 #include "protocol/service.h"
 #include "protocol/status_json.h"
 #include "protocol/text_routes.h"
@@ -105,11 +108,12 @@ class Api::Parts {
     bool is_prefix;
     Runner run;
   };
-  static const std::array<Route, 7> kRoutes;
+  static const std::array<Route, 8> kRoutes;
 
   std::unique_ptr<HttpCall> ListModels(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer);
   std::unique_ptr<HttpCall> ShowModel(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer);
   std::unique_ptr<HttpCall> ShowState(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer);
+  std::unique_ptr<HttpCall> Describe(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer);
   std::unique_ptr<HttpCall> Complete(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer);
   std::unique_ptr<HttpCall> Chat(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer);
   std::unique_ptr<HttpCall> Tokenize(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer);
@@ -132,13 +136,14 @@ class Api::Parts {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
-const std::array<Api::Parts::Route, 7> Api::Parts::kRoutes = {{{"GET", "/v1/models", false, &Parts::ListModels},
+const std::array<Api::Parts::Route, 8> Api::Parts::kRoutes = {{{"GET", "/v1/models", false, &Parts::ListModels},
                                                                {"GET", "/v1/models/", true, &Parts::ShowModel},
                                                                {"POST", "/v1/completions", false, &Parts::Complete},
                                                                {"POST", "/v1/chat/completions", false, &Parts::Chat},
                                                                {"POST", "/tokenize", false, &Parts::Tokenize},
                                                                {"POST", "/detokenize", false, &Parts::Detokenize},
-                                                               {"GET", "/runahead/state", false, &Parts::ShowState}}};
+                                                               {"GET", "/runahead/state", false, &Parts::ShowState},
+                                                               {"GET", "/openapi.json", false, &Parts::Describe}}};
 
 OrderedJson Api::Parts::ModelJson() const {
   return {{"id", service_->model()},
@@ -166,6 +171,12 @@ std::unique_ptr<HttpCall> Api::Parts::ShowModel(const HttpRequest& request,
 std::unique_ptr<HttpCall> Api::Parts::ShowState(const HttpRequest& request,
                                                 const std::shared_ptr<HttpAnswer>& answer) {
   SendJson(*answer, kOk, StateJson(QueryOf(request.target, "known")), {{"cache-control", "no-store"}});
+  return nullptr;
+}
+
+std::unique_ptr<HttpCall> Api::Parts::Describe(const HttpRequest& /*request*/,
+                                               const std::shared_ptr<HttpAnswer>& answer) {
+  SendJson(*answer, kOk, OpenApiOf(service_->model(), limits_.vocab));
   return nullptr;
 }
 
@@ -215,8 +226,8 @@ std::unique_ptr<HttpCall> Api::Parts::Submit(const HttpRequest& request, Asked a
 
 std::string Api::Parts::StateJson(std::string_view known) const {
   const std::chrono::duration<double> uptime = std::chrono::steady_clock::now() - begin_;
-  return fmt::format(R"({{"model":{},"chat":{},"uptime_s":{:.3f},{},"requests":{},"recent":{}}})",
-                     OrderedJson(service_->model()).dump(), chat_.available(), uptime.count(),
+  return fmt::format(R"({{"model":{},"chat":{},"uptime_s":{},{},"requests":{},"recent":{}}})",
+                     Quoted(service_->model()), chat_.available(), NumberText(uptime.count()),
                      StatusFields(engine_.Status()), service_->board().RequestsJson(),
                      service_->board().RecentJson(known));
 }

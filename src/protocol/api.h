@@ -20,7 +20,8 @@ struct ApiOptions {
   std::string no_chat;       // the reason why there is nothing that renders conversations
 };
 
-/// Serves /v1/models, /v1/completions, /v1/chat/completions, /tokenize, /detokenize and /runahead/state. Thread-safe.
+/// Serves /v1/models, /v1/completions, /v1/chat/completions, /tokenize, /detokenize, /runahead/state and
+/// /openapi.json, which describes them. Thread-safe.
 class Api {
  public:
   /// `tokenizer` may be null: then prompts are token ids. `renderer` may be null: then there is no chat.

@@ -28,7 +28,7 @@ void ReadStreaming(const JsonObject& json, Asked& asked) {
   if (!json.Has("stream_options")) return;
   const JsonObject options = json.Object("stream_options");
   asked.include_usage = options.Bool("include_usage", false);
-  asked.continuous_usage = asked.include_usage && options.Bool("continuous_usage_stats", false);
+  asked.continuous_usage = options.Bool("continuous_usage_stats", false) && asked.include_usage;
 }
 
 /// All but prompts, echoes and logprobs. `usual_tokens`: new tokens unless told.
@@ -42,8 +42,8 @@ Asked ReadCommon(Json& body, const ModelLimits& limits, bool chat, int usual_tok
   asked.fields = ReadAnswerFields(json, limits);
   GenerationOptions& generation = asked.fields.request.generation;
   if (!json.Has("seed")) generation.sampling.seed = RandomSeed();
-  const bool newer = json.Has("max_completion_tokens");
-  generation.max_new_tokens = ReadMaxTokens(json, newer ? "max_completion_tokens" : "max_tokens", usual_tokens);
+  const int most = ReadMaxTokens(json, "max_tokens", usual_tokens);
+  generation.max_new_tokens = ReadMaxTokens(json, "max_completion_tokens", most);
   return asked;
 }
 

@@ -7,7 +7,7 @@
 
 #include "protocol/answer_form.h"
 #include "protocol/json_text.h"
-#include "protocol/status_json.h"
+#include "protocol/timeline_json.h"
 
 namespace runahead::protocol {
 namespace {

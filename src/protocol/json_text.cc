@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -25,6 +26,13 @@ std::string NumberText(float value) { return Shortest(value); }
 void AddTo(std::string& list, std::string_view part) {
   if (!list.empty()) list += ',';
   list += part;
+}
+
+int64_t Characters(std::string_view text) {
+  constexpr unsigned kContinuation = 0x80;
+  constexpr unsigned kMask = 0xC0;
+  return std::count_if(text.begin(), text.end(),
+                       [](char byte) { return (static_cast<unsigned char>(byte) & kMask) != kContinuation; });
 }
 
 }  // namespace runahead::protocol

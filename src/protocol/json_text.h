@@ -1,6 +1,7 @@
 // Parts of JSON as text, where building a document first would cost an engine's thread too much.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -13,6 +14,9 @@ std::string Quoted(std::string_view text);
 /// OpenAI has it for log-probabilities.
 std::string NumberText(double value);
 std::string NumberText(float value);
+
+/// The number of characters of a text that is UTF-8.
+int64_t Characters(std::string_view text);
 
 /// Adds `part` to a list without its brackets.
 void AddTo(std::string& list, std::string_view part);

@@ -12,13 +12,6 @@
 namespace runahead::protocol {
 namespace {
 
-int64_t Characters(std::string_view text) {
-  constexpr unsigned kContinuation = 0x80;
-  constexpr unsigned kMask = 0xC0;
-  return std::count_if(text.begin(), text.end(),
-                       [](char byte) { return (static_cast<unsigned char>(byte) & kMask) != kContinuation; });
-}
-
 /// "token":...,"logprob":...,"bytes":[...]
 std::string ChatFields(const std::string& text, float logprob) {
   std::string bytes;

@@ -8,6 +8,7 @@
 #include <climits>
 #include <utility>
 
+#include "protocol/json_text.h"
 #include "protocol/sampling_ranges.h"
 
 namespace runahead::protocol {
@@ -19,7 +20,7 @@ constexpr size_t kMostPrompts = 1024;
 constexpr double kMostBias = 100;
 // Each token of an answer is compared with all of them.
 constexpr size_t kMostStops = 64;
-constexpr size_t kLongestStop = 1024;       // bytes
+constexpr int64_t kLongestStop = 1024;      // characters
 constexpr double kShortestDeadline = 1e-3;  // ms
 constexpr double kLongestDeadline = 1e12;   // ms
 
@@ -91,8 +92,8 @@ std::vector<int32_t> ReadPrompt(const JsonObject& json, const ModelLimits& limit
 std::string StopOf(const JsonObject& json, const std::string& name, const Json& value) {
   const bool right = value.is_string() && !value.get_ref<const std::string&>().empty();
   if (!right) RefusePart(json, name, value, "expected a text, not empty");
-  if (value.get_ref<const std::string&>().size() > kLongestStop) {
-    RefusePart(json, name, value, fmt::format("expected a text of {} bytes at most", kLongestStop));
+  if (Characters(value.get_ref<const std::string&>()) > kLongestStop) {
+    RefusePart(json, name, value, fmt::format("expected a text of {} characters at most", kLongestStop));
   }
   return value.get<std::string>();
 }

@@ -33,15 +33,4 @@ std::string StatusFields(const EngineStatus& status) {
       status.preempted, TotalsJson(status.totals));
 }
 
-std::string TimelineJson(std::span<const TimelineEvent> events) {
-  std::string list;
-  for (const TimelineEvent& event : events) {
-    AddTo(list,
-          fmt::format(
-              R"({{"rank":{},"layer":{},"kind":"{}","begin_ms":{:.3f},"end_ms":{:.3f},"bytes":{},"peer":{}}})",
-              event.rank, event.layer, Name(event.activity), event.begin_ms, event.end_ms, event.bytes, event.peer));
-  }
-  return "[" + list + "]";
-}
-
 }  // namespace runahead::protocol

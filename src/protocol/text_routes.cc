@@ -20,9 +20,11 @@ void NeedTokenizer(const ModelLimits& limits) {
 std::vector<int32_t> IdsOf(std::string_view body, const JsonObject& json, const ModelLimits& limits,
                            ChatPrompts& chat) {
   if (json.Has("messages")) return chat.Ids(body, json.json());
+  const bool prompt_special = json.Bool("add_special_tokens", true);
+  const bool content_special = json.Bool("add_special", false);
   const bool is_content = json.Has("content") && !json.Has("prompt");
-  const bool special = is_content ? json.Bool("add_special", false) : json.Bool("add_special_tokens", true);
-  return limits.tokenizer->Encode(json.String(is_content ? "content" : "prompt"), special);
+  return limits.tokenizer->Encode(json.String(is_content ? "content" : "prompt"),
+                                  is_content ? content_special : prompt_special);
 }
 
 }  // namespace

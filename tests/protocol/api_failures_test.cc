@@ -54,6 +54,9 @@ TEST_F(FailuresTest, AWholeAnswerBecomesAnErrorAndLaterOnesAreRefused) {
   asking.answer->AwaitEnd();
   EXPECT_EQ(asking.answer->status(), 500);
   EXPECT_EQ(asking.answer->json()["error"]["message"], "out of luck");
+  const Json state = Json::parse(api_->StateJson());
+  EXPECT_EQ(state["healthy"], false);
+  EXPECT_EQ(state["failure"], "out of luck");
   for (const bool stream : {false, true}) {
     const auto later = Post("/v1/completions", Endless(stream));
     EXPECT_EQ(later->status(), 503);

@@ -1,6 +1,9 @@
 // What the API serves and refuses, and how it says so.
 #include <fmt/format.h>
 
+#include <regex>
+
+#include "protocol/openapi.h"
 #include "tests/protocol/fixture.h"
 
 namespace runahead::protocol {
@@ -39,6 +42,38 @@ TEST_F(ApiTest, NamesWhatIsNotThereAndHowItIsAsked) {
     EXPECT_EQ(answer->json()["error"]["type"], "invalid_request_error");
   }
   EXPECT_EQ(Ask("DELETE", "/v1/models/demo")->Field("allow"), "GET");
+}
+
+TEST_F(ApiTest, DescribesItself) {
+  const auto answer = Ask("GET", "/openapi.json");
+  EXPECT_EQ(answer->status(), 200);
+  const Json json = answer->json();
+  EXPECT_EQ(json["openapi"], "3.1.0");
+  EXPECT_EQ(json["components"]["schemas"]["ModelName"]["enum"], Json({"demo", nullptr}));
+  EXPECT_EQ(json["components"]["schemas"]["TokenId"]["maximum"], 1535);
+  for (const auto& [path, methods] : json["paths"].items()) {
+    for (const auto& [method, described] : methods.items()) {
+      const int status = Ask(method == "get" ? "GET" : "POST", path, "{}")->status();
+      EXPECT_TRUE(described["responses"].contains(std::to_string(status))) << path << " " << status;
+      EXPECT_NE(status, 405) << path;
+    }
+  }
+  // Each schema that is referred to is there.
+  const std::string text = answer->body();
+  const std::string mark = "#/components/schemas/";
+  for (size_t at = 0; (at = text.find(mark, at)) != std::string::npos; at += mark.size()) {
+    const size_t begin = at + mark.size();
+    EXPECT_TRUE(json["components"]["schemas"].contains(text.substr(begin, text.find('"', begin) - begin)));
+  }
+}
+
+TEST(OpenApiTest, NumbersHaveAPattern) {
+  for (const int last : {0, 7, 10, 99, 100, 1535, 2000}) {
+    const std::regex pattern(NumbersUpTo(last));
+    for (int i = 0; i < 3000; ++i) EXPECT_EQ(std::regex_match(std::to_string(i), pattern), i <= last) << i << last;
+    EXPECT_FALSE(std::regex_match("-1", pattern));
+    EXPECT_FALSE(std::regex_match("x", pattern));
+  }
 }
 
 TEST_F(ApiTest, TakesJsonAlone) {
