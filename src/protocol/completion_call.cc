@@ -17,18 +17,20 @@ class CompletionCall final : public HttpCall {
   CompletionCall(const CompletionCall&) = delete;
   CompletionCall& operator=(const CompletionCall&) = delete;
 
-  /// Submits choice `index`.
-  void Submit(int index, const Engine& engine, const std::shared_ptr<const Tokenizer>& tokenizer, Request request) {
-    run_->Enter(index, static_cast<int64_t>(request.prompt.size()));
+  /// Submits the choices from `first` on of one prompt.
+  void Submit(int first, const Engine& engine, const std::shared_ptr<const Tokenizer>& tokenizer, Request request) {
+    const int end = first + request.choices;
+    for (int i = first; i < end; ++i) run_->Enter(i, static_cast<int64_t>(request.prompt.size()));
     try {
-      handles_.push_back(engine.Submit(std::move(request), tokenizer, [run = run_, index](RequestEvent event) {
+      handles_.push_back(engine.Submit(std::move(request), tokenizer, [run = run_, first](RequestEvent event) {
+        const int index = first + event.choice;
         run->Deliver(index, std::move(event));
       }));
     } catch (...) {
-      run_->Withdraw(index);
+      for (int i = first; i < end; ++i) run_->Withdraw(i);
       throw;
     }
-    run_->Predict(index, handles_.back().predicted_ttft_ms());
+    for (int i = first; i < end; ++i) run_->Predict(i, handles_.back().predicted_ttft_ms());
   }
 
   void Open() { run_->Open(handles_.front().predicted_ttft_ms()); }
@@ -45,15 +47,14 @@ std::unique_ptr<HttpCall> RunCompletion(const Engine& engine, const std::shared_
                                         std::shared_ptr<HttpAnswer> answer) {
   auto call =
       std::make_unique<CompletionCall>(std::make_shared<AnswerRun>(std::move(service), asked, std::move(answer)));
-  int index = 0;
+  int first = 0;
   for (const std::vector<int32_t>& prompt : asked.prompts) {
-    for (int choice = 0; choice < asked.fields.choices; ++choice) {
-      Request request = asked.fields.request;
-      request.prompt = prompt;
-      request.prefill.record_timeline = true;
-      request.generation.sampling.seed += static_cast<uint64_t>(choice);
-      call->Submit(index++, engine, tokenizer, std::move(request));
-    }
+    Request request = asked.fields.request;
+    request.prompt = prompt;
+    request.choices = asked.fields.choices;
+    request.prefill.record_timeline = true;
+    call->Submit(first, engine, tokenizer, std::move(request));
+    first += asked.fields.choices;
   }
   call->Open();
   return call;

@@ -11,7 +11,7 @@
 
 namespace runahead::protocol {
 
-/// Submits a request for each choice of each prompt; the answer comes by the engine's thread. Throws what
+/// Submits a request for each prompt; the answer comes by the engine's thread. Throws what
 /// Engine::Submit throws: then nothing runs, and nothing was said.
 std::unique_ptr<HttpCall> RunCompletion(const Engine& engine, const std::shared_ptr<const Tokenizer>& tokenizer,
                                         std::shared_ptr<Service> service, const Asked& asked,

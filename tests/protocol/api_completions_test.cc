@@ -311,6 +311,7 @@ TEST_F(CompletionsTest, ADeadlineThatCannotBeReadIsRefused) {
 }
 
 TEST_F(CompletionsTest, TheStateKnowsWhatRanLately) {
+  const Json before = Json::parse(api_->StateJson())["totals"];
   const Json first = Complete({{"prompt", "Ships"}, {"max_tokens", 2}, {"ignore_eos", true}});
   const Json second = Complete({{"prompt", "Boats"}, {"max_tokens", 3}, {"ignore_eos", true}});
   Json state = Ask("GET", "/runahead/state")->json();
@@ -329,7 +330,14 @@ TEST_F(CompletionsTest, TheStateKnowsWhatRanLately) {
   ASSERT_EQ(state["ranks"].size(), 2U);
   EXPECT_EQ(state["ranks"][0]["device"], "cpu");
   EXPECT_TRUE(state["ranks"][0].contains("bytes_sent"));
-  EXPECT_GE(state["totals"]["requests"].get<int>(), 2);
+  EXPECT_EQ(state["waiting"], 0);
+  EXPECT_EQ(state["totals"]["new_tokens"], before["new_tokens"].get<int>() + 5);
+  EXPECT_GT(state["ranks"][0]["pages"], 0);
+  EXPECT_EQ(state["ranks"][0]["doing"], "idle");
+  for (const Json& ended : state["recent"]) {
+    ASSERT_FALSE(ended["timeline"].empty());
+    EXPECT_EQ(ended["timeline"][0]["kind"], "compute");
+  }
   EXPECT_EQ(Json::parse(api_->StateJson())["recent"], state["recent"]);
   state = Ask("GET", "/runahead/state?known=" + first["id"].get<std::string>())->json();
   ASSERT_EQ(state["recent"].size(), 1U);

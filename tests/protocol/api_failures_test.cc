@@ -70,7 +70,8 @@ TEST_F(FailuresTest, AFullQueueSaysWhenToComeAgain) {
   options.max_queued = 1;
   options.kv_memory = size_t{2} << 20;
   api_ = NewApiOn(options);
-  const Json body = {{"prompt", LongText("crab", 20)}, {"n", 40}, {"max_tokens", 50}, {"stream", true}};
+  const Json body = {
+      {"prompt", std::vector<std::string>(40, LongText("crab", 20))}, {"max_tokens", 50}, {"stream", true}};
   const auto answer = Post("/v1/completions", body);
   EXPECT_EQ(answer->status(), 429) << answer->body();
   EXPECT_FALSE(answer->streamed());
