@@ -1,6 +1,6 @@
 # What a person does with Runahead. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help deps build test demo bench fuzz package format lint clean
+.PHONY: help deps build test demo serve bench fuzz package format lint clean
 
 PRESET ?= release
 JOBS ?= $(shell nproc)
@@ -26,6 +26,9 @@ test: build  ## Run all tests
 
 demo: build  ## Answer a question about a long log book on one rank and on several
 	@$(OUT)/bin/runahead demo
+
+serve: build  ## Serve the demo model: a chat page and OpenAI's API at http://127.0.0.1:8080
+	@$(OUT)/bin/runahead serve --model models/demo --devices cpu:2
 
 bench: build  ## Time strategies, partitions and ranks on a random-weight model
 	@tools/bench.sh $(OUT)/bin/runahead "$(BUILD)/bench"

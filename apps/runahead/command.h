@@ -19,6 +19,7 @@ using Action = std::function<int()>;
 Action AddGenerate(CLI::App& command);
 Action AddBatch(CLI::App& command);
 Action AddChat(CLI::App& command);
+Action AddServe(CLI::App& command);
 Action AddBench(CLI::App& command);
 Action AddDemo(CLI::App& command);
 Action AddPlan(CLI::App& command);

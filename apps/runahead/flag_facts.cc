@@ -28,6 +28,7 @@ std::vector<std::string> ValuesOf(const std::string& command, const std::string&
   if (flag == "--partition") {
     return NamesOf(PartitionKind::kAuto, PartitionKind::kEven, PartitionKind::kSearched, PartitionKind::kPredicted);
   }
+  if (flag == "--log") return {"text", "json"};
   if (flag == "--dtype") return {"f32", "bf16", "f16"};
   if (flag == "--preset") return command == "plan" ? Planner::KnownClusters() : Planner::KnownModels();
   return {};

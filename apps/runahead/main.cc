@@ -34,6 +34,7 @@ constexpr std::array kCommands = {
     Command{"generate", "Answer a prompt", AddGenerate},
     Command{"batch", "Answer a file of requests, many at a time", AddBatch},
     Command{"chat", "Talk with a model in the terminal", AddChat},
+    Command{"serve", "Answer requests of OpenAI's API over HTTP", AddServe},
     Command{"bench", "Time strategies, partitions, ranks and contexts against the matmul ceiling", AddBench},
     Command{"tune", "Measure this machine's costs, search for the best partitions, check predictions", AddTune},
     Command{"plan", "Predict the time to the first token on a described cluster", AddPlan},

@@ -7,6 +7,8 @@
 
 namespace runahead::server {
 
+using protocol::HttpField;
+
 Exchange::Exchange(AnswerForm form, std::function<bool()> draining, std::function<void()> wake)
     : form_(std::move(form)), draining_(std::move(draining)), wake_(std::move(wake)) {}
 
@@ -22,7 +24,10 @@ void Exchange::WriteHead(protocol::HttpHead head, const std::string* body) {
   bodyless_ = form_.head_only || no_content;
   chunked_ = body == nullptr && !form_.http_1_0;
   keep_alive_ = form_.keep_alive && (body != nullptr || chunked_) && !draining_();
-  head.fields.insert(head.fields.end(), form_.fields.begin(), form_.fields.end());
+  for (const HttpField& field : form_.fields) {
+    const auto same = [&](const HttpField& other) { return other.name == field.name; };
+    if (std::none_of(head.fields.begin(), head.fields.end(), same)) head.fields.push_back(field);
+  }
   head.fields.push_back({"date", HttpDate()});
   if (body != nullptr && !no_content) head.fields.push_back({"content-length", fmt::format("{}", body->size())});
   if (chunked_) head.fields.push_back({"transfer-encoding", "chunked"});

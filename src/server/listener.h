@@ -22,11 +22,15 @@ struct Listener {
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
   ~Listener();
+
+  /// Lets clients in. Throws IoError.
+  void Listen();
 };
 
-// Each throws ConfigError for an address that is none, IoError for one that cannot be had, naming flag and value.
-std::unique_ptr<Listener> ListenTcp(asio::io_context& context, const std::string& host, int port, bool tls);
+// Each takes an address and lets nobody in yet. Throws ConfigError for an address that is none, IoError for one that
+// cannot be had, naming flag and value.
+std::unique_ptr<Listener> BindTcp(asio::io_context& context, const std::string& host, int port, bool tls);
 /// A file that a server left behind when it died is replaced, any other is not.
-std::unique_ptr<Listener> ListenUnix(asio::io_context& context, const std::string& path);
+std::unique_ptr<Listener> BindUnix(asio::io_context& context, const std::string& path);
 
 }  // namespace runahead::server

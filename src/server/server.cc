@@ -71,12 +71,16 @@ class Server::Parts {
     CheckOptions(options_);
     if (!options_.tls_certificate.empty()) tls_ = LoadTls(options_.tls_certificate, options_.tls_key);
     if (!options_.host.empty())
-      listeners_.push_back(ListenTcp(context_, options_.host, options_.port, tls_ != nullptr));
-    if (!options_.unix_socket.empty()) listeners_.push_back(ListenUnix(context_, options_.unix_socket));
+      listeners_.push_back(BindTcp(context_, options_.host, options_.port, tls_ != nullptr));
+    if (!options_.unix_socket.empty()) listeners_.push_back(BindUnix(context_, options_.unix_socket));
     for (const auto& listener : listeners_) addresses_.push_back(listener->address);
   }
 
   [[nodiscard]] const std::vector<std::string>& addresses() const { return addresses_; }
+
+  void Listen() {
+    for (const auto& listener : listeners_) listener->Listen();
+  }
 
   Outcome Run() {
     if (const size_t had = RaiseDescriptors(options_.max_connections);
@@ -308,6 +312,7 @@ Server::Server(ServerOptions options, Service service, ServerHooks hooks)
 Server::~Server() = default;
 
 const std::vector<std::string>& Server::addresses() const { return parts_->addresses(); }
+void Server::Listen() { parts_->Listen(); }
 Server::Outcome Server::Run() { return parts_->Run(); }
 void Server::ListenToSignals() { parts_->ListenToSignals(); }
 void Server::Drain() { parts_->PostDrain(); }

@@ -19,7 +19,8 @@ struct ServerHooks {
   std::function<void(const std::string&)> note;  // something that an operator should know
 };
 
-/// Listens from its construction on, serves while Run runs. Drain, Stop and Reload from any thread.
+/// Has its addresses from its construction on, lets clients in from Listen on, and serves while Run runs. Drain, Stop
+/// and Reload from any thread.
 class Server {
  public:
   /// Throws ConfigError for options that cannot be, IoError when an address cannot be had.
@@ -30,6 +31,9 @@ class Server {
 
   /// Where it listens: "http://127.0.0.1:8080", "unix:/run/runahead.sock".
   [[nodiscard]] const std::vector<std::string>& addresses() const;
+
+  /// Before Run. Throws IoError.
+  void Listen();
 
   enum class Outcome : unsigned char { kDrained, kCut };
   /// Serves until it is drained, or was stopped: kCut when answers were cut for that. Called once.

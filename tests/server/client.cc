@@ -191,13 +191,15 @@ RunningServer::RunningServer(TestService& service, ServerOptions options)
             options.port = 0;
             return std::move(options);
           }(),
-          service.Make(), Hooks()),
-      thread_([this] {
-        const Server::Outcome outcome = server_.Run();
-        const std::lock_guard lock(mutex_);
-        outcome_ = outcome;
-        changed_.notify_all();
-      }) {}
+          service.Make(), Hooks()) {
+  server_.Listen();
+  thread_ = std::jthread([this] {
+    const Server::Outcome outcome = server_.Run();
+    const std::lock_guard lock(mutex_);
+    outcome_ = outcome;
+    changed_.notify_all();
+  });
+}
 
 RunningServer::~RunningServer() { server_.Stop(); }
 
