@@ -28,3 +28,8 @@ install(FILES ${PROJECT_SOURCE_DIR}/README.md ${PROJECT_SOURCE_DIR}/CHANGELOG.md
   DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs DESTINATION ${CMAKE_INSTALL_DOCDIR})
+
+# A server of the system: the unit looks for its flags in /etc/runahead/serve.toml.
+configure_file(${PROJECT_SOURCE_DIR}/packaging/runahead.service.in ${PROJECT_BINARY_DIR}/runahead.service @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/runahead.service DESTINATION lib/systemd/system)
+install(FILES ${PROJECT_SOURCE_DIR}/packaging/serve.toml DESTINATION ${CMAKE_INSTALL_DOCDIR})

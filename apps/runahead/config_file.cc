@@ -21,10 +21,11 @@ std::string TextOf(const Json& value) {
   throw ConfigError(fmt::format("expected a text, a number, true, false or a list of them, got {}", value.dump()));
 }
 
+bool MayBeInAFile(const std::string& key) { return key != "help" && key != "help-all" && key != "config"; }
+
 /// The flag --`key`; null: there is none that a file may give.
 CLI::Option* FlagOf(CLI::App& command, const std::string& key) {
-  if (key == "help" || key == "config") return nullptr;
-  return command.get_option_no_throw("--" + key);
+  return MayBeInAFile(key) ? command.get_option_no_throw("--" + key) : nullptr;
 }
 
 std::vector<std::string> KeysOf(const CLI::App& command) {
@@ -32,7 +33,7 @@ std::vector<std::string> KeysOf(const CLI::App& command) {
   for (const FlagFacts& flag : FlagsOf(command)) {
     if (flag.names.empty() || !flag.names.back().starts_with("--")) continue;
     const std::string key = flag.names.back().substr(2);
-    if (key != "help" && key != "config") keys.push_back(key);
+    if (MayBeInAFile(key)) keys.push_back(key);
   }
   return keys;
 }

@@ -76,14 +76,18 @@ int Run(Flags& flags) {
   if (!flags.tcp) flags.server.host.clear();
   const RequestLog log(flags.quiet && flags.log == RequestLog::Form::kText ? RequestLog::Form::kNone : flags.log);
   server::Metrics metrics;
+  std::optional<Engine> engine;
   std::unique_ptr<protocol::Api> api;
 
   server::Service service;
   service.start = [&api](protocol::HttpRequest request, std::shared_ptr<protocol::HttpAnswer> answer) {
     return api->Start(std::move(request), std::move(answer));
   };
-  service.failure = [] { return std::string(); };
-  service.metrics = [&metrics] { return metrics.Text(); };
+  service.failure = [&engine] {
+    const EngineStatus status = engine->Status();
+    return status.failed ? status.failure : std::string();
+  };
+  service.metrics = [&] { return metrics.Text(engine->Status()); };
   server::ServerHooks hooks;
   hooks.connections = [&metrics](int open) { metrics.SetConnections(open); };
   hooks.note = [&log](const std::string& message) { log.Note(message); };
@@ -102,8 +106,9 @@ int Run(Flags& flags) {
   if (!loaded.tokenizer) log.Note(fmt::format("prompts must be token ids: {}", loaded.refusal));
   if (renderer == nullptr) log.Note(fmt::format("no chat: {}", options.no_chat));
   const auto tokenizer = loaded.tokenizer ? std::make_shared<const Tokenizer>(*loaded.tokenizer) : nullptr;
+  engine = LoadEngine(model, flags.engine);
   api = std::make_unique<protocol::Api>(
-      LoadEngine(model, flags.engine), model, tokenizer, std::move(renderer), std::move(options),
+      *engine, model, tokenizer, std::move(renderer), std::move(options),
       [&metrics](const protocol::EndedRequest& ended) { metrics.Ended(ended.finish, ended.stats); });
 
   server.ListenToSignals();

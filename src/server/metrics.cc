@@ -1,20 +1,27 @@
 #include "server/metrics.h"
 
 #include <fmt/format.h>
+#include <prometheus/client_metric.h>
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
+#include <prometheus/metric_family.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
 #include <initializer_list>
+#include <utility>
+#include <vector>
 
 #include "runahead/version.h"
 
 namespace runahead::server {
 namespace {
 
+using prometheus::ClientMetric;
 using prometheus::Histogram;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
 using prometheus::Registry;
 using Buckets = Histogram::BucketBoundaries;
 
@@ -40,6 +47,61 @@ Buckets Doublings(double first, double last) {
 
 Histogram& AddHistogram(Registry& registry, const char* name, const char* help, const Buckets& bounds) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, bounds);
+}
+
+MetricFamily Family(const char* name, const char* help, MetricType type) { return {name, help, type, {}}; }
+
+void Add(MetricFamily& family, double value, std::vector<ClientMetric::Label> labels = {}) {
+  ClientMetric metric;
+  metric.label = std::move(labels);
+  metric.gauge.value = value;  // of which the serializer reads the one that the family's type says
+  metric.counter.value = value;
+  family.metric.push_back(std::move(metric));
+}
+
+/// What concerns the whole engine.
+void AddEngine(const EngineStatus& engine, std::vector<MetricFamily>& families) {
+  const auto add = [&](const char* name, const char* help, MetricType type, double value) {
+    families.push_back(Family(name, help, type));
+    Add(families.back(), value);
+  };
+  add("runahead_healthy", "1; 0: a rank is lost, nothing is answered any more", MetricType::Gauge,
+      engine.failed ? 0 : 1);
+  add("runahead_requests_waiting", "Requests that wait to begin", MetricType::Gauge,
+      static_cast<double>(engine.waiting));
+  add("runahead_requests_running", "Requests that have begun", MetricType::Gauge,
+      static_cast<double>(engine.running));
+  add("runahead_preempted_total", "Times that a request made room for an older one", MetricType::Counter,
+      static_cast<double>(engine.preempted));
+  add("runahead_page_tokens", "Tokens of a page of the KV-cache", MetricType::Gauge,
+      static_cast<double>(engine.page_tokens));
+}
+
+/// One sample for each rank.
+std::vector<MetricFamily> RankFamilies(const EngineStatus& engine) {
+  MetricFamily pages = Family("runahead_pages",
+                              "Pages of a rank's KV-cache: used by running requests, cached prefixes, "
+                              "and all there are",
+                              MetricType::Gauge);
+  MetricFamily requests =
+      Family("runahead_rank_requests", "Requests that a rank reads or answers", MetricType::Gauge);
+  MetricFamily busy = Family("runahead_busy_seconds_total", "Time of a rank's steps", MetricType::Counter);
+  MetricFamily wait = Family("runahead_wait_seconds_total", "Time in steps that a rank waited for rows of others",
+                             MetricType::Counter);
+  MetricFamily sent =
+      Family("runahead_sent_bytes_total", "Bytes of keys and values that a rank handed over", MetricType::Counter);
+  for (size_t i = 0; i < engine.ranks.size(); ++i) {
+    const RankStatus& rank = engine.ranks[i];
+    const std::string name = fmt::format("{}", i);
+    Add(pages, static_cast<double>(rank.pages_used), {{"rank", name}, {"state", "used"}});
+    Add(pages, static_cast<double>(rank.pages_cached), {{"rank", name}, {"state", "cached"}});
+    Add(pages, static_cast<double>(rank.pages), {{"rank", name}, {"state", "total"}});
+    Add(requests, rank.requests, {{"rank", name}});
+    Add(busy, rank.busy_s, {{"rank", name}});
+    Add(wait, rank.wait_s, {{"rank", name}});
+    Add(sent, static_cast<double>(rank.bytes_sent), {{"rank", name}});
+  }
+  return {pages, requests, busy, wait, sent};
 }
 
 }  // namespace
@@ -76,7 +138,12 @@ class Metrics::Parts {
     if (stats.predicted_ttft_ms > 0 && stats.ttft_ms > 0) ratio_.Observe(stats.predicted_ttft_ms / stats.ttft_ms);
   }
 
-  [[nodiscard]] std::string Text() const { return prometheus::TextSerializer().Serialize(registry_.Collect()); }
+  [[nodiscard]] std::string Text(const EngineStatus& engine) const {
+    std::vector<MetricFamily> families = registry_.Collect();
+    AddEngine(engine, families);
+    for (MetricFamily& family : RankFamilies(engine)) families.push_back(std::move(family));
+    return prometheus::TextSerializer().Serialize(families);
+  }
 
  private:
   const Buckets tokens_ = Doublings(1, 1 << 20);
@@ -116,6 +183,6 @@ Metrics::~Metrics() = default;
 void Metrics::Answered(const RequestRecord& record) { parts_->Answered(record); }
 void Metrics::SetConnections(int open) { parts_->SetConnections(open); }
 void Metrics::Ended(FinishReason finish, const RequestStats& stats) { parts_->Ended(finish, stats); }
-std::string Metrics::Text() const { return parts_->Text(); }
+std::string Metrics::Text(const EngineStatus& engine) const { return parts_->Text(engine); }
 
 }  // namespace runahead::server

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "runahead/engine_status.h"
 #include "runahead/generate.h"
 #include "runahead/request.h"
 #include "server/request_log.h"
@@ -23,8 +24,8 @@ class Metrics {
   /// An answer's choice has ended.
   void Ended(FinishReason finish, const RequestStats& stats);
 
-  /// All of it, in Prometheus's text format.
-  [[nodiscard]] std::string Text() const;
+  /// All of it and what the engine says, in Prometheus's text format.
+  [[nodiscard]] std::string Text(const EngineStatus& engine) const;
 
  private:
   class Parts;

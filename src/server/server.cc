@@ -147,6 +147,7 @@ class Server::Parts {
   void AwaitSignal() {
     signals_->async_wait([this](ErrorCode error, int signal) {
       if (error) return;
+      AwaitSignal();  // before what may be the end, which takes this back
       if (signal == SIGHUP) {
         Reload();
       } else if (!room_.draining) {
@@ -154,7 +155,6 @@ class Server::Parts {
       } else {
         Stop("the server was stopped");
       }
-      AwaitSignal();
     });
   }
 
