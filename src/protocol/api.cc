@@ -6,7 +6,7 @@
 #include <array>
 #include <charconv>
 #include <chrono>
-#include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
@@ -45,6 +45,11 @@ std::string Fingerprint() {
                               : fmt::format("runahead-{}-{}", build.version, build.commit);
 }
 
+/// The folder's own name, also of "DIR/".
+std::string NameOf(const std::filesystem::path& dir) {
+  return (dir.has_filename() ? dir : dir.parent_path()).filename().string();
+}
+
 /// Takes the deadline for the first token from the request's fields. Throws ApiError.
 void ReadDeadline(const HttpRequest& request, Request& asked) {
   constexpr const char* kField = "x-runahead-deadline-ms";
@@ -75,8 +80,8 @@ class Api::Parts {
                 EndTokens(model, tokenizer.get())},
         chat_(std::move(renderer), tokenizer, std::move(options.no_chat)),
         service_(std::make_shared<Service>(
-            options.model_name.empty() ? model.dir().filename().string() : std::move(options.model_name),
-            Fingerprint(), tokenizer, std::move(on_end))) {
+            options.model_name.empty() ? NameOf(model.dir()) : std::move(options.model_name), Fingerprint(),
+            tokenizer, std::move(on_end))) {
     if (limits_.no_tokenizer.empty()) limits_.no_tokenizer = "the model has no tokenizer";
   }
   ~Parts() { service_->Close(); }

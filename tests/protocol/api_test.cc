@@ -27,8 +27,10 @@ TEST_F(ApiTest, ListsItsModel) {
 }
 
 TEST_F(ApiTest, IsNamedAfterItsFolderUnlessTold) {
-  const Api api(engine(), Model(std::filesystem::path(SourceDir()) / "models" / "demo"), nullptr, nullptr, {});
-  EXPECT_EQ(Json::parse(api.StateJson())["model"], "demo");
+  for (const char* folder : {"models/demo", "models/demo/"}) {
+    const Api api(engine(), Model(std::filesystem::path(SourceDir()) / folder), nullptr, nullptr, {});
+    EXPECT_EQ(Json::parse(api.StateJson())["model"], "demo") << folder;
+  }
 }
 
 TEST_F(ApiTest, NamesWhatIsNotThereAndHowItIsAsked) {
