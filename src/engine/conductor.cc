@@ -283,7 +283,10 @@ void Conductor::MakeFabricsBy(std::function<std::unique_ptr<Fabric>()> make) {
 
 void Conductor::Renew(std::span<const int> members) {
   fabrics_.erase(std::vector<int>(members.begin(), members.end()));
-  for (const int member : members) engine_.rank(member).stream().Synchronize();
+  for (const int member : members) {
+    const runahead::Status status = engine_.rank(member).stream().Drain(After(engine_.timeout()));
+    if (!status.ok()) throw DeviceError(fmt::format("rank {}: {}", member, status.message()));
+  }
 }
 
 void Conductor::PublishStatus() {

@@ -52,10 +52,9 @@ int64_t DrawsOf(const StepPlan& plan) {
 }
 
 /// Whether the device of `stream` still does what it is told.
-bool Works(Stream& stream) noexcept {
+bool Works(Stream& stream, std::chrono::duration<double> timeout) noexcept {
   try {
-    stream.Synchronize();
-    return true;
+    return stream.Drain(After(timeout)).ok();
   } catch (const std::exception&) {
     return false;
   }
@@ -84,7 +83,7 @@ StepResult RankWorker::Run(const StepPlan& plan, Fabric* fabric) noexcept {
     }
   } catch (const DeviceError& failure) {  // names the device, which ranks may share
     error = fmt::format("rank {}: {}", rank_.index(), failure.what());
-    result.device_failed = !Works(rank_.stream());
+    result.device_failed = !Works(rank_.stream(), timeout_);
   } catch (const std::exception& failure) {
     error = failure.what();
   }

@@ -78,6 +78,7 @@ Request RandomRequest(Draws& draws, const std::vector<int32_t>& document, int64_
     if (draws.Chance(0.5)) request.generation.sampling.repetition_penalty = 1.3;
     if (draws.Chance(0.5)) request.generation.sampling.frequency_penalty = 0.5;
   }
+  if (draws.Chance(0.2)) request.choices = static_cast<int>(draws.Between(2, 4));
   request.priority = static_cast<int>(draws.Between(0, 1));
   request.prefill = RandomOptions(draws, ranks);
   return request;
@@ -97,10 +98,14 @@ bool SameBits(const Answered& a, const Answered& b) {
 
 }  // namespace
 
-void Await(RequestHandle& handle, Answered& answered, int most) {
-  for (int i = 0; i < most && !answered.end; ++i) {
+void Await(RequestHandle& handle, std::vector<Answered>& answers, int most) {
+  const auto goes_on = [&] {
+    return std::any_of(answers.begin(), answers.end(), [](const Answered& answered) { return !answered.end; });
+  };
+  for (int i = 0; i < most && goes_on(); ++i) {
     std::optional<RequestEvent> event = handle.Next(std::chrono::minutes(1));
     if (!event) throw std::runtime_error("a request gave nothing for a minute");
+    Answered& answered = answers.at(static_cast<size_t>(event->choice));
     if (event->kind == RequestEvent::Kind::kToken) {
       answered.ids.push_back(event->token.id);
       for (const TokenLogprob& likely : event->likely) answered.logprobs.push_back(likely.logprob);
@@ -146,6 +151,30 @@ Answered ServingEngines::Alone(const Key& key, const Request& request) {
   }
 }
 
+namespace {
+
+/// Compares a choice with what `request`, which has its seed, gets alone.
+void Compare(ServingEngines& engines, const ServingEngines::Key& key, const Request& request,
+             const Answered& answered, bool cut, TraceOutcome& outcome) {
+  const RequestEvent& end = *answered.end;
+  outcome.cached_tokens += end.stats.cached_tokens;
+  outcome.gangs += end.choice == 0 && end.stats.members.size() > 1 ? 1 : 0;
+  outcome.cancelled += end.finish == FinishReason::kCancelled ? 1 : 0;
+  const Answered alone = engines.Alone(key, request);
+  const bool ended_well = end.finish == FinishReason::kLength || (cut && end.finish == FinishReason::kCancelled);
+  const bool early = end.finish == FinishReason::kCancelled;
+  const bool on_cpu = key.devices.starts_with("cpu");
+  if (ended_well && SameIds(answered, alone, early) && (!on_cpu || SameBits(answered, alone))) return;
+  ++outcome.differ;
+  if (!outcome.first_difference.empty()) return;
+  outcome.first_difference = "a request of " + std::to_string(request.prompt.size()) + " tokens, choice " +
+                             std::to_string(end.choice) + ", finish " + std::string(Name(end.finish)) + " " +
+                             end.error + ", " + std::to_string(answered.ids.size()) + " of " +
+                             std::to_string(alone.ids.size()) + " tokens";
+}
+
+}  // namespace
+
 TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string& devices) {
   Draws draws(seed);
   const bool on_cpu = devices == "cpu";
@@ -166,15 +195,16 @@ TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string
   std::vector<RequestHandle> handles;
   std::vector<bool> cut;
   outcome.requests = static_cast<int>(draws.Between(1, 12));
-  std::vector<Answered> answers(static_cast<size_t>(outcome.requests));
+  std::vector<std::vector<Answered>> answers;
   size_t awaited = 0;
   for (int i = 0; i < outcome.requests; ++i) {
     requests.push_back(RandomRequest(draws, document, context, facts.vocab, engine.ranks()));
+    answers.emplace_back(static_cast<size_t>(requests.back().choices));
     handles.push_back(engine.Submit(requests.back()));
     cut.push_back(draws.Chance(0.15));
     if (cut.back()) {  // at once, or in the middle of its prompt phase or of its answer
       if (draws.Chance(0.6)) {
-        Await(handles.back(), answers[static_cast<size_t>(i)], static_cast<int>(draws.Between(1, 8)));
+        Await(handles.back(), answers.back(), static_cast<int>(draws.Between(1, 8)));
       }
       handles.back().Cancel();
     }
@@ -185,20 +215,9 @@ TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string
   }
   for (; awaited < handles.size(); ++awaited) Await(handles[awaited], answers[awaited]);
   for (size_t i = 0; i < requests.size(); ++i) {
-    const RequestEvent& end = *answers[i].end;
-    outcome.cached_tokens += end.stats.cached_tokens;
-    outcome.gangs += end.stats.members.size() > 1 ? 1 : 0;
-    outcome.cancelled += end.finish == FinishReason::kCancelled ? 1 : 0;
-    const Answered alone = engines.Alone(key, requests[i]);
-    const bool ended_well = end.finish == FinishReason::kLength || (cut[i] && end.finish == FinishReason::kCancelled);
-    const bool early = end.finish == FinishReason::kCancelled;
-    if (ended_well && SameIds(answers[i], alone, early) && (!on_cpu || SameBits(answers[i], alone))) continue;
-    ++outcome.differ;
-    if (outcome.first_difference.empty()) {
-      outcome.first_difference = "request " + std::to_string(i) + " of " + std::to_string(requests[i].prompt.size()) +
-                                 " tokens, finish " + std::string(Name(end.finish)) + " " + end.error + ", " +
-                                 std::to_string(answers[i].ids.size()) + " of " + std::to_string(alone.ids.size()) +
-                                 " tokens";
+    for (const Answered& answered : answers[i]) {
+      Compare(engines, key, requests[i], answered, cut[i], outcome);
+      ++requests[i].generation.sampling.seed;
     }
   }
   return outcome;

@@ -14,15 +14,16 @@
 
 namespace runahead {
 
-/// What a request got.
+/// What one choice of a request got.
 struct Answered {
   std::vector<int32_t> ids;
   std::vector<float> logprobs;  // of the likeliest tokens at each step
   std::optional<RequestEvent> end;
 };
 
-/// Adds the events of a request to `answered`, `most` at most, or until its end. Throws when none comes for a minute.
-void Await(RequestHandle& handle, Answered& answered, int most = std::numeric_limits<int>::max());
+/// Adds the events of a request to `answered` [choices], `most` at most, or until its end. Throws when none comes for
+/// a minute.
+void Await(RequestHandle& handle, std::vector<Answered>& answered, int most = std::numeric_limits<int>::max());
 
 /// Engines of tiny models.
 class ServingEngines {
