@@ -1,5 +1,6 @@
 """Drives a headless Chromium over a pipe with the DevTools protocol; nothing but Python's own library."""
 import base64
+import fcntl
 import json
 import os
 import queue
@@ -21,18 +22,27 @@ def find_chromium():
     return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
+def pipe_above_others():
+    """A pipe whose descriptors are none of those that a child has by their numbers."""
+    ends = os.pipe()
+    above = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 20) for end in ends)
+    for end in ends:
+        os.close(end)
+    return above
+
+
 class Browser:
     """One browser process with one page. What it logs, throws and asks for is kept: `console`, `requests`."""
 
     def __init__(self, program, width=1280, height=860):
         self.profile = tempfile.TemporaryDirectory(prefix="runahead-page-", ignore_cleanup_errors=True)
-        to_read, self._to = os.pipe()
-        self._from, to_write = os.pipe()
+        to_read, self._to = pipe_above_others()
+        self._from, to_write = pipe_above_others()
         command = [program, "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run",
                    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
                    "--disable-default-apps", "--hide-scrollbars", f"--user-data-dir={self.profile.name}", "about:blank"]
-        # The browser reads its descriptor 3 and writes its descriptor 4. Both are moved out of the way first.
-        shuffle = 'exec 8<&"$1" 9>&"$2"; shift 2; exec 3<&8 4>&9 8<&- 9>&-; exec "$@"'
+        # The browser reads its descriptor 3 and writes its descriptor 4.
+        shuffle = 'exec 3<&"$1" 4>&"$2"; shift 2; exec "$@"'
         self.process = subprocess.Popen(["bash", "-c", shuffle, "bash", str(to_read), str(to_write), *command],
                                         pass_fds=(to_read, to_write), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         os.close(to_read)
