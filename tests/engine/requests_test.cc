@@ -137,7 +137,8 @@ TEST(RequestsTest, ChoicesShareThePromptAndDifferByTheirSeeds) {
         std::optional<RequestEvent> event = handle.Next(std::chrono::minutes(1));
         ASSERT_TRUE(event);
         left -= event->kind == Kind::kEnd ? 1 : 0;
-        of_choice.at(static_cast<size_t>(event->choice)).push_back(*std::move(event));
+        std::vector<RequestEvent>& events = of_choice.at(static_cast<size_t>(event->choice));
+        events.push_back(*std::move(event));
       }
       EXPECT_THROW((void)handle.Next(std::chrono::milliseconds(1)), ConfigError);
       request.choices = 1;
