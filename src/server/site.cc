@@ -23,17 +23,10 @@ constexpr int kNotAllowed = 405;
 constexpr int kNotFound = 404;
 constexpr int kUnavailable = 503;
 
-constexpr std::array<std::string_view, 11> kRoutes = {"/",
-                                                      "/health",
-                                                      "/ready",
-                                                      "/metrics",
-                                                      "/runahead/state",
-                                                      "/v1/models",
-                                                      "/v1/completions",
-                                                      "/v1/chat/completions",
-                                                      "/tokenize",
-                                                      "/detokenize",
-                                                      "/favicon.ico"};
+constexpr std::array<std::string_view, 12> kRoutes = {"/",          "/health",         "/ready",
+                                                      "/metrics",   "/runahead/state", "/openapi.json",
+                                                      "/v1/models", "/v1/completions", "/v1/chat/completions",
+                                                      "/tokenize",  "/detokenize",     "/favicon.ico"};
 
 void SendRefusal(HttpAnswer& answer, const Refusal& refusal) { answer.Send(ErrorHead(refusal), ErrorJson(refusal)); }
 
