@@ -68,7 +68,8 @@ class Bench {
             if (linears_.empty() || devices.front().gpu) {
               linears_.push_back(rank->ops().Prepare({{{weights.view}, {}}}, compute));
             }
-            rank->ops().Tune(*linears_.back(), size_.rows, compute, false, rank->stream());
+            const Linear* const linear = linears_.back().get();
+            rank->ops().Tune(std::span(&linear, 1), size_.rows, compute, false, rank->stream());
             x_.push_back(OnDevice(*rank, RandomMatrix(*host_, compute, size_.rows, size_.in, 2)));
             y_.push_back(OnDevice(*rank, RandomMatrix(*host_, compute, size_.rows, size_.out, 3)));
           })

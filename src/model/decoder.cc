@@ -78,9 +78,11 @@ TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, Ten
   } else {
     pass.ops.Normalize(hidden, weights.attention_norm, normalized, pass.stream);
     pass.ops.Matmul(normalized, *weights.qkv, qkv, pass.stream);
+    std::vector<HeadRows> pieces;
     ForStraightRows(pass, [&](const Chunk& own, int64_t first, int64_t begin, int64_t end) {
-      pass.ops.PrepareHeads(heads_of(own, first, begin, end), pass.stream);
+      pieces.push_back(heads_of(own, first, begin, end));
     });
+    pass.ops.PrepareHeadsOfMany(pieces, pass.stream);
   }
   return qkv.Columns(0, pass.spec.q_features()).SplitRows(pass.spec.q_heads, pass.spec.head_dim);
 }
@@ -96,22 +98,23 @@ TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, Tenso
   const TensorView key_values = qkv.Columns(pass.spec.q_features(), qkv.row_elements());
   pass.ops.Normalize(hidden, weights.attention_norm, normalized, pass.stream);
   pass.ops.Matmul(normalized, *weights.qkv, kKeyValuePart, 1, key_values, pass.stream);
+  std::vector<HeadRows> pieces;
   ForStraightRows(pass, [&](const Chunk& own, int64_t first, int64_t begin, int64_t end) {
-    const HeadRows heads = HeadsOf(pass.spec, weights, layer, own, begin, end, qkv.Rows(first, first + end - begin));
-    pass.ops.AppendKv(heads.k, heads.v, heads.key_steps, heads.rows, pass.stream);
+    pieces.push_back(HeadsOf(pass.spec, weights, layer, own, begin, end, qkv.Rows(first, first + end - begin)));
+    pieces.back().q = {};
   });
+  pass.ops.PrepareHeadsOfMany(pieces, pass.stream);
   if (kept == 0) return {};
   hidden = pass.ops.KeepRows(hidden, pass.kept, pass.stream);
   normalized = pass.ops.KeepRows(normalized, pass.kept, pass.stream);
   const TensorView queries = qkv.Rows(0, kept).Columns(0, pass.spec.q_features());
   pass.ops.Matmul(normalized, *weights.qkv, kQueryPart, 1, queries, pass.stream);
   const TensorView heads = queries.SplitRows(pass.spec.q_heads, pass.spec.head_dim);
-  int64_t row = 0;
+  std::vector<QueryRow> rows;
   for (const Chunk& chunk : pass.batch) {
-    if (!chunk.logits()) continue;
-    pass.ops.PrepareQueries(heads.Rows(row, row + 1), StepsOf(chunk, weights.q_norm), chunk.end() - 1, pass.stream);
-    ++row;
+    if (chunk.logits()) rows.push_back({StepsOf(chunk, weights.q_norm), chunk.end() - 1});
   }
+  pass.ops.PrepareQueriesOfMany(heads, rows, pass.stream);
   return heads;
 }
 
@@ -201,15 +204,30 @@ Decoder::Decoder(DecoderSpec spec, DType compute, DecoderWeights weights)
   CHECK(spec_.alibi_slopes.empty() || std::ssize(spec_.alibi_slopes) == spec_.q_heads);
 }
 
-void Decoder::WarmUp(Ops& ops, Stream& stream) const {
-  constexpr int64_t kFewestRows = 256;  // fewer are bound by memory, whatever the algorithm
-  const LayerWeights& layer = weights_.layers.front();
-  for (int64_t rows = kFewestRows; rows <= ops.PreferredRows() && rows < 2 * spec_.max_positions; rows *= 2) {
-    ops.Tune(*layer.qkv, rows, compute_, false, stream);
-    ops.Tune(*layer.out, rows, compute_, !layer.post_attention_norm, stream);
-    ops.Tune(*layer.gate_up, rows, compute_, false, stream);
-    ops.Tune(*layer.down, rows, compute_, !layer.post_mlp_norm, stream);
+void Decoder::Tune(Ops& ops, Stream& stream) const {
+  constexpr size_t kMostLayers = 16;  // enough that no cache holds their weights
+  const std::span<const LayerWeights> layers =
+      std::span(weights_.layers).first(std::min(weights_.layers.size(), kMostLayers));
+  const auto tune = [&](std::unique_ptr<Linear> LayerWeights::*part, int64_t rows, bool adds) {
+    std::vector<const Linear*> alike;
+    for (const LayerWeights& layer : layers) alike.push_back((layer.*part).get());
+    ops.Tune(alike, rows, compute_, adds, stream);
+  };
+  const LayerWeights& layer = layers.front();
+  const Linear* const head = weights_.head.get();
+  for (int64_t rows = 2; rows <= ops.PreferredRows() && rows < 2 * spec_.max_positions; rows *= 2) {
+    tune(&LayerWeights::qkv, rows, false);
+    tune(&LayerWeights::out, rows, !layer.post_attention_norm);
+    tune(&LayerWeights::gate_up, rows, false);
+    tune(&LayerWeights::down, rows, !layer.post_mlp_norm);
+    constexpr int64_t kMostLogits = 256;
+    if (rows <= kMostLogits) ops.Tune(std::span(&head, 1), rows, DType::kF32, false, stream);
   }
+}
+
+void Decoder::WarmUp(Ops& ops, Stream& stream) const {
+  constexpr int64_t kFewestRows = 256;  // rows of the shortest prompt that is tried
+  Tune(ops, stream);
   const int64_t tokens = std::min(kFewestRows, spec_.max_positions - 1);
   if (tokens < 1) return;
   const std::vector<int32_t> prompt(static_cast<size_t>(tokens), 0);

@@ -71,6 +71,8 @@ class Decoder {
   }
 
  private:
+  /// Lets `ops` find its fastest ways for this model's matmuls.
+  void Tune(Ops& ops, Stream& stream) const;
   /// Attention once at each length that libraries may plan for, as far as the context reaches.
   void WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stream) const;
 

@@ -24,7 +24,19 @@ TensorView Ops::KeepRows(TensorView x, std::span<const int64_t> rows, Stream& st
 
 void Ops::PrepareHeads(const HeadRows& heads, Stream& stream) {
   AppendKv(heads.k, heads.v, heads.key_steps, heads.rows, stream);
+  if (heads.q.data() == nullptr) return;
   PrepareQueries(heads.q, heads.query_steps, heads.rows.begin, stream);
+}
+
+void Ops::PrepareHeadsOfMany(std::span<const HeadRows> pieces, Stream& stream) {
+  for (const HeadRows& piece : pieces) PrepareHeads(piece, stream);
+}
+
+void Ops::PrepareQueriesOfMany(TensorView q, std::span<const QueryRow> rows, Stream& stream) {
+  for (int64_t i = 0; i < std::ssize(rows); ++i) {
+    const QueryRow& row = rows[static_cast<size_t>(i)];
+    PrepareQueries(q.Rows(i, i + 1), row.steps, row.position, stream);
+  }
 }
 
 void Ops::ProjectHeads(TensorView x, const Norm& norm, TensorView normalized, const Linear& linear, TensorView qkv,

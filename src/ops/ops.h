@@ -54,7 +54,7 @@ struct HeadSteps {
 /// What becomes of a layer's queries, keys and values, of n positions from rows.begin on: q stays where it is, k and
 /// v go into the cache.
 struct HeadRows {
-  TensorView q;  // [n, q_heads, head_dim]
+  TensorView q;  // [n, q_heads, head_dim]; empty: only keys and values are asked for
   TensorView k;  // [n, kv_heads, head_dim]
   TensorView v;  // [n, kv_heads, head_dim]
   HeadSteps query_steps;
@@ -101,6 +101,12 @@ struct AttentionTask {
   TensorView out;  // [n, q_heads, head_dim]
 };
 
+/// What happens to one row of queries.
+struct QueryRow {
+  HeadSteps steps;
+  int64_t position = 0;
+};
+
 /// A place for a token that a device chooses by itself (Ops::ChooseLikeliest), so that the work on it can be enqueued
 /// before the host knows it. Used by one thread at a time.
 class ChosenToken {
@@ -145,9 +151,10 @@ class Ops {
     return kRows;
   }
   /// Finds, by trying, the fastest way to multiply about `rows` rows by all parts of weights of this shape, for
-  /// Matmul or with `adds` for MatmulAdd. Slow; without it they guess. Backends without a choice do nothing.
-  virtual void Tune(const Linear& /*linear*/, int64_t /*rows*/, DType /*result*/, bool /*adds*/, Stream& /*stream*/) {
-  }
+  /// Matmul or with `adds` for MatmulAdd. alike: weights of one shape, of which few rows need enough that no cache
+  /// holds them. Slow; without it they guess. Backends without a choice do nothing.
+  virtual void Tune(std::span<const Linear* const> /*alike*/, int64_t /*rows*/, DType /*result*/, bool /*adds*/,
+                    Stream& /*stream*/) {}
 
   // ---- The decoder's steps
 
@@ -184,7 +191,7 @@ class Ops {
 
   /// Rows `rows` of x, which increase, one after the other: where they follow each other a part of x, else moved to
   /// its front. x: [n, features].
-  TensorView KeepRows(TensorView x, std::span<const int64_t> rows, Stream& stream);
+  virtual TensorView KeepRows(TensorView x, std::span<const int64_t> rows, Stream& stream);
 
   /// out = activation(gate) * up. gate_up: [n, 2 * features], gate first; out: [n, features].
   virtual void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) = 0;
@@ -199,6 +206,10 @@ class Ops {
 
   /// AppendKv and PrepareQueries of the same rows.
   virtual void PrepareHeads(const HeadRows& heads, Stream& stream);
+  /// PrepareHeads of rows of several sequences. The q, k and v of each of `pieces` follow those of the one before.
+  virtual void PrepareHeadsOfMany(std::span<const HeadRows> pieces, Stream& stream);
+  /// PrepareQueries of each row of q. q: [rows, q_heads, head_dim].
+  virtual void PrepareQueriesOfMany(TensorView q, std::span<const QueryRow> rows, Stream& stream);
   /// normalized = norm(x); qkv = normalized W^T + b over all parts of `linear`; then PrepareHeads. x, normalized:
   /// [n, in], not the same; qkv: [n, out_features], where q, k and v of `heads` lie, of which k and v are written or
   /// not.
@@ -223,6 +234,10 @@ class Ops {
   virtual std::unique_ptr<ChosenToken> NewChosenToken() { return nullptr; }
   /// token = the index of the largest logit, of equal ones the lowest. logits: [1, vocab], f32.
   virtual void ChooseLikeliest(TensorView /*logits*/, ChosenToken& /*token*/, Stream& /*stream*/) { CHECK(false); }
+  /// The index of the largest logit of each row, of equal ones the lowest, -1 where a logit is not a number; for
+  /// those who wait for `stream` before they look, and ask no more before. Empty where the host does the work itself.
+  /// logits: [n, vocab], f32.
+  virtual std::span<const int32_t> LikeliestOfMany(TensorView /*logits*/, Stream& /*stream*/) { return {}; }
   /// Embed of the token chosen last. out: [1, hidden].
   virtual void EmbedChosen(const ChosenToken& /*token*/, TensorView /*table*/, float /*scale*/, TensorView /*out*/,
                            Stream& /*stream*/) {

@@ -83,6 +83,25 @@ void TimedOps::Attention(TensorView q, int64_t position, const KvRows& keys, con
           [&] { inner_.Attention(q, position, keys, options, out, stream); });
 }
 
+void TimedOps::AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream) {
+  if (tasks.size() == 1) return Ops::AttentionOfMany(tasks, stream);
+  OpTime time{"attention of many", 0, 0, 0};
+  for (const AttentionTask& task : tasks) {
+    time.flops += 4 * static_cast<double>(task.q.row_elements()) *
+                  VisiblePairsOf(task.position, task.q.rows(), task.options.window);
+    time.bytes += BytesOf(task.q, task.out) + static_cast<double>(2 * task.keys.rows * task.keys.k.row_elements()) *
+                                                  static_cast<double>(SizeOf(task.keys.k.dtype()));
+  }
+  Measure(std::move(time), stream, [&] { inner_.AttentionOfMany(tasks, stream); });
+}
+
+void TimedOps::PrepareHeadsOfMany(std::span<const HeadRows> pieces, Stream& stream) {
+  if (pieces.size() == 1) return Ops::PrepareHeadsOfMany(pieces, stream);
+  OpTime time{"rope + append of many", 0, 0, 0};
+  for (const HeadRows& piece : pieces) time.bytes += 2 * BytesOf(piece.q, piece.k, piece.v);
+  Measure(std::move(time), stream, [&] { inner_.PrepareHeadsOfMany(pieces, stream); });
+}
+
 void TimedOps::GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) {
   Measure({"gated activation", 0, 0, BytesOf(gate_up, out)}, stream,
           [&] { inner_.GatedActivation(activation, gate_up, out, stream); });

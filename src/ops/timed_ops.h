@@ -48,6 +48,8 @@ class TimedOps final : public Ops {
   void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) override;
   void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) override;
   void Softcap(TensorView x, float cap, Stream& stream) override;
+  void AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream) override;
+  void PrepareHeadsOfMany(std::span<const HeadRows> pieces, Stream& stream) override;
   void MatmulAdd(TensorView x, const Linear& linear, TensorView product, TensorView sum, Stream& stream) override;
 
  private:

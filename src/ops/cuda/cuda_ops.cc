@@ -3,12 +3,16 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstring>
+#include <optional>
+#include <vector>
 
 #include "ops/checks.h"
 #include "ops/cuda/cudnn_attention.h"
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/matmul.h"
+#include "ops/cuda/sequences.h"
 #include "ops/cuda/staging.h"
 #include "tensor/cuda_check.h"
 #include "tensor/cuda_stream.h"
@@ -20,14 +24,16 @@ using cuda::LaunchOn;
 
 class CudaOps final : public Ops {
  public:
-  CudaOps(Device& device, int ordinal)
+  CudaOps(Device& device, int ordinal, bool deterministic)
       : device_(device),
         ordinal_(ordinal),
+        deterministic_(deterministic),
         properties_(PropertiesOf(ordinal)),
         uploader_(ordinal, overlap()),
         tokens_(ordinal),
-        multiplier_(device, ordinal),
-        cudnn_(device, ordinal) {
+        multiplier_(device, ordinal, deterministic),
+        cudnn_(device, ordinal, deterministic),
+        sequences_(device, ordinal) {
     const int blocks = 8 * properties_.multiProcessorCount;
     partial_ = device.Allocate(cuda::SplitScratch::PartialBytes(blocks));
     counters_ = device.Allocate(static_cast<size_t>(blocks) * sizeof(unsigned));
@@ -89,8 +95,10 @@ class CudaOps final : public Ops {
     return kRows;
   }
 
-  void Tune(const Linear& linear, int64_t rows, DType result, bool adds, Stream& stream) override {
-    const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
+  void Tune(std::span<const Linear* const> alike, int64_t rows, DType result, bool adds, Stream& stream) override {
+    if (deterministic_) return;
+    std::vector<const cuda::CudaLinear*> weights;
+    for (const Linear* linear : alike) weights.push_back(static_cast<const cuda::CudaLinear*>(linear));
     const CurrentDevice current(ordinal_);
     multiplier_.Tune(weights, rows, result, adds, On(stream));
   }
@@ -126,7 +134,8 @@ class CudaOps final : public Ops {
     const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
     CheckMatmul(x, linear, weights.compute(), first, count, y);
     const LaunchOn on = Enter(stream);
-    if (x.rows() > 1) return multiplier_.Multiply(x, weights, first, count, false, y, on);
+    if (FewRows(x) && cuda::MultiplyFewRows(on, RowProductOf(x, linear, first), y)) return;
+    if (!OneRow(x)) return multiplier_.Multiply(x, weights, first, count, false, y, on);
     cuda::MultiplyRow(on, RowProductOf(x, linear, first), y);
   }
 
@@ -135,19 +144,24 @@ class CudaOps final : public Ops {
     const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
     CheckMatmul(x, linear, weights.compute(), 0, linear.parts(), sum);
     const LaunchOn on = Enter(stream);
-    if (x.rows() > 1) return multiplier_.Multiply(x, weights, 0, linear.parts(), true, sum, on);
+    if (FewRows(x) && cuda::MultiplyFewRowsAndAdd(on, RowProductOf(x, linear, 0), sum)) return;
+    if (!OneRow(x)) return multiplier_.Multiply(x, weights, 0, linear.parts(), true, sum, on);
     cuda::MultiplyRowAndAdd(on, RowProductOf(x, linear, 0), sum);
   }
 
   void MatmulActivate(TensorView x, const Linear& linear, Activation activation, TensorView product, TensorView out,
                       Stream& stream) override {
-    if (x.rows() > 1) return Ops::MatmulActivate(x, linear, activation, product, out, stream);
+    if (FewRows(x)) {
+      const bool gated = CheckActivated(x, linear, product, out);
+      if (cuda::MultiplyFewRowsAndActivate(Enter(stream), RowProductOf(x, linear, 0), activation, gated, out)) return;
+    }
+    if (!OneRow(x)) return Ops::MatmulActivate(x, linear, activation, product, out, stream);
     ActivateRow(RowProductOf(x, linear, 0), linear, activation, product, out, stream);
   }
 
   void NormalizeMatmulActivate(TensorView x, const Norm& norm, TensorView normalized, const Linear& linear,
                                Activation activation, TensorView product, TensorView out, Stream& stream) override {
-    if (x.rows() > 1) {
+    if (!OneRow(x)) {
       return Ops::NormalizeMatmulActivate(x, norm, normalized, linear, activation, product, out, stream);
     }
     ActivateRow(NormalizedProduct(x, norm, normalized, linear), linear, activation, product, out, stream);
@@ -155,7 +169,7 @@ class CudaOps final : public Ops {
 
   void ProjectHeads(TensorView x, const Norm& norm, TensorView normalized, const Linear& linear, TensorView qkv,
                     const HeadRows& heads, Stream& stream) override {
-    if (x.rows() > 1) return Ops::ProjectHeads(x, norm, normalized, linear, qkv, heads, stream);
+    if (!OneRow(x)) return Ops::ProjectHeads(x, norm, normalized, linear, qkv, heads, stream);
     const cuda::RowProduct product = NormalizedProduct(x, norm, normalized, linear);
     CheckMatmul(x, linear, x.dtype(), 0, linear.parts(), qkv);
     CheckHeads(heads.q, heads.query_steps, heads.rows.begin);
@@ -179,11 +193,48 @@ class CudaOps final : public Ops {
   }
 
   void PrepareHeads(const HeadRows& heads, Stream& stream) override {
-    CheckHeads(heads.q, heads.query_steps, heads.rows.begin);
+    if (heads.q.data() != nullptr) CheckHeads(heads.q, heads.query_steps, heads.rows.begin);
     CheckAppendKv(heads.k, heads.v, heads.key_steps, heads.rows);
     const LaunchOn on = Enter(stream);
     NoteAppend(heads.k.rows());
     cuda::PrepareHeads(on, heads);
+  }
+
+  void PrepareHeadsOfMany(std::span<const HeadRows> pieces, Stream& stream) override {
+    if (pieces.size() == 1) return PrepareHeads(pieces.front(), stream);
+    const LaunchOn on = Enter(stream);
+    for (const HeadRows& piece : pieces) NoteAppend(piece.k.rows());
+    if (!sequences_.PrepareHeads(pieces, on)) Ops::PrepareHeadsOfMany(pieces, stream);
+  }
+
+  void PrepareQueriesOfMany(TensorView q, std::span<const QueryRow> rows, Stream& stream) override {
+    CHECK_EQ(q.rows(), std::ssize(rows));
+    if (!sequences_.PrepareQueries(q, rows, Enter(stream))) Ops::PrepareQueriesOfMany(q, rows, stream);
+  }
+
+  TensorView KeepRows(TensorView x, std::span<const int64_t> rows, Stream& stream) override {
+    const auto count = std::ssize(rows);
+    if (rows.empty() || rows.back() - rows.front() + 1 == count) return Ops::KeepRows(x, rows, stream);
+    sequences_.KeepRows(x, rows, Enter(stream));
+    return x.Rows(0, count);
+  }
+
+  /// Single queries in one launch, all else one after the other.
+  void AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream) override {
+    std::vector<const AttentionTask*> single;
+    for (const AttentionTask& task : tasks) {
+      if (!deterministic_ && task.q.rows() == 1) {
+        CheckAttention(task.q, task.position, task.keys, task.options, task.out);
+        single.push_back(&task);
+      } else {
+        Attention(task.q, task.position, task.keys, task.options, task.out, stream);
+      }
+    }
+    const bool together = single.size() > 1 || (!single.empty() && !single.front()->keys.pages.straight());
+    if (together && sequences_.Attend(single, Unsettled(), Enter(stream))) return;
+    for (const AttentionTask* task : single) {
+      Attention(task->q, task->position, task->keys, task->options, task->out, stream);
+    }
   }
 
   void Attention(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options, TensorView out,
@@ -211,6 +262,12 @@ class CudaOps final : public Ops {
     CHECK(logits.dtype() == DType::kF32);
     CHECK_EQ(logits.rows(), 1);
     static_cast<cuda::CudaChosenToken&>(token).Choose(Enter(stream), logits);
+  }
+
+  std::span<const int32_t> LikeliestOfMany(TensorView logits, Stream& stream) override {
+    CHECK(logits.dtype() == DType::kF32);
+    if (!likeliest_ || likeliest_->most() < logits.rows()) likeliest_.emplace(ordinal_, 2 * logits.rows());
+    return likeliest_->Choose(Enter(stream), logits);
   }
 
   void EmbedChosen(const ChosenToken& token, TensorView table, float scale, TensorView out, Stream& stream) override {
@@ -255,20 +312,31 @@ class CudaOps final : public Ops {
     return product;
   }
 
+  /// Whether half of the product gates the other half.
+  static bool CheckActivated(TensorView x, const Linear& linear, TensorView product, TensorView out) {
+    CheckMatmul(x, linear, static_cast<const cuda::CudaLinear&>(linear).compute(), 0, linear.parts(), product);
+    const bool gated = product.row_elements() != out.row_elements();
+    gated ? CheckGatedActivation(product, out) : CheckActivate(product, out);
+    return gated;
+  }
+
   void ActivateRow(const cuda::RowProduct& product, const Linear& linear, Activation activation, TensorView room,
                    TensorView out, Stream& stream) {
-    CheckMatmul(product.x, linear, static_cast<const cuda::CudaLinear&>(linear).compute(), 0, linear.parts(), room);
-    const bool gated = room.row_elements() != out.row_elements();
-    gated ? CheckGatedActivation(room, out) : CheckActivate(room, out);
+    const bool gated = CheckActivated(product.x, linear, room, out);
     cuda::MultiplyRowAndActivate(Enter(stream), product, activation, gated, out);
   }
 
   void Attend(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options,
               TensorView out, int64_t settled = 0) {
     constexpr int64_t kFewQueries = 16;  // most queries that the split kernel serves sooner than tensor-core tiles
+    if (deterministic_) {
+      // Whatever the queries are asked with: a window's first key would move the tiles of others.
+      if (options.window == 0 && cudnn_.Attend(q, position, keys, options, out, on)) return;
+      return cuda::SplitAttention(on, q, position, keys, options, out, scratch_, settled, true);
+    }
     if (q.rows() > kFewQueries && cudnn_.Attend(q, position, keys, options, out, on)) return;
     if (cuda::DecodeAttention(on, q, position, keys, options, out, scratch_)) return;
-    cuda::SplitAttention(on, q, position, keys, options, out, scratch_, settled);
+    cuda::SplitAttention(on, q, position, keys, options, out, scratch_, settled, false);
   }
 
   /// The rows of `keys` that queries from `position` on see, copied from their pages so that they follow each other.
@@ -304,9 +372,11 @@ class CudaOps final : public Ops {
   /// Kernels start while those before them run, but a GPU has no more than kMostKernels at a time. So what was
   /// appended so many launches ago is there before the next kernel's wait: rows that came one by one, and many at
   /// once when so many launches followed.
-  [[nodiscard]] int64_t SettledRows(int64_t position) const {
+  [[nodiscard]] int64_t SettledRows(int64_t position) const { return std::max<int64_t>(position - Unsettled(), 0); }
+  /// Rows before a query that may not be there.
+  [[nodiscard]] int64_t Unsettled() const {
     constexpr int64_t kMostKernels = 128;
-    return launches_ - many_appended_ > kMostKernels ? std::max<int64_t>(position - kMostKernels, 0) : 0;
+    return launches_ - many_appended_ > kMostKernels ? kMostKernels : INT32_MAX;
   }
   /// What is enqueued next appends `rows` rows.
   void NoteAppend(int64_t rows) {
@@ -331,6 +401,13 @@ class CudaOps final : public Ops {
     const int64_t first = std::max(position, window);  // the first query with positions before its window
     Attend(on, q.Rows(first - position, n), first - window, rows_of(0, end - window), options,
            out.Rows(first - position, n));
+  }
+
+  /// Whether x goes through the kernels of one row, whose sums have an order of their own.
+  [[nodiscard]] bool OneRow(const TensorView& x) const { return x.rows() == 1 && !deterministic_; }
+
+  [[nodiscard]] bool FewRows(const TensorView& x) const {
+    return x.rows() > 1 && x.rows() <= cuda::kMostFewRows && !deterministic_;
   }
 
   /// Makes the GPU the thread's current one for good, since a rank's thread has one GPU; then as On.
@@ -362,11 +439,14 @@ class CudaOps final : public Ops {
 
   Device& device_;
   int ordinal_;
+  bool deterministic_;
   cudaDeviceProp properties_;
   cuda::Uploader uploader_;
   cuda::TokenBuffer tokens_;
   cuda::Multiplier multiplier_;
   cuda::CudnnAttention cudnn_;
+  cuda::Sequences sequences_;
+  std::optional<cuda::LikeliestTokens> likeliest_;
   Buffer partial_;
   Buffer counters_;
   cuda::SplitScratch scratch_;
@@ -377,6 +457,8 @@ class CudaOps final : public Ops {
 
 }  // namespace
 
-std::unique_ptr<Ops> MakeCudaOps(Device& device, int ordinal) { return std::make_unique<CudaOps>(device, ordinal); }
+std::unique_ptr<Ops> MakeCudaOps(Device& device, int ordinal, bool deterministic) {
+  return std::make_unique<CudaOps>(device, ordinal, deterministic);
+}
 
 }  // namespace runahead

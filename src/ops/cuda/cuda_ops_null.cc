@@ -6,7 +6,7 @@
 
 namespace runahead {
 
-std::unique_ptr<Ops> MakeCudaOps(Device& /*device*/, int ordinal) {
+std::unique_ptr<Ops> MakeCudaOps(Device& /*device*/, int ordinal, bool /*deterministic*/) {
   throw ConfigError(fmt::format("devices: cuda:{}: this build has no CUDA support", ordinal));
 }
 

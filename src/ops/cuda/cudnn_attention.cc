@@ -57,17 +57,19 @@ struct Problem {
   int64_t kv_stride = 0;
   int64_t out_stride = 0;
   float scale = 1;
-  int64_t window = 0;  // 0: all
-  int64_t most = 0;    // queries, and keys
+  int64_t window = 0;        // 0: all
+  int64_t most = 0;          // keys
+  int64_t most_queries = 0;  // queries
 
   friend auto operator<=>(const Problem&, const Problem&) = default;
 };
 
 /// The size of the plan for `keys` rows: few sizes, and no more than four times what is needed, since blocks of
 /// queries that are not there end at once.
-int64_t PlanSize(int64_t keys) {
+int64_t PlanSize(int64_t keys, bool deterministic) {
   constexpr int64_t kSmallest = 1024;
-  int64_t size = kSmallest;
+  constexpr int64_t kUsual = 65536;
+  int64_t size = deterministic ? kUsual : kSmallest;
   while (size < keys) size *= 4;
   return size;
 }
@@ -107,10 +109,11 @@ std::unique_ptr<fe::graph::Graph> Describe(const Problem& problem) {
   graph->set_io_data_type(problem.dtype == DType::kBF16 ? fe::DataType_t::BFLOAT16 : fe::DataType_t::HALF)
       .set_intermediate_data_type(fe::DataType_t::FLOAT)
       .set_compute_data_type(fe::DataType_t::FLOAT);
-  const auto [dtype, q_heads, kv_heads, head_dim, q_stride, kv_stride, out_stride, scale, window, most] = problem;
+  const auto [dtype, q_heads, kv_heads, head_dim, q_stride, kv_stride, out_stride, scale, window, most,
+              most_queries] = problem;
   const auto kv_ends = AddIntegers(*graph, kKvEnds, 2);
   const auto q_ends = AddIntegers(*graph, kQEnds, 2);
-  const auto q = graph->tensor(Rows(kQ, q_heads, most, head_dim, q_stride).set_ragged_offset(q_ends));
+  const auto q = graph->tensor(Rows(kQ, q_heads, most_queries, head_dim, q_stride).set_ragged_offset(q_ends));
   const auto k = graph->tensor(Rows(kK, kv_heads, most, head_dim, kv_stride).set_ragged_offset(kv_ends));
   const auto v = graph->tensor(Rows(kV, kv_heads, most, head_dim, kv_stride).set_ragged_offset(kv_ends));
   auto options = fe::graph::SDPA_attributes()
@@ -126,8 +129,8 @@ std::unique_ptr<fe::graph::Graph> Describe(const Problem& problem) {
   const auto [out, stats] = graph->sdpa(q, k, v, options);
   out->set_output(true)
       .set_uid(kOut)
-      .set_dim({1, q_heads, most, head_dim})
-      .set_stride({most * out_stride, head_dim, out_stride, 1})
+      .set_dim({1, q_heads, most_queries, head_dim})
+      .set_stride({most_queries * out_stride, head_dim, out_stride, 1})
       .set_ragged_offset(AddIntegers(*graph, kOutEnds, 2));
   return graph;
 }
@@ -145,7 +148,8 @@ bool Aligned(const TensorView& view) {
 }  // namespace
 
 struct CudnnAttention::State {
-  State(Device& owner, int index) : device(owner), ordinal(index), lengths(owner.Allocate(sizeof(Lengths))) {}
+  State(Device& owner, int index, bool same)
+      : device(owner), ordinal(index), deterministic(same), lengths(owner.Allocate(sizeof(Lengths))) {}
 
   Plan& PlanOf(const Problem& problem) {
     constexpr size_t kMostPlans = 256;
@@ -181,6 +185,7 @@ struct CudnnAttention::State {
 
   Device& device;
   int ordinal;
+  bool deterministic;
   cudnnHandle_t handle = nullptr;
   Buffer workspace;
   Buffer lengths;
@@ -189,7 +194,8 @@ struct CudnnAttention::State {
   std::map<Problem, Plan> plans;
 };
 
-CudnnAttention::CudnnAttention(Device& device, int ordinal) : state_(std::make_unique<State>(device, ordinal)) {
+CudnnAttention::CudnnAttention(Device& device, int ordinal, bool deterministic)
+    : state_(std::make_unique<State>(device, ordinal, deterministic)) {
   LoadLibrary();
   const CurrentDevice current(ordinal);
   CheckCudnn(fe::detail::create_handle(&state_->handle), "cudnnCreate");
@@ -223,7 +229,9 @@ bool CudnnAttention::Attend(TensorView q, int64_t position, const KvRows& keys, 
   problem.out_stride = out.row_stride();
   problem.scale = options.scale;
   problem.window = windowed ? options.window : 0;
-  problem.most = PlanSize(end);
+  constexpr int64_t kOneTile = 128;  // queries
+  problem.most = PlanSize(end, state_->deterministic);
+  problem.most_queries = state_->deterministic && q.rows() <= kOneTile ? kOneTile : problem.most;
   const int64_t elements =
       std::max({q.rows() * q.row_stride(), visible * keys.k.row_stride(), q.rows() * out.row_stride()});
   if (elements > INT32_MAX) return false;  // more than the offsets hold

@@ -15,7 +15,8 @@ namespace runahead::cuda {
 class CudnnAttention {
  public:
   /// Throws ConfigError when the cuDNN library cannot be loaded.
-  CudnnAttention(Device& device, int ordinal);
+  /// `deterministic`: one plan for many more positions, so that all queries go through the same kernel.
+  CudnnAttention(Device& device, int ordinal, bool deterministic = false);
   ~CudnnAttention();
   CudnnAttention(const CudnnAttention&) = delete;
   CudnnAttention& operator=(const CudnnAttention&) = delete;

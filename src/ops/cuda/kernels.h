@@ -41,16 +41,29 @@ void Activate(const LaunchOn& on, Activation activation, TensorView x, TensorVie
 /// x = cap * tanh(x / cap), f32.
 void Softcap(const LaunchOn& on, TensorView x, float cap);
 
-/// Ops::PrepareQueries: every head of q after `steps`, in place.
-void PrepareQueries(const LaunchOn& on, TensorView q, const HeadSteps& steps, int64_t position);
-/// Ops::AppendKv.
-void AppendKv(const LaunchOn& on, TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows);
-/// Ops::PrepareHeads: both.
-void PrepareHeads(const LaunchOn& on, const HeadRows& heads);
+/// Where one row of a batch belongs.
+struct RowPlace {
+  int32_t position;  // position in its sequence
+  int32_t row;       // row of the cache, from the first one's on
+};
 
-/// One row, or its norm, times weights in GPU memory.
+/// Ops::PrepareQueries: every head of q after `steps`, in place. places: [rows of q] in device memory, whose
+/// positions count instead of `position`; or null.
+void PrepareQueries(const LaunchOn& on, TensorView q, const HeadSteps& steps, int64_t position,
+                    const RowPlace* places = nullptr);
+/// Ops::AppendKv. places: [rows of k] in device memory, where each row goes, from the begin of rows.k and rows.v on;
+/// or null.
+void AppendKv(const LaunchOn& on, TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows,
+              const RowPlace* places = nullptr);
+/// Ops::PrepareHeads: both; an empty q is left out.
+void PrepareHeads(const LaunchOn& on, const HeadRows& heads, const RowPlace* places = nullptr);
+
+/// x[i] = x[rows[i]] for `count` rows that increase; rows: device memory.
+void KeepRows(const LaunchOn& on, TensorView x, const int32_t* rows, int64_t count);
+
+/// One row, or its norm, or a few rows times weights in GPU memory.
 struct RowProduct {
-  TensorView x;                   // [1, in_features]
+  TensorView x;                   // [rows, in_features]
   const void* weights = nullptr;  // [out_features, in_features], the dtype of x
   const float* bias = nullptr;    // [out_features], or null
   const Norm* norm = nullptr;     // norm of x; null: none
@@ -68,6 +81,14 @@ void MultiplyRowAndActivate(const LaunchOn& on, const RowProduct& product, Activ
 /// Ops::ProjectHeads, leaving k and v of `heads` unwritten; or returns false, having done nothing, where it does not
 /// do these sizes or steps.
 bool MultiplyRowIntoHeads(const LaunchOn& on, const RowProduct& product, const HeadRows& heads);
+
+/// Most rows of the three below.
+inline constexpr int64_t kMostFewRows = 8;
+/// The same of a few rows without a norm; or return false, having done nothing, where they do not do these sizes.
+bool MultiplyFewRows(const LaunchOn& on, const RowProduct& product, TensorView y);
+bool MultiplyFewRowsAndAdd(const LaunchOn& on, const RowProduct& product, TensorView sum);
+bool MultiplyFewRowsAndActivate(const LaunchOn& on, const RowProduct& product, Activation activation, bool gated,
+                                TensorView y);
 
 /// Memory of the attention kernels that split the keys: partial results and counters that are zero between calls.
 struct SplitScratch {
@@ -90,9 +111,11 @@ bool DecodeAttention(const LaunchOn& on, TensorView q, int64_t position, const K
 
 /// Ops::Attention for any shape and option with heads of at most SplitScratch::kMaxHeadDim: on the plain cores, keys
 /// split over blocks when there are few queries. The first `settled` rows of `keys` are complete whatever kernels
-/// still run when this one's blocks become resident.
+/// still run when this one's blocks become resident. `aligned`: each query's sums have one order, whatever others are
+/// asked with it; slower.
 void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys,
-                    const AttentionOptions& options, TensorView out, const SplitScratch& scratch, int64_t settled);
+                    const AttentionOptions& options, TensorView out, const SplitScratch& scratch, int64_t settled,
+                    bool aligned);
 
 /// Memory of Likeliest in a GPU; `done` is zero between calls.
 struct LikeliestScratch {
@@ -102,9 +125,9 @@ struct LikeliestScratch {
   int32_t token;  // the result: -1 when a logit is not a number
 };
 
-/// The index of the largest logit, of equal ones the lowest. logits: [1, vocab], f32. host_token: page-locked memory,
-/// written too.
-void Likeliest(const LaunchOn& on, TensorView logits, LikeliestScratch* scratch, int32_t* host_token);
+/// The index of the largest logit of each row, of equal ones the lowest. logits: [n, vocab], f32. scratch: [n].
+/// host_tokens: [n], page-locked memory, written too.
+void Likeliest(const LaunchOn& on, TensorView logits, LikeliestScratch* scratch, int32_t* host_tokens);
 
 /// to[i] = from[i] for `elements` contiguous elements of any two dtypes.
 void Convert(const LaunchOn& on, const void* from, DType from_dtype, void* to, DType to_dtype, int64_t elements);

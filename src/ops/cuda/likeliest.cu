@@ -32,12 +32,14 @@ __device__ unsigned long long BlockMax(unsigned long long best, unsigned long lo
   return best;
 }
 
-/// Blocks of kThreads threads that share the logits, at most LikeliestScratch::kMostBlocks; reads each once. The last
-/// block writes the token, to the device's memory and to the host's.
+/// Grid: blocks that share a row, at most LikeliestScratch::kMostBlocks, x rows; kThreads threads. Reads each logit
+/// once. The last block of a row writes its token, to the device's memory and to the host's.
 __global__ void __launch_bounds__(kThreads)
-    FindLikeliest(const float* logits, int count, LikeliestScratch* scratch, int32_t* host_token) {
+    FindLikeliest(const float* all, int64_t stride, int count, LikeliestScratch* scratches, int32_t* host_tokens) {
   __shared__ unsigned long long maxima[kThreads / 32];
   __shared__ bool last;
+  const float* const logits = all + blockIdx.y * stride;
+  LikeliestScratch* const scratch = scratches + blockIdx.y;
   ReleaseSuccessors();
   WaitForPredecessors();
   unsigned long long best = 0;
@@ -61,19 +63,19 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x != 0) return;
   const auto token = static_cast<int32_t>(0xffffffffu - static_cast<unsigned>(best));
   scratch->token = best == kNotANumber ? -1 : token;
-  *host_token = scratch->token;
+  host_tokens[blockIdx.y] = scratch->token;
   __threadfence_system();
   scratch->done = 0;  // the next launch expects 0
 }
 
 }  // namespace
 
-void Likeliest(const LaunchOn& on, TensorView logits, LikeliestScratch* scratch, int32_t* host_token) {
+void Likeliest(const LaunchOn& on, TensorView logits, LikeliestScratch* scratch, int32_t* host_tokens) {
   const auto count = static_cast<int>(logits.row_elements());
   constexpr int kPerBlock = kThreads * kPerThread;
   const int blocks = std::clamp((count + kPerBlock - 1) / kPerBlock, 1, LikeliestScratch::kMostBlocks);
-  Launch(on, &FindLikeliest, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, Pointer<float>(logits), count,
-         scratch, host_token);
+  Launch(on, &FindLikeliest, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(logits.rows())),
+         dim3(kThreads), 0, Pointer<float>(logits), logits.row_stride(), count, scratch, host_tokens);
 }
 
 }  // namespace runahead::cuda

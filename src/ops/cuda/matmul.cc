@@ -85,6 +85,15 @@ Product ClassOf(Product product) {
   return product;
 }
 
+/// `algorithm`, with the inputs split among `splits` times as many blocks, whose sums are joined in f32.
+cublasLtMatmulAlgo_t WithSplits(cublasLtMatmulAlgo_t algorithm, int32_t splits) {
+  const uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+  (void)cublasLtMatmulAlgoConfigSetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof(splits));
+  (void)cublasLtMatmulAlgoConfigSetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme,
+                                             sizeof(scheme));
+  return algorithm;
+}
+
 }  // namespace
 
 std::unique_ptr<CudaLinear> CudaLinear::CopyTo(Device& device, Stream& stream) const {
@@ -119,9 +128,10 @@ struct Multiplier::Plan {
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
-  /// cuBLASLt's guesses, the most promising first.
+  /// cuBLASLt's guesses, the most promising first. `whole`: only those that do not split the inputs among blocks,
+  /// whose sums would be joined in an order of their own.
   [[nodiscard]] std::vector<cublasLtMatmulAlgo_t> Candidates(cublasLtHandle_t handle, const Product& product,
-                                                             int most) const {
+                                                             int most, bool whole = false) const {
     cublasLtMatmulPreference_t preference = nullptr;
     CheckBlas(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
     Prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
@@ -129,6 +139,8 @@ struct Multiplier::Plan {
     Prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, uint32_t{product.x_alignment});
     Prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, uint32_t{product.y_alignment});
     Prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, uint32_t{product.y_alignment});
+    if (whole)
+      Prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t{CUBLASLT_REDUCTION_SCHEME_NONE});
     std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found{};
     int count = 0;
     const cublasStatus_t status =
@@ -160,7 +172,8 @@ struct Multiplier::Plan {
   cublasLtMatmulAlgo_t algorithm{};
 };
 
-Multiplier::Multiplier(Device& device, int ordinal) : device_(device), ordinal_(ordinal) {
+Multiplier::Multiplier(Device& device, int ordinal, bool deterministic)
+    : device_(device), ordinal_(ordinal), deterministic_(deterministic) {
   const CurrentDevice current(ordinal);
   CheckBlas(cublasLtCreate(&handle_), "cublasLtCreate");
   workspace_ = device.Allocate(kWorkspaceBytes);
@@ -168,8 +181,29 @@ Multiplier::Multiplier(Device& device, int ordinal) : device_(device), ordinal_(
 
 Multiplier::~Multiplier() { (void)cublasLtDestroy(handle_); }
 
-std::unique_ptr<Multiplier::Plan> Multiplier::MakePlan(const Product& product) const {
+cublasLtMatmulAlgo_t Multiplier::OneAlgorithm(const Product& product) {
+  Product of_all = product;
+  constexpr int64_t kUsual = 4096;  // outputs
+  constexpr int64_t kRows = 512;    // between an answer's and a prompt's
+  of_all.rows = kRows;
+  of_all.out_features = kUsual;
+  of_all.x_stride = of_all.in_features;
+  of_all.y_stride = kUsual;
+  const auto found = one_.find(of_all);
+  if (found != one_.end()) return found->second;
+  const std::vector<cublasLtMatmulAlgo_t> candidates = Plan(of_all).Candidates(handle_, of_all, 1, true);
+  if (!candidates.empty()) return one_.emplace(of_all, candidates.front()).first->second;
+  throw DeviceError(fmt::format("cuBLASLt: no algorithm for all products of {} inputs", product.in_features));
+}
+
+std::unique_ptr<Multiplier::Plan> Multiplier::MakePlan(const Product& product) {
   auto plan = std::make_unique<Plan>(product);
+  if (deterministic_) {
+    plan->algorithm = OneAlgorithm(product);
+    if (plan->Accepts(handle_, plan->algorithm)) return plan;
+    throw DeviceError(fmt::format("cuBLASLt: the algorithm of all products of {} inputs does not do {} rows",
+                                  product.in_features, product.rows));
+  }
   // An algorithm timed on the same matrix with about as many rows is better than a guess. Beyond some thousand rows
   // their number makes no difference.
   constexpr int64_t kMany = 8192;
@@ -220,14 +254,16 @@ void Multiplier::Multiply(TensorView x, const CudaLinear& linear, int first, int
   Run(PlanOf(product), {x.data(), linear.Weights(first), linear.Bias(first, y.dtype()), y.data()}, on.stream);
 }
 
-std::vector<float> Multiplier::Time(const Plan& plan, const Operands& operands, int before, int runs,
+std::vector<float> Multiplier::Time(const Plan& plan, std::span<const Operands> operands, int before, int runs,
                                     cudaStream_t stream) {
   std::vector<cudaEvent_t> events(static_cast<size_t>(runs) + 1);
   for (cudaEvent_t& event : events) CheckCuda(cudaEventCreate(&event), ordinal_, "cudaEventCreate");
-  for (int i = 0; i < before; ++i) Run(plan, operands, stream);
+  size_t turn = 0;
+  const auto run = [&] { Run(plan, operands[turn++ % operands.size()], stream); };
+  for (int i = 0; i < before; ++i) run();
   CheckCuda(cudaEventRecord(events[0], stream), ordinal_, "cudaEventRecord");
   for (size_t i = 1; i < events.size(); ++i) {
-    Run(plan, operands, stream);
+    run();
     CheckCuda(cudaEventRecord(events[i], stream), ordinal_, "cudaEventRecord");
   }
   CheckCuda(cudaStreamSynchronize(stream), ordinal_, "timing a matmul");
@@ -241,7 +277,21 @@ std::vector<float> Multiplier::Time(const Plan& plan, const Operands& operands, 
   return times;
 }
 
-void Multiplier::Tune(const CudaLinear& linear, int64_t rows, DType result, bool adds, const LaunchOn& on) {
+void Multiplier::AddSplits(const Plan& plan, std::vector<cublasLtMatmulAlgo_t>& candidates) const {
+  constexpr size_t kPromising = 8;
+  const std::vector<cublasLtMatmulAlgo_t> promising(candidates.begin(),
+                                                    candidates.begin() + std::min(candidates.size(), kPromising));
+  for (const cublasLtMatmulAlgo_t& candidate : promising) {
+    for (const int32_t splits : {2, 3, 4, 6}) {
+      const cublasLtMatmulAlgo_t split = WithSplits(candidate, splits);
+      if (plan.Accepts(handle_, split)) candidates.push_back(split);
+    }
+  }
+}
+
+void Multiplier::Tune(std::span<const CudaLinear* const> alike, int64_t rows, DType result, bool adds,
+                      const LaunchOn& on) {
+  const CudaLinear& linear = *alike.front();
   const int64_t out_features = linear.out_features(0, linear.parts());
   const auto bytes = [&](int64_t columns, DType dtype) {
     return static_cast<size_t>(rows * columns) * SizeOf(dtype);
@@ -258,14 +308,25 @@ void Multiplier::Tune(const CudaLinear& linear, int64_t rows, DType result, bool
   FillRandom(on, x.data(), x.dtype(), x.shape().elements(), 1);
   if (adds) FillRandom(on, y.data(), y.dtype(), y.shape().elements(), 2);
 
-  const Operands operands{x.data(), linear.Weights(0), linear.Bias(0, result), y.data()};
+  std::vector<Operands> operands;
+  for (const CudaLinear* weights : alike) {
+    operands.push_back({x.data(), weights->Weights(0), weights->Bias(0, result), y.data()});
+  }
   Plan plan(product);
+  constexpr int64_t kFewRows = 256;  // products of fewer rows take as long as the weights from memory
+  const bool few = rows < kFewRows;
+  std::vector<cublasLtMatmulAlgo_t> candidates = plan.Candidates(handle_, product, kCandidates);
+  if (few) AddSplits(plan, candidates);
   std::vector<std::pair<float, cublasLtMatmulAlgo_t>> timed;
-  for (const cublasLtMatmulAlgo_t& candidate : plan.Candidates(handle_, product, kCandidates)) {
+  for (const cublasLtMatmulAlgo_t& candidate : candidates) {
     constexpr int kRuns = 3;
+    constexpr int kBriefRuns = 7;
     plan.algorithm = candidate;
-    const std::vector<float> times = Time(plan, operands, 1, kRuns, on.stream);
-    timed.emplace_back(*std::min_element(times.begin(), times.end()), candidate);
+    std::vector<float> times = Time(plan, operands, 1, few ? kBriefRuns : kRuns, on.stream);
+    // Of brief ones the median: the least may have met weights in the second cache.
+    const auto chosen = times.begin() + (few ? std::ssize(times) / 2 : 0);
+    std::nth_element(times.begin(), chosen, times.end());
+    timed.emplace_back(*chosen, candidate);
   }
   const auto faster = [](const auto& a, const auto& b) { return a.first < b.first; };
   std::stable_sort(timed.begin(), timed.end(), faster);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "ops/cuda/kernels.h"
@@ -75,7 +76,8 @@ struct Product {
 /// Multiplies on one GPU. Plans are made once for each product and kept. Used by one thread at a time.
 class Multiplier {
  public:
-  explicit Multiplier(Device& device, int ordinal);
+  /// `deterministic`: one algorithm for all products of as many inputs, whatever their rows.
+  Multiplier(Device& device, int ordinal, bool deterministic);
   ~Multiplier();
   Multiplier(const Multiplier&) = delete;
   Multiplier& operator=(const Multiplier&) = delete;
@@ -84,10 +86,11 @@ class Multiplier {
   void Multiply(TensorView x, const CudaLinear& linear, int first, int count, bool adds, TensorView y,
                 const LaunchOn& on);
 
-  /// Times cuBLASLt's best guesses for products of `rows` rows by all of `linear`, on random numbers, and keeps the
+  /// Times cuBLASLt's best guesses for products of `rows` rows by all of each of `alike`, weights of one shape that
+  /// are taken in turn so that no cache holds them, on random numbers, and keeps the
   /// fastest for all products of about as many rows; of long products the one that is fastest when many follow each
   /// other, since a GPU lowers its clocks for what they draw. Waits for the GPU.
-  void Tune(const CudaLinear& linear, int64_t rows, DType result, bool adds, const LaunchOn& on);
+  void Tune(std::span<const CudaLinear* const> alike, int64_t rows, DType result, bool adds, const LaunchOn& on);
 
  private:
   struct Plan;
@@ -98,18 +101,25 @@ class Multiplier {
     const void* bias;
     void* y;
   };
-  [[nodiscard]] std::unique_ptr<Plan> MakePlan(const Product& product) const;
+  [[nodiscard]] std::unique_ptr<Plan> MakePlan(const Product& product);
   Plan& PlanOf(const Product& product);
   void Run(const Plan& plan, const Operands& operands, cudaStream_t stream);
-  /// Milliseconds of each of `runs` runs after `before` others.
-  std::vector<float> Time(const Plan& plan, const Operands& operands, int before, int runs, cudaStream_t stream);
+  /// Milliseconds of each of `runs` runs after `before` others, with the operands taken in turn.
+  std::vector<float> Time(const Plan& plan, std::span<const Operands> operands, int before, int runs,
+                          cudaStream_t stream);
+  /// Adds the most promising ones of `candidates` with the inputs split among more blocks, for few rows.
+  void AddSplits(const Plan& plan, std::vector<cublasLtMatmulAlgo_t>& candidates) const;
+  /// The algorithm of all products of a kind, whatever their rows and outputs.
+  [[nodiscard]] cublasLtMatmulAlgo_t OneAlgorithm(const Product& product);
 
   Device& device_;
   int ordinal_;
+  bool deterministic_;
   cublasLtHandle_t handle_ = nullptr;
   Buffer workspace_;
   std::map<Product, std::unique_ptr<Plan>> plans_;
   std::map<Product, cublasLtMatmulAlgo_t> tuned_;
+  std::map<Product, cublasLtMatmulAlgo_t> one_;  // where deterministic, by the product that they were chosen for
 };
 
 }  // namespace runahead::cuda

@@ -27,15 +27,21 @@ struct Angles {
   int half;
 };
 
+/// Where a row's angles are, and where its keys and values go.
+__device__ RowPlace PlaceOf(const RowPlace* places, int64_t row) {
+  return places == nullptr ? RowPlace{static_cast<int32_t>(row), static_cast<int32_t>(row)} : places[row];
+}
+
 template <typename T>
-__device__ void CopyVector(const Heads<T>& heads, int64_t row, int element) {
+__device__ void CopyVector(const Heads<T>& heads, int64_t row, int64_t to_row, int element) {
   constexpr int kPer = kPerVector<T>;
-  Store(heads.to + row * heads.to_stride + element, Load<kPer>(heads.from + row * heads.from_stride + element));
+  Store(heads.to + to_row * heads.to_stride + element, Load<kPer>(heads.from + row * heads.from_stride + element));
 }
 
 /// Turns kPerVector pairs of a head.
 template <typename T>
-__device__ void RotateVector(const Heads<T>& heads, const Angles& angles, int64_t row, int item) {
+__device__ void RotateVector(const Heads<T>& heads, const Angles& angles, int64_t row, int64_t position,
+                             int64_t to_row, int item) {
   constexpr int kPer = kPerVector<T>;
   const int per_head = angles.half / kPer;
   const int pair = item % per_head * kPer;
@@ -43,8 +49,8 @@ __device__ void RotateVector(const Heads<T>& heads, const Angles& angles, int64_
   const T* const from = heads.from + row * heads.from_stride + element;
   const auto low = Load<kPer>(from);
   const auto high = Load<kPer>(from + angles.half);
-  const float* const cosine = angles.cosine + row * angles.half + pair;
-  const float* const sine = angles.sine + row * angles.half + pair;
+  const float* const cosine = angles.cosine + position * angles.half + pair;
+  const float* const sine = angles.sine + position * angles.half + pair;
   Vector<T, kPer> low_out;
   Vector<T, kPer> high_out;
 #pragma unroll
@@ -59,7 +65,7 @@ __device__ void RotateVector(const Heads<T>& heads, const Angles& angles, int64_
       high_out.values[j + i] = FromFloat<T>(b * c.values[i] + a * s.values[i]);
     }
   }
-  T* const to = heads.to + row * heads.to_stride + element;
+  T* const to = heads.to + to_row * heads.to_stride + element;
   Store(to, low_out);
   Store(to + angles.half, high_out);
 }
@@ -69,11 +75,14 @@ __device__ void RotateVector(const Heads<T>& heads, const Angles& angles, int64_
 /// each element once, and the angles. kPerVector divides head_dim and half, and rows are aligned.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    RotateRows(const Heads<T> heads, const Angles angles, const Heads<T> plain, const Heads<T> in_place) {
+    RotateRows(const Heads<T> heads, const Angles angles, const Heads<T> plain, const Heads<T> in_place,
+               const RowPlace* places) {
   constexpr int kPer = kPerVector<T>;
   ReleaseSuccessors();
   WaitForPredecessors();
   const int64_t row = blockIdx.x;
+  const auto [position, moved_row] = PlaceOf(places, row);
+  const int64_t to_row = heads.to == heads.from ? row : moved_row;  // queries alone stay where they are
   const int rotated = heads.heads * (angles.half / kPer);
   // Vectors of a head that are only copied.
   const int rest = heads.to == heads.from ? 0 : (heads.head_dim - 2 * angles.half) / kPer;
@@ -84,14 +93,14 @@ __global__ void __launch_bounds__(kThreads)
   for (int item = static_cast<int>(blockIdx.y * kThreads + threadIdx.x); item < rotated + passed + values + turned;
        item += step) {
     if (item < rotated) {
-      RotateVector(heads, angles, row, item);
+      RotateVector(heads, angles, row, position, to_row, item);
     } else if (item < rotated + passed) {
       const int i = item - rotated;
-      CopyVector(heads, row, i / rest * heads.head_dim + 2 * angles.half + i % rest * kPer);
+      CopyVector(heads, row, to_row, i / rest * heads.head_dim + 2 * angles.half + i % rest * kPer);
     } else if (item < rotated + passed + values) {
-      CopyVector(plain, row, (item - rotated - passed) * kPer);
+      CopyVector(plain, row, to_row, (item - rotated - passed) * kPer);
     } else {
-      RotateVector(in_place, angles, row, item - rotated - passed - values);
+      RotateVector(in_place, angles, row, position, row, item - rotated - passed - values);
     }
   }
 }
@@ -107,7 +116,8 @@ struct HeadNorm {
 /// A warp per head, kWarps warps a block; head_dim floats of shared memory for each. Any size and alignment.
 template <typename T>
 __global__ void __launch_bounds__(32 * kWarps)
-    NormalizeAndRotate(const Heads<T> heads, const HeadNorm norm, const Angles angles, int64_t items) {
+    NormalizeAndRotate(const Heads<T> heads, const HeadNorm norm, const Angles angles, const RowPlace* places,
+                       int64_t items) {
   extern __shared__ float memory[];
   ReleaseSuccessors();
   WaitForPredecessors();
@@ -119,7 +129,8 @@ __global__ void __launch_bounds__(32 * kWarps)
   const int64_t row = item / heads.heads;
   const int64_t first = item % heads.heads * heads.head_dim;
   const T* const from = heads.from + row * heads.from_stride + first;
-  T* const to = heads.to + row * heads.to_stride + first;
+  const auto [position, moved_row] = PlaceOf(places, row);
+  T* const to = heads.to + (heads.to == heads.from ? row : moved_row) * heads.to_stride + first;
 
   float sum = 0;
   for (int i = lane; i < heads.head_dim; i += 32) {
@@ -148,8 +159,8 @@ __global__ void __launch_bounds__(32 * kWarps)
     float value = head[i];
     if (i < 2 * half) {
       const int pair = i < half ? i : i - half;
-      const float c = angles.cosine[row * half + pair];
-      const float s = angles.sine[row * half + pair];
+      const float c = angles.cosine[int64_t{position} * half + pair];
+      const float s = angles.sine[int64_t{position} * half + pair];
       value = i < half ? head[i] * c - head[i + half] * s : head[i] * c + head[i - half] * s;
     }
     to[i] = FromFloat<T>(value);
@@ -190,63 +201,69 @@ bool CanVectorize(const HeadSteps& steps, TensorView from, TensorView to) {
 /// One launch of RotateRows. Few rows are shared by several blocks each.
 template <typename T>
 void LaunchRotate(const LaunchOn& on, int64_t rows, const Heads<T>& heads, const Angles& angles,
-                  const Heads<T>& plain, const Heads<T>& in_place) {
-  constexpr int64_t kFewRows = 16;
+                  const Heads<T>& plain, const Heads<T>& in_place, const RowPlace* places) {
+  constexpr int64_t kFewRows = 64;
   const int64_t elements = static_cast<int64_t>(heads.heads) * heads.head_dim +
                            static_cast<int64_t>(plain.heads) * plain.head_dim +
                            static_cast<int64_t>(in_place.heads) * in_place.head_dim;
   const int64_t per_block = int64_t{kThreads} * kPerVector<T>;
   const int64_t blocks = rows > kFewRows ? 1 : (elements + per_block - 1) / per_block;
   Launch(on, &RotateRows<T>, dim3(static_cast<unsigned>(rows), static_cast<unsigned>(blocks)), dim3(kThreads), 0,
-         heads, angles, plain, in_place);
+         heads, angles, plain, in_place, places);
 }
 
 template <typename T>
-void StepByHead(const LaunchOn& on, const Heads<T>& heads, const HeadSteps& steps, int64_t position, int64_t rows) {
+void StepByHead(const LaunchOn& on, const Heads<T>& heads, const HeadSteps& steps, int64_t position, int64_t rows,
+                const RowPlace* places) {
   CHECK_LE(heads.head_dim, kMaxHeadDim);
   const int64_t items = rows * heads.heads;
   Launch(on, &NormalizeAndRotate<T>, dim3(static_cast<unsigned>((items + kWarps - 1) / kWarps)), dim3(32 * kWarps),
          static_cast<size_t>(kWarps) * heads.head_dim * sizeof(float), heads, NormOf(steps.norm),
-         AnglesOf(steps.rope, position), items);
+         AnglesOf(steps.rope, position), places, items);
 }
 
 }  // namespace
 
-void PrepareQueries(const LaunchOn& on, TensorView q, const HeadSteps& steps, int64_t position) {
+void PrepareQueries(const LaunchOn& on, TensorView q, const HeadSteps& steps, int64_t position,
+                    const RowPlace* places) {
   if (steps.norm == nullptr && steps.rope == nullptr) return;
+  const int64_t first = places == nullptr ? position : 0;
   DispatchDevice(q.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const Heads<T> heads = HeadsOf<T>(q, q);
-    if (!CanVectorize(steps, q, q)) return StepByHead(on, heads, steps, position, q.rows());
-    LaunchRotate<T>(on, q.rows(), heads, AnglesOf(steps.rope, position), {}, {});
+    if (!CanVectorize(steps, q, q)) return StepByHead(on, heads, steps, first, q.rows(), places);
+    LaunchRotate<T>(on, q.rows(), heads, AnglesOf(steps.rope, first), {}, {}, places);
   });
 }
 
-void AppendKv(const LaunchOn& on, TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows) {
+void AppendKv(const LaunchOn& on, TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows,
+              const RowPlace* places) {
+  const int64_t first = places == nullptr ? rows.begin : 0;
   DispatchDevice(k.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const Heads<T> keys = HeadsOf<T>(k, rows.k);
     const Heads<T> values = HeadsOf<T>(v, rows.v);
     if (CanVectorize(steps, k, rows.k) && CanVectorize({}, v, rows.v)) {
-      return LaunchRotate<T>(on, k.rows(), keys, AnglesOf(steps.rope, rows.begin), values, {});
+      return LaunchRotate<T>(on, k.rows(), keys, AnglesOf(steps.rope, first), values, {}, places);
     }
-    StepByHead(on, keys, steps, rows.begin, k.rows());
-    StepByHead(on, values, {}, rows.begin, v.rows());
+    StepByHead(on, keys, steps, first, k.rows(), places);
+    StepByHead(on, values, {}, first, v.rows(), places);
   });
 }
 
-void PrepareHeads(const LaunchOn& on, const HeadRows& heads) {
+void PrepareHeads(const LaunchOn& on, const HeadRows& heads, const RowPlace* places) {
   const auto& [q, k, v, query_steps, key_steps, rows] = heads;
+  if (q.data() == nullptr) return AppendKv(on, k, v, key_steps, rows, places);
   if (query_steps.rope != key_steps.rope || !CanVectorize(query_steps, q, q) || !CanVectorize(key_steps, k, rows.k) ||
       !CanVectorize({}, v, rows.v)) {
-    AppendKv(on, k, v, key_steps, rows);
-    return PrepareQueries(on, q, query_steps, rows.begin);
+    AppendKv(on, k, v, key_steps, rows, places);
+    return PrepareQueries(on, q, query_steps, rows.begin, places);
   }
+  const int64_t first = places == nullptr ? rows.begin : 0;
   DispatchDevice(k.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    LaunchRotate<T>(on, heads.k.rows(), HeadsOf<T>(heads.k, heads.rows.k),
-                    AnglesOf(heads.key_steps.rope, heads.rows.begin), HeadsOf<T>(heads.v, heads.rows.v),
-                    HeadsOf<T>(heads.q, heads.q));
+    LaunchRotate<T>(on, heads.k.rows(), HeadsOf<T>(heads.k, heads.rows.k), AnglesOf(heads.key_steps.rope, first),
+                    HeadsOf<T>(heads.v, heads.rows.v), HeadsOf<T>(heads.q, heads.q), places);
   });
 }
 

@@ -119,6 +119,26 @@ int32_t CudaChosenToken::Wait() {
   return token;
 }
 
+LikeliestTokens::LikeliestTokens(int ordinal, int64_t most)
+    : most_(most), host_(ordinal, static_cast<size_t>(most) * sizeof(int32_t)) {
+  const CurrentDevice current(ordinal);
+  const size_t bytes = static_cast<size_t>(most) * sizeof(LikeliestScratch);
+  void* memory = nullptr;
+  CheckCuda(cudaMalloc(&memory, bytes), ordinal, "cudaMalloc");
+  scratch_ = static_cast<LikeliestScratch*>(memory);
+  CheckCuda(cudaMemset(memory, 0, bytes), ordinal, "cudaMemset");
+  CheckCuda(cudaDeviceSynchronize(), ordinal, "cudaMemset");
+}
+
+LikeliestTokens::~LikeliestTokens() { (void)cudaFree(scratch_); }
+
+std::span<const int32_t> LikeliestTokens::Choose(const LaunchOn& on, TensorView logits) {
+  CHECK_LE(logits.rows(), most_);
+  auto* const tokens = reinterpret_cast<int32_t*>(host_.data());
+  Likeliest(on, logits, scratch_, tokens);
+  return {tokens, static_cast<size_t>(logits.rows())};
+}
+
 TokenBuffer::TokenBuffer(int ordinal) : ordinal_(ordinal), host_(ordinal, kMost * sizeof(int32_t)), copied_(ordinal) {
   const CurrentDevice current(ordinal);
   CheckCuda(cudaMalloc(&device_, kMost * sizeof(int32_t)), ordinal, "cudaMalloc");

@@ -85,6 +85,24 @@ class CudaChosenToken final : public ChosenToken {
   LikeliestScratch* scratch_ = nullptr;
 };
 
+/// The likeliest tokens of rows of logits, chosen by GPU `ordinal`.
+class LikeliestTokens {
+ public:
+  LikeliestTokens(int ordinal, int64_t most);
+  ~LikeliestTokens();
+  LikeliestTokens(const LikeliestTokens&) = delete;
+  LikeliestTokens& operator=(const LikeliestTokens&) = delete;
+
+  [[nodiscard]] int64_t most() const { return most_; }  // rows of a call
+  /// Ops::LikeliestOfMany.
+  std::span<const int32_t> Choose(const LaunchOn& on, TensorView logits);
+
+ private:
+  int64_t most_;
+  PinnedBuffer host_;
+  LikeliestScratch* scratch_ = nullptr;  // [most]
+};
+
 /// Hands token ids to the GPU without waiting for it: its own copy of them, reused once the copy has left.
 class TokenBuffer {
  public:

@@ -29,7 +29,8 @@ class CudaMatmulTest : public CudaOpsTest {
     }
     const auto fast = gpu->Prepare(prepared, compute);
     const auto slow = oracle->Prepare(prepared, compute);
-    if (tuned) gpu->Tune(*fast, rows, result, false, *gpu_stream);
+    const Linear* const alike = fast.get();
+    if (tuned) gpu->Tune(std::span(&alike, 1), rows, result, false, *gpu_stream);
     HostTensor x(compute, {rows, in_features}, gap);
     x.Randomise(random);
     Mirror gpu_x = Put(x);

@@ -167,10 +167,12 @@ class CudaStepsTest : public CudaOpsTest {
 
 TEST_F(CudaStepsTest, AddsProductsToASum) {
   for (const DType dtype : kAllDTypes) {
-    for (const int64_t rows : {1, 3, 130}) {
+    for (const int64_t rows : {1, 3, 8, 130}) {
       for (const bool biased : {false, true}) {
         CompareAdd(dtype, rows, 256, 2300, biased);
         CompareAdd(dtype, rows, 1096, 77, biased);
+        CompareAdd(dtype, rows, 8, 40, biased);
+        CompareAdd(dtype, rows, 1032, 515, biased);
         CompareAdd(dtype, rows, 13, 9, biased);
       }
     }
@@ -182,7 +184,7 @@ TEST_F(CudaStepsTest, NormalizesMultipliesAndActivates) {
     for (const NormKind kind : {NormKind::kRms, NormKind::kLayer}) {
       for (const bool gated : {false, true}) {
         for (const bool biased : {false, true}) {
-          for (const int64_t rows : {1, 3}) {
+          for (const int64_t rows : {1, 3, 8}) {
             CompareActivate(dtype, kind, gated, biased, rows, 256, 2300);
             CompareActivate(dtype, kind, gated, biased, rows, 1096, 77);
             CompareActivate(dtype, kind, gated, biased, rows, 13, 9);
@@ -192,6 +194,12 @@ TEST_F(CudaStepsTest, NormalizesMultipliesAndActivates) {
     }
     CompareActivate(dtype, NormKind::kLayer, true, true, 1, 8192, 40);  // gains and x fill the shared memory
   }
+}
+
+// So many outputs that a block of a few rows' product works on several tiles, the last of them cut off.
+TEST_F(CudaStepsTest, AddsProductsOfFewRowsOfManyOutputs) {
+  CompareAdd(DType::kBF16, 5, 136, 9003, true);
+  CompareActivate(DType::kBF16, NormKind::kRms, true, true, 7, 136, 4501);
 }
 
 TEST_F(CudaStepsTest, ProjectsRotatesAndAppends) {
