@@ -166,6 +166,9 @@ void AddEngineFlags(CLI::App& command, EngineOptions& options) {
           "--rank-slowdown", read_slowdown,
           "For experiments: compute of each rank's prompt phase takes so many times as long, as in 1,3 [1]")
       ->type_name("A,B,C");
+  command.add_flag(
+      "--deterministic", options.deterministic,
+      "Answers that do not depend on requests beside them, by a single bit: always so on CPUs, slower on GPUs");
   command
       .add_option("--tuned", options.tuned_folder,
                   "Where `runahead tune` keeps its measurements [runahead in the user's cache folder]")

@@ -33,6 +33,9 @@ struct EngineOptions {
   std::string tuned_folder;  // folder of the measurements of `runahead tune`; empty: the user's cache folder
   /// "f32", "bf16" or "f16". Empty: the weights' own dtype where the device is good at it, f32 elsewhere.
   std::string dtype;
+  /// A request's tokens and logits do not depend, by a single bit, on the requests beside it, nor on prefixes and
+  /// ranks. On CPUs they never do; GPUs take slower algorithms for it.
+  bool deterministic = false;
   double timeout_s = 600;  // longest wait of a rank for rows of another, s
   /// Bytes of each rank's KV-cache for all its requests, made by Load; 0: what is free when the first one is
   /// submitted, less a reserve. Sessions have caches of their own.

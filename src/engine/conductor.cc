@@ -136,6 +136,7 @@ void Conductor::Tell(Message message) {
   {
     const std::lock_guard lock(mutex_);
     inbox_.messages.push_back(std::move(message));
+    ++news_;
   }
   changed_.notify_all();
 }
@@ -150,12 +151,14 @@ Conductor::Inbox Conductor::TakeInbox() {
   changed_.wait(lock, [this] { return inbox_.stopping || !inbox_.messages.empty() || !inbox_.results.empty(); });
   Inbox inbox = std::move(inbox_);
   inbox_ = Inbox();
+  news_ = 0;
   at_work_ -= static_cast<int>(std::ssize(inbox.results));
   return inbox;
 }
 
 void Conductor::Run() {
   while (true) {
+    LookForNews();
     Inbox inbox = TakeInbox();  // whose messages, should they not be heard, go behind a failure
     try {
       if (failure().empty()) Serve(inbox);
@@ -203,6 +206,13 @@ void Conductor::Fail(const std::string& reason) {
     failure_ = reason.empty() ? "unknown" : reason;
   }
   scheduler_->Abandon(reason);
+}
+
+void Conductor::LookForNews() const {
+  constexpr std::chrono::milliseconds kPatience(20);
+  if (!engine_.rank(0).gpu() || at_work_ == 0) return;
+  const auto end = Clock::now() + kPatience;
+  while (news_ == 0 && Clock::now() < end) std::this_thread::yield();
 }
 
 void Conductor::AwaitRest() {
@@ -254,6 +264,7 @@ void Conductor::Post(int rank, StepPlan plan, std::shared_ptr<MeteredFabric> fab
     }
     const std::lock_guard lock(mutex_);  // while it is held, the conductor does not go
     inbox_.results.push_back(std::move(result));
+    ++news_;
     changed_.notify_all();
   });
   ++at_work_;

@@ -1,6 +1,7 @@
 // Runs the requests of one engine: the thread that works with the scheduler, and the ranks that it tells what to do.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -60,6 +61,9 @@ class Conductor final : private Crew {
   void Run();
   /// The thread's, as all below but failure_: what came since the last call; waits for something.
   [[nodiscard]] Inbox TakeInbox();
+  /// While GPUs take short steps it looks for what has come before it sleeps, since to be woken takes longer than a
+  /// step of answers can wait.
+  void LookForNews() const;
   void Serve(Inbox& inbox);
   void FinishSteps(std::deque<StepResult> results);
   /// Cancels what is left and waits for the ranks.
@@ -100,10 +104,11 @@ class Conductor final : private Crew {
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  Inbox inbox_;          // guarded by mutex_
-  std::string failure_;  // guarded by mutex_
-  EngineStatus status_;  // guarded by mutex_
-  std::thread thread_;   // last: it uses all of the above
+  Inbox inbox_;                // guarded by mutex_
+  std::string failure_;        // guarded by mutex_
+  EngineStatus status_;        // guarded by mutex_
+  std::atomic<int> news_ = 0;  // messages and results that came since the last look
+  std::thread thread_;         // last: it uses all of the above
 };
 
 }  // namespace runahead

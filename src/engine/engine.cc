@@ -261,8 +261,8 @@ std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const En
   for (int i = 0; i < ranks; ++i) {
     const CpuRankShare& share = shares[static_cast<size_t>(i)];
     const std::vector<int> bound_to = on_gpu ? std::vector<int>() : ProcessorsOf(i, threads);
-    workers.push_back(
-        std::make_unique<Rank>(i, devices[static_cast<size_t>(i)], share.threads, bound_to, share.slowdown));
+    workers.push_back(std::make_unique<Rank>(i, devices[static_cast<size_t>(i)], share.threads, bound_to,
+                                             share.slowdown, options.deterministic));
   }
   std::vector<std::shared_ptr<const Decoder>> decoders(workers.size());
   if (on_gpu) {

@@ -2,19 +2,21 @@
 
 #include <algorithm>
 
+#include "base/deadline.h"
 #include "ops/cuda/cuda_ops.h"
 #include "tensor/cpu_device.h"
 #include "tensor/cuda_device.h"
 
 namespace runahead {
 
-Rank::Rank(int index, const RankDevice& device, int threads, const std::vector<int>& processors, double slowdown)
+Rank::Rank(int index, const RankDevice& device, int threads, const std::vector<int>& processors, double slowdown,
+           bool deterministic)
     : index_(index),
       gpu_(device.gpu),
       slowdown_(slowdown),
       work_clock_(!device.gpu && threads == 1 ? ThreadSeconds : SecondsNow),
       device_(device.gpu ? MakeCudaDevice(*device.gpu) : MakeCpuDevice()),
-      ops_(device.gpu ? MakeCudaOps(*device_, *device.gpu) : MakeCpuOps(*device_, threads)),
+      ops_(device.gpu ? MakeCudaOps(*device_, *device.gpu, deterministic) : MakeCpuOps(*device_, threads)),
       stream_(device_->NewStream()),
       thread_([this, processors] {
         BindThread(processors);
@@ -37,6 +39,7 @@ std::future<void> Rank::Post(std::function<void()> task) {
   {
     const std::lock_guard lock(mutex_);
     tasks_.push_back(std::move(packaged));
+    ++waiting_;
   }
   changed_.notify_all();
   return done;
@@ -64,6 +67,12 @@ Workspace& Rank::WorkspaceFor(const Decoder& decoder, int64_t rows, int64_t logi
   return *workspace_;
 }
 
+void Rank::AwaitTask() const {
+  constexpr std::chrono::microseconds kPatience(300);
+  const auto end = Clock::now() + kPatience;
+  while (waiting_ == 0 && Clock::now() < end) std::this_thread::yield();
+}
+
 void Rank::Run() {
   while (true) {
     std::packaged_task<void()> task;
@@ -73,8 +82,10 @@ void Rank::Run() {
       if (tasks_.empty()) return;
       task = std::move(tasks_.front());
       tasks_.pop_front();
+      --waiting_;
     }
     task();
+    if (gpu_) AwaitTask();
   }
 }
 

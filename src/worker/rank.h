@@ -1,6 +1,7 @@
 // One rank: a thread with its device, its operations and the memory of its forward passes.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -25,7 +26,9 @@ class Rank {
  public:
   /// Compute of prompt phases takes `slowdown` times as long (MakeSlowExchange). Throws ConfigError where there is no
   /// such device.
-  Rank(int index, const RankDevice& device, int threads, const std::vector<int>& processors, double slowdown = 1);
+  /// `deterministic`: MakeCudaOps; on the CPU it is always so.
+  Rank(int index, const RankDevice& device, int threads, const std::vector<int>& processors, double slowdown = 1,
+       bool deterministic = false);
   ~Rank();
   Rank(const Rank&) = delete;
   Rank& operator=(const Rank&) = delete;
@@ -48,6 +51,8 @@ class Rank {
 
  private:
   void Run();
+  /// A GPU's thread looks for its next task for a while: to be woken takes longer than a step of answers can wait.
+  void AwaitTask() const;
 
   int index_;
   std::optional<int> gpu_;
@@ -61,6 +66,7 @@ class Rank {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::packaged_task<void()>> tasks_;  // guarded by mutex_
+  std::atomic<int> waiting_ = 0;                  // size of tasks_
   bool stopping_ = false;                         // guarded by mutex_
   std::thread thread_;                            // last: it uses all of the above
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "prefill/prefill.h"
 #include "runahead/error.h"
@@ -100,9 +101,10 @@ StepResult RankWorker::Run(const StepPlan& plan, Fabric* fabric) noexcept {
 }
 
 void RankWorker::Prepare(const StepPlan& plan) {
+  likeliest_ = {};
   for (const SequenceId sequence : plan.ended) samplers_.erase(sequence);
   for (const SamplerPlan& sampler : plan.samplers) {
-    Draws draws{Sampler(sampler.options, sampler.logit_bias), sampler.logprobs};
+    Draws draws{Sampler(sampler.options, sampler.logit_bias), sampler.logprobs, sampler.options.temperature == 0};
     draws.sampler.SeePrompt(sampler.prompt);
     for (const int32_t token : sampler.drawn) draws.sampler.Resume(token);
     samplers_.insert_or_assign(sampler.sequence, std::move(draws));
@@ -131,7 +133,16 @@ Status RankWorker::RunBatch(const StepPlan& plan, Workspace& workspace) {
                      .exchange = batch.empty() ? &stop : nullptr});
   }
   if (Status status = decoder_.Forward(batch, workspace, rank_.ops(), rank_.stream()); !status.ok()) return status;
+  if (const int64_t draws = DrawsOf(plan); draws > 0 && DrawsGreedily(plan)) {
+    likeliest_ = rank_.ops().LikeliestOfMany(workspace.Logits(draws), rank_.stream());
+  }
   return rank_.stream().Drain(After(timeout_));
+}
+
+bool RankWorker::DrawsGreedily(const StepPlan& plan) const {
+  return std::any_of(plan.chunks.begin(), plan.chunks.end(), [this](const ChunkPlan& chunk) {
+    return chunk.draw && samplers_.at(chunk.sequence).TakesLikeliest();
+  });
 }
 
 Status RankWorker::RunGang(const StepPlan& plan, Fabric& fabric, Workspace& workspace, RankTimeline* timeline) {
@@ -168,26 +179,46 @@ Status RankWorker::RunGang(const StepPlan& plan, Fabric& fabric, Workspace& work
 void RankWorker::DrawAll(const StepPlan& plan, const Workspace& workspace, StepResult& result) {
   const int64_t draws = DrawsOf(plan);
   if (draws == 0) return;
+  const std::span<const int32_t> likeliest = std::exchange(likeliest_, {});
   const TensorView logits = workspace.Logits(draws);
   const auto vocab = static_cast<size_t>(logits.row_elements());
-  logits_.resize(static_cast<size_t>(draws) * vocab);
-  rank_.device().CopyToHost(logits_.data(), logits.data(), logits.bytes(), rank_.stream());
-  size_t row = 0;
+  if (likeliest.empty()) {
+    logits_.resize(static_cast<size_t>(draws) * vocab);
+    rank_.device().CopyToHost(logits_.data(), logits.data(), logits.bytes(), rank_.stream());
+  }
+  int64_t row = 0;
   for (const ChunkPlan& chunk : plan.chunks) {
     if (!chunk.draw) continue;
-    const std::span<const float> own = std::span(logits_).subspan(row++ * vocab, vocab);
+    const int64_t own = row++;
     Draws& draw = samplers_.at(chunk.sequence);
     Drawn drawn;
     drawn.sequence = chunk.sequence;
+    const bool chosen = !likeliest.empty() && draw.TakesLikeliest();
+    const std::span<const float> values =
+        chosen ? std::span<const float>() : LogitsOf(logits, own, likeliest.empty());
     try {
-      drawn.token.id = draw.sampler.Draw(own);
+      if (chosen) {
+        drawn.token.id = likeliest[static_cast<size_t>(own)];
+        if (drawn.token.id < 0) throw DeviceError(kNotANumberInLogits);
+      } else {
+        drawn.token.id = draw.sampler.Draw(values);
+        if (draw.logprobs >= 0) AddLogprobs(values, draw.logprobs, drawn);
+      }
       draw.sampler.SeeDrawn(drawn.token.id);
-      if (draw.logprobs >= 0) AddLogprobs(own, draw.logprobs, drawn);
     } catch (const Error& error) {  // of this sequence alone
       drawn.error = fmt::format("rank {}: {}", rank_.index(), error.what());
     }
     result.drawn.push_back(std::move(drawn));
   }
+}
+
+std::span<const float> RankWorker::LogitsOf(const TensorView& logits, int64_t row, bool fetched) {
+  const auto vocab = static_cast<size_t>(logits.row_elements());
+  if (fetched) return std::span(logits_).subspan(static_cast<size_t>(row) * vocab, vocab);
+  const TensorView own = logits.Rows(row, row + 1);
+  logits_.resize(vocab);
+  rank_.device().CopyToHost(logits_.data(), own.data(), own.bytes(), rank_.stream());
+  return logits_;
 }
 
 }  // namespace runahead

@@ -36,13 +36,21 @@ class RankWorker {
   struct Draws {
     Sampler sampler;
     int logprobs = -1;
+    bool greedy = false;
+
+    /// Whether the likeliest token is all that is asked of the logits.
+    [[nodiscard]] bool TakesLikeliest() const { return greedy && logprobs < 0 && !sampler.Penalizes(); }
   };
 
   void Prepare(const StepPlan& plan);
   void Copy(const PageCopy& copy);
   [[nodiscard]] Status RunBatch(const StepPlan& plan, Workspace& workspace);
   [[nodiscard]] Status RunGang(const StepPlan& plan, Fabric& fabric, Workspace& workspace, RankTimeline* timeline);
+  /// Whether some token of the step is the likeliest one, and nothing else is asked.
+  [[nodiscard]] bool DrawsGreedily(const StepPlan& plan) const;
   void DrawAll(const StepPlan& plan, const Workspace& workspace, StepResult& result);
+  /// One row of `logits` in host memory, where `fetched` all are; valid until the next call.
+  [[nodiscard]] std::span<const float> LogitsOf(const TensorView& logits, int64_t row, bool fetched);
   [[nodiscard]] const PositionTables& TablesOf(const ChunkPlan& chunk) const {
     return chunk.long_angles ? *tables_.of_long : *tables_.of_short;
   }
@@ -53,7 +61,8 @@ class RankWorker {
   Tables tables_;
   std::chrono::duration<double> timeout_;
   std::unordered_map<SequenceId, Draws> samplers_;
-  std::vector<float> logits_;  // [drawn, vocab]
+  std::vector<float> logits_;           // [drawn, vocab], or of one row alone
+  std::span<const int32_t> likeliest_;  // [drawn], where the device chose; of the step under way
 };
 
 }  // namespace runahead

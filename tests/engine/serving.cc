@@ -124,6 +124,7 @@ const Engine& ServingEngines::Of(const Key& key) {
   options.dtype = key.dtype;
   options.timeout_s = 300;
   options.max_pause_ms = 5;
+  options.deterministic = key.deterministic;
   const Engine probe = Engine::Load(TinyModelFolder(key.preset), options);
   options.kv_memory = probe.facts().kv_bytes_per_token * static_cast<size_t>(kPageRows * key.pages);
   return engines_.emplace(key, Engine::Load(TinyModelFolder(key.preset), options)).first->second;
@@ -131,7 +132,7 @@ const Engine& ServingEngines::Of(const Key& key) {
 
 Answered ServingEngines::Alone(const Key& key, const Request& request) {
   const std::string first = key.devices.substr(0, key.devices.find(','));
-  const Engine& engine = Of({key.preset, key.dtype, first.starts_with("cpu") ? "cpu" : first, 1});
+  const Engine& engine = Of({key.preset, key.dtype, first.starts_with("cpu") ? "cpu" : first, 1, key.deterministic});
   const int64_t context = std::min(engine.facts().max_positions, key.pages * kPageRows);
   Session session =
       engine.NewSession(std::min(context, std::ssize(request.prompt) + request.generation.max_new_tokens));
@@ -163,8 +164,8 @@ void Compare(ServingEngines& engines, const ServingEngines::Key& key, const Requ
   const Answered alone = engines.Alone(key, request);
   const bool ended_well = end.finish == FinishReason::kLength || (cut && end.finish == FinishReason::kCancelled);
   const bool early = end.finish == FinishReason::kCancelled;
-  const bool on_cpu = key.devices.starts_with("cpu");
-  if (ended_well && SameIds(answered, alone, early) && (!on_cpu || SameBits(answered, alone))) return;
+  const bool same_bits = key.devices.starts_with("cpu") || key.deterministic;
+  if (ended_well && SameIds(answered, alone, early) && (!same_bits || SameBits(answered, alone))) return;
   ++outcome.differ;
   if (!outcome.first_difference.empty()) return;
   outcome.first_difference = "a request of " + std::to_string(request.prompt.size()) + " tokens, choice " +
@@ -175,14 +176,16 @@ void Compare(ServingEngines& engines, const ServingEngines::Key& key, const Requ
 
 }  // namespace
 
-TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string& devices) {
+TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string& devices, bool deterministic) {
   Draws draws(seed);
   const bool on_cpu = devices == "cpu";
+  const bool same_bits = on_cpu || deterministic;
   ServingEngines::Key key;
   key.preset = draws.Of(std::vector<std::string>{"tiny-llama", "tiny-mistral", "tiny-falcon"});
-  key.dtype = draws.Of(std::vector<std::string>{"f32", on_cpu ? "bf16" : "f32"});
+  key.dtype = draws.Of(std::vector<std::string>{"f32", same_bits ? "bf16" : "f32"});
   key.devices = on_cpu ? "cpu:" + std::to_string(draws.Of(std::vector<int>{1, 2, 2, 3, 4, 8})) : devices;
   key.pages = draws.Of(std::vector<int64_t>{10, 16, 64});
+  key.deterministic = deterministic;
   const Engine& engine = engines.Of(key);
   const ModelFacts facts = engine.facts();
   const int64_t context = std::min(facts.max_positions, key.pages * kPageRows);

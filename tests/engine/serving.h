@@ -33,6 +33,7 @@ class ServingEngines {
     std::string dtype;
     std::string devices;  // EngineOptions::devices
     int64_t pages = 0;    // pages of each rank's KV-cache
+    bool deterministic = false;
     friend auto operator<=>(const Key&, const Key&) = default;
   };
   /// At most a few are kept.
@@ -58,7 +59,8 @@ struct TraceOutcome {
 
 /// Plays the trace of `seed`: some ranks, a pool that may be too small for all, prompts with shared prefixes, some
 /// cancelled, one or several at a time.
-/// On GPUs, named by `devices`, sums depend on the batch: only the ids are compared, in f32.
-TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string& devices = "cpu");
+/// On GPUs, named by `devices`, sums depend on the batch: only the ids are compared, in f32, unless `deterministic`.
+TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string& devices = "cpu",
+                       bool deterministic = false);
 
 }  // namespace runahead
