@@ -8,6 +8,7 @@
 
 #include "base/input_file.h"
 #include "base/output_file.h"
+#include "bench_decode.h"
 #include "bench_serving.h"
 #include "experiment/paper_suite.h"
 #include "flags.h"
@@ -87,8 +88,8 @@ void CheckOutputs(const SuiteFlags& flags, const SuiteRequest& request) {
 void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
   constexpr int kMostEvaluations = 10000;
   const auto read_name = [&flags](const std::string& text) {
-    if (text != "paper" && text != "serving") {
-      throw ConfigError(fmt::format("--suite: expected paper or serving, got '{}'", text));
+    if (text != "paper" && text != "serving" && text != "decode") {
+      throw ConfigError(fmt::format("--suite: expected paper, serving or decode, got '{}'", text));
     }
     flags.name = text;
   };
@@ -97,7 +98,9 @@ void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
           "--suite", read_name,
           "paper: the experiments of the KV-Runahead paper on each --model, with TSP, KVR-E, KVR-S, KVR-P and auto; "
           "--strategies, --topologies, --partitions and the links' flags do not count; serving: requests that arrive "
-          "over time, short ones and long ones of --contexts tokens, by three policies")
+          "over time, short ones and long ones of --contexts tokens, by three policies; decode: steps of --batch "
+          "answers "
+          "at once, behind prompts of --contexts tokens")
       ->type_name("NAME");
   command
       .add_option("--suite-links", flags.links,
@@ -107,6 +110,8 @@ void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
              "Tokens where the suite looks at side traffic and the breakdown [the longest up to 16384]");
   AddInteger(command, "--search-evaluations", flags.search_evaluations, 1, kMostEvaluations,
              fmt::format("Partitions that each of the suite's searches times [{}]", flags.search_evaluations));
+  command.add_option("--batch", flags.batch, fmt::format("Answers at once in the decode suite [{}]", flags.batch))
+      ->type_name("A,B,C");
   constexpr int kMostRequests = 100'000;
   constexpr double kLongestGapMs = 1e7;
   AddInteger(command, "--requests", flags.requests, 1, kMostRequests,
@@ -121,6 +126,7 @@ void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
 int RunSuite(const SuiteFlags& flags, const SuiteRequest& request) {
   CheckOutputs(flags, request);
   if (flags.name == "serving" && flags.from.empty()) return RunServing(flags, request);
+  if (flags.name == "decode" && flags.from.empty()) return RunDecode(flags, request);
   OutputFiles outputs;
   Plots plots(flags.plots, outputs);
   if (!flags.from.empty()) {

@@ -17,8 +17,9 @@ struct SuiteFlags {
   int search_evaluations = 12;
   std::string plots;
   std::string from;
-  int requests = 60;          // of the serving suite
-  double arrival_gap_ms = 0;  // mean time between them, ms; 0: from the time of a long prompt
+  std::string batch = "8,32";  // of the decode suite
+  int requests = 60;           // of the serving suite
+  double arrival_gap_ms = 0;   // mean time between them, ms; 0: from the time of a long prompt
 };
 
 /// What a suite shares with a plain bench. Empty texts mean the suite's own defaults.

@@ -56,6 +56,42 @@ std::vector<OpShare> MeasureOps(const Engine& engine, int64_t tokens) {
   return Summarise(times, decoder.spec().layers);
 }
 
+std::vector<OpShare> MeasureStepOps(const Engine& engine, int batch, int64_t context) {
+  const std::shared_ptr<EngineState> state = StateOf(engine);
+  HeldEngine held = state->Hold();
+  const Decoder& decoder = state->decoder();
+  const PositionTables& tables = held.PositionsFor(0, context + 1, context + 1);
+  Rank& rank = state->rank(0);
+  std::vector<OpTime> times;
+  rank.Post([&] {
+        const int64_t pages = PagesOf(context + 1);
+        const KvCache cache(rank.device(), decoder.spec().kv_shape(decoder.compute_dtype()),
+                            batch * pages * kPageRows);
+        const int32_t token = 0;
+        std::vector<std::vector<int32_t>> lists;
+        std::vector<Chunk> chunks;
+        for (int i = 0; i < batch; ++i) {
+          std::vector<int32_t>& list = lists.emplace_back();
+          for (int64_t page = 0; page < pages; ++page) list.push_back(static_cast<int32_t>(page * batch + i));
+        }
+        for (const std::vector<int32_t>& list : lists) {
+          chunks.push_back({.tokens = std::span(&token, 1),
+                            .begin = context,
+                            .tables = &tables,
+                            .cache = KvView(cache, PageTable(list))});
+        }
+        Workspace& workspace = rank.WorkspaceFor(decoder, batch, batch);
+        TimedOps ops(rank.ops());
+        for (int run = 0; run < 3; ++run) {  // the first ones warm up
+          (void)ops.Take(rank.stream());
+          CHECK(decoder.Forward(chunks, workspace, ops, rank.stream()).ok());
+        }
+        times = ops.Take(rank.stream());
+      })
+      .get();
+  return Summarise(times, decoder.spec().layers);
+}
+
 DecodeMeasurement DecodingOf(const Measurement& measurement, const DecoderSpec& spec, DType compute) {
   const int64_t context = measurement.context;
   // A multiplication by each weight is two operations.

@@ -30,6 +30,10 @@ struct DecodeMeasurement {
 /// A prompt of `tokens` random ids through rank 0 of `engine`, each operation timed on the device.
 std::vector<OpShare> MeasureOps(const Engine& engine, int64_t tokens);
 
+/// One token each behind `batch` sequences of `context` tokens through rank 0 of `engine`, each operation timed on
+/// the device. What lies in their caches is not computed.
+std::vector<OpShare> MeasureStepOps(const Engine& engine, int batch, int64_t context);
+
 /// The decoding behind the prompts of `measurement`.
 DecodeMeasurement DecodingOf(const Measurement& measurement, const DecoderSpec& spec, DType compute);
 

@@ -116,6 +116,46 @@ TEST_F(MeasureTest, TheServingSuiteComparesThreePolicies) {
   }
 }
 
+TEST_F(MeasureTest, TheDecodeSuiteTimesStepsOfManyAnswers) {
+  ASSERT_EQ(Runahead({"make-model", "tiny-llama", InFolder("answering")}).exit_code, 0);
+  const Outcome outcome = Runahead({"bench",
+                                    "--suite",
+                                    "decode",
+                                    "--model",
+                                    InFolder("answering"),
+                                    "--devices",
+                                    "cpu:1",
+                                    "--threads-per-rank",
+                                    "1",
+                                    "--batch",
+                                    "1,5",
+                                    "--contexts",
+                                    "140",
+                                    "--decode-tokens",
+                                    "8",
+                                    "--repeats",
+                                    "2",
+                                    "--kv-memory",
+                                    "64MiB",
+                                    "--deterministic",
+                                    "--json",
+                                    InFolder("decode.json")});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const Json suite = Json::parse(ReadFile(InFolder("decode.json")));
+  ASSERT_EQ(suite.at("runs").size(), 2U);
+  EXPECT_EQ(suite.at("deterministic"), true);
+  for (const Json& run : suite.at("runs")) {
+    EXPECT_EQ(run.at("step_ms").size(), 2U * 6U);
+    EXPECT_EQ(run.at("same_ids"), run.at("compared_ids"));
+    EXPECT_GT(run.at("compared_ids").get<int>(), 0);
+    EXPECT_GT(run.at("second_turn_cached_tokens").get<int>(), 140);
+    EXPECT_GT(run.at("layer").size(), 4U);
+  }
+  const Outcome several = Runahead({"bench", "--suite", "decode", "--model", InFolder("answering"), "--batch", "0"});
+  EXPECT_NE(several.exit_code, 0);
+  EXPECT_NE(several.err.find("--batch"), std::string::npos) << several.err;
+}
+
 TEST_F(MeasureTest, ThePaperSuiteComparesEveryWayAndDrawsItsPlots) {
   const std::string json_path = InFolder("suite.json");
   const Outcome outcome = Runahead({"bench",
