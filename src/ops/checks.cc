@@ -55,7 +55,9 @@ void CheckHeads(TensorView q, const HeadSteps& steps, int64_t position) {
   CHECK_EQ(q.shape().rank(), 3);
   CHECK_GE(position, 0);
   if (steps.norm != nullptr) {
-    CHECK_EQ(steps.norm->weight.view.shape().elements(), q.shape()[2]);
+    const int64_t weights = steps.norm->weight.view.shape().elements();
+    CHECK(weights == q.shape()[2] || weights == q.row_elements());
+    if (steps.norm->bias.view.data() != nullptr) CHECK_EQ(steps.norm->bias.view.shape().elements(), weights);
     CHECK(steps.norm->weight.view.dtype() == DType::kF32);
   }
   if (steps.rope != nullptr) {

@@ -14,7 +14,9 @@
 namespace runahead {
 
 enum class NormKind : uint8_t { kRms, kLayer };
-enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh };
+enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu, kReluSquared };
+inline constexpr Activation kAllActivations[] = {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh,
+                                                 Activation::kRelu, Activation::kReluSquared};
 
 /// How attention treats the positions that a query does not see: skipped, or computed and masked away (what the
 /// paper's TSP baseline does).
@@ -47,7 +49,7 @@ struct RopeTable {
 /// What happens to each head of q and k before attention: first the norm over its head_dim features (Qwen3), then the
 /// rotation. Either may be absent. Borrows both.
 struct HeadSteps {
-  const Norm* norm = nullptr;       // weights of head_dim features, shared by all heads; null: no norm
+  const Norm* norm = nullptr;       // weights of head_dim features for all heads, or [heads, head_dim]; null: no norm
   const RopeTable* rope = nullptr;  // null: no rotation
 };
 

@@ -139,40 +139,50 @@ TEST_F(OpsTest, QueriesAndKeysMatchOracle) {
   }
 }
 
-TEST_F(OpsTest, HeadsAreNormalisedBeforeTheyTurn) {
-  constexpr int64_t kRows = 21;
-  constexpr int64_t kHeads = 3;
+class HeadsTest : public OpsTest {
+ protected:
+  static constexpr int64_t kHeads = 3;
+
+  void CheckHeadSteps(DType dtype, int64_t head_dim, const RopeTable& rope_table, const Norm& norm) {
+    constexpr int64_t kRows = 21;
+    for (const RopeTable* rope : {static_cast<const RopeTable*>(nullptr), &rope_table}) {
+      const HeadSteps steps{&norm, rope};
+      HostTensor q(dtype, {kRows, kHeads, head_dim}, 5);
+      q.Randomise(random, 3);
+      HostTensor expected = q;
+      HostTensor k = q;
+      oracle->PrepareQueries(expected.view(), steps, 30, *stream);
+      two->PrepareQueries(q.view(), steps, 30, *stream);
+      // A norm's rounding, which may fall to the other side, then two products of what it left.
+      const double allowed =
+          (4 * UnitRoundoff(dtype) + SumTolerance(DType::kF32, head_dim, 1)) * 2 * expected.Largest();
+      ExpectNear(
+          q, expected, [&](int64_t, int64_t) { return allowed; }, fmt::format("{} {}", Name(dtype), head_dim));
+
+      KvCache cache(*device, {1, kHeads, head_dim, dtype}, 60);
+      const KvSpan span = cache.Span(0, 30, 30 + kRows);
+      two->AppendKv(k.view(), k.view(), steps, span, *stream);
+      for (int64_t i = 0; i < kRows; ++i) {
+        for (int64_t j = 0; j < kHeads * head_dim; ++j) {
+          const float key = Dispatch(dtype, [&](auto zero) {
+            return static_cast<float>(span.k.As<decltype(zero)>()[i * kHeads * head_dim + j]);
+          });
+          ASSERT_EQ(key, q.At(i, j)) << "queries and keys take the same steps";
+        }
+      }
+    }
+  }
+};
+
+TEST_F(HeadsTest, HeadsAreNormalisedBeforeTheyTurn) {
   for (const DType dtype : kAllDTypes) {
     for (const int64_t head_dim : {6, 64, 80}) {
       Angles angles(60, head_dim);
-      HostTensor weight(DType::kF32, {head_dim});
-      weight.Randomise(random);
-      const Norm norm = MakeNorm(NormKind::kRms, weight.view(), {});
-      for (const RopeTable* rope : {static_cast<const RopeTable*>(nullptr), &std::as_const(angles.table)}) {
-        const HeadSteps steps{&norm, rope};
-        HostTensor q(dtype, {kRows, kHeads, head_dim}, 5);
-        q.Randomise(random, 3);
-        HostTensor expected = q;
-        HostTensor k = q;
-        oracle->PrepareQueries(expected.view(), steps, 30, *stream);
-        two->PrepareQueries(q.view(), steps, 30, *stream);
-        // A norm's rounding, which may fall to the other side, then two products of what it left.
-        const double allowed =
-            (4 * UnitRoundoff(dtype) + SumTolerance(DType::kF32, head_dim, 1)) * 2 * expected.Largest();
-        ExpectNear(
-            q, expected, [&](int64_t, int64_t) { return allowed; }, fmt::format("{} {}", Name(dtype), head_dim));
-
-        KvCache cache(*device, {1, kHeads, head_dim, dtype}, 60);
-        const KvSpan span = cache.Span(0, 30, 30 + kRows);
-        two->AppendKv(k.view(), k.view(), steps, span, *stream);
-        for (int64_t i = 0; i < kRows; ++i) {
-          for (int64_t j = 0; j < kHeads * head_dim; ++j) {
-            const float key = Dispatch(dtype, [&](auto zero) {
-              return static_cast<float>(span.k.As<decltype(zero)>()[i * kHeads * head_dim + j]);
-            });
-            ASSERT_EQ(key, q.At(i, j)) << "queries and keys take the same steps";
-          }
-        }
+      for (const int64_t weights : {head_dim, kHeads * head_dim}) {
+        HostTensor weight(DType::kF32, {weights});
+        weight.Randomise(random);
+        CheckHeadSteps(dtype, head_dim, angles.table, MakeNorm(NormKind::kRms, weight.view(), {}));
+        CheckHeadSteps(dtype, head_dim, angles.table, MakeNorm(NormKind::kLayer, weight.view(), weight.view()));
       }
     }
   }
@@ -224,7 +234,7 @@ double ActivationTolerance(DType dtype, double x, double value) {
 
 TEST_F(OpsTest, ActivationsMatchOracleAlsoInPlace) {
   for (const DType dtype : kAllDTypes) {
-    for (const Activation activation : {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
+    for (const Activation activation : kAllActivations) {
       for (const int64_t features : kFeatures) {
         HostTensor x(dtype, {17, features}, 6);
         x.Randomise(random, 4);
@@ -259,7 +269,7 @@ TEST_F(OpsTest, SoftcapMatchesOracle) {
 
 TEST_F(OpsTest, GatedActivationsMatchOracle) {
   for (const DType dtype : kAllDTypes) {
-    for (const Activation activation : {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
+    for (const Activation activation : kAllActivations) {
       for (const int64_t features : kFeatures) {
         HostTensor gate_up(dtype, {17, 2 * features}, 6);
         gate_up.Randomise(random, 4);

@@ -29,7 +29,7 @@ void EmbedRange(std::span<const int32_t> tokens, const TensorView& table, float 
 
 /// The norm's statistics and the result, each in one pass over a row that stays in the cache.
 template <typename T>
-HWY_INLINE void NormalizeRow(FloatTag d, const T* x, const Norm& norm, T* out, size_t n) {
+HWY_INLINE void NormalizeRow(FloatTag d, const T* x, const Norm& norm, T* out, size_t n, int64_t first_weight = 0) {
   const auto count = static_cast<float>(n);
   auto sum = hn::Zero(d);
   auto squares = hn::Zero(d);
@@ -56,8 +56,8 @@ HWY_INLINE void NormalizeRow(FloatTag d, const T* x, const Norm& norm, T* out, s
   const float variance = hn::GetLane(hn::SumOfLanes(d, squares)) / count;
   const auto scale = hn::Div(hn::Set(d, 1.0f), hn::Sqrt(hn::Set(d, variance + norm.epsilon)));
   const auto center = hn::Set(d, mean);
-  const float* weight = norm.weight.view.As<float>();
-  const float* bias = norm.bias.view.data() != nullptr ? norm.bias.view.As<float>() : nullptr;
+  const float* weight = norm.weight.view.As<float>() + first_weight;
+  const float* bias = norm.bias.view.data() != nullptr ? norm.bias.view.As<float>() + first_weight : nullptr;
   ForVectors(d, n, [&](auto load, auto store) HWY_ATTR {
     const auto normal = hn::Mul(hn::Sub(load(x), center), scale);
     store(bias != nullptr ? hn::MulAdd(normal, load(weight), load(bias)) : hn::Mul(normal, load(weight)), out);
@@ -92,12 +92,14 @@ void NormalizeHeadsRange(const TensorView& from, const Norm& norm, const TensorV
   const FloatTag d;
   const int64_t heads = from.shape()[1];
   const int64_t head_dim = from.shape()[2];
+  const bool own_weights = norm.weight.view.shape().elements() != head_dim;
   Dispatch(from.dtype(), [&](auto zero) HWY_ATTR {
     using T = decltype(zero);
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t head = 0; head < heads; ++head) {
         NormalizeRow<T>(d, from.As<T>() + i * from.row_stride() + head * head_dim, norm,
-                        to.As<T>() + i * to.row_stride() + head * head_dim, static_cast<size_t>(head_dim));
+                        to.As<T>() + i * to.row_stride() + head * head_dim, static_cast<size_t>(head_dim),
+                        own_weights ? head * head_dim : 0);
       }
     }
   });
@@ -175,6 +177,19 @@ struct GeluTanh {
   }
 };
 
+struct Relu {
+  HWY_INLINE FloatVec operator()(FloatTag d, FloatVec x) const {
+    return hn::IfThenZeroElse(hn::Lt(x, hn::Zero(d)), x);  // what is no number stays none
+  }
+};
+
+struct ReluSquared {
+  HWY_INLINE FloatVec operator()(FloatTag d, FloatVec x) const {
+    const auto positive = Relu()(d, x);
+    return hn::Mul(positive, positive);
+  }
+};
+
 /// Calls function(f) with the activation as a function of vectors.
 template <typename Function>
 HWY_INLINE void WithActivation(Activation activation, const Function& function) {
@@ -185,6 +200,10 @@ HWY_INLINE void WithActivation(Activation activation, const Function& function) 
       return function(Gelu());
     case Activation::kGeluTanh:
       return function(GeluTanh());
+    case Activation::kRelu:
+      return function(Relu());
+    case Activation::kReluSquared:
+      return function(ReluSquared());
   }
 }
 

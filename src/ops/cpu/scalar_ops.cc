@@ -45,6 +45,10 @@ double Activated(Activation activation, double x) {
     case Activation::kGeluTanh:
       // 0.5 (1 + tanh u) = 1 / (1 + e^-2u), which does not cancel.
       return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Activation::kRelu:
+      return std::max(x, 0.0);
+    case Activation::kReluSquared:
+      return std::max(x, 0.0) * std::max(x, 0.0);
   }
   internal::CheckFailed(__FILE__, __LINE__, "unknown activation");
 }
@@ -121,7 +125,7 @@ class ScalarOps final : public Ops {
     std::vector<double> row(static_cast<size_t>(features));
     for (int64_t i = 0; i < x.rows(); ++i) {
       for (int64_t j = 0; j < features; ++j) row[static_cast<size_t>(j)] = Get(x, i, j);
-      NormalizeRow(norm, row);
+      NormalizeRow(norm, 0, row);
       for (int64_t j = 0; j < features; ++j) Set(out, i, j, row[static_cast<size_t>(j)]);
     }
   }
@@ -199,14 +203,15 @@ class ScalarOps final : public Ops {
   }
 
  private:
-  static void NormalizeRow(const Norm& norm, std::vector<double>& row) {
+  /// With the weights from `first` on.
+  static void NormalizeRow(const Norm& norm, int64_t first, std::vector<double>& row) {
     const auto n = static_cast<double>(row.size());
     const double mean = norm.kind == NormKind::kLayer ? std::accumulate(row.begin(), row.end(), 0.0) / n : 0.0;
     double squares = 0;
     for (const double value : row) squares += (value - mean) * (value - mean);
     const double scale = 1 / std::sqrt(squares / n + norm.epsilon);
     for (size_t j = 0; j < row.size(); ++j) {
-      const auto column = static_cast<int64_t>(j);
+      const int64_t column = first + static_cast<int64_t>(j);
       row[j] = (row[j] - mean) * scale * GetFlat(norm.weight.view, column);
       if (norm.bias.view.data() != nullptr) row[j] += GetFlat(norm.bias.view, column);
     }
@@ -216,11 +221,12 @@ class ScalarOps final : public Ops {
   static void StepInto(TensorView from, const HeadSteps& steps, int64_t position, TensorView to) {
     const int64_t head_dim = from.shape()[2];
     std::vector<double> head(static_cast<size_t>(head_dim));
+    const bool own_weights = steps.norm != nullptr && steps.norm->weight.view.shape().elements() != head_dim;
     for (int64_t i = 0; i < from.rows(); ++i) {
       for (int64_t base = 0; base < from.row_elements(); base += head_dim) {
         for (int64_t j = 0; j < head_dim; ++j) head[static_cast<size_t>(j)] = Get(from, i, base + j);
         if (steps.norm != nullptr) {
-          NormalizeRow(*steps.norm, head);
+          NormalizeRow(*steps.norm, own_weights ? base : 0, head);
           for (double& value : head) value = RoundTo(from.dtype(), value);
         }
         if (steps.rope != nullptr) RotateHead(*steps.rope, position + i, head);

@@ -37,6 +37,10 @@ __device__ float Apply(float x) {
     return x * Sigmoid(x, T{});
   } else if constexpr (kActivation == Activation::kGelu) {
     return 0.5f * x * Erfc(-0.70710678118654752f * x, T{});
+  } else if constexpr (kActivation == Activation::kRelu) {
+    return x < 0 ? 0.0f : x;  // what is no number stays none
+  } else if constexpr (kActivation == Activation::kReluSquared) {
+    return x < 0 ? 0.0f : x * x;
   } else {
     // 0.5 (1 + tanh u) = sigmoid(2 u), which does not cancel; 2 sqrt(2 / pi) = 1.5957691.
     return x * Sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x), T{});
@@ -53,6 +57,10 @@ __device__ float Apply(Activation activation, float x) {
       return Apply<Activation::kGelu, T>(x);
     case Activation::kGeluTanh:
       return Apply<Activation::kGeluTanh, T>(x);
+    case Activation::kRelu:
+      return Apply<Activation::kRelu, T>(x);
+    case Activation::kReluSquared:
+      return Apply<Activation::kReluSquared, T>(x);
   }
   return x;
 }

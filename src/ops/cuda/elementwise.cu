@@ -80,6 +80,10 @@ void ActivateAny(const LaunchOn& on, Activation activation, TensorView a, Tensor
       return CombineAny<Operation<Activation::kGelu>>(on, a, b, out);
     case Activation::kGeluTanh:
       return CombineAny<Operation<Activation::kGeluTanh>>(on, a, b, out);
+    case Activation::kRelu:
+      return CombineAny<Operation<Activation::kRelu>>(on, a, b, out);
+    case Activation::kReluSquared:
+      return CombineAny<Operation<Activation::kReluSquared>>(on, a, b, out);
   }
 }
 

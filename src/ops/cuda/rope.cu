@@ -107,8 +107,9 @@ __global__ void __launch_bounds__(kThreads)
 
 /// What NormalizeAndRotate does to a head before the rotation; `weight` null: nothing.
 struct HeadNorm {
-  const float* weight;  // [head_dim]
-  const float* bias;    // [head_dim], or null
+  const float* weight;  // [head_dim], or [heads, head_dim]
+  const float* bias;    // as large, or null
+  int stride;           // weights from one head's to the next one's
   float epsilon;
   bool centred;
 };
@@ -148,9 +149,10 @@ __global__ void __launch_bounds__(32 * kWarps)
       sum = WarpSum(squares);
     }
     const float scale = 1.0f / sqrtf(sum / count + norm.epsilon);
+    const int64_t first_weight = item % heads.heads * norm.stride;
     for (int i = lane; i < heads.head_dim; i += 32) {
-      const float shift = norm.bias == nullptr ? 0.0f : norm.bias[i];
-      head[i] = ToFloat(FromFloat<T>((head[i] - mean) * scale * norm.weight[i] + shift));
+      const float shift = norm.bias == nullptr ? 0.0f : norm.bias[first_weight + i];
+      head[i] = ToFloat(FromFloat<T>((head[i] - mean) * scale * norm.weight[first_weight + i] + shift));
     }
   }
   __syncwarp();
@@ -184,10 +186,11 @@ Angles AnglesOf(const RopeTable* rope, int64_t position) {
           static_cast<int>(half)};
 }
 
-HeadNorm NormOf(const Norm* norm) {
-  if (norm == nullptr) return {nullptr, nullptr, 0, false};
-  return {Pointer<float>(norm->weight.view), Pointer<float>(norm->bias.view), norm->epsilon,
-          norm->kind == NormKind::kLayer};
+HeadNorm NormOf(const Norm* norm, int head_dim) {
+  if (norm == nullptr) return {nullptr, nullptr, 0, 0, false};
+  const bool own_weights = norm->weight.view.shape().elements() != head_dim;
+  return {Pointer<float>(norm->weight.view), Pointer<float>(norm->bias.view), own_weights ? head_dim : 0,
+          norm->epsilon, norm->kind == NormKind::kLayer};
 }
 
 bool CanVectorize(const HeadSteps& steps, TensorView from, TensorView to) {
@@ -218,7 +221,7 @@ void StepByHead(const LaunchOn& on, const Heads<T>& heads, const HeadSteps& step
   CHECK_LE(heads.head_dim, kMaxHeadDim);
   const int64_t items = rows * heads.heads;
   Launch(on, &NormalizeAndRotate<T>, dim3(static_cast<unsigned>((items + kWarps - 1) / kWarps)), dim3(32 * kWarps),
-         static_cast<size_t>(kWarps) * heads.head_dim * sizeof(float), heads, NormOf(steps.norm),
+         static_cast<size_t>(kWarps) * heads.head_dim * sizeof(float), heads, NormOf(steps.norm, heads.head_dim),
          AnglesOf(steps.rope, position), places, items);
 }
 

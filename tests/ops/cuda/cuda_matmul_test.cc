@@ -148,7 +148,7 @@ class CudaActivatedMatmulTest : public CudaOpsTest {
 
 TEST_F(CudaActivatedMatmulTest, MatchesOracle) {
   for (const DType dtype : kAllDTypes) {
-    for (const Activation activation : {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
+    for (const Activation activation : kAllActivations) {
       for (const bool gated : {false, true}) {
         for (const int64_t rows : {1, 3}) {
           Compare(dtype, activation, gated, false, rows, 256, 1100);

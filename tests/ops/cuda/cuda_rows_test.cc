@@ -186,6 +186,18 @@ class CudaHeadsTest : public CudaOpsTest {
     const std::string what = fmt::format("{} {} rows of {}, rotary {}, {}", Name(dtype), rows, head_dim, rotary_dim,
                                          normed ? "normed" : "plain");
     CompareQueries(dtype, rows, head_dim, gap, steps, gpu_steps, what);
+    if (normed) {  // weights of their own for each of CompareQueries' heads
+      HostTensor own(DType::kF32, {5 * head_dim});
+      own.Randomise(random);
+      Mirror gpu_own = Put(own);
+      Norm own_norm;
+      own_norm.epsilon = norm.epsilon;
+      own_norm.weight.view = own.view();
+      Norm gpu_own_norm;
+      gpu_own_norm.epsilon = norm.epsilon;
+      gpu_own_norm.weight.view = gpu_own.view();
+      CompareQueries(dtype, rows, head_dim, gap, {&own_norm, steps.rope}, {&gpu_own_norm, gpu_steps.rope}, what);
+    }
     CompareAppend(dtype, rows, head_dim, gap, steps, gpu_steps, what);
     ComparePrepare(dtype, rows, head_dim, gap, steps, gpu_steps, what);
   }
@@ -317,7 +329,7 @@ class CudaActivationTest : public CudaOpsTest {
 
 TEST_F(CudaActivationTest, MatchOracle) {
   for (const DType dtype : kAllDTypes) {
-    for (const Activation activation : {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
+    for (const Activation activation : kAllActivations) {
       for (const int64_t features : kFeatures) {
         const std::string what = fmt::format("{} {} {}", Name(dtype), static_cast<int>(activation), features);
         HostTensor gate_up(dtype, {9, 2 * features}, 8);
