@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/model_folder.h"
+#include "runahead/error.h"
 
 namespace runahead {
 namespace {
@@ -134,6 +136,30 @@ class Builder final : public nlohmann::json_sax<Json> {
   std::vector<Open> open_;  // the innermost last
 };
 
+/// Python writes numbers that JSON has not as NaN, Infinity and -Infinity: they become strings, which are refused
+/// where a number is needed.
+std::string QuoteNonNumbers(std::string_view text) {
+  std::string quoted;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size();) {
+    size_t taken = 1;
+    if (in_string) {
+      in_string = text[i] != '"';
+      taken = text[i] == '\\' ? std::min<size_t>(2, text.size() - i) : 1;
+    } else if (text[i] == '"') {
+      in_string = true;
+    } else {
+      for (const std::string_view word : {"NaN", "Infinity", "-Infinity"}) {
+        if (text.substr(i).starts_with(word)) taken = word.size();
+      }
+    }
+    const std::string_view piece = text.substr(i, taken);
+    quoted += taken > 2 ? fmt::format("\"{}\"", piece) : std::string(piece);
+    i += taken;
+  }
+  return quoted;
+}
+
 }  // namespace
 
 Json ParseJson(std::string_view text, const std::string& origin) {
@@ -146,7 +172,12 @@ Json ParseJson(std::string_view text, const std::string& origin) {
   return builder.Take();
 }
 
-Json LoadJson(const std::filesystem::path& path) { return ParseJson(ReadFile(path), path.string()); }
+Json LoadJson(const std::filesystem::path& path) {
+  const std::string text = ReadFile(path);
+  if (IsLfsPointer(text)) throw IoError(fmt::format("{}: {}", path.string(), kLfsPointerReason));
+  const bool suspect = text.find("NaN") != std::string::npos || text.find("Infinity") != std::string::npos;
+  return ParseJson(suspect ? QuoteNonNumbers(text) : text, path.string());
+}
 
 JsonObject::JsonObject(const Json& json, std::string origin) : json_(json), origin_(std::move(origin)) {
   if (!json.is_object()) throw ConfigError(fmt::format("{}: expected a JSON object, got {}", origin_, Show(json)));

@@ -81,6 +81,18 @@ TEST(Files, NameThePathAndTheReason) {
   }
 }
 
+TEST(Files, NumbersThatOnlyPythonWritesAreStrings) {
+  const auto path = std::filesystem::temp_directory_path() / "runahead_json_test";
+  WriteFile(path, R"({"unused": [NaN, -Infinity, Infinity], "text": "a \"NaN\" b", "n": NaN})");
+  const Json json = LoadJson(path);
+  EXPECT_EQ(json["unused"], Json({"NaN", "-Infinity", "Infinity"}));
+  EXPECT_EQ(json["text"], "a \"NaN\" b");
+  EXPECT_THROW((void)JsonObject(json, "f").Number("n"), ConfigError);
+  WriteFile(path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");
+  EXPECT_THROW((void)LoadJson(path), IoError) << "a Git-LFS pointer";
+  std::filesystem::remove(path);
+}
+
 TEST(Files, ComeBackAsWritten) {
   const auto path = std::filesystem::temp_directory_path() / "runahead_file_test";
   const std::string content("a\0b\n", 4);
