@@ -17,8 +17,11 @@ import sys
 
 import torch
 import transformers
-from transformers import (AutoModelForCausalLM, FalconConfig, Gemma2Config, GPTNeoXConfig, LlamaConfig, MistralConfig,
-                          Phi3Config, Qwen2Config, Qwen3Config)
+from transformers import (AutoModelForCausalLM, BloomConfig, Cohere2Config, CohereConfig, Exaone4Config, FalconConfig,
+                          Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config, GlmConfig, GPT2Config, GPTNeoXConfig,
+                          GraniteConfig, InternLM3Config, LlamaConfig, Ministral3Config, MistralConfig, NemotronConfig,
+                          Olmo2Config, Olmo3Config, OPTConfig, Phi3Config, PhiConfig, Qwen2Config, Qwen3Config,
+                          SmolLM3Config, StableLmConfig, Starcoder2Config)
 
 GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "tests" / "model" / "goldens"
 PROMPT_LENGTHS = [1, 7, 64, 333]
@@ -92,11 +95,53 @@ MODELS = {
     "gemma2-caps-f32": (Gemma2Config, dict(num_key_value_heads=1, head_dim=8, num_hidden_layers=3, sliding_window=9,
                                            query_pre_attn_scalar=4, attn_logit_softcapping=2.0,
                                            final_logit_softcapping=5.0, attention_bias=True), "float32", {}),
+    "gemma-bf16": (GemmaConfig, dict(num_key_value_heads=1, head_dim=12), "bfloat16", {}),
+    "gemma3-f16": (Gemma3TextConfig, dict(num_key_value_heads=2, head_dim=12, num_hidden_layers=3, sliding_window=40,
+                                          sliding_window_pattern=2, query_pre_attn_scalar=24,
+                                          rope_parameters=dict(
+                                              full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1e5),
+                                              sliding_attention=dict(rope_type="default", rope_theta=1e4))),
+                   "float16", {}),
+    "olmo2-bf16": (Olmo2Config, dict(num_key_value_heads=2), "bfloat16", {}),
+    "olmo3-bf16": (Olmo3Config, dict(num_key_value_heads=2, num_hidden_layers=4, sliding_window=40,
+                                     rope_parameters=dict(
+                                         full_attention=dict(rope_type="yarn", factor=8.0, rope_theta=5e5,
+                                                             original_max_position_embeddings=64),
+                                         sliding_attention=dict(rope_type="default", rope_theta=5e5))),
+                   "bfloat16", {}),
+    "granite-bf16": (GraniteConfig, dict(num_key_value_heads=2, embedding_multiplier=12.0, residual_multiplier=0.22,
+                                         attention_multiplier=0.2, logits_scaling=8.0), "bfloat16", {}),
+    "smollm3-bf16": (SmolLM3Config, dict(num_key_value_heads=2, num_hidden_layers=4, pad_token_id=0), "bfloat16", {}),
+    "stablelm-f16": (StableLmConfig, dict(num_key_value_heads=2, use_qkv_bias=True, qk_layernorm=True), "float16", {}),
+    "starcoder2-bf16": (Starcoder2Config, dict(num_key_value_heads=2, sliding_window=50), "bfloat16", {}),
+    "phi-f16": (PhiConfig, dict(), "float16", {}),
+    "cohere-bf16": (CohereConfig, dict(num_key_value_heads=2, use_qk_norm=True, logit_scale=0.25), "bfloat16", {}),
+    "cohere2-bf16": (Cohere2Config, dict(num_key_value_heads=2, num_hidden_layers=4, sliding_window=40,
+                                         logit_scale=0.25), "bfloat16", {}),
+    "glm-bf16": (GlmConfig, dict(num_key_value_heads=2, head_dim=12, pad_token_id=0), "bfloat16", {}),
+    "glm4-bf16": (Glm4Config, dict(num_key_value_heads=2, head_dim=12, pad_token_id=0), "bfloat16", {}),
+    "exaone4-bf16": (Exaone4Config, dict(num_key_value_heads=2, num_hidden_layers=4, sliding_window=40), "bfloat16", {}),
+    "ministral3-bf16": (Ministral3Config, dict(num_key_value_heads=2, head_dim=12, pad_token_id=0, rope_parameters=dict(
+        rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=60, beta_fast=32.0,
+        beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.3)), "bfloat16", {}),
+    "nemotron-bf16": (NemotronConfig, dict(num_key_value_heads=2), "bfloat16", {}),
+    "internlm3-bf16": (InternLM3Config, dict(num_key_value_heads=2, head_dim=12), "bfloat16", {}),
+    "gpt2-f16": (GPT2Config, dict(), "float16", {}),
+    "opt-f16": (OPTConfig, dict(ffn_dim=24), "float16", {}),
+    "bloom-bf16": (BloomConfig, dict(n_head=6, hidden_size=36), "bfloat16", {}),
 }
-BASES = {FalconConfig: FALCON_BASE, GPTNeoXConfig: NEOX_BASE}
-NORMS = ("norm.weight", "ln_attn.weight", "ln_mlp.weight", "ln_f.weight")
-EMBEDDINGS = ("embed_tokens", "word_embeddings", "embed_in")
-SHARPENED = ("q_proj", "k_proj", "qkv_proj", "query_key_value")
+GPT2_BASE = dict(n_embd=32, n_layer=2, n_head=4, n_positions=512, vocab_size=53, bos_token_id=1, eos_token_id=2)
+BLOOM_BASE = dict(n_layer=2, vocab_size=53, bos_token_id=1, eos_token_id=2)
+BASES = {FalconConfig: FALCON_BASE, GPTNeoXConfig: NEOX_BASE, GPT2Config: GPT2_BASE, BloomConfig: BLOOM_BASE,
+         OPTConfig: PLAIN_BASE}
+EMBEDDINGS = ("embed_tokens", "word_embeddings", "embed_in", "wte", "wpe", "embed_positions")
+SHARPENED = ("q_proj", "k_proj", "qkv_proj", "query_key_value", "c_attn")
+AROUND_ZERO = ("gemma", "nemotron")  # types of models whose norms add 1 to their weights
+
+
+def is_norm(name):
+    parts = name.split(".")
+    return parts[-1] == "weight" and ("norm" in name or parts[-2].startswith("ln_"))
 
 
 def randomise(model, seed, dtype):
@@ -104,8 +149,8 @@ def randomise(model, seed, dtype):
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        if name.endswith(NORMS):
-            values = (0 if model.config.model_type == "gemma2" else 1) + 0.3 * noise
+        if is_norm(name):
+            values = (0 if model.config.model_type.startswith(AROUND_ZERO) else 1) + 0.3 * noise
         elif name.endswith("bias"):
             values = 0.3 * noise
         elif any(part in name for part in EMBEDDINGS):
@@ -159,7 +204,11 @@ def frequencies(model):
     """Of the rope, for short sequences; none with ALiBi."""
     if getattr(model.config, "alibi", False):
         return []
-    return model.base_model.rotary_emb.original_inv_freq.float().tolist()
+    rope = getattr(model.base_model, "rotary_emb", None)
+    if rope is None:
+        return []
+    name = "original_inv_freq" if hasattr(rope, "original_inv_freq") else "full_attention_original_inv_freq"
+    return getattr(rope, name).float().tolist()
 
 
 def make(name, seed):

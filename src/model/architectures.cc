@@ -9,7 +9,7 @@
 namespace runahead {
 namespace {
 
-constexpr std::array<Architecture, 8> kArchitectures = {{
+constexpr std::array<Architecture, 32> kArchitectures = {{
     {"LlamaForCausalLM", "llama", &ParseLlama},
     {"MistralForCausalLM", "mistral", &ParseMistral},
     {"Qwen2ForCausalLM", "qwen2", &ParseQwen2},
@@ -18,6 +18,30 @@ constexpr std::array<Architecture, 8> kArchitectures = {{
     {"Gemma2ForCausalLM", "gemma2", &ParseGemma2},
     {"FalconForCausalLM", "falcon", &ParseFalcon},
     {"GPTNeoXForCausalLM", "gpt_neox", &ParseGptNeoX},
+    {"GemmaForCausalLM", "gemma", &ParseGemma},
+    {"Gemma3ForCausalLM", "gemma3_text", &ParseGemma3},
+    {"Gemma3ForConditionalGeneration", "gemma3", &ParseGemma3WithImages},
+    {"Olmo2ForCausalLM", "olmo2", &ParseOlmo2},
+    {"Olmo3ForCausalLM", "olmo3", &ParseOlmo3},
+    {"GraniteForCausalLM", "granite", &ParseGranite},
+    {"SmolLM3ForCausalLM", "smollm3", &ParseSmolLm3},
+    {"StableLmForCausalLM", "stablelm", &ParseStableLm},
+    {"Starcoder2ForCausalLM", "starcoder2", &ParseStarcoder2},
+    {"PhiForCausalLM", "phi", &ParsePhi},
+    {"CohereForCausalLM", "cohere", &ParseCohere},
+    {"Cohere2ForCausalLM", "cohere2", &ParseCohere2},
+    {"GlmForCausalLM", "glm", &ParseGlm},
+    {"Glm4ForCausalLM", "glm4", &ParseGlm4},
+    {"Exaone4ForCausalLM", "exaone4", &ParseExaone4},
+    {"Ministral3ForCausalLM", "ministral3", &ParseMinistral3},
+    {"Mistral3ForConditionalGeneration", "mistral3", &ParseMistral3},
+    {"NemotronForCausalLM", "nemotron", &ParseNemotron},
+    {"InternLM2ForCausalLM", "internlm2", &ParseInternLm2},
+    {"InternLM3ForCausalLM", "internlm3", &ParseInternLm3},
+    {"GPT2LMHeadModel", "gpt2", &ParseGpt2},
+    {"OPTForCausalLM", "opt", &ParseOpt},
+    {"BloomForCausalLM", "bloom", &ParseBloom},
+    {"BaichuanForCausalLM", "baichuan", &ParseBaichuan},
 }};
 
 const Architecture* FindByName(std::string_view name) {

@@ -1,6 +1,7 @@
 // The families of models that Runahead knows: how each one's config.json reads, and which tensors its files hold.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -11,6 +12,13 @@
 #include "model/decoder_spec.h"
 
 namespace runahead {
+
+/// Heads whose first `rotary_dim` features turn in pairs of neighbours (GPT-J, Cohere, GLM). They are loaded so that
+/// the first of each pair come before the second, as RopeTable turns them.
+struct PairedHeads {
+  int64_t head_dim = 0;
+  int64_t rotary_dim = 0;  // 0: the features stay in their order
+};
 
 /// Rows [begin, end) of the matrix `name`.weight, and of the vector `name`.bias where there is one; in fused matrices
 /// `blocks` such ranges, each `stride` rows behind the one before.
@@ -23,6 +31,9 @@ struct MatrixSource {
   int64_t end = 0;
   int64_t blocks = 1;
   int64_t stride = 0;
+  PairedHeads paired;       // of all rows
+  bool transposed = false;  // the file holds [columns, rows] (GPT-2)
+  bool unit_rows = false;   // each row is divided by its length (Baichuan 2's head)
 };
 
 /// Matrices stacked by output row.
@@ -33,11 +44,14 @@ struct NormSource {
   std::string name;
   int64_t features = 0;
   bool bias = false;
+  int64_t parts = 1;        // tensors `name`.0, `name`.1, ... of equal size, one after the other; 1: one, `name`
+  int64_t heads = 0;        // the tensor is [heads, features / heads]; 0: [features]
+  PairedHeads paired = {};  // of its features
 };
 
 /// Where the weights of one layer come from; fields as in LayerWeights.
 struct LayerSource {
-  NormSource attention_norm;
+  std::optional<NormSource> attention_norm;
   std::vector<StackedSource> qkv;  // parts: q | k,v
   std::optional<NormSource> q_norm;
   std::optional<NormSource> k_norm;
@@ -51,10 +65,15 @@ struct LayerSource {
 
 /// Where all weights of a model come from.
 struct WeightSources {
+  /// What all names but the head's begin with: files may leave it out, or have another's in front (NameByFiles).
+  std::string prefix = "model.";
   MatrixSource embedding;
+  std::optional<MatrixSource> positions;  // the learned table
+  std::optional<NormSource> embedding_norm;
   std::vector<LayerSource> layers;
   NormSource final_norm;
-  MatrixSource head;  // used where the files have it, or the head is not tied
+  std::array<int64_t, 2> scale_block = {128, 128};  // rows and columns of an FP8 matrix that share a scale
+  MatrixSource head;                                // used where the files have it, or the head is not tied
 };
 
 /// A family's reading of one config.json: the shape of the model and where its weights are.
@@ -88,5 +107,29 @@ ParsedModel ParsePhi3(const JsonObject& config);
 ParsedModel ParseGemma2(const JsonObject& config);
 ParsedModel ParseFalcon(const JsonObject& config);
 ParsedModel ParseGptNeoX(const JsonObject& config);
+ParsedModel ParseGemma(const JsonObject& config);
+ParsedModel ParseGemma3(const JsonObject& config);
+ParsedModel ParseGemma3WithImages(const JsonObject& config);
+ParsedModel ParseOlmo2(const JsonObject& config);
+ParsedModel ParseOlmo3(const JsonObject& config);
+ParsedModel ParseGranite(const JsonObject& config);
+ParsedModel ParseSmolLm3(const JsonObject& config);
+ParsedModel ParseStableLm(const JsonObject& config);
+ParsedModel ParseStarcoder2(const JsonObject& config);
+ParsedModel ParsePhi(const JsonObject& config);
+ParsedModel ParseCohere(const JsonObject& config);
+ParsedModel ParseCohere2(const JsonObject& config);
+ParsedModel ParseGlm(const JsonObject& config);
+ParsedModel ParseGlm4(const JsonObject& config);
+ParsedModel ParseExaone4(const JsonObject& config);
+ParsedModel ParseMinistral3(const JsonObject& config);
+ParsedModel ParseMistral3(const JsonObject& config);
+ParsedModel ParseNemotron(const JsonObject& config);
+ParsedModel ParseInternLm2(const JsonObject& config);
+ParsedModel ParseInternLm3(const JsonObject& config);
+ParsedModel ParseGpt2(const JsonObject& config);
+ParsedModel ParseOpt(const JsonObject& config);
+ParsedModel ParseBloom(const JsonObject& config);
+ParsedModel ParseBaichuan(const JsonObject& config);
 
 }  // namespace runahead

@@ -14,7 +14,9 @@ namespace runahead {
 /// What attention knows of positions, for sequences up to a length, in one memory.
 struct PositionTables {
   int64_t positions = 0;
-  std::optional<RopeTable> rope;
+  std::optional<RopeTable> rope;        // the main rope
+  std::optional<RopeTable> query_rope;  // the main rope of queries that grow with their position; none: as keys
+  std::optional<RopeTable> local_rope;
   Tensor key_bias;  // [q_heads, positions], f32: ALiBi; or empty
 };
 

@@ -38,6 +38,8 @@ std::shared_ptr<const Decoder> Decoder::CopyTo(Ops& ops) const {
   DecoderWeights copy;
   copy.files = weights_.files;
   copy.embedding = copier.Copy(weights_.embedding);
+  copy.positions = copier.Copy(weights_.positions);
+  copy.embedding_norm = copier.Copy(weights_.embedding_norm);
   for (const LayerWeights& layer : weights_.layers) {
     LayerWeights& other = copy.layers.emplace_back();
     other.attention_norm = copier.Copy(layer.attention_norm);

@@ -29,8 +29,38 @@ struct Pass {
   }
 };
 
-HeadSteps StepsOf(const Chunk& chunk, const std::optional<Norm>& norm) {
-  return {norm ? &*norm : nullptr, chunk.tables->rope ? &*chunk.tables->rope : nullptr};
+enum class Head : uint8_t { kQuery, kKey };
+
+/// The rotation of a layer's queries or keys, or null.
+const RopeTable* RopeOf(const DecoderSpec& spec, const PositionTables& tables, int layer, Head head) {
+  const auto get = [](const std::optional<RopeTable>& table) { return table ? &*table : nullptr; };
+  switch (spec.layer_rope(layer)) {
+    case LayerRope::kMain:
+      return get(head == Head::kQuery && tables.query_rope ? tables.query_rope : tables.rope);
+    case LayerRope::kLocal:
+      return get(tables.local_rope);
+    case LayerRope::kNone:
+      return nullptr;
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "unknown rope");
+}
+
+HeadSteps StepsOf(const DecoderSpec& spec, const LayerWeights& weights, int layer, const Chunk& chunk, Head head) {
+  const std::optional<Norm>& norm = head == Head::kQuery ? weights.q_norm : weights.k_norm;
+  const bool of_heads = norm && spec.qk_norm == QkNorm::kHead;
+  return {of_heads ? &*norm : nullptr, RopeOf(spec, *chunk.tables, layer, head)};
+}
+
+/// Norms over all features of a row, in place, where the model has them. x: [n, features].
+void NormalizeRows(const Pass& pass, const std::optional<Norm>& norm, TensorView x) {
+  if (norm && pass.spec.qk_norm == QkNorm::kRow) pass.ops.Normalize(x, *norm, x, pass.stream);
+}
+
+/// What a layer's attention reads: the norm of `hidden`, in `normalized`, or `hidden` itself.
+TensorView AttentionInput(const Pass& pass, const LayerWeights& weights, TensorView hidden, TensorView normalized) {
+  if (!weights.attention_norm) return hidden;
+  pass.ops.Normalize(hidden, *weights.attention_norm, normalized, pass.stream);
+  return normalized;
 }
 
 /// Calls visit(chunk, first row of the batch, begin, end) for positions [begin, end) of each chunk whose rows follow
@@ -57,9 +87,14 @@ HeadRows HeadsOf(const DecoderSpec& spec, const LayerWeights& weights, int layer
   return {qkv.Columns(0, q_end).SplitRows(spec.q_heads, spec.head_dim),
           qkv.Columns(q_end, k_end).SplitRows(spec.kv_heads, spec.head_dim),
           qkv.Columns(k_end, qkv.row_elements()).SplitRows(spec.kv_heads, spec.head_dim),
-          StepsOf(chunk, weights.q_norm),
-          StepsOf(chunk, weights.k_norm),
+          StepsOf(spec, weights, layer, chunk, Head::kQuery),
+          StepsOf(spec, weights, layer, chunk, Head::kKey),
           chunk.cache.Span(layer, begin, end)};
+}
+
+/// qkv: [n, q_features + 2 * kv_features]. Returns the keys' columns.
+TensorView KeysOf(const DecoderSpec& spec, TensorView qkv) {
+  return qkv.Columns(spec.q_features(), spec.q_features() + spec.kv_features());
 }
 
 /// A layer's first half before the exchanges: keys and values into the caches. Leaves the attention's norm of
@@ -72,12 +107,14 @@ TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, Ten
     return HeadsOf(pass.spec, weights, layer, chunk, begin, end, qkv.Rows(first, first + end - begin));
   };
   const Chunk& chunk = pass.batch.front();
-  if (pass.batch.size() == 1 && chunk.cache.pages().StraightEnd(chunk.begin, chunk.end()) == chunk.end()) {
-    pass.ops.ProjectHeads(hidden, weights.attention_norm, normalized, *weights.qkv, qkv,
+  const bool at_once = weights.attention_norm && pass.spec.qk_norm == QkNorm::kHead;
+  if (at_once && pass.batch.size() == 1 && chunk.cache.pages().StraightEnd(chunk.begin, chunk.end()) == chunk.end()) {
+    pass.ops.ProjectHeads(hidden, *weights.attention_norm, normalized, *weights.qkv, qkv,
                           heads_of(chunk, 0, chunk.begin, chunk.end()), pass.stream);
   } else {
-    pass.ops.Normalize(hidden, weights.attention_norm, normalized, pass.stream);
-    pass.ops.Matmul(normalized, *weights.qkv, qkv, pass.stream);
+    pass.ops.Matmul(AttentionInput(pass, weights, hidden, normalized), *weights.qkv, qkv, pass.stream);
+    NormalizeRows(pass, weights.q_norm, qkv.Columns(0, pass.spec.q_features()));
+    NormalizeRows(pass, weights.k_norm, KeysOf(pass.spec, qkv));
     std::vector<HeadRows> pieces;
     ForStraightRows(pass, [&](const Chunk& own, int64_t first, int64_t begin, int64_t end) {
       pieces.push_back(heads_of(own, first, begin, end));
@@ -96,8 +133,9 @@ TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, Tenso
   if (kept == pass.rows) return Project(pass, weights, layer, hidden, normalized);
   const TensorView qkv = pass.workspace.Qkv(pass.rows);
   const TensorView key_values = qkv.Columns(pass.spec.q_features(), qkv.row_elements());
-  pass.ops.Normalize(hidden, weights.attention_norm, normalized, pass.stream);
-  pass.ops.Matmul(normalized, *weights.qkv, kKeyValuePart, 1, key_values, pass.stream);
+  TensorView input = AttentionInput(pass, weights, hidden, normalized);
+  pass.ops.Matmul(input, *weights.qkv, kKeyValuePart, 1, key_values, pass.stream);
+  NormalizeRows(pass, weights.k_norm, KeysOf(pass.spec, qkv));
   std::vector<HeadRows> pieces;
   ForStraightRows(pass, [&](const Chunk& own, int64_t first, int64_t begin, int64_t end) {
     pieces.push_back(HeadsOf(pass.spec, weights, layer, own, begin, end, qkv.Rows(first, first + end - begin)));
@@ -106,13 +144,17 @@ TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, Tenso
   pass.ops.PrepareHeadsOfMany(pieces, pass.stream);
   if (kept == 0) return {};
   hidden = pass.ops.KeepRows(hidden, pass.kept, pass.stream);
-  normalized = pass.ops.KeepRows(normalized, pass.kept, pass.stream);
+  normalized =
+      weights.attention_norm ? pass.ops.KeepRows(normalized, pass.kept, pass.stream) : normalized.Rows(0, kept);
+  input = weights.attention_norm ? normalized : hidden;
   const TensorView queries = qkv.Rows(0, kept).Columns(0, pass.spec.q_features());
-  pass.ops.Matmul(normalized, *weights.qkv, kQueryPart, 1, queries, pass.stream);
+  pass.ops.Matmul(input, *weights.qkv, kQueryPart, 1, queries, pass.stream);
+  NormalizeRows(pass, weights.q_norm, queries);
   const TensorView heads = queries.SplitRows(pass.spec.q_heads, pass.spec.head_dim);
   std::vector<QueryRow> rows;
   for (const Chunk& chunk : pass.batch) {
-    if (chunk.logits()) rows.push_back({StepsOf(chunk, weights.q_norm), chunk.end() - 1});
+    if (!chunk.logits()) continue;
+    rows.push_back({StepsOf(pass.spec, weights, layer, chunk, Head::kQuery), chunk.end() - 1});
   }
   pass.ops.PrepareQueriesOfMany(heads, rows, pass.stream);
   return heads;
@@ -154,14 +196,13 @@ void Attend(const Pass& pass, const LayerWeights& weights, int layer, TensorView
   AddProduct(pass, attended, *weights.out, weights.post_attention_norm, hidden);
 }
 
-/// hidden += mlp, by blocks of rows: of `norm` of hidden, or without one of what `normalized` holds. hidden,
-/// normalized: [m, hidden].
-void Mlp(const Pass& pass, const LayerWeights& weights, const Norm* norm, TensorView hidden, TensorView normalized) {
+/// hidden += mlp, by blocks of rows: of `norm` of hidden, or without one of `input`. hidden, input: [m, hidden].
+void Mlp(const Pass& pass, const LayerWeights& weights, const Norm* norm, TensorView hidden, TensorView input) {
   const int64_t m = hidden.rows();
   const int64_t block = MlpBlockRows(m, pass.workspace.block_rows());
   for (int64_t first = 0; first < m; first += block) {
     const int64_t last = std::min(first + block, m);
-    const TensorView x = normalized.Rows(first, last);
+    const TensorView x = input.Rows(first, last);
     const TensorView gate_up = pass.workspace.GateUp(last - first);
     const TensorView activated = pass.workspace.Activated(last - first);
     if (norm != nullptr) {
@@ -181,6 +222,7 @@ void FinishLayer(const Pass& pass, const LayerWeights& weights, int layer, Tenso
   switch (pass.spec.order) {
     case BlockOrder::kSequential:
       Attend(pass, weights, layer, queries, hidden);
+      if (!weights.mlp_norm) return Mlp(pass, weights, nullptr, hidden, hidden);
       return Mlp(pass, weights, &*weights.mlp_norm, hidden, normalized);
     case BlockOrder::kParallel:  // both read the layer's input
       if (weights.mlp_norm) pass.ops.Normalize(hidden, *weights.mlp_norm, normalized, pass.stream);
@@ -200,6 +242,7 @@ Decoder::Decoder(DecoderSpec spec, DType compute, DecoderWeights weights)
     : spec_(std::move(spec)), compute_(compute), weights_(std::move(weights)) {
   CHECK_GT(spec_.layers, 0);
   CHECK_EQ(weights_.layers.size(), static_cast<size_t>(spec_.layers));
+  CHECK(spec_.layer_ropes.empty() || spec_.layer_ropes.size() == weights_.layers.size());
   CHECK(spec_.windows.empty() || spec_.windows.size() == weights_.layers.size());
   CHECK(spec_.alibi_slopes.empty() || std::ssize(spec_.alibi_slopes) == spec_.q_heads);
 }
@@ -281,7 +324,8 @@ void Decoder::CheckChunk(const Chunk& chunk) const {
 }
 
 void Decoder::Embed(std::span<const Chunk> batch, Workspace& workspace, Ops& ops, Stream& stream) const {
-  const float scale = RoundTo(compute_, spec_.embedding_scale);
+  const float scale =
+      spec_.rounded_embedding_scale ? RoundTo(compute_, spec_.embedding_scale) : spec_.embedding_scale;
   std::vector<int32_t> ids;  // of the chunks since the last one that is chosen by the device
   int64_t row = 0;
   const auto embed = [&](std::span<const int32_t> tokens) {
@@ -305,6 +349,15 @@ void Decoder::Embed(std::span<const Chunk> batch, Workspace& workspace, Ops& ops
   embed(ids);
 }
 
+void Decoder::AddPositions(std::span<const Chunk> batch, TensorView hidden, Ops& ops, Stream& stream) const {
+  if (spec_.learned_positions == 0) return;
+  int64_t row = 0;
+  for (const Chunk& chunk : batch) {
+    ops.Add(hidden.Rows(row, row + chunk.rows()), weights_.positions.view.Rows(chunk.begin, chunk.end()), stream);
+    row += chunk.rows();
+  }
+}
+
 Status Decoder::Forward(std::span<const Chunk> batch, Workspace& workspace, Ops& ops, Stream& stream) const {
   for (const Chunk& chunk : batch) CheckChunk(chunk);
   const Pass pass(spec_, batch, workspace, ops, stream);
@@ -312,6 +365,8 @@ Status Decoder::Forward(std::span<const Chunk> batch, Workspace& workspace, Ops&
   CHECK_LE(std::ssize(pass.kept), workspace.logit_rows());
   Embed(batch, workspace, ops, stream);
   TensorView hidden = workspace.Hidden(pass.rows);
+  AddPositions(batch, hidden, ops, stream);
+  if (weights_.embedding_norm) ops.Normalize(hidden, *weights_.embedding_norm, hidden, stream);
   TensorView normalized = workspace.Normalized(pass.rows);
   for (int layer = 0; layer < spec_.layers; ++layer) {
     const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];

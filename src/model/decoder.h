@@ -17,22 +17,25 @@ namespace runahead {
 
 /// Weights of one layer, ready for one memory (the host's, or one GPU's).
 struct LayerWeights {
-  Norm attention_norm;                      // [hidden]
-  std::unique_ptr<Linear> qkv;              // parts: q [q_features, hidden] | k,v [2 * kv_features, hidden]
-  std::optional<Norm> q_norm;               // [head_dim], norm of each query head
-  std::optional<Norm> k_norm;               // [head_dim], norm of each key head
+  std::optional<Norm> attention_norm;  // [hidden]; none: attention reads the residual stream
+  std::unique_ptr<Linear> qkv;         // parts: q [q_features, hidden] | k,v [2 * kv_features, hidden]
+  std::optional<Norm> q_norm;          // of DecoderSpec::qk_norm; HeadSteps says of which features
+  std::optional<Norm> k_norm;
   std::unique_ptr<Linear> out;              // [hidden, q_features]
   std::optional<Norm> post_attention_norm;  // [hidden], norm of what attention adds
-  std::optional<Norm> mlp_norm;             // [hidden]; none: the MLP reads what attention read
-  std::unique_ptr<Linear> gate_up;          // [2 * ffn, hidden], gate first; ungated: [ffn, hidden]
-  std::unique_ptr<Linear> down;             // [hidden, ffn]
-  std::optional<Norm> post_mlp_norm;        // [hidden], norm of what the MLP adds
+  std::optional<Norm>
+      mlp_norm;  // [hidden]; none: the MLP reads the residual stream, in parallel order what attention read
+  std::unique_ptr<Linear> gate_up;    // [2 * ffn, hidden], gate first; ungated: [ffn, hidden]
+  std::unique_ptr<Linear> down;       // [hidden, ffn]
+  std::optional<Norm> post_mlp_norm;  // [hidden], norm of what the MLP adds
 };
 
 /// All weights of a model, ready for one memory. Immutable; shared by the ranks of that memory.
 struct DecoderWeights {
-  std::shared_ptr<const void> files;  // keeps mapped what the tensors below borrow
-  Tensor embedding;                   // [vocab, hidden], the file's dtype
+  std::shared_ptr<const void> files;   // keeps mapped what the tensors below borrow
+  Tensor embedding;                    // [vocab, hidden], the file's dtype
+  Tensor positions;                    // [learned_positions, hidden], the compute dtype; or empty
+  std::optional<Norm> embedding_norm;  // [hidden]
   std::vector<LayerWeights> layers;
   Norm final_norm;               // [hidden]
   std::unique_ptr<Linear> head;  // [vocab, hidden]
@@ -79,6 +82,9 @@ class Decoder {
   void CheckChunk(const Chunk& chunk) const;
   /// The embeddings of all rows, into workspace.Hidden.
   void Embed(std::span<const Chunk> batch, Workspace& workspace, Ops& ops, Stream& stream) const;
+
+  /// Adds the learned positions of each chunk to `hidden`, [rows, hidden], where the model has them.
+  void AddPositions(std::span<const Chunk> batch, TensorView hidden, Ops& ops, Stream& stream) const;
 
   DecoderSpec spec_;
   DType compute_;

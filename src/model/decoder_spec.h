@@ -10,6 +10,19 @@
 
 namespace runahead {
 
+/// Dynamic NTK scaling: a token past the trained context turns by the frequencies of a sequence that ends with it.
+struct DynamicRope {
+  int64_t trained_positions = 0;  // 0: no such scaling
+  double factor = 1;
+  double theta = 0;
+  int64_t rotary_dim = 0;
+
+  [[nodiscard]] bool Stretches(int64_t position) const {
+    return trained_positions > 0 && position >= trained_positions;
+  }
+  [[nodiscard]] std::vector<float> FrequenciesAt(int64_t position) const;  // [rotary_dim / 2]
+};
+
 /// Rotary position embedding (Su et al. 2021): angle(position, i) = position * inverse_frequencies[i].
 struct RopeSpec {
   std::vector<float> inverse_frequencies;  // [rotary_dim / 2], scaling (linear, llama3, ...) applied; empty: no rope
@@ -18,11 +31,18 @@ struct RopeSpec {
   // position on.
   std::vector<float> long_inverse_frequencies;  // [rotary_dim / 2]; empty: the same at every length
   int64_t short_positions = 0;
+  DynamicRope dynamic;
 
   [[nodiscard]] bool IsLong(int64_t tokens) const {
     return !long_inverse_frequencies.empty() && tokens > short_positions;
   }
 };
+
+/// How a layer's queries and keys turn.
+enum class LayerRope : uint8_t { kMain, kLocal, kNone };
+
+/// What the norm of queries and keys is over: each head's features, or all features of a row (OLMo 2).
+enum class QkNorm : uint8_t { kHead, kRow };
 
 /// Whether the MLP reads what attention added to the residual stream, or works beside it (GPT-J, Falcon).
 enum class BlockOrder : uint8_t { kSequential, kParallel };
@@ -46,12 +66,22 @@ struct DecoderSpec {
   Activation activation = Activation::kSilu;
   bool gated_mlp = true;  // down(activation(gate(x)) * up(x)); otherwise down(activation(up(x)))
   float embedding_scale = 1;
+  bool rounded_embedding_scale = false;  // the scale is rounded to the compute dtype, as Gemma has it
+  float final_norm_scale = 1;            // factor of the last norm's weights: scales the logits
+  QkNorm qk_norm = QkNorm::kHead;
   float attention_scale = 1;     // factor of q.k, usually 1 / sqrt(head_dim)
   float attention_softcap = 0;   // AttentionOptions::softcap of every layer
   std::vector<int64_t> windows;  // [layers], AttentionOptions::window of each; empty: all positions everywhere
   float logit_softcap = 0;       // cap * tanh(logit / cap) of the head's output; 0: none
   RopeSpec rope;
+  RopeSpec local_rope;                 // rope of LayerRope::kLocal
+  std::vector<LayerRope> layer_ropes;  // [layers]; empty: kMain everywhere
+  // Queries at position p grow by 1 + beta * log(1 + floor(p / positions)) (Llama 4, Ministral 3).
+  float query_growth = 0;  // beta; 0: none
+  int64_t query_growth_positions = 0;
+  int64_t learned_positions = 0;    // rows of a learned table that is added to the embeddings; 0: none
   std::vector<float> alibi_slopes;  // [q_heads] (Press et al. 2022); empty: no ALiBi
+  bool falcon_alibi = false;        // the biases are rounded to bf16 and scaled as the scores are
   bool tied_head = false;           // the output head is the embedding table
   DType weights = DType::kF32;
 
@@ -60,6 +90,9 @@ struct DecoderSpec {
   /// Features that the first matrix of the MLP makes.
   [[nodiscard]] int64_t mlp_in_features() const { return gated_mlp ? 2 * ffn : ffn; }
   [[nodiscard]] int64_t window(int layer) const { return windows.empty() ? 0 : windows[static_cast<size_t>(layer)]; }
+  [[nodiscard]] LayerRope layer_rope(int layer) const {
+    return layer_ropes.empty() ? LayerRope::kMain : layer_ropes[static_cast<size_t>(layer)];
+  }
   /// The cache one token needs in compute dtype `dtype`.
   [[nodiscard]] KvShape kv_shape(DType dtype) const { return {layers, kv_heads, head_dim, dtype}; }
 };

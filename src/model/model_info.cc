@@ -7,6 +7,7 @@
 #include "model/architectures.h"
 #include "model/safetensors.h"
 #include "model/weight_list.h"
+#include "model/weight_reader.h"
 
 namespace runahead {
 namespace {
@@ -27,10 +28,12 @@ ModelInfo DescribeModel(const ModelConfig& config) {
   const WeightFiles files(config.dir());
   info.weights.files = files.files();
   std::set<std::string> used;
-  NameTiedWeights(info.spec, files, sources);
+  NameByFiles(info.spec, files, sources);
+  const WeightReader reader(files, sources.scale_block);
   for (const auto& [name, shape] : ListWeights(sources)) {
     Count(*files.Find(name, shape).tensor, info.weights);
     used.insert(name);
+    used.insert(reader.ScalesOf(name));
   }
   for (const auto& [name, place] : files.tensors()) {
     if (!used.contains(name)) info.ignored.push_back(name);

@@ -11,6 +11,7 @@
 #include "model/architectures.h"
 #include "model/safetensors.h"
 #include "model/weight_list.h"
+#include "model/weight_reader.h"
 #include "runahead/error.h"
 #include "tensor/memory_plan.h"
 
@@ -25,11 +26,12 @@ class Loader {
         spec_(config.spec()),
         sources_(config.sources()),
         files_(std::make_shared<WeightFiles>(dir_)),
+        reader_(*files_, sources_.scale_block),
         compute_(compute),
         ops_(ops),
         stream_(ops.device().NewStream()),
         progress_(progress) {
-    NameTiedWeights(spec_, *files_, sources_);
+    NameByFiles(spec_, *files_, sources_);
   }
 
   DecoderWeights Load() {
@@ -38,12 +40,14 @@ class Loader {
     DecoderWeights weights;
     weights.files = files_;
     weights.embedding = LoadEmbedding();
+    if (sources_.positions) weights.positions = LoadPositions(*sources_.positions);
+    weights.embedding_norm = LoadNorm(sources_.embedding_norm);
     Report(0);
     for (const LayerSource& source : sources_.layers) {
       weights.layers.push_back(LoadLayer(source));
       Report(weights.layers.size());
     }
-    weights.final_norm = LoadNorm(sources_.final_norm);
+    weights.final_norm = LoadNorm(sources_.final_norm, spec_.final_norm_scale);
     weights.head = Pack({{sources_.head}});
     Report(weights.layers.size() + 1);
     return weights;
@@ -75,8 +79,10 @@ class Loader {
     plan.Add("output head", PreparedBytes({sources_.head}));
     const MatrixSource& embedding = sources_.embedding;
     const StoredTensor& table = *files_->Find(embedding.name + ".weight", {embedding.rows, embedding.columns}).tensor;
-    if (!ops_.device().is_host() || !IsAligned(table, *StoredDType(table.dtype))) {
-      plan.Add("embedding", table.bytes());
+    if (!ops_.device().is_host() || !reader_.IsAsStored(embedding)) plan.Add("embedding", table.bytes());
+    if (sources_.positions) {
+      const auto elements = static_cast<size_t>(sources_.positions->rows * spec_.hidden);
+      plan.Add("positions", elements * SizeOf(compute_));
     }
     plan.CheckFits(fmt::format("{}: the model", dir_.string()), ops_.device());
   }
@@ -86,10 +92,10 @@ class Loader {
     size_t all = 0;
     bool copied = false;
     for (const MatrixSource& matrix : part) {
-      const StoredTensor& tensor = *files_->Find(matrix.name + ".weight", {matrix.rows, matrix.columns}).tensor;
-      const DType stored = *StoredDType(tensor.dtype);
+      const StoredTensor& tensor = *files_->Find(WeightName(matrix), StoredShape(matrix)).tensor;
       const Shape block{matrix.end - matrix.begin, matrix.columns};
-      copied = copied || !IsAligned(tensor, stored) || !ops_.LeavesInPlace(block, stored, compute_);
+      copied =
+          copied || !reader_.IsAsStored(matrix) || !ops_.LeavesInPlace(block, *StoredDType(tensor.dtype), compute_);
       all += static_cast<size_t>(matrix.blocks * block.elements()) * SizeOf(ops_.WeightDType(compute_));
     }
     return copied ? all : 0;
@@ -97,9 +103,25 @@ class Loader {
 
   Tensor LoadEmbedding() {
     const MatrixSource& source = sources_.embedding;
-    const HostTensor host = files_->Read(source.name + ".weight", {source.rows, source.columns});
+    const HostTensor host = reader_.Matrix(source);
     if (host.copy.empty()) return ops_.Upload(host.view);
     return CopyToDevice(host.view);
+  }
+
+  /// The positions that the model has, in the compute dtype.
+  Tensor LoadPositions(const MatrixSource& source) {
+    const HostTensor host = reader_.Matrix(source);
+    const TensorView rows = host.view.Rows(source.begin, source.end);
+    std::vector<std::byte> memory(static_cast<size_t>(rows.shape().elements()) * SizeOf(compute_));
+    const TensorView converted(memory.data(), compute_, rows.shape());
+    Dispatch(rows.dtype(), [&](auto from_zero) {
+      Dispatch(compute_, [&](auto to_zero) {
+        const auto* from = rows.As<decltype(from_zero)>();
+        auto* to = converted.As<decltype(to_zero)>();
+        for (int64_t i = 0; i < rows.shape().elements(); ++i) to[i] = decltype(to_zero)(static_cast<float>(from[i]));
+      });
+    });
+    return CopyToDevice(converted);
   }
 
   /// A device's own copy of a host tensor that will not stay.
@@ -112,22 +134,33 @@ class Loader {
     return tensor;
   }
 
-  /// A vector in f32, with `offset` added.
-  Tensor LoadVector(const std::string& name, int64_t features, float offset) {
-    const HostTensor host = files_->Read(name, {features});
-    std::vector<float> values(static_cast<size_t>(features));
-    Dispatch(host.view.dtype(), [&](auto zero) {
-      using T = decltype(zero);
-      const T* from = host.view.As<T>();
-      for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(from[i]) + offset;
-    });
-    return CopyToDevice({values.data(), DType::kF32, {features}});
+  /// The vectors `suffix` of a norm in f32, with `offset` added, times `scale`.
+  Tensor LoadVector(const NormSource& source, const char* suffix, float offset, float scale) {
+    std::vector<float> stored;
+    for (const std::string& name : NormNames(source)) {
+      const HostTensor host = reader_.Read(name + suffix, NormShape(source));
+      Dispatch(host.view.dtype(), [&](auto zero) {
+        using T = decltype(zero);
+        const T* from = host.view.As<T>();
+        for (int64_t i = 0; i < host.view.shape().elements(); ++i) stored.push_back(static_cast<float>(from[i]));
+      });
+    }
+    std::vector<float> values;
+    if (source.paired.rotary_dim == 0) {
+      values = stored;
+    } else {
+      for (const int64_t row : PairedOrder(source.paired, source.features)) {
+        values.push_back(stored[static_cast<size_t>(row)]);
+      }
+    }
+    for (float& value : values) value = (value + offset) * scale;
+    return CopyToDevice({values.data(), DType::kF32, {source.features}});
   }
 
-  Norm LoadNorm(const NormSource& source) {
+  Norm LoadNorm(const NormSource& source, float scale = 1) {
     Norm norm{.kind = spec_.norm, .epsilon = spec_.norm_epsilon, .weight = {}, .bias = {}};
-    norm.weight = LoadVector(source.name + ".weight", source.features, spec_.norm_offset);
-    if (source.bias) norm.bias = LoadVector(source.name + ".bias", source.features, 0);
+    norm.weight = LoadVector(source, ".weight", spec_.norm_offset, scale);
+    if (source.bias) norm.bias = LoadVector(source, ".bias", 0, scale);
     return norm;
   }
 
@@ -137,10 +170,10 @@ class Loader {
 
   std::unique_ptr<Linear> Pack(const std::vector<StackedSource>& parts) {
     std::map<std::string, HostTensor> hosts;  // alive until packed; fused tensors give many parts
-    const auto read = [&](const std::string& name, const Shape& shape, const MatrixSource& rows,
+    const auto take = [&](const std::string& name, const MatrixSource& rows, const auto& read,
                           std::vector<TensorView>& views) {
       auto host = hosts.find(name);
-      if (host == hosts.end()) host = hosts.emplace(name, files_->Read(name, shape)).first;
+      if (host == hosts.end()) host = hosts.emplace(name, read()).first;
       for (int64_t block = 0; block < rows.blocks; ++block) {
         const int64_t first = block * rows.stride;
         views.push_back(host->second.view.Rows(first + rows.begin, first + rows.end));
@@ -151,9 +184,12 @@ class Loader {
       LinearPart& linear = prepared.emplace_back();
       linear.lasting = true;
       for (const MatrixSource& matrix : part) {
-        read(matrix.name + ".weight", {matrix.rows, matrix.columns}, matrix, linear.weights);
-        linear.lasting = linear.lasting && hosts.at(matrix.name + ".weight").copy.empty();
-        if (matrix.bias) read(matrix.name + ".bias", {matrix.rows}, matrix, linear.biases);
+        take(
+            WeightName(matrix), matrix, [&] { return reader_.Matrix(matrix); }, linear.weights);
+        linear.lasting = linear.lasting && hosts.at(WeightName(matrix)).copy.empty();
+        if (!matrix.bias) continue;
+        take(
+            matrix.name + ".bias", matrix, [&] { return reader_.Bias(matrix); }, linear.biases);
       }
       CHECK(linear.biases.empty() || linear.biases.size() == linear.weights.size());
     }
@@ -179,6 +215,7 @@ class Loader {
   const DecoderSpec& spec_;
   WeightSources sources_;
   std::shared_ptr<const WeightFiles> files_;
+  WeightReader reader_;
   DType compute_;
   Ops& ops_;
   std::unique_ptr<Stream> stream_;

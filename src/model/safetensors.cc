@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "base/model_folder.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -59,10 +60,26 @@ bool Exists(const std::filesystem::path& path) {
   return std::filesystem::exists(std::filesystem::symlink_status(path, ignored));
 }
 
+/// What else the folder has that looks like weights, for an error.
+std::string OtherWeights(const std::filesystem::path& dir) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(dir, ignored)) {
+    const std::string name = entry.path().filename().string();
+    for (const std::string_view ending : {".bin", ".pth", ".pt", ".gguf"}) {
+      if (!name.ends_with(ending) || name == "training_args.bin") continue;
+      return fmt::format("; {} is not supported, safetensors are", Shown(name));
+    }
+  }
+  return "";
+}
+
 /// The header's text. Throws IoError when the file is too short for it.
 std::string_view HeaderText(const std::string& origin, std::span<const std::byte> file) {
   if (file.size() < kLengthBytes) {
     throw IoError(fmt::format("{}: {} bytes are too few for a safetensors file", origin, file.size()));
+  }
+  if (IsLfsPointer({reinterpret_cast<const char*>(file.data()), file.size()})) {
+    throw IoError(fmt::format("{}: {}", origin, kLfsPointerReason));
   }
   uint64_t length = 0;
   for (size_t i = 0; i < kLengthBytes; ++i) length |= std::to_integer<uint64_t>(file[i]) << (8 * i);
@@ -198,7 +215,8 @@ WeightFiles::WeightFiles(const std::filesystem::path& dir) : origin_(dir / "mode
     return;
   }
   if (!Exists(origin_)) {
-    throw IoError(fmt::format("{}: has neither model.safetensors nor model.safetensors.index.json", dir.string()));
+    throw IoError(fmt::format("{}: has neither model.safetensors nor model.safetensors.index.json{}", dir.string(),
+                              OtherWeights(dir)));
   }
   files_.emplace_back(origin_);
   for (const auto& [name, tensor] : files_[0].tensors()) places_[name] = {&files_[0], &tensor};
@@ -256,9 +274,9 @@ WeightFiles::Place WeightFiles::Find(const std::string& name, const Shape& shape
   const auto found = places_.find(name);
   if (found == places_.end()) RefuseMissing(name, shape);
   const auto& [file, tensor] = found->second;
-  if (!StoredDType(tensor->dtype)) {
-    throw ConfigError(fmt::format("{}: tensor {}: expected dtype BF16, F16 or F32, got {}", file->path().string(),
-                                  name, tensor->dtype));
+  if (!StoredDType(tensor->dtype) && tensor->dtype != kF64Name && tensor->dtype != kFp8Name) {
+    throw ConfigError(fmt::format("{}: tensor {}: expected dtype BF16, F16, F32, F64 or F8_E4M3, got {}",
+                                  file->path().string(), name, tensor->dtype));
   }
   if (!SameShape(shape, tensor->shape)) {
     throw ConfigError(fmt::format("{}: tensor {}: expected shape {}, got [{}]", file->path().string(), name,
@@ -269,6 +287,7 @@ WeightFiles::Place WeightFiles::Find(const std::string& name, const Shape& shape
 
 HostTensor WeightFiles::Read(const std::string& name, const Shape& shape) const {
   const auto [file, tensor] = Find(name, shape);
+  CHECK(StoredDType(tensor->dtype).has_value());
   const DType dtype = *StoredDType(tensor->dtype);
   const std::span<const std::byte> bytes = file->Bytes(*tensor);
   HostTensor host;

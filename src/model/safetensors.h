@@ -26,6 +26,10 @@ struct StoredTensor {
   [[nodiscard]] size_t bytes() const { return end - begin; }
 };
 
+/// Names of dtypes that are read as f32, FP8 times the scales beside it (WeightReader).
+inline constexpr std::string_view kF64Name = "F64";
+inline constexpr std::string_view kFp8Name = "F8_E4M3";
+
 /// The dtype that the file's name for it means, or nothing where Runahead does not compute with it.
 std::optional<DType> StoredDType(std::string_view name);
 
@@ -73,10 +77,10 @@ class WeightFiles {
   /// Every tensor by name.
   [[nodiscard]] const std::map<std::string, Place>& tensors() const { return places_; }
   [[nodiscard]] bool Has(const std::string& name) const { return places_.contains(name); }
-  /// A tensor that must be there with this shape, in a dtype that Runahead computes with. Throws ConfigError naming
+  /// A tensor that must be there with this shape, in a dtype that Runahead reads. Throws ConfigError naming
   /// file, tensor, expected and got, and IoError for a tensor whose shard is missing.
   [[nodiscard]] Place Find(const std::string& name, const Shape& shape) const;
-  /// The elements of what Find finds.
+  /// The elements of what Find finds, which has a dtype of ours.
   [[nodiscard]] HostTensor Read(const std::string& name, const Shape& shape) const;
 
  private:

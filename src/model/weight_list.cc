@@ -1,6 +1,12 @@
 #include "model/weight_list.h"
 
+#include <fmt/format.h>
+
+#include <array>
 #include <set>
+#include <utility>
+
+#include "model/weight_reader.h"
 
 namespace runahead {
 namespace {
@@ -9,18 +15,21 @@ namespace {
 class Collector {
  public:
   void Add(const MatrixSource& matrix) {
-    AddTensor(matrix.name + ".weight", {matrix.rows, matrix.columns});
+    AddTensor(WeightName(matrix), StoredShape(matrix));
     if (matrix.bias) AddTensor(matrix.name + ".bias", {matrix.rows});
   }
   void Add(const StackedSource& stack) {
     for (const MatrixSource& matrix : stack) Add(matrix);
   }
-  void Add(const std::optional<NormSource>& norm) {
-    if (norm) Add(*norm);
+  template <typename Source>
+  void Add(const std::optional<Source>& source) {
+    if (source) Add(*source);
   }
   void Add(const NormSource& norm) {
-    AddTensor(norm.name + ".weight", {norm.features});
-    if (norm.bias) AddTensor(norm.name + ".bias", {norm.features});
+    for (const std::string& name : NormNames(norm)) {
+      AddTensor(name + ".weight", NormShape(norm));
+      if (norm.bias) AddTensor(name + ".bias", NormShape(norm));
+    }
   }
   std::vector<NamedShape> Take() { return std::move(list_); }
 
@@ -35,9 +44,24 @@ class Collector {
 
 }  // namespace
 
+std::vector<std::string> NormNames(const NormSource& norm) {
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < norm.parts; ++i) {
+    names.push_back(norm.parts == 1 ? norm.name : fmt::format("{}.{}", norm.name, i));
+  }
+  return names;
+}
+
+Shape NormShape(const NormSource& norm) {
+  if (norm.heads == 0) return {norm.features / norm.parts};
+  return {norm.heads, norm.features / norm.heads};
+}
+
 std::vector<NamedShape> ListWeights(const WeightSources& sources) {
   Collector collector;
   collector.Add(sources.embedding);
+  collector.Add(sources.positions);
+  collector.Add(sources.embedding_norm);
   for (const LayerSource& layer : sources.layers) {
     collector.Add(layer.attention_norm);
     for (const StackedSource& part : layer.qkv) collector.Add(part);
@@ -55,11 +79,58 @@ std::vector<NamedShape> ListWeights(const WeightSources& sources) {
   return collector.Take();
 }
 
-void NameTiedWeights(const DecoderSpec& spec, const WeightFiles& files, WeightSources& sources) {
+namespace {
+
+/// Calls visit(name) for the name of each source.
+template <typename Visit>
+void ForNames(WeightSources& sources, const Visit& visit) {
+  const auto stack = [&](StackedSource& matrices) {
+    for (MatrixSource& matrix : matrices) visit(matrix.name);
+  };
+  const auto optional = [&](auto& source) {
+    if (source) visit(source->name);
+  };
+  visit(sources.embedding.name);
+  optional(sources.positions);
+  optional(sources.embedding_norm);
+  visit(sources.final_norm.name);
+  for (LayerSource& layer : sources.layers) {
+    for (auto* norm : {&layer.attention_norm, &layer.q_norm, &layer.k_norm, &layer.post_attention_norm,
+                       &layer.mlp_norm, &layer.post_mlp_norm}) {
+      optional(*norm);
+    }
+    for (StackedSource& part : layer.qkv) stack(part);
+    for (StackedSource* matrices : {&layer.out, &layer.gate_up, &layer.down}) stack(*matrices);
+  }
+}
+
+}  // namespace
+
+void NameByFiles(const DecoderSpec& spec, const WeightFiles& files, WeightSources& sources) {
+  const auto has = [&](const std::string& name) { return files.Has(name + ".weight"); };
+  const std::string own = sources.prefix;
+  struct Naming {
+    std::string prefix;
+    std::string head;  // what stands before the head's name
+  };
+  // As a part of a larger model, in the names of transformers 4 and 5, and saved without the model around it.
+  const std::array<Naming, 3> namings = {
+      {{"language_model." + own, "language_model."}, {own + "language_model.", ""}, {"", ""}}};
+  const std::string first_norm = sources.final_norm.name;
+  if (!has(first_norm) && first_norm.starts_with(own)) {
+    for (const auto& [prefix, head] : namings) {
+      if (!has(prefix + first_norm.substr(own.size()))) continue;
+      ForNames(sources, [&](std::string& name) {
+        if (name.starts_with(own)) name = prefix + name.substr(own.size());
+      });
+      sources.head.name = head + sources.head.name;
+      break;
+    }
+  }
   if (!spec.tied_head) return;
-  if (!files.Has(sources.head.name + ".weight")) {
+  if (!has(sources.head.name)) {
     sources.head.name = sources.embedding.name;
-  } else if (!files.Has(sources.embedding.name + ".weight")) {
+  } else if (!has(sources.embedding.name)) {
     sources.embedding.name = sources.head.name;
   }
 }

@@ -19,9 +19,14 @@ struct NamedShape {
 /// Every tensor of a model once, in the order of its layers. A tied head is its embedding.
 std::vector<NamedShape> ListWeights(const WeightSources& sources);
 
-/// Gives embedding and head one name in `sources` where the configuration ties them and the files hold one of the
+/// Names the tensors in `sources` as the files do: with other words in front of them where the model is a part of a
+/// larger one, and embedding and head by one name where the configuration ties them and the files hold one of the
 /// two, under either name. A file that holds both although the configuration ties them is believed, as HF
 /// transformers does.
-void NameTiedWeights(const DecoderSpec& spec, const WeightFiles& files, WeightSources& sources);
+void NameByFiles(const DecoderSpec& spec, const WeightFiles& files, WeightSources& sources);
+
+/// The tensors of a norm, without ".weight", and the shape of each in the files.
+std::vector<std::string> NormNames(const NormSource& norm);
+Shape NormShape(const NormSource& norm);
 
 }  // namespace runahead

@@ -41,7 +41,7 @@ TEST(FamiliesTest, Falcon7bIsMultiQueryAndParallelBehindOneNorm) {
   EXPECT_TRUE(spec.tied_head);
   const LayerSource& layer = model.sources.layers[31];
   EXPECT_FALSE(layer.mlp_norm.has_value());
-  EXPECT_TRUE(layer.attention_norm.bias);
+  EXPECT_TRUE(layer.attention_norm->bias);
   ASSERT_EQ(layer.qkv[0].size(), 1U);
   EXPECT_EQ(layer.qkv[0][0].begin, 0);
   EXPECT_EQ(layer.qkv[0][0].end, 71 * 64);
@@ -53,7 +53,7 @@ TEST(FamiliesTest, Falcon40bHasGroupsAndTwoNorms) {
   const ParsedModel model = Parse("falcon-40b");
   EXPECT_EQ(model.spec.kv_heads, 8);
   const LayerSource& layer = model.sources.layers[0];
-  EXPECT_EQ(layer.attention_norm.name, "transformer.h.0.ln_attn");
+  EXPECT_EQ(layer.attention_norm->name, "transformer.h.0.ln_attn");
   EXPECT_EQ(layer.mlp_norm->name, "transformer.h.0.ln_mlp");
   // Each group has 16 queries, a key and a value; all keys come before all values.
   ASSERT_EQ(layer.qkv[0].size(), 1U);
@@ -140,7 +140,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"falcon-7b", R"({"num_ln_in_parallel_attn": 2})", {"num_ln_in_parallel_attn", "2"}},
         Refused{"falcon-7b", R"({"n_embed": 128})", {"n_embed", "128"}},
         Refused{"falcon-7b", R"({"head_dim": 32})", {"head_dim", "32"}},
-        Refused{"falcon-7b", R"({"activation": "relu"})", {"activation", "relu"}},
+        Refused{"falcon-7b", R"({"activation": "mish"})", {"activation", "mish"}},
         Refused{"falcon-7b", R"({"layer_norm_epsilon": -1})", {"layer_norm_epsilon", "-1"}},
         Refused{"tiny-falcon-rw", R"({"num_kv_heads": 2})", {"num_kv_heads", "2"}},
         Refused{"tiny-gpt-neox", R"({"num_key_value_heads": 2})", {"num_key_value_heads", "2"}},
@@ -155,11 +155,11 @@ INSTANTIATE_TEST_SUITE_P(
                                                   "long_factor": [1]}})",
                 {"short_factor"}},
         Refused{"tiny-phi3", R"({"original_max_position_embeddings": 0})", {"original_max_position_embeddings", "0"}},
-        Refused{"tiny-phi3", R"({"rope_scaling": {"type": "dynamic", "factor": 2}})", {"type", "dynamic"}},
+        Refused{"tiny-phi3", R"({"rope_scaling": {"type": "spiral", "factor": 2}})", {"type", "spiral"}},
         Refused{"tiny-gemma2", R"({"attn_logit_softcapping": -1})", {"attn_logit_softcapping", "-1"}},
         Refused{"tiny-gemma2", R"({"query_pre_attn_scalar": 0})", {"query_pre_attn_scalar", "0"}},
         Refused{"tiny-gemma2", R"({"use_bidirectional_attention": true})", {"use_bidirectional_attention"}},
-        Refused{"tiny-qwen3", R"({"rope_scaling": {"type": "dynamic", "factor": 4}})", {"dynamic"}}));
+        Refused{"tiny-qwen3", R"({"rope_scaling": {"type": "spiral", "factor": 4}})", {"spiral"}}));
 
 }  // namespace
 }  // namespace runahead

@@ -22,7 +22,7 @@ constexpr int64_t kMaxHeadDim = 4096;
 constexpr int64_t kMaxPositions = INT32_MAX;
 
 Activation ParseActivation(const JsonObject& config, const CommonFields& fields) {
-  constexpr std::array<std::pair<std::string_view, Activation>, 8> kActivations = {{
+  constexpr std::array<std::pair<std::string_view, Activation>, 10> kActivations = {{
       {"silu", Activation::kSilu},
       {"swish", Activation::kSilu},
       {"gelu", Activation::kGelu},
@@ -31,22 +31,37 @@ Activation ParseActivation(const JsonObject& config, const CommonFields& fields)
       {"gelu_fast", Activation::kGeluTanh},
       {"gelu_accurate", Activation::kGeluTanh},
       {"gelu_pytorch_tanh", Activation::kGeluTanh},
+      {"relu", Activation::kRelu},
+      {"relu2", Activation::kReluSquared},
   }};
   const std::string name = config.String(fields.activation, fields.default_activation);
   for (const auto& [known, activation] : kActivations) {
     if (name == known) return activation;
   }
-  config.Refuse(fields.activation, "expected silu, gelu or gelu_pytorch_tanh");
+  config.Refuse(fields.activation, "expected silu, gelu, gelu_pytorch_tanh, relu or relu2");
 }
 
 DType ParseStoredDType(const JsonObject& config) {
   const char* key = config.Has("dtype") ? "dtype" : "torch_dtype";
   std::string name = config.String(key, "float32");
   if (name.starts_with("torch.")) name = name.substr(6);
+  if (name == "auto") return DType::kF32;  // ModelConfig asks the files
   if (name == "float32") return DType::kF32;
   if (name == "bfloat16") return DType::kBF16;
   if (name == "float16") return DType::kF16;
   config.Refuse(key, "expected float32, bfloat16 or float16");
+}
+
+/// FP8 weights with scales become numbers as they are loaded; other quantisations are refused by name.
+void RefuseQuantization(const JsonObject& config) {
+  if (!config.Has("quantization_config")) return;
+  const JsonObject quantization = config.Object("quantization_config");
+  const std::string method = quantization.String("quant_method", "none");
+  const bool floats = method == "compressed-tensors" && quantization.String("format", "") == "float-quantized";
+  if (method != "fp8" && !floats) {
+    config.Refuse("quantization_config",
+                  "not supported; supported are fp8, and compressed-tensors of float-quantized");
+  }
 }
 
 }  // namespace
@@ -56,9 +71,11 @@ void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::stri
     const char* key;
     double neutral;  // the number that changes nothing; null and false always do
   };
+  RefuseQuantization(config);
   static constexpr std::array kOptions = {
-      Option{"quantization_config", 0},
       Option{"compression_config", 0},
+      Option{"qk_norm", 0},
+      Option{"llama_4_scaling", 0},
       Option{"sliding_window", 0},
       Option{"attention_chunk_size", 0},
       Option{"partial_rotary_factor", 1},
@@ -124,21 +141,21 @@ DecoderSpec ParseCommon(const JsonObject& config, const CommonFields& fields) {
   DecoderSpec spec;
   spec.architecture = fields.architecture;
   spec.family = fields.family;
-  spec.layers = static_cast<int>(config.Int("num_hidden_layers", 1, kMaxLayers));
+  spec.layers = static_cast<int>(config.Int(fields.layers, 1, kMaxLayers));
   spec.vocab = config.Int("vocab_size", 1, kMaxVocab);
-  spec.hidden = config.Int("hidden_size", 1, kMaxFeatures);
+  spec.hidden = config.Int(fields.hidden, 1, kMaxFeatures);
   spec.ffn = fields.ffn_multiple == 0 ? config.Int(fields.ffn, 1, kMaxFfn)
                                       : config.Int(fields.ffn, 1, kMaxFfn, fields.ffn_multiple * spec.hidden);
-  spec.q_heads = config.Int("num_attention_heads", 1, kMaxFeatures);
+  spec.q_heads = config.Int(fields.q_heads, 1, kMaxFeatures);
   const bool as_queries = fields.default_kv_heads == 0 || config.json().contains(fields.kv_heads);  // null, that is
   spec.kv_heads = config.Int(fields.kv_heads, 1, spec.q_heads, as_queries ? spec.q_heads : fields.default_kv_heads);
   if (spec.kv_heads > spec.q_heads || spec.q_heads % spec.kv_heads != 0) {
-    throw ConfigError(fmt::format("{}: {}: expected a divisor of num_attention_heads {}, got {}", config.origin(),
-                                  fields.kv_heads, spec.q_heads, spec.kv_heads));
+    throw ConfigError(fmt::format("{}: {}: expected a divisor of {} {}, got {}", config.origin(), fields.kv_heads,
+                                  fields.q_heads, spec.q_heads, spec.kv_heads));
   }
   const bool quotient = !config.Has("head_dim") && fields.default_head_dim == 0;
   if (quotient && spec.hidden % spec.q_heads != 0) {
-    config.Refuse("num_attention_heads", fmt::format("expected a divisor of hidden_size {}", spec.hidden));
+    config.Refuse(fields.q_heads, fmt::format("expected a divisor of {} {}", fields.hidden, spec.hidden));
   }
   spec.head_dim =
       config.Int("head_dim", 1, kMaxHeadDim, quotient ? spec.hidden / spec.q_heads : fields.default_head_dim);
@@ -147,12 +164,13 @@ DecoderSpec ParseCommon(const JsonObject& config, const CommonFields& fields) {
                                   kMaxHeadDim, spec.head_dim));
   }
   if (spec.q_features() > kMaxFeatures) {
-    config.Refuse("num_attention_heads",
+    config.Refuse(fields.q_heads,
                   fmt::format("expected at most {} features with head_dim {}", kMaxFeatures, spec.head_dim));
   }
-  spec.max_positions = config.Int("max_position_embeddings", 1, kMaxPositions, fields.default_max_positions);
+  spec.max_positions = config.Int(fields.max_positions, 1, kMaxPositions, fields.default_max_positions);
   spec.norm_epsilon = static_cast<float>(config.Number(fields.norm_epsilon, fields.default_norm_epsilon));
   if (!(spec.norm_epsilon >= 0 && spec.norm_epsilon <= 1)) config.Refuse(fields.norm_epsilon, "expected 0 to 1");
+  spec.norm = fields.norm;
   spec.activation = ParseActivation(config, fields);
   spec.attention_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(spec.head_dim)));
   spec.tied_head = config.Bool("tie_word_embeddings", fields.default_tied_head);
@@ -180,12 +198,81 @@ std::vector<int64_t> ParseQwenWindows(const JsonObject& config, int layers) {
   return windows;
 }
 
+std::vector<int64_t> ParsePatternWindows(const JsonObject& config, int layers, int64_t otherwise, int64_t pattern) {
+  const bool given = config.json().contains("sliding_window");
+  const int64_t window = given ? config.Int("sliding_window", 1, INT32_MAX, 0) : otherwise;
+  std::vector<int64_t> windows = ParseLayerTypes(config, layers, window);
+  for (int64_t layer = 0; std::ssize(windows) < layers; ++layer) {
+    windows.push_back(pattern == 0 || (layer + 1) % pattern == 0 ? 0 : window);
+  }
+  return windows;
+}
+
+std::vector<float> AlibiSlopes(int64_t heads) {
+  int64_t power = 1;
+  while (2 * power <= heads) power *= 2;
+  std::vector<float> slopes;
+  const auto slope = [](int64_t heads_of_base, int64_t exponent) {
+    const double base = std::exp2(-8.0 / static_cast<double>(heads_of_base));
+    return static_cast<float>(std::pow(base, static_cast<double>(exponent)));
+  };
+  for (int64_t i = 1; i <= power; ++i) slopes.push_back(slope(power, i));
+  for (int64_t i = 1; std::ssize(slopes) < heads; i += 2) slopes.push_back(slope(2 * power, i));
+  return slopes;
+}
+
+double ParsePositive(const JsonObject& config, const char* key, double otherwise) {
+  const double value = config.Number(key, otherwise);
+  if (!(value > 0 && value < 1e6)) config.Refuse(key, "expected a positive number");
+  return value;
+}
+
+float ParseSoftcap(const JsonObject& config, const char* key, double otherwise) {
+  if (!config.json().contains(key)) return static_cast<float>(otherwise);
+  if (!config.Has(key)) return 0;
+  const double cap = config.Number(key);
+  if (!(cap > 0 && cap < 1e6)) config.Refuse(key, "expected a positive number or null");
+  return static_cast<float>(cap);
+}
+
+void PairHeads(const DecoderSpec& spec, WeightSources& sources) {
+  const auto rotary_dim = static_cast<int64_t>(2 * spec.rope.inverse_frequencies.size());
+  const PairedHeads paired{spec.head_dim, rotary_dim};
+  for (int layer = 0; layer < spec.layers; ++layer) {
+    if (spec.layer_rope(layer) == LayerRope::kNone) continue;
+    LayerSource& source = sources.layers[static_cast<size_t>(layer)];
+    source.qkv[0][0].paired = paired;
+    source.qkv[1][0].paired = paired;
+    if (source.q_norm) source.q_norm->paired = paired;
+    if (source.k_norm) source.k_norm->paired = paired;
+  }
+}
+
+Json TextConfig(const JsonObject& config) {
+  Json text = config.Object("text_config").json();
+  for (const char* key : {"dtype", "torch_dtype", "tie_word_embeddings", "quantization_config"}) {
+    if (!text.contains(key) && config.Has(key)) text[key] = config.At(key);
+  }
+  return text;
+}
+
 MatrixSource WholeMatrix(const std::string& name, int64_t rows, int64_t columns, bool bias) {
-  return {name, rows, columns, bias, 0, rows};
+  MatrixSource matrix;
+  matrix.name = name;
+  matrix.rows = matrix.end = rows;
+  matrix.columns = columns;
+  matrix.bias = bias;
+  return matrix;
+}
+
+MatrixSource RowsOf(MatrixSource matrix, int64_t begin, int64_t end) {
+  matrix.begin = begin;
+  matrix.end = end;
+  return matrix;
 }
 
 WeightSources LlamaSources(const DecoderSpec& spec, const LlamaBiases& biases) {
-  const auto norm = [&](const std::string& name) { return NormSource{name, spec.hidden, false}; };
+  const auto norm = [&](const std::string& name) { return NormSource{name, spec.hidden, biases.norms}; };
   WeightSources sources;
   sources.embedding = WholeMatrix("model.embed_tokens", spec.vocab, spec.hidden, false);
   sources.final_norm = norm("model.norm");
@@ -201,8 +288,8 @@ WeightSources LlamaSources(const DecoderSpec& spec, const LlamaBiases& biases) {
                    WholeMatrix(attention + "v_proj", spec.kv_features(), spec.hidden, biases.qkv)}};
     source.out = {WholeMatrix(attention + "o_proj", spec.hidden, spec.q_features(), biases.out)};
     source.mlp_norm = norm(layer + "post_attention_layernorm");
-    source.gate_up = {WholeMatrix(mlp + "gate_proj", spec.ffn, spec.hidden, biases.mlp),
-                      WholeMatrix(mlp + "up_proj", spec.ffn, spec.hidden, biases.mlp)};
+    if (spec.gated_mlp) source.gate_up = {WholeMatrix(mlp + "gate_proj", spec.ffn, spec.hidden, biases.mlp)};
+    source.gate_up.push_back(WholeMatrix(mlp + "up_proj", spec.ffn, spec.hidden, biases.mlp));
     source.down = {WholeMatrix(mlp + "down_proj", spec.hidden, spec.ffn, biases.mlp)};
     sources.layers.push_back(std::move(source));
   }
@@ -213,7 +300,12 @@ std::vector<StackedSource> GroupedQkv(const std::string& name, const DecoderSpec
   const int64_t queries = spec.q_heads / spec.kv_heads * spec.head_dim;  // query rows of a group
   const int64_t group = queries + 2 * spec.head_dim;
   const auto rows = [&](int64_t begin, int64_t end) {
-    return MatrixSource{name, spec.kv_heads * group, spec.hidden, bias, begin, end, spec.kv_heads, group};
+    MatrixSource matrix = WholeMatrix(name, spec.kv_heads * group, spec.hidden, bias);
+    matrix.begin = begin;
+    matrix.end = end;
+    matrix.blocks = spec.kv_heads;
+    matrix.stride = group;
+    return matrix;
   };
   const int64_t values = queries + spec.head_dim;
   return {{rows(0, queries)}, {rows(queries, values), rows(values, group)}};

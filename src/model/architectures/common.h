@@ -16,6 +16,10 @@ namespace runahead {
 struct CommonFields {
   std::string_view architecture;  // the name in the table of architectures
   std::string_view family;
+  const char* layers = "num_hidden_layers";
+  const char* hidden = "hidden_size";
+  const char* q_heads = "num_attention_heads";
+  const char* max_positions = "max_position_embeddings";
   const char* ffn = "intermediate_size";
   int64_t ffn_multiple = 0;  // multiple of hidden_size; 0: the field must be there
   const char* kv_heads = "num_key_value_heads";
@@ -27,6 +31,7 @@ struct CommonFields {
   const char* activation = "hidden_act";
   const char* default_activation = "silu";
   bool default_tied_head = false;
+  NormKind norm = NormKind::kRms;
 };
 
 /// Reads the fields that the families share: sizes, heads, norm, activation, head, dtype. Throws ConfigError naming
@@ -43,17 +48,28 @@ void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::stri
 /// How a family names the options of its rope.
 struct RopeFields {
   const char* theta = "rope_theta";
+  double default_theta = 10000;
   bool partial = false;  // true: the rotation may cover a part of each head
   const char* partial_factor = "partial_rotary_factor";
   double default_partial_factor = 1;
-  bool longrope = false;
+  bool yarn_is_longrope = false;      // Phi-3's first name for it
+  int64_t default_trained = 0;        // trained positions where config.json names none; 0: all
+  const char* local_theta = nullptr;  // the field for layers with a window; null: `theta`
+  double default_local_theta = 10000;
 };
 
 /// Reads the rope of a model whose sizes are known into `spec.rope`: `rope_parameters`, or `rope_scaling` and the
-/// fields outside. Types default, linear, llama3, yarn and, where the family has it, longrope; others are refused by
-/// name. Frequencies are computed in f32 as HF transformers does. Where a factor stretches the context that the model
-/// was trained for (linear, yarn), `spec.max_positions` grows with it.
+/// fields outside. Types default, linear, dynamic, llama3, yarn and longrope; others are refused by name. Frequencies
+/// are computed in f32 as HF transformers does. Where a factor stretches the context that the model was trained for
+/// (linear, yarn), `spec.max_positions` grows with it.
 void ParseRope(const JsonObject& config, DecoderSpec& spec, const RopeFields& fields = {});
+
+/// The same for families with one rope for layers that see everything, `spec.rope`, and one for those with a window,
+/// `spec.local_rope`. Windows must be known.
+void ParseRopesByLayerType(const JsonObject& config, DecoderSpec& spec, const RopeFields& fields);
+
+/// YaRN's factor of cosines and sines: 0.1 * scale * ln(factor) + 1.
+double YarnMagnitude(double factor, double scale);
 
 /// `layer_types` as one window per layer: `window` for "sliding_attention", 0 for "full_attention". Empty when the
 /// field is missing.
@@ -62,14 +78,42 @@ std::vector<int64_t> ParseLayerTypes(const JsonObject& config, int layers, int64
 /// The windows of Qwen2 and Qwen3: none, or from layer `max_window_layers` on, or as `layer_types` says.
 std::vector<int64_t> ParseQwenWindows(const JsonObject& config, int layers);
 
+/// Windows of `config`'s sliding_window (missing: `otherwise`, null: none) in the layers that layer_types names, or
+/// without it in all but every `pattern`-th.
+std::vector<int64_t> ParsePatternWindows(const JsonObject& config, int layers, int64_t otherwise, int64_t pattern);
+
+/// ALiBi's slopes of the heads: powers of 2^(-8/n) for n heads, n a power of two; other head counts take every second
+/// power of the next power of two for the heads that are left (Press et al. 2022 and their code).
+std::vector<float> AlibiSlopes(int64_t heads);
+
+/// A positive number; `otherwise` where the field is missing.
+double ParsePositive(const JsonObject& config, const char* key, double otherwise);
+
+/// A soft cap: missing means `otherwise`, null means none.
+float ParseSoftcap(const JsonObject& config, const char* key, double otherwise);
+
+/// Makes q and k of every layer, in `sources`, heads whose features turn in pairs of neighbours. Each must be a whole
+/// matrix.
+void PairHeads(const DecoderSpec& spec, WeightSources& sources);
+
+/// The object `text_config` with what only the object around it says: a model of text in a folder of more.
+Json TextConfig(const JsonObject& config);
+
+/// Granite's constant factors, into a spec whose other fields are known.
+void ScaleAsGranite(const JsonObject& config, DecoderSpec& spec);
+
 /// All rows of `name`.
 MatrixSource WholeMatrix(const std::string& name, int64_t rows, int64_t columns, bool bias);
 
-/// Which matrices of Llama's layout have a bias.
+/// Rows [begin, end) of a whole matrix.
+MatrixSource RowsOf(MatrixSource matrix, int64_t begin, int64_t end);
+
+/// Which matrices and norms of Llama's layout have a bias.
 struct LlamaBiases {
   bool qkv = false;
   bool out = false;
   bool mlp = false;
+  bool norms = false;
 };
 
 /// The tensors of Llama, which many families share.

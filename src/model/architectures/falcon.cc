@@ -2,8 +2,6 @@
 // heads, two norms), 11B (grouped heads, one norm), and RW (ALiBi, a block after the other, biases).
 #include <fmt/format.h>
 
-#include <cmath>
-
 #include "model/architectures/common.h"
 
 namespace runahead {
@@ -30,21 +28,6 @@ Variant ParseVariant(const JsonObject& config) {
   variant.two_norms = norms == 2;
   variant.bias = config.Bool("bias", false);
   return variant;
-}
-
-/// Slopes of the heads: powers of 2^(-8/n) for n heads, n a power of two; other head counts take every second power
-/// of the next power of two for the heads that are left (Press et al. 2022 and their code).
-std::vector<float> AlibiSlopes(int64_t heads) {
-  int64_t power = 1;
-  while (2 * power <= heads) power *= 2;
-  std::vector<float> slopes;
-  const auto slope = [](int64_t heads_of_base, int64_t exponent) {
-    const double base = std::exp2(-8.0 / static_cast<double>(heads_of_base));
-    return static_cast<float>(std::pow(base, static_cast<double>(exponent)));
-  };
-  for (int64_t i = 1; i <= power; ++i) slopes.push_back(slope(power, i));
-  for (int64_t i = 1; std::ssize(slopes) < heads; i += 2) slopes.push_back(slope(2 * power, i));
-  return slopes;
 }
 
 /// Heads that share a key: all, those of a group, or none.
@@ -96,10 +79,12 @@ ParsedModel ParseFalcon(const JsonObject& config) {
   spec.gated_mlp = false;
   if (config.Bool("alibi", false)) {
     spec.alibi_slopes = AlibiSlopes(spec.q_heads);
+    spec.falcon_alibi = true;
   } else {
     ParseRope(config, spec);
   }
 
+  model.sources.prefix = "transformer.";
   model.sources.embedding = WholeMatrix("transformer.word_embeddings", spec.vocab, spec.hidden, false);
   model.sources.final_norm = {"transformer.ln_f", spec.hidden, true};
   model.sources.head = WholeMatrix("lm_head", spec.vocab, spec.hidden, false);

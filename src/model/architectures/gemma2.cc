@@ -7,19 +7,6 @@
 #include "model/architectures/common.h"
 
 namespace runahead {
-namespace {
-
-/// A soft cap: missing means `otherwise`, null means none.
-float ParseSoftcap(const JsonObject& config, const char* key, double otherwise) {
-  if (!config.json().contains(key)) return static_cast<float>(otherwise);
-  if (!config.Has(key)) return 0;
-  const double cap = config.Number(key);
-  if (!(cap > 0 && cap < 1e6)) config.Refuse(key, "expected a positive number or null");
-  return static_cast<float>(cap);
-}
-
-}  // namespace
-
 ParsedModel ParseGemma2(const JsonObject& config) {
   RefuseUnsupported(config,
                     {"sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar"});
@@ -35,28 +22,23 @@ ParsedModel ParseGemma2(const JsonObject& config) {
                               .default_tied_head = true});
   ParseRope(config, spec);
   spec.norm_offset = 1;
+  spec.rounded_embedding_scale = true;
   spec.embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden)));
-  const double scalar = config.Number("query_pre_attn_scalar", 256);
-  if (!(scalar > 0 && scalar < 1e6)) config.Refuse("query_pre_attn_scalar", "expected a positive number");
+  const double scalar = ParsePositive(config, "query_pre_attn_scalar", 256);
   spec.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
   spec.attention_softcap = ParseSoftcap(config, "attn_logit_softcapping", 50);
   spec.logit_softcap = ParseSoftcap(config, "final_logit_softcapping", 30);
 
-  const bool given = config.json().contains("sliding_window");
-  const int64_t window = given ? config.Int("sliding_window", 1, INT32_MAX, 0) : 4096;
-  spec.windows = ParseLayerTypes(config, spec.layers, window);
-  if (spec.windows.empty()) {
-    for (int i = 0; i < spec.layers; ++i) spec.windows.push_back(i % 2 == 0 ? window : 0);
-  }
+  spec.windows = ParsePatternWindows(config, spec.layers, 4096, 2);
 
   const bool attention_bias = config.Bool("attention_bias", false);
   model.sources = LlamaSources(spec, {.qkv = attention_bias, .out = attention_bias});
   for (int i = 0; i < spec.layers; ++i) {
     LayerSource& layer = model.sources.layers[static_cast<size_t>(i)];
     const std::string prefix = fmt::format("model.layers.{}.", i);
-    layer.post_attention_norm = {prefix + "post_attention_layernorm", spec.hidden, false};
-    layer.mlp_norm = {prefix + "pre_feedforward_layernorm", spec.hidden, false};
-    layer.post_mlp_norm = {prefix + "post_feedforward_layernorm", spec.hidden, false};
+    layer.post_attention_norm = NormSource{prefix + "post_attention_layernorm", spec.hidden, false};
+    layer.mlp_norm = NormSource{prefix + "pre_feedforward_layernorm", spec.hidden, false};
+    layer.post_mlp_norm = NormSource{prefix + "post_feedforward_layernorm", spec.hidden, false};
   }
   return model;
 }

@@ -28,16 +28,17 @@ ParsedModel ParseGptNeoX(const JsonObject& config) {
   spec.gated_mlp = false;
 
   const bool attention_bias = config.Bool("attention_bias", true);
+  model.sources.prefix = "gpt_neox.";
   model.sources.embedding = WholeMatrix("gpt_neox.embed_in", spec.vocab, spec.hidden, false);
   model.sources.final_norm = {"gpt_neox.final_layer_norm", spec.hidden, true};
   model.sources.head = WholeMatrix("embed_out", spec.vocab, spec.hidden, false);
   for (int i = 0; i < spec.layers; ++i) {
     const std::string prefix = fmt::format("gpt_neox.layers.{}.", i);
     LayerSource layer;
-    layer.attention_norm = {prefix + "input_layernorm", spec.hidden, true};
+    layer.attention_norm = NormSource{prefix + "input_layernorm", spec.hidden, true};
     layer.qkv = GroupedQkv(prefix + "attention.query_key_value", spec, attention_bias);
     layer.out = {WholeMatrix(prefix + "attention.dense", spec.hidden, spec.q_features(), attention_bias)};
-    layer.mlp_norm = {prefix + "post_attention_layernorm", spec.hidden, true};
+    layer.mlp_norm = NormSource{prefix + "post_attention_layernorm", spec.hidden, true};
     layer.gate_up = {WholeMatrix(prefix + "mlp.dense_h_to_4h", spec.ffn, spec.hidden, true)};
     layer.down = {WholeMatrix(prefix + "mlp.dense_4h_to_h", spec.hidden, spec.ffn, true)};
     model.sources.layers.push_back(std::move(layer));

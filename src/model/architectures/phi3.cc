@@ -13,7 +13,7 @@ ParsedModel ParsePhi3(const JsonObject& config) {
                               .family = "phi3",
                               .default_max_positions = 4096,
                               .default_norm_epsilon = 1e-5});
-  ParseRope(config, spec, {.partial = true, .longrope = true});
+  ParseRope(config, spec, {.partial = true, .yarn_is_longrope = true, .default_trained = 4096});
   if (config.Has("sliding_window")) {
     spec.windows.assign(static_cast<size_t>(spec.layers), config.Int("sliding_window", 1, INT32_MAX));
   }
@@ -23,8 +23,8 @@ ParsedModel ParsePhi3(const JsonObject& config) {
     const std::string prefix = fmt::format("model.layers.{}.", i);
     const int64_t q = spec.q_features();
     const int64_t rows = q + 2 * spec.kv_features();
-    const std::string fused = prefix + "self_attn.qkv_proj";
-    layer.qkv = {{{fused, rows, spec.hidden, false, 0, q}}, {{fused, rows, spec.hidden, false, q, rows}}};
+    const MatrixSource fused = WholeMatrix(prefix + "self_attn.qkv_proj", rows, spec.hidden, false);
+    layer.qkv = {{RowsOf(fused, 0, q)}, {RowsOf(fused, q, rows)}};
     layer.gate_up = {WholeMatrix(prefix + "mlp.gate_up_proj", 2 * spec.ffn, spec.hidden, false)};
   }
   return model;

@@ -21,8 +21,8 @@ ParsedModel ParseQwen3(const JsonObject& config) {
   for (int i = 0; i < spec.layers; ++i) {
     LayerSource& layer = model.sources.layers[static_cast<size_t>(i)];
     const std::string attention = fmt::format("model.layers.{}.self_attn.", i);
-    layer.q_norm = {attention + "q_norm", spec.head_dim, false};
-    layer.k_norm = {attention + "k_norm", spec.head_dim, false};
+    layer.q_norm = NormSource{attention + "q_norm", spec.head_dim, false};
+    layer.k_norm = NormSource{attention + "k_norm", spec.head_dim, false};
   }
   return model;
 }

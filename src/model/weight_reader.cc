@@ -1,0 +1,192 @@
+#include "model/weight_reader.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "runahead/error.h"
+
+namespace runahead {
+namespace {
+
+/// A tensor of its own memory.
+HostTensor NewTensor(DType dtype, const Shape& shape) {
+  HostTensor tensor;
+  tensor.copy.resize(static_cast<size_t>(shape.elements()) * SizeOf(dtype));
+  tensor.view = TensorView(tensor.copy.data(), dtype, shape);
+  return tensor;
+}
+
+/// An 8-bit number with 4 bits of exponent and 3 of mantissa, without infinities ("FP8 Formats for Deep Learning",
+/// Micikevicius et al. 2022, table 1).
+float FromE4M3(uint8_t bits) {
+  constexpr int kBias = 7;
+  const int exponent = bits >> 3 & 15;
+  const int mantissa = bits & 7;
+  const float size = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), 1 - kBias - 3)
+                                   : std::ldexp(static_cast<float>(8 + mantissa), exponent - kBias - 3);
+  const float value = (bits & 0x7f) == 0x7f ? NAN : size;
+  return (bits & 0x80) != 0 ? -value : value;
+}
+
+std::array<float, 256> E4M3Values() {
+  std::array<float, 256> values{};
+  for (size_t i = 0; i < values.size(); ++i) values[i] = FromE4M3(static_cast<uint8_t>(i));
+  return values;
+}
+
+/// Row i of the result is row order[i] of `from`. from: [rows, any].
+HostTensor Reordered(TensorView from, const std::vector<int64_t>& order) {
+  HostTensor to = NewTensor(from.dtype(), from.shape());
+  const size_t bytes = from.bytes() / order.size();
+  for (size_t i = 0; i < order.size(); ++i) {
+    std::memcpy(to.copy.data() + i * bytes,
+                static_cast<const std::byte*>(from.data()) + static_cast<size_t>(order[i]) * bytes, bytes);
+  }
+  return to;
+}
+
+HostTensor Transposed(TensorView from) {
+  const int64_t rows = from.row_elements();
+  HostTensor to = NewTensor(from.dtype(), {rows, from.rows()});
+  Dispatch(from.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* source = from.As<T>();
+    T* target = to.view.As<T>();
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < from.rows(); ++j) *target++ = source[j * rows + i];
+    }
+  });
+  return to;
+}
+
+/// Rows divided by their lengths, in f32.
+HostTensor UnitRows(TensorView from) {
+  constexpr double kShortest = 1e-12;  // what torch's normalize divides by at least
+  HostTensor to = NewTensor(DType::kF32, from.shape());
+  Dispatch(from.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    for (int64_t i = 0; i < from.rows(); ++i) {
+      const T* source = from.As<T>() + i * from.row_elements();
+      float* target = to.view.As<float>() + i * from.row_elements();
+      double squares = 0;
+      for (int64_t j = 0; j < from.row_elements(); ++j) {
+        const auto value = static_cast<double>(static_cast<float>(source[j]));
+        squares += value * value;
+      }
+      const auto length = static_cast<float>(std::max(std::sqrt(squares), kShortest));
+      for (int64_t j = 0; j < from.row_elements(); ++j) target[j] = static_cast<float>(source[j]) / length;
+    }
+  });
+  return to;
+}
+
+}  // namespace
+
+std::string WeightName(const MatrixSource& matrix) { return matrix.name + ".weight"; }
+
+Shape StoredShape(const MatrixSource& matrix) {
+  return matrix.transposed ? Shape{matrix.columns, matrix.rows} : Shape{matrix.rows, matrix.columns};
+}
+
+std::vector<int64_t> PairedOrder(const PairedHeads& paired, int64_t rows) {
+  std::vector<int64_t> order;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t head = row / paired.head_dim * paired.head_dim;
+    const int64_t feature = row - head;
+    const int64_t half = paired.rotary_dim / 2;
+    const int64_t stored = feature >= paired.rotary_dim ? feature
+                           : feature < half             ? 2 * feature
+                                                        : 2 * (feature - half) + 1;
+    order.push_back(head + stored);
+  }
+  return order;
+}
+
+HostTensor WeightReader::Read(const std::string& name, const Shape& shape) const {
+  const auto [file, tensor] = files_.Find(name, shape);
+  if (StoredDType(tensor->dtype)) return files_.Read(name, shape);
+  const std::span<const std::byte> bytes = file->Bytes(*tensor);
+  if (tensor->dtype == kFp8Name) return Dequantized(name, shape, bytes);
+  HostTensor narrow = NewTensor(DType::kF32, shape);
+  for (int64_t i = 0; i < shape.elements(); ++i) {
+    double wide = 0;
+    std::memcpy(&wide, bytes.data() + static_cast<size_t>(i) * sizeof(wide), sizeof(wide));
+    narrow.view.As<float>()[i] = static_cast<float>(wide);
+  }
+  return narrow;
+}
+
+std::string WeightReader::ScalesOf(const std::string& name) const {
+  for (const char* suffix : {"_scale_inv", "_scale"}) {
+    if (files_.Has(name + suffix)) return name + suffix;
+  }
+  return "";
+}
+
+HostTensor WeightReader::Dequantized(const std::string& name, const Shape& shape,
+                                     std::span<const std::byte> stored) const {
+  static const std::array<float, 256> kValues = E4M3Values();
+  const std::string scales_name = ScalesOf(name);
+  if (scales_name.empty()) {
+    throw ConfigError(
+        fmt::format("tensor {}: it is {}, and there is no {}_scale_inv or {}_scale", name, kFp8Name, name, name));
+  }
+  const std::vector<int64_t>& extents = files_.tensors().at(scales_name).tensor->shape;
+  const Shape scale_shape = extents.empty()       ? Shape{}
+                            : extents.size() == 1 ? Shape{extents[0]}
+                                                  : Shape{extents[0], extents[1]};
+  const HostTensor scales = Read(scales_name, scale_shape);
+  const int64_t rows = shape[0];
+  const int64_t columns = shape.row_elements();
+  const auto blocks = [](int64_t n, int64_t block) { return (n + block - 1) / block; };
+  std::array<int64_t, 2> block = scale_block_;
+  if (scale_shape.elements() == 1) {
+    block = {rows, columns};
+  } else if (scale_shape.elements() == rows && scale_shape[0] == rows) {
+    block = {1, columns};
+  } else if (scale_shape.rank() != 2 || scale_shape[0] != blocks(rows, block[0]) ||
+             scale_shape[1] != blocks(columns, block[1])) {
+    throw ConfigError(fmt::format("tensor {}: scales of shape [{}] do not fit {} rows of {} in blocks of {} x {}",
+                                  scales_name, fmt::join(extents, ", "), rows, columns, block[0], block[1]));
+  }
+  const int64_t scale_columns = blocks(columns, block[1]);
+  HostTensor result = NewTensor(DType::kF32, shape);
+  Dispatch(scales.view.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    for (int64_t i = 0; i < rows; ++i) {
+      const T* scale = scales.view.As<T>() + i / block[0] * scale_columns;
+      for (int64_t j = 0; j < columns; ++j) {
+        const auto bits = std::to_integer<uint8_t>(stored[static_cast<size_t>(i * columns + j)]);
+        result.view.As<float>()[i * columns + j] = kValues[bits] * static_cast<float>(scale[j / block[1]]);
+      }
+    }
+  });
+  return result;
+}
+
+bool WeightReader::IsAsStored(const MatrixSource& source) const {
+  const StoredTensor& tensor = *files_.Find(WeightName(source), StoredShape(source)).tensor;
+  const std::optional<DType> dtype = StoredDType(tensor.dtype);
+  return dtype && IsAligned(tensor, *dtype) && source.paired.rotary_dim == 0 && !source.transposed &&
+         !source.unit_rows;
+}
+
+HostTensor WeightReader::Matrix(const MatrixSource& source) const {
+  HostTensor matrix = Read(WeightName(source), StoredShape(source));
+  if (source.transposed) matrix = Transposed(matrix.view);
+  if (source.unit_rows) matrix = UnitRows(matrix.view);
+  if (source.paired.rotary_dim != 0) matrix = Reordered(matrix.view, PairedOrder(source.paired, source.rows));
+  return matrix;
+}
+
+HostTensor WeightReader::Bias(const MatrixSource& source) const {
+  HostTensor bias = Read(source.name + ".bias", {source.rows});
+  if (source.paired.rotary_dim != 0) bias = Reordered(bias.view, PairedOrder(source.paired, source.rows));
+  return bias;
+}
+
+}  // namespace runahead
