@@ -15,6 +15,7 @@ fail() { echo "fresh.sh: $*" >&2; exit 2; }
 enter() {  # ROOT COMMAND
   local root=$1 name
   mount -t proc proc "$root/proc"
+  mount -t sysfs -o ro sysfs "$root/sys" 2>/dev/null || true  # where UCX looks for networks
   mount -t tmpfs -o mode=755 tmpfs "$root/dev"
   for name in null zero full random urandom; do
     : >"$root/dev/$name"
