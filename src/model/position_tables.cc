@@ -50,8 +50,8 @@ Angles MakeAngles(const RopeSpec& rope, int64_t positions, bool long_sequence) {
 std::vector<float> QueryScales(const DecoderSpec& spec, int64_t positions) {
   std::vector<float> scales;
   for (int64_t position = 0; position < positions; ++position) {
-    const auto periods = static_cast<float>(position / spec.query_growth_positions);
-    scales.push_back(1 + spec.query_growth * std::log(1 + periods));
+    const int64_t periods = position / spec.query_growth_positions;
+    scales.push_back(1 + spec.query_growth * std::log(1 + static_cast<float>(periods)));
   }
   return scales;
 }

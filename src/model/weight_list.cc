@@ -118,12 +118,12 @@ void NameByFiles(const DecoderSpec& spec, const WeightFiles& files, WeightSource
       {{"language_model." + own, "language_model."}, {own + "language_model.", ""}, {"", ""}}};
   const std::string first_norm = sources.final_norm.name;
   if (!has(first_norm) && first_norm.starts_with(own)) {
-    for (const auto& [prefix, head] : namings) {
-      if (!has(prefix + first_norm.substr(own.size()))) continue;
+    for (const Naming& naming : namings) {
+      if (!has(naming.prefix + first_norm.substr(own.size()))) continue;
       ForNames(sources, [&](std::string& name) {
-        if (name.starts_with(own)) name = prefix + name.substr(own.size());
+        if (name.starts_with(own)) name = naming.prefix + name.substr(own.size());
       });
-      sources.head.name = head + sources.head.name;
+      sources.head.name = naming.head + sources.head.name;
       break;
     }
   }

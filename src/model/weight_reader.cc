@@ -129,7 +129,7 @@ std::string WeightReader::ScalesOf(const std::string& name) const {
 
 HostTensor WeightReader::Dequantized(const std::string& name, const Shape& shape,
                                      std::span<const std::byte> stored) const {
-  static const std::array<float, 256> kValues = E4M3Values();
+  static const std::array<float, 256> values = E4M3Values();
   const std::string scales_name = ScalesOf(name);
   if (scales_name.empty()) {
     throw ConfigError(
@@ -161,7 +161,7 @@ HostTensor WeightReader::Dequantized(const std::string& name, const Shape& shape
       const T* scale = scales.view.As<T>() + i / block[0] * scale_columns;
       for (int64_t j = 0; j < columns; ++j) {
         const auto bits = std::to_integer<uint8_t>(stored[static_cast<size_t>(i * columns + j)]);
-        result.view.As<float>()[i * columns + j] = kValues[bits] * static_cast<float>(scale[j / block[1]]);
+        result.view.As<float>()[i * columns + j] = values[bits] * static_cast<float>(scale[j / block[1]]);
       }
     }
   });
