@@ -303,14 +303,15 @@ void Conductor::Renew(std::span<const int> members) {
 void Conductor::PublishStatus() {
   EngineStatus status = scheduler_->Status();
   const std::lock_guard lock(mutex_);
-  status.failed = !failure_.empty();
-  status.failure = failure_;
   status_ = std::move(status);
 }
 
 EngineStatus Conductor::Status() const {
   const std::lock_guard lock(mutex_);
-  return status_;
+  EngineStatus status = status_;
+  status.failed = !failure_.empty();  // said before any request hears of it
+  status.failure = failure_;
+  return status;
 }
 
 double Conductor::Now() const { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
