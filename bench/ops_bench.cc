@@ -109,6 +109,30 @@ void BenchMatmul(benchmark::State& state) {
   ReportBytes(state, static_cast<double>(w.view().bytes()));
 }
 
+/// Arguments: format, threads, rows, in_features, out_features. Activations in bf16.
+void BenchIntegerMatmul(benchmark::State& state) {
+  const auto format = static_cast<WeightFormat>(state.range(0));
+  Fixture f(static_cast<int>(state.range(1)));
+  const int64_t rows = state.range(2);
+  const int64_t in_features = state.range(3);
+  const int64_t out_features = state.range(4);
+  const RandomTensor x(*f.device, DType::kBF16, {rows, in_features});
+  const RandomTensor y(*f.device, DType::kBF16, {rows, out_features});
+  const RandomTensor w(*f.device, DType::kBF16, {out_features, in_features});
+  const auto linear = f.ops->Prepare({{{w.view()}, {}}}, DType::kBF16, format);
+  f.ops->Matmul(x.view(), *linear, y.view(), *f.stream);
+
+  const auto slow = f.oracle->Prepare({{{w.view().Rows(0, 40)}, {}}}, DType::kBF16, format);
+  const RandomTensor expected(*f.device, DType::kBF16, {1, 40});
+  f.oracle->Matmul(x.view().Rows(rows - 1, rows), *slow, expected.view(), *f.stream);
+  if (!Agrees(y.view().Columns(0, 40), rows - 1, expected.view(), 0)) {
+    return state.SkipWithError("differs from the oracle");
+  }
+  for (auto _ : state) f.ops->Matmul(x.view(), *linear, y.view(), *f.stream);
+  ReportFlops(state, 2.0 * static_cast<double>(rows * in_features * out_features));
+  ReportBytes(state, static_cast<double>(QuantisedRowBytes(format, in_features)) * static_cast<double>(out_features));
+}
+
 /// Arguments: dtype, threads, queries, keys, q_heads, kv_heads, head_dim.
 void BenchAttention(benchmark::State& state) {
   const auto dtype = static_cast<DType>(state.range(0));
@@ -163,11 +187,20 @@ void BenchNormalize(benchmark::State& state) {
 constexpr int64_t kF32 = static_cast<int64_t>(DType::kF32);
 constexpr int64_t kBF16 = static_cast<int64_t>(DType::kBF16);
 constexpr int64_t kF16 = static_cast<int64_t>(DType::kF16);
+constexpr int64_t kInt8 = static_cast<int64_t>(WeightFormat::kInt8);
+constexpr int64_t kInt4 = static_cast<int64_t>(WeightFormat::kInt4);
 
 BENCHMARK(BenchMatmul)
     ->ArgNames({"dtype", "threads", "rows", "in", "out", "in_place"})
     ->ArgsProduct({{kF32, kBF16, kF16}, {1, 2}, {1, 16, 128, 512, 2048}, {2048}, {8192}, {0, 1}})
     ->ArgsProduct({{kF32, kBF16}, {1, 2}, {1, 512, 2048}, {8192}, {2048}, {1}})
+    ->MeasureProcessCPUTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(BenchIntegerMatmul)
+    ->ArgNames({"format", "threads", "rows", "in", "out"})
+    ->ArgsProduct({{kInt8, kInt4}, {1, 2}, {1, 4, 16, 128, 512, 2048}, {2048}, {8192}})
+    ->ArgsProduct({{kInt8, kInt4}, {1, 2}, {1, 512, 2048}, {8192}, {2048}})
+    ->ArgsProduct({{kInt8, kInt4}, {1, 2}, {1}, {2048}, {128256}})  // a head
     ->MeasureProcessCPUTime()
     ->Unit(benchmark::kMillisecond);
 BENCHMARK(BenchAttention)

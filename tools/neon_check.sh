@@ -34,7 +34,7 @@ flags=(-std=c++20 -O2 -ffp-contract=off -fopenmp -Isrc -Iinclude -Itests -Itests
   '-DHWY_DISABLED_TARGETS=(HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128)')
 mapfile -t sources < <(ls src/base/*.cc src/kv/*.cc src/tensor/{cpu_device,cpu_features,cuda_device_null,dtype,memory_plan}.cc \
   src/ops/*.cc src/ops/cpu/*.cc src/ops/cpu/matmul/*.cc src/ops/cuda/cuda_ops_null.cc)
-tests=(matmul_bits_test attention_test)
+tests=(matmul_bits_test integer_matmul_test attention_test)
 mkdir -p "$work/objects"
 object_of() { echo "$work/objects/$(tr / . <<<"${1%.cc}").o"; }
 compile() { ${CMAKE_CXX_COMPILER_LAUNCHER:-} $compiler "${flags[@]}" -c "$1" -o "$2"; }
@@ -52,5 +52,5 @@ folder=$work/root/usr/lib/aarch64-linux-gnu
 for test in "${tests[@]}"; do
   $compiler -fopenmp "$(object_of "tests/ops/$test.cc")" "${objects[@]}" -L"$folder" -Wl,-rpath,"$folder" \
     -lgtest -lgtest_main -lhwy -lfmt -o "$work/$test"
-  $emulator -L /usr/aarch64-linux-gnu "$work/$test" --gtest_brief=1 --gtest_filter="*Bits*:*HeadSizesAndDTypes*"
+  $emulator -L /usr/aarch64-linux-gnu "$work/$test" --gtest_brief=1 --gtest_filter="*Bits*:*Integer*:*Quantise*:*HeadSizesAndDTypes*"
 done

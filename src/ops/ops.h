@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kv/kv_cache.h"
+#include "ops/weight_format.h"
 #include "tensor/device.h"
 #include "tensor/tensor_view.h"
 
@@ -66,9 +68,10 @@ struct HeadRows {
 
 /// What prepares a Linear: matrices in host memory, stacked by output row.
 struct LinearPart {
-  std::vector<TensorView> weights;  // each [rows_i, in_features], any dtype, row-major
-  std::vector<TensorView> biases;   // each [rows_i], any dtype; empty, or one for each of `weights`
-  bool lasting = false;             // the weights outlive the Linear, which may read them where they are
+  std::vector<TensorView> weights;      // each [rows_i, in_features], any dtype, row-major
+  std::vector<TensorView> biases;       // each [rows_i], any dtype; empty, or one for each of `weights`
+  bool lasting = false;                 // the weights outlive the Linear, which may read them where they are
+  std::vector<std::string> names = {};  // names of `weights`, for errors; or empty
 };
 
 /// A weight matrix y = x W^T + b in the layout that its backend multiplies fastest. Made of parts (q | k,v for
@@ -133,8 +136,13 @@ class Ops {
   /// elsewhere.
   virtual Tensor Upload(TensorView host) = 0;
   /// Prepares parts for matmuls whose activations have dtype `compute`: packs them, or leaves them where they are if
-  /// they last. Throws ConfigError when memory is short.
-  virtual std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) = 0;
+  /// they last. Throws ConfigError when memory is short, for a format that the device does not have, and naming the
+  /// matrix for weights that are not finite in another format than kStored.
+  virtual std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute,
+                                          WeightFormat format) = 0;
+  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) {
+    return Prepare(parts, compute, WeightFormat::kStored);
+  }
   /// Whether Prepare leaves lasting parts of matrices of this shape and dtype where they are; else it copies them.
   [[nodiscard]] virtual bool LeavesInPlace(const Shape& /*matrix*/, DType /*stored*/, DType /*compute*/) const {
     return false;

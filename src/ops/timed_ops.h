@@ -28,8 +28,9 @@ class TimedOps final : public Ops {
 
   [[nodiscard]] Device& device() override { return inner_.device(); }
   Tensor Upload(TensorView host) override { return inner_.Upload(host); }
-  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) override {
-    return inner_.Prepare(parts, compute);
+  using Ops::Prepare;
+  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute, WeightFormat format) override {
+    return inner_.Prepare(parts, compute, format);
   }
   [[nodiscard]] bool LeavesInPlace(const Shape& matrix, DType stored, DType compute) const override {
     return inner_.LeavesInPlace(matrix, stored, compute);

@@ -22,8 +22,9 @@ class CpuOps final : public Ops {
 
   Tensor Upload(TensorView host) override { return {Buffer(), host}; }
 
-  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) override {
-    return cpu::PrepareLinear(device_, parts, compute);
+  using Ops::Prepare;
+  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute, WeightFormat format) override {
+    return cpu::PrepareLinear(device_, parts, compute, format);
   }
 
   [[nodiscard]] bool LeavesInPlace(const Shape& matrix, DType stored, DType compute) const override {

@@ -1,9 +1,11 @@
 // The oracle: every operation as its definition reads, in double precision, rounded once to the dtype of the result.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "ops/checks.h"
+#include "ops/cpu/quantise.h"
 #include "ops/ops.h"
 
 namespace runahead {
@@ -53,17 +55,18 @@ double Activated(Activation activation, double x) {
   internal::CheckFailed(__FILE__, __LINE__, "unknown activation");
 }
 
-/// Weights rounded to the compute dtype, as rows of doubles.
+/// Weights as integers, or rounded to the compute dtype as rows of doubles.
 class ScalarLinear final : public Linear {
  public:
   struct Part {
     int64_t rows = 0;
-    std::vector<double> weights;  // [rows, in_features]
-    std::vector<double> biases;   // [rows], or empty
+    std::vector<double> weights;              // [rows, in_features], of kStored
+    std::vector<cpu::QuantisedRow> integers;  // [rows], of other formats
+    std::vector<double> biases;               // [rows], or empty
   };
 
-  ScalarLinear(const std::vector<LinearPart>& parts, DType compute)
-      : in_features_(parts.front().weights.front().row_elements()), compute_(compute) {
+  ScalarLinear(const std::vector<LinearPart>& parts, DType compute, WeightFormat format)
+      : in_features_(parts.front().weights.front().row_elements()), compute_(compute), format_(format) {
     for (const LinearPart& part : parts) parts_.push_back(Convert(part));
   }
 
@@ -76,6 +79,7 @@ class ScalarLinear final : public Linear {
   }
   [[nodiscard]] const Part& part(int i) const { return parts_[static_cast<size_t>(i)]; }
   [[nodiscard]] DType compute() const { return compute_; }
+  [[nodiscard]] WeightFormat format() const { return format_; }
 
  private:
   [[nodiscard]] Part Convert(const LinearPart& part) const {
@@ -84,6 +88,7 @@ class ScalarLinear final : public Linear {
       const TensorView& matrix = part.weights[m];
       result.rows += matrix.rows();
       for (int64_t i = 0; i < matrix.rows(); ++i) {
+        if (format_ != WeightFormat::kStored) result.integers.push_back(Quantised(matrix, i));
         for (int64_t j = 0; j < in_features_; ++j) result.weights.push_back(RoundTo(compute_, Get(matrix, i, j)));
         if (!part.biases.empty()) result.biases.push_back(GetFlat(part.biases[m], i));
       }
@@ -91,9 +96,56 @@ class ScalarLinear final : public Linear {
     return result;
   }
 
+  [[nodiscard]] cpu::QuantisedRow Quantised(const TensorView& matrix, int64_t index) const {
+    std::vector<float> values(static_cast<size_t>(in_features_));
+    for (int64_t j = 0; j < in_features_; ++j) {
+      values[static_cast<size_t>(j)] = static_cast<float>(Get(matrix, index, j));
+    }
+    cpu::QuantisedRow row;
+    CHECK_EQ(cpu::QuantiseWeights(format_, values.data(), in_features_, row), int64_t{-1});
+    return row;
+  }
+
   int64_t in_features_;
   DType compute_;
+  WeightFormat format_;
   std::vector<Part> parts_;
+};
+
+/// A row of activations as integers.
+struct ScalarRow {
+  std::vector<int> codes;     // [in_features]
+  std::vector<float> scales;  // [blocks]
+
+  ScalarRow(const TensorView& x, int64_t row) {
+    for (int64_t begin = 0; begin < x.row_elements(); begin += kBlockDepth) {
+      const int64_t end = std::min(begin + kBlockDepth, x.row_elements());
+      float largest = 0;
+      for (int64_t k = begin; k < end; ++k) {
+        const auto magnitude = static_cast<float>(std::abs(Get(x, row, k)));
+        largest = std::isfinite(magnitude) ? std::max(largest, magnitude) : std::numeric_limits<float>::quiet_NaN();
+        if (std::isnan(largest)) break;
+      }
+      const bool zeros = std::isnan(largest) || largest < 0x1p-100f;
+      scales.push_back(zeros && !std::isnan(largest) ? 0 : largest / 127);
+      const float factor = zeros ? 0 : 127 / largest;
+      for (int64_t k = begin; k < end; ++k) {
+        codes.push_back(zeros ? 0 : static_cast<int>(std::nearbyint(static_cast<float>(Get(x, row, k)) * factor)));
+      }
+    }
+  }
+
+  /// The product with a row of weights, added up as the contract of formats says.
+  [[nodiscard]] float Times(const cpu::QuantisedRow& weights) const {
+    float sum = 0;
+    for (size_t block = 0; block < scales.size(); ++block) {
+      int64_t integers = 0;
+      const size_t end = std::min(codes.size(), (block + 1) * kBlockDepth);
+      for (size_t k = block * kBlockDepth; k < end; ++k) integers += int64_t{codes[k]} * weights.codes[k];
+      sum = std::fma(static_cast<float>(integers), weights.scales[block] * scales[block], sum);
+    }
+    return sum;
+  }
 };
 
 class ScalarOps final : public Ops {
@@ -104,9 +156,10 @@ class ScalarOps final : public Ops {
 
   Tensor Upload(TensorView host) override { return {Buffer(), host}; }
 
-  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) override {
+  using Ops::Prepare;
+  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute, WeightFormat format) override {
     CheckParts(parts);
-    return std::make_unique<ScalarLinear>(parts, compute);
+    return std::make_unique<ScalarLinear>(parts, compute, format);
   }
 
   void Embed(std::span<const int32_t> tokens, TensorView table, float scale, TensorView out,
@@ -133,6 +186,7 @@ class ScalarOps final : public Ops {
   void Matmul(TensorView x, const Linear& linear, int first, int count, TensorView y, Stream& /*stream*/) override {
     const auto& scalar = static_cast<const ScalarLinear&>(linear);
     CheckMatmul(x, linear, scalar.compute(), first, count, y);
+    if (scalar.format() != WeightFormat::kStored) return MultiplyIntegers(x, scalar, first, count, y);
     const int64_t in_features = linear.in_features();
     for (int64_t i = 0; i < x.rows(); ++i) {
       int64_t column = 0;
@@ -203,6 +257,20 @@ class ScalarOps final : public Ops {
   }
 
  private:
+  static void MultiplyIntegers(TensorView x, const ScalarLinear& linear, int first, int count, TensorView y) {
+    for (int64_t i = 0; i < x.rows(); ++i) {
+      const ScalarRow row(x, i);
+      int64_t column = 0;
+      for (int p = first; p < first + count; ++p) {
+        const ScalarLinear::Part& part = linear.part(p);
+        for (size_t j = 0; j < part.integers.size(); ++j, ++column) {
+          const float bias = part.biases.empty() ? 0 : static_cast<float>(part.biases[j]);
+          Set(y, i, column, row.Times(part.integers[j]) + bias);
+        }
+      }
+    }
+  }
+
   /// With the weights from `first` on.
   static void NormalizeRow(const Norm& norm, int64_t first, std::vector<double>& row) {
     const auto n = static_cast<double>(row.size());

@@ -48,4 +48,10 @@ inline void MultiplyTiles() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kLeft), "i"(kRight));
 }
 
+/// Tile kSums += kLeft [rows, quads] times kRight [quads, columns], of fours of int8 and of unsigned bytes.
+template <int kSums, int kLeft, int kRight>
+inline void MultiplyByteTiles() {
+  asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kLeft), "i"(kRight));
+}
+
 }  // namespace runahead::cpu

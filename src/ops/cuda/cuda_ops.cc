@@ -1,6 +1,7 @@
 #include "ops/cuda/cuda_ops.h"
 
 #include <cuda_runtime_api.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <climits>
@@ -14,6 +15,7 @@
 #include "ops/cuda/matmul.h"
 #include "ops/cuda/sequences.h"
 #include "ops/cuda/staging.h"
+#include "runahead/error.h"
 #include "tensor/cuda_check.h"
 #include "tensor/cuda_stream.h"
 
@@ -57,7 +59,12 @@ class CudaOps final : public Ops {
     return tensor;
   }
 
-  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute) override {
+  using Ops::Prepare;
+  std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute, WeightFormat format) override {
+    if (format != WeightFormat::kStored) {
+      throw ConfigError(fmt::format("--weights {}: {} multiplies weights as they are stored; expected stored",
+                                    Name(format), device().name()));
+    }
     CheckParts(parts);
     const int64_t in_features = parts.front().weights.front().row_elements();
     cuda::CudaLinear::Memory memory;

@@ -1,5 +1,6 @@
 #include "ops/cpu/matmul/kernel.h"
 
+#include "ops/cpu/matmul/integer_panels.h"
 #include "ops/cpu_kernels.h"
 
 namespace runahead {
@@ -15,10 +16,34 @@ std::vector<Kernel> KernelsFor(DType compute) {
   return kernels;
 }
 
-const Kernel& KernelFor(DType compute) {
+std::vector<Kernel> IntegerKernelsFor(WeightFormat format) {
+  std::vector<Kernel> kernels;
+  for (const Kernel* found :
+       {Int8TileKernel(), VnniKernel(), Avx2IntegerKernel(), NeonDotKernel(), PlainIntegerKernel()}) {
+    if (found == nullptr) continue;
+    Kernel& kernel = kernels.emplace_back(*found);
+    kernel.format = format;
+    kernel.unit_multiple = kDepthMultiple / 4;
+    if (kernel.multiply == nullptr) kernel.multiply = &MultiplyIntegers;
+    if (format == WeightFormat::kInt4) kernel.block_bytes /= 2;  // of nibbles, which become codes
+  }
+  return kernels;
+}
+
+const Kernel& KernelFor(DType compute, WeightFormat format) {
   static const Kernel bf16 = KernelsFor(DType::kBF16).front();
   static const Kernel f32 = F32Kernel();
-  return compute == DType::kBF16 ? bf16 : f32;
+  static const Kernel int8 = IntegerKernelsFor(WeightFormat::kInt8).front();
+  static const Kernel int4 = IntegerKernelsFor(WeightFormat::kInt4).front();
+  switch (format) {
+    case WeightFormat::kStored:
+      return compute == DType::kBF16 ? bf16 : f32;
+    case WeightFormat::kInt8:
+      return int8;
+    case WeightFormat::kInt4:
+      return int4;
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "unknown weight format");
 }
 
 }  // namespace cpu

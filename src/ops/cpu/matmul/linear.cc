@@ -4,6 +4,7 @@
 
 #include "ops/checks.h"
 #include "ops/cpu/convert.h"
+#include "ops/cpu/matmul/integer_panels.h"
 #include "ops/cpu/team.h"
 
 namespace runahead::cpu {
@@ -36,12 +37,13 @@ CpuLinear::CpuLinear(Device& device, const std::vector<LinearPart>& parts, DType
   for (const LinearPart& part : parts) {
     const int64_t first_feature = out_features(0, this->parts());
     const bool in_place = AllInPlace(part);
-    for (const TensorView& matrix : part.weights) {
+    for (size_t i = 0; i < part.weights.size(); ++i) {
+      const TensorView& matrix = part.weights[i];
       if (in_place) {
         AddMatrix({static_cast<const std::byte*>(matrix.data()), matrix.dtype(), matrix.rows(), in_features_, false});
       } else {
         AddMatrix({to, kernel.arithmetic, matrix.rows(), in_features_, true});
-        to = Pack(matrix, to);
+        to = Pack(matrix, part.names.empty() ? "" : part.names[i], to);
       }
     }
     AddBiases(part, first_feature);
@@ -56,7 +58,8 @@ int64_t CpuLinear::out_features(int first, int count) const {
 }
 
 bool CpuLinear::AllInPlace(const LinearPart& part) const {
-  return part.lasting && std::all_of(part.weights.begin(), part.weights.end(), [&](const TensorView& matrix) {
+  return kernel_.format == WeightFormat::kStored && part.lasting &&
+         std::all_of(part.weights.begin(), part.weights.end(), [&](const TensorView& matrix) {
            return matrix.contiguous() && StaysInPlace(matrix.shape(), matrix.dtype(), compute_, in_place_bytes_);
          });
 }
@@ -68,7 +71,11 @@ void CpuLinear::AddMatrix(Matrix matrix) {
 
 // Weights of another dtype are rounded to the compute dtype first, whatever the arithmetic: a model means the same on
 // every device.
-std::byte* CpuLinear::Pack(TensorView weights, std::byte* to) {
+std::byte* CpuLinear::Pack(TensorView weights, const std::string& name, std::byte* to) {
+  if (kernel_.format != WeightFormat::kStored) {
+    QuantisePanels(kernel_, weights, name, to);
+    return to + static_cast<size_t>(kernel_.Panels(weights.rows())) * kernel_.PanelBytes(in_features_);
+  }
   std::vector<std::byte> rounded;
   if (weights.dtype() != compute_ || !weights.contiguous()) {
     rounded.resize(static_cast<size_t>(weights.shape().elements()) * SizeOf(compute_));
@@ -94,9 +101,10 @@ void CpuLinear::AddBiases(const LinearPart& part, int64_t first_feature) {
   }
 }
 
-std::unique_ptr<Linear> PrepareLinear(Device& device, const std::vector<LinearPart>& parts, DType compute) {
+std::unique_ptr<Linear> PrepareLinear(Device& device, const std::vector<LinearPart>& parts, DType compute,
+                                      WeightFormat format) {
   CheckParts(parts);
-  return std::make_unique<CpuLinear>(device, parts, compute, KernelFor(compute));
+  return std::make_unique<CpuLinear>(device, parts, compute, KernelFor(compute, format));
 }
 
 }  // namespace runahead::cpu

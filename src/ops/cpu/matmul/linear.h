@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "ops/cpu/matmul/kernel.h"
@@ -17,12 +18,13 @@ constexpr size_t kTooLargeToPack = size_t{8} << 20;  // bytes
 /// Whether a lasting matrix, contiguous by rows, is multiplied where it is.
 bool StaysInPlace(const Shape& matrix, DType stored, DType compute, size_t in_place_bytes = kTooLargeToPack);
 
-/// Matrices that stay where they are if they are large, have the compute dtype and last; all others are packed into
-/// the device's memory, in the arithmetic's dtype.
+/// Matrices that stay where they are if they are large, have the compute dtype and last; all others, and all of
+/// another format than kStored, are packed into the device's memory, in the kernel's format or the arithmetic's
+/// dtype.
 class CpuLinear final : public Linear {
  public:
   /// The kernel must outlive this. Matrices of `in_place_bytes` bytes are large. Throws ConfigError when memory is
-  /// short.
+  /// short, and for weights that are not finite in formats that cannot hold them.
   CpuLinear(Device& device, const std::vector<LinearPart>& parts, DType compute, const Kernel& kernel,
             size_t in_place_bytes = kTooLargeToPack);
 
@@ -43,7 +45,7 @@ class CpuLinear final : public Linear {
  private:
   [[nodiscard]] bool AllInPlace(const LinearPart& part) const;
   void AddMatrix(Matrix matrix);
-  std::byte* Pack(TensorView weights, std::byte* to);
+  std::byte* Pack(TensorView weights, const std::string& name, std::byte* to);
   void AddBiases(const LinearPart& part, int64_t first_feature);
 
   int64_t in_features_;
@@ -59,6 +61,7 @@ class CpuLinear final : public Linear {
 
 /// `parts` for activations of dtype `compute`, by the processor's fastest kernel; what has to be packed, in memory of
 /// `device`. Throws ConfigError when it is short.
-std::unique_ptr<Linear> PrepareLinear(Device& device, const std::vector<LinearPart>& parts, DType compute);
+std::unique_ptr<Linear> PrepareLinear(Device& device, const std::vector<LinearPart>& parts, DType compute,
+                                      WeightFormat format);
 
 }  // namespace runahead::cpu

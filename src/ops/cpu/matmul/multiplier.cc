@@ -1,9 +1,11 @@
 #include "ops/cpu/matmul/multiplier.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "ops/checks.h"
 #include "ops/cpu/matmul/pack.h"
+#include "ops/cpu/quantise.h"
 #include "ops/cpu/rows.h"
 
 namespace runahead::cpu {
@@ -38,6 +40,20 @@ const CpuLinear& Checked(TensorView x, const Linear& any, int first, int count, 
   return linear;
 }
 
+/// Codes of `rows` rows of units one after another, as the kernel's slices have them.
+void PackCodes(const Kernel& kernel, const PackedRows& packed, const std::byte* codes, int64_t rows, std::byte* to) {
+  if (!kernel.integers.row_major) {
+    // Units are moved as if they were f32.
+    return Pack({codes, DType::kF32, rows, packed.units, packed.units}, DType::kF32, 0, packed.units, rows, to);
+  }
+  constexpr int64_t kLine = 64;
+  for (int64_t line = 0; line < packed.units * 4 / kLine; ++line) {
+    for (int64_t i = 0; i < rows; ++i) {
+      std::memcpy(to + (line * packed.slice_rows + i) * kLine, codes + i * packed.units * 4 + line * kLine, kLine);
+    }
+  }
+}
+
 }  // namespace
 
 PackedRows Multiplier::PackX(TensorView x, const Kernel& kernel, int64_t depth) {
@@ -49,6 +65,10 @@ PackedRows Multiplier::PackX(TensorView x, const Kernel& kernel, int64_t depth) 
   packed.slice_rows = packed.padded ? kernel.most_slice_rows : (x.rows() + slices - 1) / slices;
   auto* to = packed_x_.Get<std::byte>(static_cast<size_t>(packed.slices() * packed.SliceBytes()));
   packed.data = to;
+  if (kernel.format != WeightFormat::kStored) {
+    QuantiseX(x, kernel, packed, to);
+    return packed;
+  }
   constexpr int64_t kWorthAThread = 16384;  // elements
   const int64_t grain = 1 + kWorthAThread / (packed.slice_rows * depth);
   team_.RunRanges(packed.slices(), grain, [&](int64_t begin, int64_t end) {
@@ -60,6 +80,32 @@ PackedRows Multiplier::PackX(TensorView x, const Kernel& kernel, int64_t depth) 
     }
   });
   return packed;
+}
+
+void Multiplier::QuantiseX(TensorView x, const Kernel& kernel, PackedRows& packed, std::byte* to) {
+  const int64_t padded = packed.units * 4;
+  const int64_t blocks = (padded + kBlockDepth - 1) / kBlockDepth;
+  const int64_t groups = padded / kGroupDepth;
+  const int64_t scales = blocks * packed.rows;
+  auto* memory = row_scales_.Get<std::byte>(static_cast<size_t>(scales * 8 + groups * 2));
+  auto* first_scale = reinterpret_cast<float*>(memory);
+  auto* first_offset = reinterpret_cast<int32_t*>(memory + scales * 4);
+  auto* group_sums = packed.rows == 1 ? reinterpret_cast<int16_t*>(memory + scales * 8) : nullptr;
+  packed.scales = first_scale;
+  packed.offsets = first_offset;
+  packed.group_sums = group_sums;
+  team_.Run(packed.slices(), [&](int64_t slice, int worker) {
+    const int64_t row = slice * packed.slice_rows;
+    const int64_t rows = packed.RowsOf(slice);
+    std::byte* own = to + slice * packed.SliceBytes();
+    auto* codes = reinterpret_cast<int8_t*>(
+        packed.rows == 1
+            ? own
+            : scratch_[static_cast<size_t>(worker)].kernel.Get<std::byte>(static_cast<size_t>(rows * padded)));
+    QuantiseActivations(x.Rows(row, row + rows),
+                        {codes, first_scale + row, first_offset + row, group_sums, packed.rows, padded});
+    if (packed.rows > 1) PackCodes(kernel, packed, reinterpret_cast<const std::byte*>(codes), rows, own);
+  });
 }
 
 std::vector<Multiplier::Target> Multiplier::TargetsOf(const CpuLinear& linear, int first, int count, TensorView y,

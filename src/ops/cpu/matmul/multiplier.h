@@ -40,6 +40,8 @@ class Multiplier {
   };
 
   PackedRows PackX(TensorView x, const Kernel& kernel, int64_t depth);
+  /// PackX as integers.
+  void QuantiseX(TensorView x, const Kernel& kernel, PackedRows& packed, std::byte* to);
   std::vector<Target> TargetsOf(const CpuLinear& linear, int first, int count, TensorView y, bool add) const;
   void Run(TensorView x, const CpuLinear& linear, std::span<const Target> targets);
   /// Activates blocks of features as they come: `gates` of a matrix, with the `ups` of the same place behind them or
@@ -49,6 +51,7 @@ class Multiplier {
   const Team& team_;
   std::vector<WorkerScratch> scratch_;  // [workers]
   Scratch packed_x_;
+  Scratch row_scales_;
 };
 
 }  // namespace runahead::cpu

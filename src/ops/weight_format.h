@@ -1,0 +1,45 @@
+// The formats in which weights of matrices are kept, and what they take.
+//
+// int8: code * scale, with a scale for each output feature and block of 256 input features.
+// int4: (step * code + zero) * scale, with codes from 0 to 15, a step and a zero, whole numbers, for each output
+// feature and group of 32 input features, and scales as in int8. step * code + zero is an int8 as well, so that both
+// formats are multiplied as integers (Lin et al. 2024: QServe's progressive quantisation). Activations become int8
+// with a scale for each row and block.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace runahead {
+
+/// kStored: as the files have them, in a dtype that the device multiplies.
+enum class WeightFormat : uint8_t { kStored, kInt8, kInt4 };
+
+/// "stored", "int8", "int4".
+std::string_view Name(WeightFormat format);
+/// The inverse of Name; nothing when `name` is none of them.
+std::optional<WeightFormat> ParseWeightFormat(std::string_view name);
+/// All names, for messages.
+inline constexpr std::string_view kWeightFormatNames = "stored, int8, int4";
+
+/// The format of the output head beside layers in `layers`: int8 where they have fewer bits, since an error of the
+/// head is one of every logit.
+constexpr WeightFormat HeadFormat(WeightFormat layers) {
+  return layers == WeightFormat::kStored ? WeightFormat::kStored : WeightFormat::kInt8;
+}
+
+constexpr int64_t kBlockDepth = 256;    // input features that share a scale
+constexpr int64_t kGroupDepth = 32;     // input features that share a step and a zero
+constexpr int64_t kDepthMultiple = 64;  // input features are padded with zeros to a multiple
+
+/// Bytes of a row of `depth` quantised weights.
+constexpr size_t QuantisedRowBytes(WeightFormat format, int64_t depth) {
+  const int64_t padded = (depth + kDepthMultiple - 1) / kDepthMultiple * kDepthMultiple;
+  const int64_t scales = 4 * ((depth + kBlockDepth - 1) / kBlockDepth);
+  const int64_t codes = format == WeightFormat::kInt4 ? padded / 2 + padded / kGroupDepth * 2 : padded;
+  return static_cast<size_t>(codes + scales);
+}
+
+}  // namespace runahead
