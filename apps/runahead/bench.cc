@@ -88,9 +88,8 @@ std::vector<MatmulCeiling> MeasureCeilings(const BenchPlan& plan, const std::vec
 }
 
 /// The longest prompt's operations, and decoding behind each prompt of one rank.
-GpuReport MeasureGpu(const Engine& engine, const DecoderSpec& spec, const BenchReport& report, const BenchPlan& plan,
+GpuReport MeasureGpu(const Engine& engine, const BenchReport& report, const BenchPlan& plan,
                      const RankDevice& device) {
-  const DType compute = ParseDType(report.dtype).value_or(DType::kF32);
   GpuReport gpu;
   gpu.matmul_rate = report.ceilings.front().Best();
   gpu.copy_rate = MeasureCopyRate(device);
@@ -98,7 +97,7 @@ GpuReport MeasureGpu(const Engine& engine, const DecoderSpec& spec, const BenchR
   gpu.breakdown = MeasureOps(engine, gpu.breakdown_context);
   for (const Measurement& measurement : report.measurements) {
     if (measurement.combination.options.ranks != 1 || measurement.token_ms.empty()) continue;
-    gpu.decoding.push_back(DecodingOf(measurement, spec, compute));
+    gpu.decoding.push_back(DecodingOf(measurement, engine.facts()));
   }
   return gpu;
 }
@@ -182,6 +181,7 @@ int Run(Flags& flags) {
 
   BenchReport report{folder,
                      engine.facts().dtype,
+                     engine.facts().weights,
                      engine.threads_per_rank(),
                      AllowedDifference(spec, compute),
                      DescribeMachine(),
@@ -198,7 +198,7 @@ int Run(Flags& flags) {
   }
   WriteOut(Table(report));
   if (devices.front().gpu) {
-    report.gpu = MeasureGpu(engine, spec, report, plan, devices.front());
+    report.gpu = MeasureGpu(engine, report, plan, devices.front());
     WriteOut(ToText(*report.gpu));
   }
   if (json) json.Write(ToJson(report));

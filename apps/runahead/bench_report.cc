@@ -79,15 +79,21 @@ std::vector<const Measurement*> BenchReport::Wrong() const {
   return wrong;
 }
 
+std::string ArithmeticText(const std::string& dtype, const std::string& weights) {
+  return weights.empty() || weights == "stored" ? dtype : fmt::format("{}, {} weights", dtype, weights);
+}
+
 std::string Heading(const BenchReport& report) {
+  const std::string arithmetic = ArithmeticText(report.dtype, report.weights);
+  std::string kernel = report.dtype == "bf16" ? report.machine.bf16_kernel : report.machine.f32_kernel;
+  if (report.weights != "stored") kernel = report.machine.int8_kernel;
   std::string text;
   if (report.device == "cpu") {
-    text = fmt::format("{} in {}, {} thread{} per rank, on {} ({} processors, {})\n", report.model, report.dtype,
+    text = fmt::format("{} in {}, {} thread{} per rank, on {} ({} processors, {})\n", report.model, arithmetic,
                        report.threads_per_rank, report.threads_per_rank == 1 ? "" : "s", report.machine.cpu,
-                       report.machine.processors,
-                       report.dtype == "bf16" ? report.machine.bf16_kernel : report.machine.f32_kernel);
+                       report.machine.processors, kernel);
   } else {
-    text = fmt::format("{} in {} on {}\n", report.model, report.dtype, report.device);
+    text = fmt::format("{} in {} on {}\n", report.model, arithmetic, report.device);
   }
   text += fmt::format("loaded and ready after {:.1f} s\n", report.load_s);
   for (const MatmulCeiling& ceiling : report.ceilings) {
@@ -153,6 +159,7 @@ std::string ToJson(const BenchReport& report) {
   for (const Measurement& measurement : report.measurements) results.push_back(ToJson(measurement, report));
   Json json = {{"model", report.model},
                {"dtype", report.dtype},
+               {"weights", report.weights},
                {"device", report.device},
                {"load_s", report.load_s},
                {"threads_per_rank", report.threads_per_rank},
@@ -163,7 +170,8 @@ std::string ToJson(const BenchReport& report) {
                  {"memory_bytes", machine.memory_bytes},
                  {"features", machine.features},
                  {"f32_kernel", machine.f32_kernel},
-                 {"bf16_kernel", machine.bf16_kernel}}},
+                 {"bf16_kernel", machine.bf16_kernel},
+                 {"int8_kernel", machine.int8_kernel}}},
                {"matmul_ceilings", std::move(ceilings)},
                {"results", std::move(results)}};
   if (report.gpu) json["gpu"] = Json::parse(ToJsonText(*report.gpu));
@@ -172,8 +180,8 @@ std::string ToJson(const BenchReport& report) {
 
 std::string ToSvg(const BenchReport& report) {
   report::LineChart chart;
-  chart.title = fmt::format("Time to the first token: {} in {}, on {}", NameOfFolder(report.model), report.dtype,
-                            report.machine.cpu);
+  chart.title = fmt::format("Time to the first token: {} in {}, on {}", NameOfFolder(report.model),
+                            ArithmeticText(report.dtype, report.weights), report.machine.cpu);
   chart.x_label = "tokens in the prompt";
   chart.y_label = "TTFT in ms, median";
   std::map<std::string, size_t> index;

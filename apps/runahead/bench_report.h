@@ -15,6 +15,7 @@ namespace runahead::cli {
 struct BenchReport {
   std::string model;
   std::string dtype;
+  std::string weights;  // format of weights: "stored", "int8", ...
   int threads_per_rank = 0;
   double allowed_difference = 0;
   MachineFacts machine;
@@ -31,6 +32,9 @@ struct BenchReport {
   /// Measurements whose logits are further from a single rank's than rounding explains.
   [[nodiscard]] std::vector<const Measurement*> Wrong() const;
 };
+
+/// "bf16", or with quantised weights "bf16, int8 weights".
+std::string ArithmeticText(const std::string& dtype, const std::string& weights);
 
 /// Lines that say what is measured and how fast matrices are multiplied.
 std::string Heading(const BenchReport& report);

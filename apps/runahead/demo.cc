@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/output_file.h"
+#include "bench_report.h"
 #include "command.h"
 #include "demo_run.h"
 #include "flags.h"
@@ -71,9 +72,10 @@ std::string Introduction(const std::string& model, const ModelInfo& info, const 
       "prompt      {} tokens of log and question\n"
       "question    {}\n"
       "the answer  {}, stated in tokens {} to {}\n\n",
-      model, info.spec.architecture, static_cast<double>(info.weights.parameters) / 1e6, facts.dtype,
-      report::Grouped(static_cast<int64_t>(prompt.ids.size())), prompt.question.text, prompt.question.answer,
-      report::Grouped(prompt.fact_begin), report::Grouped(prompt.fact_end - 1));
+      model, info.spec.architecture, static_cast<double>(info.weights.parameters) / 1e6,
+      ArithmeticText(facts.dtype, facts.weights), report::Grouped(static_cast<int64_t>(prompt.ids.size())),
+      prompt.question.text, prompt.question.answer, report::Grouped(prompt.fact_begin),
+      report::Grouped(prompt.fact_end - 1));
 }
 
 std::string ResultTable(const std::vector<DemoResult>& results) {

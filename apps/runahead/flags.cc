@@ -10,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "ops/weight_format.h"
 #include "protocol/sampling_ranges.h"
 #include "runahead/error.h"
 #include "tensor/dtype.h"
@@ -197,6 +198,17 @@ void AddEngineFlags(CLI::App& command, EngineOptions& options) {
           "--dtype", read_dtype,
           "Compute and cache in f32, bf16 or f16 [the weights' own where the device is good at it]")
       ->type_name("DTYPE");
+  const auto read_weights = [&options](const std::string& text) {
+    if (!ParseWeightFormat(text))
+      throw ConfigError(fmt::format("--weights: expected {}, got '{}'", kWeightFormatNames, Shorten(text)));
+    options.weights = text;
+  };
+  command
+      .add_option_function<std::string>(
+          "--weights", read_weights,
+          "Matrices as they are stored, or quantised while they are loaded, on CPU ranks: stored, int8 or int4 "
+          "[stored]")
+      ->type_name("FORMAT");
   AddNumber(command, "--timeout", options.timeout_s, kMinTimeout, kMaxTimeout,
             fmt::format("Seconds that a rank waits for rows of another [{}]", options.timeout_s))
       ->type_name("SECONDS");

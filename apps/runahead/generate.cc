@@ -110,7 +110,8 @@ std::string ToJson(const Generation& result, const Flags& flags, const Engine& e
                {"cuts", prefill.cuts},
                {"members", prefill.members},
                {"plan", prefill.plan},
-               {"dtype", engine.facts().dtype}};
+               {"dtype", engine.facts().dtype},
+               {"weights", engine.facts().weights}};
   if (flags.logits) json["logits"] = result.prompt_logits;
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }

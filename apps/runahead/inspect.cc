@@ -10,6 +10,7 @@
 #include "command.h"
 #include "experiment/machine.h"
 #include "model/model_info.h"
+#include "model/weight_bytes.h"
 #include "model/workspace.h"
 #include "ops/devices.h"
 #include "output.h"
@@ -39,6 +40,20 @@ std::vector<Needs> NeedsByRanks(const DecoderSpec& spec, DType compute) {
     const int64_t chunk = (spec.max_positions + ranks - 1) / ranks;
     all.push_back({ranks, static_cast<size_t>(spec.max_positions) * spec.kv_shape(compute).BytesPerToken(),
                    Workspace::Bytes(spec, compute, chunk)});
+  }
+  return all;
+}
+
+/// The matrices in each format, beside the embedding, which stays in its file.
+struct FormatNeeds {
+  WeightFormat format;
+  WeightBytes bytes;
+};
+
+std::vector<FormatNeeds> NeedsByFormat(const DecoderSpec& spec) {
+  std::vector<FormatNeeds> all;
+  for (const WeightFormat format : {WeightFormat::kStored, WeightFormat::kInt8, WeightFormat::kInt4}) {
+    all.push_back({format, WeightBytesOf(spec, format, spec.weights)});
   }
   return all;
 }
@@ -82,6 +97,10 @@ Json ToJson(const ModelInfo& info, const TokenizerFacts& tokenizer, const Machin
     memory.push_back(
         {{"ranks", needs.ranks}, {"kv_cache_bytes", needs.cache_bytes}, {"workspace_bytes", needs.workspace_bytes}});
   }
+  Json formats = Json::array();
+  for (const auto& [format, bytes] : NeedsByFormat(spec)) {
+    formats.push_back({{"weights", Name(format)}, {"layer_bytes", bytes.layers}, {"head_bytes", bytes.head}});
+  }
   Json windows = Json::array();
   for (int layer = 0; layer < spec.layers; ++layer) windows.push_back(spec.window(layer));
   return {{"supported", true},
@@ -107,13 +126,15 @@ Json ToJson(const ModelInfo& info, const TokenizerFacts& tokenizer, const Machin
           {"compute_dtype", Name(compute)},
           {"kv_bytes_per_token", spec.kv_shape(compute).BytesPerToken()},
           {"full_context", memory},
+          {"formats", formats},
           {"devices", {fmt::format("cpu:{}", machine.processors)}},
           {"cpu", machine.cpu},
           {"cpu_features", machine.features},
           {"processors", machine.processors},
           {"memory_bytes", machine.memory_bytes},
           {"f32_kernel", machine.f32_kernel},
-          {"bf16_kernel", machine.bf16_kernel}};
+          {"bf16_kernel", machine.bf16_kernel},
+          {"int8_kernel", machine.int8_kernel}};
 }
 
 std::string FilesText(const TensorFacts& facts) {
@@ -155,6 +176,12 @@ std::string ToText(const ModelInfo& info, const TokenizerFacts& tokenizer, const
     rows.push_back({std::to_string(needs.ranks), Bytes(needs.cache_bytes), Bytes(needs.workspace_bytes),
                     Bytes(needs.cache_bytes + needs.workspace_bytes)});
   }
+  std::vector<std::vector<std::string>> formats;
+  for (const auto& [format, bytes] : NeedsByFormat(spec)) {
+    formats.push_back({std::string(Name(format)), Bytes(bytes.layers), Bytes(bytes.head), Bytes(bytes.total())});
+  }
+  text += "Its matrices need, by --weights, and each decoded token reads:\n\n" +
+          report::FormatTable({{"format", report::Align::kLeft}, {"layers"}, {"head"}, {"together"}}, formats) + "\n";
   return text + "A prompt of the whole context needs, on its last rank and beside the weights:\n\n" +
          report::FormatTable({{"ranks"}, {"KV-cache"}, {"workspace"}, {"together"}}, rows);
 }

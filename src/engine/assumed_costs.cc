@@ -7,6 +7,7 @@ ClusterCosts AssumedCpuCosts(const WorkShape& shape, std::span<const CpuRankShar
   // Matmul FLOP/s over attention FLOP/s on CPUs, as `runahead bench` measures both; partitions are not sensitive to
   // it.
   constexpr double kAttentionSlowdown = 3;
+  constexpr double kIntegerSpeed = 2;  // of products in int8 over those in bf16
   constexpr double kMemoryBytes = 1e10;
   constexpr LinkCost kCopies{3e-5, 5e9, 2e-6, Mover::kThread};
   ClusterCosts costs;
@@ -14,7 +15,8 @@ ClusterCosts AssumedCpuCosts(const WorkShape& shape, std::span<const CpuRankShar
   costs.tile_rows = 32;  // rows that AMX multiplies at once; other processors cut any number evenly
   for (const CpuRankShare& rank : ranks) {
     const double flops = kFlopsOfThread * rank.threads;
-    const DeviceRates rates{"cpu", flops, flops / kAttentionSlowdown, kMemoryBytes, 0};
+    const double products = shape.weight_format.empty() ? flops : kIntegerSpeed * flops;
+    const DeviceRates rates{"cpu", products, flops / kAttentionSlowdown, kMemoryBytes, 0};
     costs.devices.push_back(CostFromRates(shape, rates).Slowed(rank.slowdown));
   }
   return costs;

@@ -12,6 +12,7 @@
 #include "engine/session_state.h"
 #include "link/local/local_fabric.h"
 #include "model/model_loader.h"
+#include "model/weight_bytes.h"
 #include "ops/devices.h"
 #include "prefill/work_shape_of.h"
 #include "tensor/cpu_device.h"
@@ -30,6 +31,16 @@ DType ComputeDType(const std::string& asked, DType weights, const RankDevice& de
     return *dtype;
   }
   return PreferredDType(weights, device);
+}
+
+WeightFormat WeightFormatOf(const std::string& asked, bool on_gpu) {
+  if (asked.empty()) return WeightFormat::kStored;
+  const std::optional<WeightFormat> format = ParseWeightFormat(asked);
+  if (!format) throw ConfigError(fmt::format("weights: unknown '{}' (known: {})", asked, kWeightFormatNames));
+  if (on_gpu && *format != WeightFormat::kStored) {
+    throw ConfigError(fmt::format("--weights {}: CPU ranks have it, GPUs take weights as they are stored", asked));
+  }
+  return *format;
 }
 
 /// The threads and the slowdown of each rank. Throws ConfigError for what is out of range or not as many as ranks.
@@ -253,6 +264,7 @@ std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const En
     throw ConfigError(fmt::format("timeout: expected a number of seconds above 0, got {}", options.timeout_s));
   }
   const DType compute = ComputeDType(options.dtype, config.spec().weights, devices.front());
+  const WeightFormat format = WeightFormatOf(options.weights, on_gpu);
   CheckThreads(shares, devices);
 
   std::vector<std::unique_ptr<Rank>> workers;
@@ -268,10 +280,11 @@ std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const En
   if (on_gpu) {
     LoadOnEach(config, compute, options.on_load_progress, workers, decoders);
   } else {
-    const auto decoder = LoadDecoder(config, compute, workers.front()->ops(), options.on_load_progress);
+    const auto decoder = LoadDecoder(config, compute, workers.front()->ops(), options.on_load_progress, format);
     std::fill(decoders.begin(), decoders.end(), decoder);
   }
-  const WorkShape shape = WorkShapeOf(decoders.front()->spec(), compute);
+  const DType stored = workers.front()->ops().WeightDType(compute);
+  const WorkShape shape = WorkShapeOf(decoders.front()->spec(), compute, format, stored);
   const ProfileKey key{shape.ToString(), std::string(Name(compute)), DeviceNames(workers, shares)};
   ClusterCosts assumed = on_gpu ? AssumedGpuCosts(shape, ranks) : AssumedCpuCosts(shape, shares);
   PhasePlanner planner(shape, key, std::move(assumed), links);
@@ -313,8 +326,15 @@ EngineStatus Engine::Status() const { return State().Status(); }
 ModelFacts Engine::facts() const {
   const DecoderSpec& spec = State().decoder().spec();
   const DType compute = State().decoder().compute_dtype();
-  return {spec.architecture, std::string(Name(compute)), spec.layers,
-          spec.vocab,        spec.max_positions,         spec.kv_shape(compute).BytesPerToken()};
+  const WeightFormat format = State().decoder().weight_format();
+  return {spec.architecture,
+          std::string(Name(compute)),
+          spec.layers,
+          spec.vocab,
+          spec.max_positions,
+          spec.kv_shape(compute).BytesPerToken(),
+          std::string(Name(format)),
+          WeightBytesOf(spec, format, State().rank(0).ops().WeightDType(compute)).total()};
 }
 
 Session Engine::NewSession(int64_t capacity) const {

@@ -20,6 +20,7 @@ MachineFacts DescribeMachine() {
   facts.native_bf16 = CpuHasNativeBf16();
   facts.f32_kernel = CpuMatmulKernel(DType::kF32);
   facts.bf16_kernel = CpuMatmulKernel(DType::kBF16);
+  facts.int8_kernel = CpuIntegerKernel();
   return facts;
 }
 

@@ -15,6 +15,7 @@ struct MachineFacts {
   bool native_bf16 = false;           // multiplies bf16 matrices natively
   std::string f32_kernel;             // what multiplies matrices in f32
   std::string bf16_kernel;            // and in bf16
+  std::string int8_kernel;            // and by weights in int8 and int4
 };
 
 MachineFacts DescribeMachine();

@@ -4,7 +4,6 @@
 
 #include "base/median.h"
 #include "engine/engine_state.h"
-#include "model/flops.h"
 #include "ops/timed_ops.h"
 #include "tune/requests.h"
 
@@ -92,13 +91,10 @@ std::vector<OpShare> MeasureStepOps(const Engine& engine, int batch, int64_t con
   return Summarise(times, decoder.spec().layers);
 }
 
-DecodeMeasurement DecodingOf(const Measurement& measurement, const DecoderSpec& spec, DType compute) {
-  const int64_t context = measurement.context;
-  // A multiplication by each weight is two operations.
-  const double weights = ChunkFlops(spec, context, context + 1, LastLayer::kLastRow).linear / 2;
-  return {context, measurement.token_ms,
-          weights * static_cast<double>(SizeOf(compute)) +
-              static_cast<double>(context) * static_cast<double>(spec.kv_shape(compute).BytesPerToken())};
+DecodeMeasurement DecodingOf(const Measurement& measurement, const ModelFacts& facts) {
+  const auto context = static_cast<double>(measurement.context);
+  return {measurement.context, measurement.token_ms,
+          static_cast<double>(facts.weight_bytes) + context * static_cast<double>(facts.kv_bytes_per_token)};
 }
 
 }  // namespace runahead

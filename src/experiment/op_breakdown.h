@@ -35,6 +35,6 @@ std::vector<OpShare> MeasureOps(const Engine& engine, int64_t tokens);
 std::vector<OpShare> MeasureStepOps(const Engine& engine, int batch, int64_t context);
 
 /// The decoding behind the prompts of `measurement`.
-DecodeMeasurement DecodingOf(const Measurement& measurement, const DecoderSpec& spec, DType compute);
+DecodeMeasurement DecodingOf(const Measurement& measurement, const ModelFacts& facts);
 
 }  // namespace runahead

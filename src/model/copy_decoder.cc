@@ -37,6 +37,7 @@ std::shared_ptr<const Decoder> Decoder::CopyTo(Ops& ops) const {
   Copier copier(ops);
   DecoderWeights copy;
   copy.files = weights_.files;
+  copy.format = weights_.format;
   copy.embedding = copier.Copy(weights_.embedding);
   copy.positions = copier.Copy(weights_.positions);
   copy.embedding_norm = copier.Copy(weights_.embedding_norm);

@@ -32,10 +32,11 @@ struct LayerWeights {
 
 /// All weights of a model, ready for one memory. Immutable; shared by the ranks of that memory.
 struct DecoderWeights {
-  std::shared_ptr<const void> files;   // keeps mapped what the tensors below borrow
-  Tensor embedding;                    // [vocab, hidden], the file's dtype
-  Tensor positions;                    // [learned_positions, hidden], the compute dtype; or empty
-  std::optional<Norm> embedding_norm;  // [hidden]
+  std::shared_ptr<const void> files;            // keeps mapped what the tensors below borrow
+  WeightFormat format = WeightFormat::kStored;  // format of the layers' matrices
+  Tensor embedding;                             // [vocab, hidden], the file's dtype
+  Tensor positions;                             // [learned_positions, hidden], the compute dtype; or empty
+  std::optional<Norm> embedding_norm;           // [hidden]
   std::vector<LayerWeights> layers;
   Norm final_norm;               // [hidden]
   std::unique_ptr<Linear> head;  // [vocab, hidden]
@@ -48,6 +49,7 @@ class Decoder {
 
   [[nodiscard]] const DecoderSpec& spec() const { return spec_; }
   [[nodiscard]] DType compute_dtype() const { return compute_; }
+  [[nodiscard]] WeightFormat weight_format() const { return weights_.format; }
 
   /// The same model in the memory of `ops`, whose device reaches this one's. Throws ConfigError when memory is short.
   [[nodiscard]] std::shared_ptr<const Decoder> CopyTo(Ops& ops) const;

@@ -21,13 +21,14 @@ namespace {
 /// Loads the weights of one model into the memory of `ops`.
 class Loader {
  public:
-  Loader(const ModelConfig& config, DType compute, Ops& ops, const Progress& progress)
+  Loader(const ModelConfig& config, DType compute, WeightFormat format, Ops& ops, const Progress& progress)
       : dir_(config.dir()),
         spec_(config.spec()),
         sources_(config.sources()),
         files_(std::make_shared<WeightFiles>(dir_)),
         reader_(*files_, sources_.scale_block),
         compute_(compute),
+        format_(format),
         ops_(ops),
         stream_(ops.device().NewStream()),
         progress_(progress) {
@@ -39,6 +40,7 @@ class Loader {
     CheckMemory();
     DecoderWeights weights;
     weights.files = files_;
+    weights.format = format_;
     weights.embedding = LoadEmbedding();
     if (sources_.positions) weights.positions = LoadPositions(*sources_.positions);
     weights.embedding_norm = LoadNorm(sources_.embedding_norm);
@@ -48,7 +50,7 @@ class Loader {
       Report(weights.layers.size());
     }
     weights.final_norm = LoadNorm(sources_.final_norm, spec_.final_norm_scale);
-    weights.head = Pack({{sources_.head}});
+    weights.head = Pack({{sources_.head}}, HeadFormat(format_));
     Report(weights.layers.size() + 1);
     return weights;
   }
@@ -67,16 +69,17 @@ class Loader {
   void CheckMemory() const {
     size_t layers = 0;
     for (const LayerSource& layer : sources_.layers) {
-      for (const StackedSource& part : layer.qkv) layers += PreparedBytes(part);
-      for (const StackedSource& part : {layer.out, layer.gate_up, layer.down}) layers += PreparedBytes(part);
+      for (const StackedSource& part : layer.qkv) layers += PreparedBytes(part, format_);
+      for (const StackedSource& part : {layer.out, layer.gate_up, layer.down}) layers += PreparedBytes(part, format_);
     }
     size_t vectors = 0;
     for (const auto& [name, shape] : ListWeights(sources_)) {
       if (shape.rank() == 1) vectors += static_cast<size_t>(shape.elements()) * sizeof(float);
     }
     MemoryPlan plan;
-    plan.Add(fmt::format("layers in {}", Name(compute_)), layers + vectors);
-    plan.Add("output head", PreparedBytes({sources_.head}));
+    const bool stored = format_ == WeightFormat::kStored;
+    plan.Add(fmt::format("layers in {}", stored ? Name(compute_) : Name(format_)), layers + vectors);
+    plan.Add("output head", PreparedBytes({sources_.head}, HeadFormat(format_)));
     const MatrixSource& embedding = sources_.embedding;
     const StoredTensor& table = *files_->Find(embedding.name + ".weight", {embedding.rows, embedding.columns}).tensor;
     if (!ops_.device().is_host() || !reader_.IsAsStored(embedding)) plan.Add("embedding", table.bytes());
@@ -88,12 +91,17 @@ class Loader {
   }
 
   /// A part is copied as a whole, or not at all.
-  size_t PreparedBytes(const StackedSource& part) const {
+  size_t PreparedBytes(const StackedSource& part, WeightFormat format) const {
     size_t all = 0;
     bool copied = false;
     for (const MatrixSource& matrix : part) {
       const StoredTensor& tensor = *files_->Find(WeightName(matrix), StoredShape(matrix)).tensor;
       const Shape block{matrix.end - matrix.begin, matrix.columns};
+      if (format != WeightFormat::kStored) {
+        copied = true;
+        all += static_cast<size_t>(matrix.blocks * block[0]) * QuantisedRowBytes(format, matrix.columns);
+        continue;
+      }
       copied =
           copied || !reader_.IsAsStored(matrix) || !ops_.LeavesInPlace(block, *StoredDType(tensor.dtype), compute_);
       all += static_cast<size_t>(matrix.blocks * block.elements()) * SizeOf(ops_.WeightDType(compute_));
@@ -168,7 +176,8 @@ class Loader {
     return source ? std::optional(LoadNorm(*source)) : std::nullopt;
   }
 
-  std::unique_ptr<Linear> Pack(const std::vector<StackedSource>& parts) {
+  std::unique_ptr<Linear> Pack(const std::vector<StackedSource>& parts) { return Pack(parts, format_); }
+  std::unique_ptr<Linear> Pack(const std::vector<StackedSource>& parts, WeightFormat format) {
     std::map<std::string, HostTensor> hosts;  // alive until packed; fused tensors give many parts
     const auto take = [&](const std::string& name, const MatrixSource& rows, const auto& read,
                           std::vector<TensorView>& views) {
@@ -186,6 +195,7 @@ class Loader {
       for (const MatrixSource& matrix : part) {
         take(
             WeightName(matrix), matrix, [&] { return reader_.Matrix(matrix); }, linear.weights);
+        linear.names.resize(linear.weights.size(), WeightName(matrix));
         linear.lasting = linear.lasting && hosts.at(WeightName(matrix)).copy.empty();
         if (!matrix.bias) continue;
         take(
@@ -193,7 +203,7 @@ class Loader {
       }
       CHECK(linear.biases.empty() || linear.biases.size() == linear.weights.size());
     }
-    return ops_.Prepare(prepared, compute_);
+    return ops_.Prepare(prepared, compute_, format);
   }
 
   LayerWeights LoadLayer(const LayerSource& source) {
@@ -217,6 +227,7 @@ class Loader {
   std::shared_ptr<const WeightFiles> files_;
   WeightReader reader_;
   DType compute_;
+  WeightFormat format_;
   Ops& ops_;
   std::unique_ptr<Stream> stream_;
   const Progress& progress_;
@@ -276,8 +287,8 @@ GenerationDefaults ModelConfig::Defaults() const {
 }
 
 std::shared_ptr<const Decoder> LoadDecoder(const ModelConfig& config, DType compute, Ops& ops,
-                                           const Progress& progress) {
-  DecoderWeights weights = Loader(config, compute, ops, progress).Load();
+                                           const Progress& progress, WeightFormat format) {
+  DecoderWeights weights = Loader(config, compute, format, ops, progress).Load();
   return std::make_shared<const Decoder>(config.spec(), compute, std::move(weights));
 }
 

@@ -58,7 +58,9 @@ using Progress = std::function<void(double)>;
 /// for `ops`, whose memory must outlive the decoder. All tensors are checked before the first is packed: throws
 /// ConfigError or IoError naming file, tensor, expected and got, or the memory that is missing. Mapped files stay
 /// mapped as long as the decoder lives.
+/// The layers' matrices come in `format`, the head in HeadFormat of it; the embedding stays as it is stored.
 std::shared_ptr<const Decoder> LoadDecoder(const ModelConfig& config, DType compute, Ops& ops,
-                                           const Progress& progress = {});
+                                           const Progress& progress = {},
+                                           WeightFormat format = WeightFormat::kStored);
 
 }  // namespace runahead

@@ -12,6 +12,9 @@ namespace runahead {
 /// of f32 by the name that Highway gives them, "AVX2".
 std::string_view CpuMatmulKernel(DType compute);
 
+/// The same for weights in int8 and int4: "AMX_INT8", "AVX512_VNNI", ...
+std::string_view CpuIntegerKernel();
+
 /// Keeps the calling thread busy with that kernel's products of registers, which no memory slows down, for a time
 /// proportional to `rounds`: some 10 to 100 ns each. Returns the floating-point operations done.
 double SpinCpuMatmulKernel(DType compute, int64_t rounds);

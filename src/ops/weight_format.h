@@ -12,6 +12,8 @@
 #include <optional>
 #include <string_view>
 
+#include "tensor/dtype.h"
+
 namespace runahead {
 
 /// kStored: as the files have them, in a dtype that the device multiplies.
@@ -40,6 +42,12 @@ constexpr size_t QuantisedRowBytes(WeightFormat format, int64_t depth) {
   const int64_t scales = 4 * ((depth + kBlockDepth - 1) / kBlockDepth);
   const int64_t codes = format == WeightFormat::kInt4 ? padded / 2 + padded / kGroupDepth * 2 : padded;
   return static_cast<size_t>(codes + scales);
+}
+
+/// Bytes of a weight among many; `stored`: the dtype that the device keeps weights of kStored in.
+constexpr double BytesPerWeight(WeightFormat format, DType stored) {
+  if (format == WeightFormat::kStored) return static_cast<double>(SizeOf(stored));
+  return static_cast<double>(QuantisedRowBytes(format, kBlockDepth)) / static_cast<double>(kBlockDepth);
 }
 
 }  // namespace runahead

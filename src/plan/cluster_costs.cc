@@ -45,18 +45,19 @@ DeviceCost DeviceCost::Slowed(double factor) const {
 DeviceCost CostFromRates(const WorkShape& shape, const DeviceRates& rates) {
   CHECK_GT(rates.flops, 0);
   CHECK_GT(rates.attention_flops, 0);
-  const auto element = static_cast<double>(shape.element_bytes);
   // Two FLOPs for each weight and row; `flops` is of one row.
-  const auto seconds = [&](double flops, double rows) {
-    const double reading = rates.memory_bytes_per_s > 0 ? flops / 2 * element / rates.memory_bytes_per_s : 0;
+  const auto seconds_of = [&](double flops, double rows, double weight_bytes) {
+    const double reading = rates.memory_bytes_per_s > 0 ? flops / 2 * weight_bytes / rates.memory_bytes_per_s : 0;
     return std::max(rows * flops / rates.flops, reading);
   };
+  const auto seconds = [&](double flops, double rows) { return seconds_of(flops, rows, shape.WeightBytes()); };
   const double before = shape.KeyValueFlops() + 2 * static_cast<double>(shape.hidden * shape.q_features());
   const double pair_s = shape.PairFlops() / rates.attention_flops;
   const double row_bytes_s =
       rates.memory_bytes_per_s > 0 ? static_cast<double>(shape.RowBytes()) / rates.memory_bytes_per_s : 0;
   // From here on arithmetic takes longer than reading.
-  const double corner = rates.memory_bytes_per_s > 0 ? element / 2 * rates.flops / rates.memory_bytes_per_s : 1;
+  const double corner =
+      rates.memory_bytes_per_s > 0 ? shape.WeightBytes() / 2 * rates.flops / rates.memory_bytes_per_s : 1;
   const auto first = std::max<int64_t>(2, static_cast<int64_t>(std::ceil(corner)));
 
   DeviceCost cost;
@@ -66,7 +67,8 @@ DeviceCost CostFromRates(const WorkShape& shape, const DeviceRates& rates) {
     cost.knots.push_back({rows, seconds(before, n) + rates.layer_overhead_s / 2,
                           seconds(shape.LinearFlops(), n) + rates.layer_overhead_s, pair_s});
   }
-  cost.finish_s = seconds(shape.OtherLinearFlops() + shape.HeadFlops(), 1) + rates.layer_overhead_s;
+  cost.finish_s = seconds(shape.OtherLinearFlops(), 1) + seconds_of(shape.HeadFlops(), 1, shape.HeadWeightBytes()) +
+                  rates.layer_overhead_s;
   cost.finish_pair_s = std::max(pair_s, row_bytes_s);
   return cost;
 }

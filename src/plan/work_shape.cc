@@ -46,6 +46,7 @@ std::string WorkShape::ToString() const {
   std::string text =
       fmt::format("{} layers, hidden {}, {}/{} heads of {}, ffn {} x {}, vocabulary {}, {} bytes", layers, hidden,
                   q_heads, kv_heads, head_dim, mlp_matrices, ffn, vocab, element_bytes);
+  if (!weight_format.empty()) text += fmt::format(", {} weights", weight_format);
   const bool windowed = std::any_of(windows.begin(), windows.end(), [](int64_t window) { return window != 0; });
   if (windowed) text += fmt::format(", windows {}", fmt::join(windows, "/"));
   return text;

@@ -25,6 +25,9 @@ struct WorkShape {
   int64_t vocab = 0;
   int mlp_matrices = 3;          // gate, up and down; 2 where the MLP is not gated
   size_t element_bytes = 2;      // bytes of an element of activations and cache
+  double weight_bytes = 0;       // bytes of a weight of a layer's matrices; 0: as many as of an element
+  double head_weight_bytes = 0;  // the same of the head
+  std::string weight_format;     // "int8"; empty: as stored
   std::vector<int64_t> windows;  // [layers], positions that a query sees in each; 0: all. Empty: all everywhere
 
   [[nodiscard]] int64_t q_features() const { return q_heads * head_dim; }
@@ -42,8 +45,12 @@ struct WorkShape {
   /// FLOPs of a query and a position it sees, over all heads of one layer.
   [[nodiscard]] double PairFlops() const { return 4 * static_cast<double>(q_features()); }
   [[nodiscard]] double HeadFlops() const { return 2 * static_cast<double>(hidden) * static_cast<double>(vocab); }
-  /// Bytes of one layer's matrices.
-  [[nodiscard]] double LayerWeightBytes() const { return LinearFlops() / 2 * static_cast<double>(element_bytes); }
+  [[nodiscard]] double WeightBytes() const {
+    return weight_bytes > 0 ? weight_bytes : static_cast<double>(element_bytes);
+  }
+  [[nodiscard]] double HeadWeightBytes() const {
+    return head_weight_bytes > 0 ? head_weight_bytes : static_cast<double>(element_bytes);
+  }
 
   /// Every size in one line, the key of what was measured for this shape.
   [[nodiscard]] std::string ToString() const;

@@ -2,7 +2,7 @@
 
 namespace runahead {
 
-WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute) {
+WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute, WeightFormat format, DType stored) {
   WorkShape shape;
   shape.layers = spec.layers;
   shape.hidden = spec.hidden;
@@ -13,6 +13,9 @@ WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute) {
   shape.vocab = spec.vocab;
   shape.mlp_matrices = spec.gated_mlp ? 3 : 2;
   shape.element_bytes = SizeOf(compute);
+  shape.weight_bytes = BytesPerWeight(format, stored);
+  shape.head_weight_bytes = BytesPerWeight(HeadFormat(format), stored);
+  if (format != WeightFormat::kStored) shape.weight_format = Name(format);
   shape.windows = spec.windows;
   return shape;
 }

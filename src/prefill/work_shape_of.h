@@ -6,7 +6,10 @@
 
 namespace runahead {
 
-/// The sizes of `spec`, computed in `compute`.
-WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute);
+/// The sizes of `spec`, computed in `compute`, with weights in `format`; those of kStored are kept in `stored`.
+WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute, WeightFormat format, DType stored);
+inline WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute) {
+  return WorkShapeOf(spec, compute, WeightFormat::kStored, compute);
+}
 
 }  // namespace runahead

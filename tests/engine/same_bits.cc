@@ -1,5 +1,5 @@
 // Draws situations and compares what they leave behind bit for bit with one rank's: models of all families, dtypes,
-// strategies, topologies, partitions, 1 to 8 ranks of 1 to 4 threads, 1 to 4,000 tokens, prompts in two passes,
+// formats of weights, strategies, topologies, partitions, 1 to 8 ranks of 1 to 4 threads, 1 to 4,000 tokens, prompts in two passes,
 // decoded.
 //   same_bits --seed 1 --runs 100
 #include "tests/engine/same_bits.h"
@@ -29,6 +29,7 @@ Situation Draw(std::mt19937& random) {
   Situation s;
   s.preset = kPresets[below(std::size(kPresets))];
   s.dtype = std::array{DType::kF32, DType::kBF16, DType::kF16}[below(3)];
+  s.weights = std::array{WeightFormat::kStored, WeightFormat::kInt8, WeightFormat::kInt4}[below(3)];
   s.length = DrawLength(random);
   s.ranks = 1 + static_cast<int>(below(kMostRanks));
   s.threads = 1 + static_cast<int>(below(4));
@@ -49,6 +50,7 @@ int Run(unsigned seed, int runs) {
     if (run % kRunsOfAModel == 0) model = situation;
     situation.preset = model.preset;
     situation.dtype = model.dtype;
+    situation.weights = model.weights;
     situation.threads = 1 + (model.threads + run) % 4;
     const std::string difference = Difference(engines, situation);
     if (difference.empty()) continue;

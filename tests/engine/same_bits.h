@@ -28,9 +28,11 @@ struct Situation {
   unsigned seed = 0;
   size_t option = 0;  // of AllOptions, modulo their number
   int64_t cut = 1;    // 1 to length - 1, or unused
+  WeightFormat weights = WeightFormat::kStored;
 
   [[nodiscard]] std::string Name() const {
-    return preset + " " + std::string(runahead::Name(dtype)) + ", " + std::to_string(length) + " tokens, cut at " +
+    return preset + " " + std::string(runahead::Name(dtype)) + ", " + std::string(runahead::Name(weights)) +
+           " weights, " + std::to_string(length) + " tokens, cut at " +
            std::to_string(cut) + ", " + std::to_string(ranks) + " ranks of " + std::to_string(threads) +
            " threads, seed " + std::to_string(seed);
   }
@@ -41,21 +43,22 @@ inline constexpr int kMostRanks = 8;
 /// Engines of kMostRanks ranks, loaded when first asked for; at most a few at a time.
 class Engines {
  public:
-  std::shared_ptr<EngineState> Of(const std::string& preset, DType dtype, int threads) {
+  std::shared_ptr<EngineState> Of(const std::string& preset, DType dtype, int threads, WeightFormat weights) {
     constexpr size_t kAtOnce = 4;
-    const auto key = std::tuple(preset, dtype, threads);
+    const auto key = std::tuple(preset, dtype, threads, weights);
     if (const auto found = engines_.find(key); found != engines_.end()) return found->second;
     if (engines_.size() >= kAtOnce) engines_.clear();
     EngineOptions options;
     options.devices = "cpu:" + std::to_string(kMostRanks);
     options.threads_per_rank = threads;
     options.dtype = std::string(Name(dtype));
+    options.weights = Name(weights);
     options.timeout_s = 300;
     return engines_[key] = LoadEngineState(TinyModelFolder(preset), options);
   }
 
  private:
-  std::map<std::tuple<std::string, DType, int>, std::shared_ptr<EngineState>> engines_;
+  std::map<std::tuple<std::string, DType, int, WeightFormat>, std::shared_ptr<EngineState>> engines_;
 };
 
 /// Prefills the first `cut` tokens and appends the others one by one.
@@ -110,11 +113,11 @@ inline Outcome InTwoPasses(EngineState& engine, const std::vector<int32_t>& prom
 
 /// Empty where the situation leaves the same bits as one rank with one thread; else what differs.
 inline std::string Difference(Engines& engines, const Situation& s) {
-  const auto one = engines.Of(s.preset, s.dtype, 1);
+  const auto one = engines.Of(s.preset, s.dtype, 1, s.weights);
   const DecoderSpec& spec = one->decoder().spec();
   const std::vector<int32_t> prompt = RandomPrompt(s.length, spec.vocab, s.seed);
   const Outcome expected = RunOnce(one, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
-  const auto several = engines.Of(s.preset, s.dtype, s.threads);
+  const auto several = engines.Of(s.preset, s.dtype, s.threads, s.weights);
   const std::vector<NamedOptions> all = AllOptions(s.ranks, s.seed);
   const NamedOptions& named = all[s.option % all.size()];
   const auto report = [&](const std::string& how, const Outcome& actual) {

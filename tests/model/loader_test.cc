@@ -55,6 +55,25 @@ TEST_F(LoaderTest, ReportsProgressUpToTheEnd) {
   EXPECT_EQ(decoder->compute_dtype(), DType::kF32);
 }
 
+TEST_F(LoaderTest, WeightsThatCannotBeQuantisedAreNamed) {
+  CopyGolden("llama-mha-f32");
+  std::string bytes = ReadFile(folder_ / "model.safetensors");
+  size_t length = 0;
+  for (size_t i = 0; i < 8; ++i) length |= size_t{static_cast<unsigned char>(bytes[i])} << (8 * i);
+  const Json header = Json::parse(bytes.substr(8, length));
+  const auto begin = header.at(kDown).at("data_offsets").at(0).get<size_t>();
+  bytes.replace(8 + length + begin + 4 * 30, 4, std::string("\x00\x00\xc0\x7f", 4));  // row 1 of 24 columns
+  WriteFile(folder_ / "model.safetensors", bytes);
+  const std::unique_ptr<Ops> ops = MakeCpuOps(*device_, 1);
+  for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+    const std::optional<std::string> error =
+        Refusal([&] { LoadDecoder(folder_.path(), DType::kF32, *ops, {}, format); });
+    ASSERT_TRUE(error.has_value());
+    EXPECT_NE(error->find(std::string(kDown) + "': [1, 6] is nan"), std::string::npos) << *error;
+  }
+  EXPECT_EQ(LoadDecoder(folder_.path(), DType::kF32, *ops)->weight_format(), WeightFormat::kStored);
+}
+
 TEST_F(LoaderTest, MissingTensorIsNamed) {
   CopyGolden("llama-mha-f32");
   EditHeader([](Json& header) {

@@ -50,6 +50,8 @@ const Kernel& KernelFor(DType compute, WeightFormat format) {
 
 std::string_view CpuMatmulKernel(DType compute) { return cpu::KernelFor(compute).name; }
 
+std::string_view CpuIntegerKernel() { return cpu::KernelFor(DType::kF32, WeightFormat::kInt8).name; }
+
 double SpinCpuMatmulKernel(DType compute, int64_t rounds) { return cpu::KernelFor(compute).spin(rounds); }
 
 }  // namespace runahead

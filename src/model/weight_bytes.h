@@ -1,0 +1,22 @@
+// What a model's matrices take in each format of weights.
+#pragma once
+
+#include <cstddef>
+
+#include "model/decoder_spec.h"
+#include "ops/weight_format.h"
+
+namespace runahead {
+
+/// Bytes of the matrices that every decoded token reads.
+struct WeightBytes {
+  size_t layers = 0;
+  size_t head = 0;
+
+  [[nodiscard]] size_t total() const { return layers + head; }
+};
+
+/// The matrices of `spec` with layers in `format` and the head in HeadFormat; `stored`: the dtype of kStored's.
+WeightBytes WeightBytesOf(const DecoderSpec& spec, WeightFormat format, DType stored);
+
+}  // namespace runahead
