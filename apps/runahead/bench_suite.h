@@ -20,6 +20,9 @@ struct SuiteFlags {
   std::string batch = "8,32";  // of the decode suite
   int requests = 60;           // of the serving suite
   double arrival_gap_ms = 0;   // mean time between them, ms; 0: from the time of a long prompt
+  std::string text;            // file that the weights suite reads
+  int64_t text_tokens = 4096;  // at most so many tokens of it
+  int questions = 0;           // about logs of the demo, for its model
 };
 
 /// What a suite shares with a plain bench. Empty texts mean the suite's own defaults.

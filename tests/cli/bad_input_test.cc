@@ -50,6 +50,15 @@ TEST_F(BadInputTest, HelpIsNoError) {
   EXPECT_EQ(Runahead({"--version"}).out.find("runahead "), 0U);
 }
 
+TEST_F(BadInputTest, FormatsOfWeights) {
+  ExpectGenerateRefused({"--prompt-ids", "1", "--weights", "int5"}, {"--weights", "'int5'", "stored, int8, int4"});
+  ExpectRefused({"bench", "--suite", "weights", "--model", Model()}, {"--text"});
+  ExpectRefused({"bench", "--suite", "weights", "--model", Model(), "--text", InFolder("missing")},
+                {InFolder("missing")});
+  ExpectRefused({"bench", "--suite", "weights", "--model", Model(), "--weights", "int8", "--text", "-"},
+                {"--weights", "'int8'"});
+}
+
 TEST_F(BadInputTest, Prompts) {
   ExpectGenerateRefused({}, {"--prompt"});
   ExpectGenerateRefused({"--prompt", "a", "--prompt-ids", "1"}, {"--prompt"});

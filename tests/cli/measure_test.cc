@@ -221,6 +221,25 @@ TEST_F(MeasureTest, SlowLinksSlowPromptsDown) {
   EXPECT_GE(ttft_ms({"--rank-bandwidth", "10kB/s"}), 100);
 }
 
+TEST_F(MeasureTest, TheWeightsSuiteComparesFormats) {
+  WriteFile(InFolder("text"), "A text that a model with random weights knows nothing about, so that it is guessed.");
+  const Outcome outcome = Runahead({"bench", "--suite", "weights", "--model", Model(), "--devices", "cpu", "--text",
+                                    InFolder("text"), "--text-tokens", "40", "--contexts", "16", "--json",
+                                    InFolder("weights.json")});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const Json suite = Json::parse(ReadFile(InFolder("weights.json")));
+  EXPECT_EQ(suite.at("positions"), 37) << "all but the last token of each window";
+  ASSERT_EQ(suite.at("formats").size(), 3U);
+  double before = -1;
+  for (const Json& format : suite.at("formats")) {
+    EXPECT_GT(format.at("perplexity").get<double>(), 1);
+    EXPECT_GT(format.at("logit_error").get<double>(), before) << format.at("weights");
+    before = format.at("logit_error").get<double>();
+  }
+  EXPECT_LT(before, 0.3);
+  EXPECT_EQ(suite.at("formats")[0].at("logit_error").get<double>(), 0);
+}
+
 TEST_F(MeasureTest, InspectCountsWhatIsThere) {
   const Outcome outcome = Runahead({"inspect", Model(), "--json"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
@@ -232,6 +251,14 @@ TEST_F(MeasureTest, InspectCountsWhatIsThere) {
   EXPECT_EQ(json.at("dtypes"), Json::array({"BF16"}));
   EXPECT_EQ(json.at("weight_bytes").get<int64_t>(), 2 * json.at("parameters").get<int64_t>());
   EXPECT_EQ(json.at("full_context").size(), 4U);
+  const Json& formats = json.at("formats");
+  ASSERT_EQ(formats.size(), 3U);
+  EXPECT_EQ(formats[0].at("weights"), "stored");
+  EXPECT_EQ(formats[2].at("weights"), "int4");
+  const auto layers = [&](size_t i) { return formats[i].at("layer_bytes").get<double>(); };
+  EXPECT_NEAR(layers(1) / layers(0), 0.5, 0.1);
+  EXPECT_NEAR(layers(2) / layers(0), 0.29, 0.1);
+  EXPECT_EQ(formats[1].at("head_bytes"), formats[2].at("head_bytes")) << "the head is int8 beside int4";
   const Outcome text = Runahead({"inspect", Model()});
   EXPECT_EQ(text.exit_code, 0);
   EXPECT_NE(text.out.find("LlamaForCausalLM"), std::string::npos);
