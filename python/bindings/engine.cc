@@ -203,13 +203,11 @@ void BindEngine(nb::module_& module) {
           "on_load_progress"_a = nb::none(),
           "Loads a Hugging Face folder. `devices`: \"cpu\", \"cpu:4\" (four ranks of this process) or \"cuda:0,1\". "
           "`threads_per_rank`: 0 divides this machine's processors by the ranks. `dtype`: \"f32\", \"bf16\", "
-          "\"f16\"; "
-          "empty: the weights' own where the device is good at it. `weights`: \"int8\" or \"int4\" quantises "
-          "matrices "
-          "while they are loaded, on CPU ranks; empty: as they are stored. `timeout_s`: the longest wait of a rank "
-          "for rows "
-          "of another. `on_load_progress` is told the share that is ready. Raises ConfigError or IoError naming the "
-          "file and the value.")
+          "\"f16\"; empty: the weights' own where the device is good at it. `weights`: \"int8\" or \"int4\" "
+          "quantises "
+          "matrices while they are loaded, on CPU ranks; empty: as they are stored. `timeout_s`: the longest wait of "
+          "a rank for rows of another. `on_load_progress` is told the share that is ready. Raises ConfigError or "
+          "IoError naming the file and the value.")
       .def_prop_ro("ranks", &Engine::ranks)
       .def_prop_ro("threads_per_rank", &Engine::threads_per_rank)
       .def_prop_ro("facts", &Engine::facts)

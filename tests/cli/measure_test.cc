@@ -223,9 +223,9 @@ TEST_F(MeasureTest, SlowLinksSlowPromptsDown) {
 
 TEST_F(MeasureTest, TheWeightsSuiteComparesFormats) {
   WriteFile(InFolder("text"), "A text that a model with random weights knows nothing about, so that it is guessed.");
-  const Outcome outcome = Runahead({"bench", "--suite", "weights", "--model", Model(), "--devices", "cpu", "--text",
-                                    InFolder("text"), "--text-tokens", "40", "--contexts", "16", "--json",
-                                    InFolder("weights.json")});
+  const Outcome outcome =
+      Runahead({"bench", "--suite", "weights", "--model", Model(), "--devices", "cpu", "--text", InFolder("text"),
+                "--text-tokens", "40", "--contexts", "16", "--json", InFolder("weights.json")});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   const Json suite = Json::parse(ReadFile(InFolder("weights.json")));
   EXPECT_EQ(suite.at("positions"), 37) << "all but the last token of each window";

@@ -1,6 +1,6 @@
 // Draws situations and compares what they leave behind bit for bit with one rank's: models of all families, dtypes,
-// formats of weights, strategies, topologies, partitions, 1 to 8 ranks of 1 to 4 threads, 1 to 4,000 tokens, prompts in two passes,
-// decoded.
+// formats of weights, strategies, topologies, partitions, 1 to 8 ranks of 1 to 4 threads, 1 to 4,000 tokens, prompts
+// in two passes, decoded.
 //   same_bits --seed 1 --runs 100
 #include "tests/engine/same_bits.h"
 

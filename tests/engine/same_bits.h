@@ -32,9 +32,8 @@ struct Situation {
 
   [[nodiscard]] std::string Name() const {
     return preset + " " + std::string(runahead::Name(dtype)) + ", " + std::string(runahead::Name(weights)) +
-           " weights, " + std::to_string(length) + " tokens, cut at " +
-           std::to_string(cut) + ", " + std::to_string(ranks) + " ranks of " + std::to_string(threads) +
-           " threads, seed " + std::to_string(seed);
+           " weights, " + std::to_string(length) + " tokens, cut at " + std::to_string(cut) + ", " +
+           std::to_string(ranks) + " ranks of " + std::to_string(threads) + " threads, seed " + std::to_string(seed);
   }
 };
 

@@ -48,6 +48,8 @@ class Errors(unittest.TestCase):
             runahead.Engine(DEMO, devices="cpu:0")
         with self.assertRaisesRegex(runahead.ConfigError, "dtype.*'f8'"):
             runahead.Engine(DEMO, dtype="f8")
+        with self.assertRaisesRegex(runahead.ConfigError, "weights.*'int5'"):
+            runahead.Engine(DEMO, weights="int5")
 
 
 class TokenizerTest(unittest.TestCase):
@@ -86,6 +88,11 @@ class SessionTest(unittest.TestCase):
         for same in (tuple(self.prompt), iter(self.prompt), wide[::2], numpy.array(self.prompt, numpy.uint16)):
             session.prefill(same)
             numpy.testing.assert_array_equal(session.logits, expected)
+
+    def test_quantises_weights(self):
+        engine = runahead.Engine(DEMO, weights="int8", tuned_folder=self.tuned.name)
+        self.assertEqual(engine.facts.weights, "int8")
+        self.assertLess(engine.facts.weight_bytes, self.engine.facts.weight_bytes)
 
     def test_refuses_what_is_no_prompt(self):
         session = self.session()
