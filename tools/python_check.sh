@@ -16,6 +16,7 @@ pip() { "$work/venv/bin/python" -m pip --disable-pip-version-check -q "$@"; }
 pip install --dry-run scikit-build-core nanobind numpy ||
   { echo "python_check.sh: skipped, since pip reaches no package index"; exit 77; }
 
+export CXX=${CXX:-c++}  # by the name that CMake gives it, so that ccache has the objects of the other builds
 pip wheel --no-deps --wheel-dir "$work/dist" "$root"
 pip install "$work"/dist/runahead-*.whl
 
