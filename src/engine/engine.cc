@@ -263,7 +263,7 @@ std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const En
   if (!(options.timeout_s > 0) || options.timeout_s > kMaxTimeoutSeconds) {
     throw ConfigError(fmt::format("timeout: expected a number of seconds above 0, got {}", options.timeout_s));
   }
-  const DType compute = ComputeDType(options.dtype, config.spec().weights, devices.front());
+  const DType compute = ComputeDType(options.dtype, config.WeightDType(), devices.front());
   const WeightFormat format = WeightFormatOf(options.weights, on_gpu);
   CheckThreads(shares, devices);
 

@@ -92,6 +92,10 @@ struct Architecture {
 /// The family that config.json names. Throws ConfigError naming the architecture when it is not in the table.
 const Architecture& FindArchitecture(const JsonObject& config);
 
+/// Rows and columns of an FP8 matrix that share a scale, also in a folder of more than text. Throws ConfigError
+/// naming the field and the value.
+std::array<int64_t, 2> ScaleBlockOfWeights(const JsonObject& config);
+
 /// The model_type that goes with an architecture of the table.
 std::string_view FamilyOf(std::string_view architecture);
 

@@ -24,6 +24,7 @@ void Count(const StoredTensor& tensor, TensorFacts& facts) {
 ModelInfo DescribeModel(const ModelConfig& config) {
   ModelInfo info;
   info.spec = config.spec();
+  info.spec.weights = config.WeightDType();
   WeightSources sources = config.sources();
   const WeightFiles files(config.dir());
   info.weights.files = files.files();

@@ -233,6 +233,14 @@ class Loader {
   const Progress& progress_;
 };
 
+/// Whether config.json, or its part on text, says "auto" of the weights' dtype.
+bool LeavesDTypeToFiles(const JsonObject& config) {
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    if (config.Has(key)) return config.String(key) == "auto";
+  }
+  return config.Has("text_config") && LeavesDTypeToFiles(config.Object("text_config"));
+}
+
 /// A token id, or a list of them.
 std::vector<int32_t> TokenIds(const JsonObject& config, const char* key) {
   constexpr size_t kMaxIds = 64;
@@ -261,6 +269,17 @@ ModelConfig::ModelConfig(std::filesystem::path dir) : ModelConfig(dir, ReadModel
 ModelConfig::ModelConfig(std::filesystem::path dir, Json json) : dir_(std::move(dir)), json_(std::move(json)) {
   const JsonObject config(json_, (dir_ / "config.json").string());
   model_ = FindArchitecture(config).parse(config);
+  model_.sources.scale_block = ScaleBlockOfWeights(config);
+}
+
+DType ModelConfig::WeightDType() const {
+  const JsonObject config(json_, (dir_ / "config.json").string());
+  if (!LeavesDTypeToFiles(config)) return spec().weights;
+  const WeightFiles files(dir_);
+  WeightSources named = sources();
+  NameByFiles(spec(), files, named);
+  const WeightFiles::Place place = files.Find(WeightName(named.embedding), StoredShape(named.embedding));
+  return StoredDType(place.tensor->dtype).value_or(DType::kF32);
 }
 
 Model::Model(const std::filesystem::path& dir) : config_(std::make_shared<const ModelConfig>(dir)) {}

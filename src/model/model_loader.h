@@ -38,6 +38,10 @@ class ModelConfig {
   [[nodiscard]] const DecoderSpec& spec() const { return model_.spec; }
   [[nodiscard]] const WeightSources& sources() const { return model_.sources; }
 
+  /// The dtype that the weights are meant to have: config.json's, or where that is "auto" the one that the embedding
+  /// is stored in, f32 for FP8. Throws what WeightFiles throws.
+  [[nodiscard]] DType WeightDType() const;
+
   /// Reads DIR/generation_config.json where it exists; what it does not say comes from config.json. Throws
   /// ConfigError naming file, field and value.
   [[nodiscard]] GenerationDefaults Defaults() const;

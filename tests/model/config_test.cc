@@ -260,6 +260,14 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{R"({"rope_scaling": "linear"})", {"rope_scaling", "linear"}},
         Refused{R"({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}})", {"full_attention"}},
         Refused{R"({"quantization_config": {"quant_method": "gptq"}})", {"quantization_config", "gptq"}},
+        Refused{R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized"}})",
+                {"quantization_config", "pack-quantized"}},
+        Refused{R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128]}})",
+                {"weight_block_size", "[128]"}},
+        Refused{R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [0, 128]}})",
+                {"weight_block_size", "[0,128]"}},
+        Refused{R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": "128"}})",
+                {"weight_block_size", "128"}},
         Refused{R"({"sliding_window": 4096})", {"sliding_window", "4096"}},
         Refused{R"({"partial_rotary_factor": 0.5})", {"partial_rotary_factor", "0.5"}},
         Refused{R"({"attn_logit_softcapping": 50.0})", {"attn_logit_softcapping", "50"}},
@@ -282,6 +290,36 @@ TEST(ConfigTest, HarmlessOptionsAreAccepted) {
   EXPECT_NO_THROW((void)Parse(Patched(R"({"quantization_config": null, "sliding_window": null,
       "partial_rotary_factor": 1.0, "num_local_experts": 0, "add_cross_attention": false, "pretraining_tp": 4,
       "torch_dtype": "torch.float16", "unsloth_version": "2024"})")));
+}
+
+std::array<int64_t, 2> BlockOf(const std::string& quantization) {
+  const Json config = Json::parse(R"({"quantization_config": )" + quantization + "}");
+  return ScaleBlockOfWeights(JsonObject(config, "config.json"));
+}
+
+TEST(ConfigTest, ReadsTheBlocksOfFp8Scales) {
+  using Block = std::array<int64_t, 2>;
+  EXPECT_EQ(BlockOf("null"), (Block{128, 128}));
+  EXPECT_EQ(BlockOf(R"({"quant_method": "fp8"})"), (Block{128, 128}));
+  EXPECT_EQ(BlockOf(R"({"quant_method": "fp8", "weight_block_size": null})"), (Block{128, 128}));
+  EXPECT_EQ(BlockOf(R"({"quant_method": "fp8", "weight_block_size": [64, 32]})"), (Block{64, 32}));
+  EXPECT_EQ(BlockOf(R"({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {
+      "group_0": {"weights": {"strategy": "block", "block_structure": [16, 256]}},
+      "group_1": {"weights": {"strategy": "tensor", "block_structure": null}}, "group_2": {"weights": null}}})"),
+            (Block{16, 256}));
+  const std::optional<std::string> error = Refusal([] {
+    (void)BlockOf(R"({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {
+        "a": {"weights": {"block_structure": [16, 16]}}, "b": {"weights": {"block_structure": [16, 32]}}}})");
+  });
+  EXPECT_NE(error.value_or("").find("config_groups: b: expected blocks like those of the groups before"),
+            std::string::npos)
+      << error.value_or("accepted");
+}
+
+TEST(ConfigTest, ReadsTheBlocksOfTheTextOfAFolderOfMore) {
+  const Json config = Json::parse(R"({"text_config": {"hidden_size": 8},
+      "quantization_config": {"quant_method": "fp8", "weight_block_size": [64, 64]}})");
+  EXPECT_EQ(ScaleBlockOfWeights(JsonObject(config, "config.json")), (std::array<int64_t, 2>{64, 64}));
 }
 
 TEST(ConfigTest, MissingFolderIsRefused) {

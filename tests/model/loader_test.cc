@@ -117,6 +117,28 @@ TEST_F(LoaderTest, ATiedMatrixMayHaveEitherName) {
   EXPECT_NE(LoadRefusal().find("model.embed_tokens.weight is missing"), std::string::npos) << LoadRefusal();
 }
 
+TEST_F(LoaderTest, ADTypeOfAutoIsThatOfTheFiles) {
+  CopyGolden("llama-gqa-tied-bf16");
+  Json config = LoadJson(folder_ / "config.json");
+  for (const char* key : {"dtype", "torch_dtype"}) config.erase(key);
+  const auto dtype_with = [&](const Json& fields) {
+    Json changed = config;
+    changed.update(fields);
+    WriteFile(folder_ / "config.json", changed.dump());
+    return ModelConfig(folder_.path()).WeightDType();
+  };
+  EXPECT_EQ(dtype_with({{"dtype", "auto"}}), DType::kBF16);
+  EXPECT_EQ(dtype_with({{"torch_dtype", "auto"}}), DType::kBF16);
+  EXPECT_EQ(DescribeModel(folder_.path()).spec.weights, DType::kBF16);
+  EXPECT_EQ(dtype_with({{"torch_dtype", "float16"}}), DType::kF16);
+  EXPECT_EQ(dtype_with(Json::object()), DType::kF32);
+  EditHeader([](Json& header) {  // the other name of the tied matrix
+    header["lm_head.weight"] = header["model.embed_tokens.weight"];
+    header.erase("model.embed_tokens.weight");
+  });
+  EXPECT_EQ(dtype_with({{"dtype", "auto"}}), DType::kBF16);
+}
+
 // HF transformers does the same: tied by the configuration, but different in the file.
 TEST_F(LoaderTest, AHeadInTheFileIsBelieved) {
   CopyGolden("llama-mha-f32");

@@ -45,23 +45,11 @@ DType ParseStoredDType(const JsonObject& config) {
   const char* key = config.Has("dtype") ? "dtype" : "torch_dtype";
   std::string name = config.String(key, "float32");
   if (name.starts_with("torch.")) name = name.substr(6);
-  if (name == "auto") return DType::kF32;  // ModelConfig asks the files
+  if (name == "auto") return DType::kF32;  // ModelConfig::WeightDType asks the files
   if (name == "float32") return DType::kF32;
   if (name == "bfloat16") return DType::kBF16;
   if (name == "float16") return DType::kF16;
   config.Refuse(key, "expected float32, bfloat16 or float16");
-}
-
-/// FP8 weights with scales become numbers as they are loaded; other quantisations are refused by name.
-void RefuseQuantization(const JsonObject& config) {
-  if (!config.Has("quantization_config")) return;
-  const JsonObject quantization = config.Object("quantization_config");
-  const std::string method = quantization.String("quant_method", "none");
-  const bool floats = method == "compressed-tensors" && quantization.String("format", "") == "float-quantized";
-  if (method != "fp8" && !floats) {
-    config.Refuse("quantization_config",
-                  "not supported; supported are fp8, and compressed-tensors of float-quantized");
-  }
 }
 
 }  // namespace
@@ -71,7 +59,7 @@ void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::stri
     const char* key;
     double neutral;  // the number that changes nothing; null and false always do
   };
-  RefuseQuantization(config);
+  static_cast<void>(ScaleBlock(config));
   static constexpr std::array kOptions = {
       Option{"compression_config", 0},
       Option{"qk_norm", 0},

@@ -1,6 +1,8 @@
 // What the config.json and the tensors of several families have in common.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -44,6 +46,10 @@ void RequireWholeHeads(const JsonObject& config, const DecoderSpec& spec);
 /// Refuses every option that changes a model's numbers in a way the family does not have, unless it is in `supported`
 /// or has the value that changes nothing.
 void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::string_view> supported);
+
+/// Rows and columns of an FP8 matrix that share a scale, 128 each where config.json does not say. Throws ConfigError
+/// for quantisations that are not supported.
+std::array<int64_t, 2> ScaleBlock(const JsonObject& config);
 
 /// How a family names the options of its rope.
 struct RopeFields {

@@ -7,6 +7,7 @@
 #include "model/architectures/common.h"
 
 namespace runahead {
+
 ParsedModel ParseGemma2(const JsonObject& config) {
   RefuseUnsupported(config,
                     {"sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar"});

@@ -16,9 +16,8 @@ MatrixSource Transposed(const std::string& name, int64_t rows, int64_t columns) 
 
 ParsedModel ParseGpt2(const JsonObject& config) {
   RefuseUnsupported(config, {});
-  for (const char* key : {"scale_attn_by_inverse_layer_idx"}) {
-    if (config.Bool(key, false)) config.Refuse(key, "not supported for this architecture");
-  }
+  constexpr const char* kScaleByLayer = "scale_attn_by_inverse_layer_idx";
+  if (config.Bool(kScaleByLayer, false)) config.Refuse(kScaleByLayer, "not supported for this architecture");
   ParsedModel model;
   DecoderSpec& spec = model.spec;
   spec = ParseCommon(config, {.architecture = "GPT2LMHeadModel",
