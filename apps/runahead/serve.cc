@@ -1,6 +1,7 @@
 // `runahead serve`: the engine behind an HTTP server, until a signal.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <memory>
@@ -61,7 +62,7 @@ protocol::ApiOptions ApiOptionsFor(const Flags& flags, const TokenizerOrRefusal&
 }
 
 /// Where it listens, and what to try.
-void Greet(const server::Server& server, const std::string& model, const RequestLog& log, bool quiet) {
+void Greet(const server::Server& server, const std::string& model, RequestLog& log, bool quiet) {
   log.Note(fmt::format("listening on {}", fmt::join(server.addresses(), " and ")));
   const std::string& address = server.addresses().front();
   if (quiet || !SomeoneWatches() || !address.starts_with("http")) return;
@@ -74,7 +75,8 @@ void Greet(const server::Server& server, const std::string& model, const Request
 int Run(Flags& flags) {
   if (flags.model.empty()) throw ConfigError("--model is required");
   if (!flags.tcp) flags.server.host.clear();
-  const RequestLog log(flags.quiet && flags.log == RequestLog::Form::kText ? RequestLog::Form::kNone : flags.log);
+  RequestLog log(flags.quiet && flags.log == RequestLog::Form::kText ? RequestLog::Form::kNone : flags.log,
+                 STDERR_FILENO);
   server::Metrics metrics;
   std::optional<Engine> engine;
   std::unique_ptr<protocol::Api> api;

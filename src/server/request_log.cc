@@ -1,10 +1,12 @@
 #include "server/request_log.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
+#include <poll.h>
 
 #include <chrono>
+#include <climits>
 #include <ctime>
+#include <utility>
 
 #include "base/descriptor.h"
 #include "base/json.h"
@@ -59,20 +61,37 @@ std::string TextLine(const RequestRecord& record) {
   return line;
 }
 
-}  // namespace
-
-void RequestLog::Write(const RequestRecord& record) const {
-  if (form_ == Form::kNone) return;
-  (void)WriteAll(STDERR_FILENO, (form_ == Form::kJson ? JsonLine(record) : TextLine(record)) + "\n");
+/// Whether PIPE_BUF bytes can be written without waiting.
+bool HasRoom(int descriptor) {
+  pollfd waits{descriptor, POLLOUT, 0};
+  return ::poll(&waits, 1, /*timeout=*/0) == 1 && (waits.revents & POLLOUT) != 0;
 }
 
-void RequestLog::Note(std::string_view message) const {
-  if (form_ == Form::kJson) {
-    const nlohmann::ordered_json line = {{"time", Now()}, {"message", message}};
-    (void)WriteAll(STDERR_FILENO, line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
-  } else {
-    (void)WriteAll(STDERR_FILENO, fmt::format("runahead: {}\n", message));
-  }
+}  // namespace
+
+void RequestLog::Write(const RequestRecord& record) {
+  if (form_ != Form::kNone) Put(form_ == Form::kJson ? JsonLine(record) : TextLine(record));
+}
+
+void RequestLog::Note(std::string_view message) { Put(NoteLine(message)); }
+
+std::string RequestLog::NoteLine(std::string_view message) const {
+  if (form_ != Form::kJson) return fmt::format("runahead: {}", message);
+  const nlohmann::ordered_json line = {{"time", Now()}, {"message", message}};
+  return line.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+void RequestLog::Put(std::string line) {
+  constexpr size_t kMost = PIPE_BUF - 1;
+  const auto write = [this](std::string text) {
+    if (!HasRoom(descriptor_)) return false;
+    if (text.size() > kMost) text.resize(kMost);
+    (void)WriteAll(descriptor_, text + "\n");
+    return true;
+  };
+  const std::lock_guard lock(mutex_);
+  if (lost_ > 0 && write(NoteLine(fmt::format("{} lines of the log were lost, which nobody read", lost_)))) lost_ = 0;
+  if (lost_ > 0 || !write(std::move(line))) ++lost_;
 }
 
 }  // namespace runahead::server

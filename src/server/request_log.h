@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,18 +24,26 @@ struct RequestRecord {
   std::optional<protocol::AnswerFacts> tokens;  // nothing: it was about none
 };
 
-/// Thread-safe. Says nothing of what was asked or answered.
+/// Thread-safe. Says nothing of what was asked or answered. Never waits: what finds a pipe full is lost, and the next
+/// line that goes through says how many were.
 class RequestLog {
  public:
   enum class Form : unsigned char { kText, kJson, kNone };
-  explicit RequestLog(Form form) : form_(form) {}
+  /// Writes to `descriptor`, which it does not own.
+  RequestLog(Form form, int descriptor) : form_(form), descriptor_(descriptor) {}
 
-  void Write(const RequestRecord& record) const;
+  void Write(const RequestRecord& record);
   /// Something that an operator should know.
-  void Note(std::string_view message) const;
+  void Note(std::string_view message);
 
  private:
+  [[nodiscard]] std::string NoteLine(std::string_view message) const;
+  void Put(std::string line);
+
   Form form_;
+  int descriptor_;
+  std::mutex mutex_;
+  int64_t lost_ = 0;  // lines since the last that was written; guarded by mutex_
 };
 
 }  // namespace runahead::server

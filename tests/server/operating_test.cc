@@ -1,13 +1,22 @@
 // Keys, origins, unix sockets, TLS, and how a server ends.
+#include <fcntl.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "base/descriptor.h"
 #include "base/file.h"
 #include "runahead/error.h"
+#include "server/request_log.h"
 #include "tests/cli/process.h"
 #include "tests/server/client.h"
 
@@ -21,6 +30,39 @@ int StatusOf(const std::string& address, const std::string& request) {
 }
 
 std::string Bearer(const std::string& key) { return "Authorization: Bearer " + key + "\r\n"; }
+
+TEST(RequestLogTest, NeverWaitsForAReaderAndCountsWhatWasLost) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  const Descriptor from(ends[0]);
+  const Descriptor to(ends[1]);
+  const int bytes = ::fcntl(to.get(), F_SETPIPE_SZ, 4 * 4096);
+  ASSERT_GE(bytes, 4096);
+  RequestLog log(RequestLog::Form::kText, to.get());
+  const std::string message(100, 'x');
+  const int lines = bytes / 100 + 5;  // more than fit
+  for (int i = 0; i < lines; ++i) log.Note(message);
+  std::string all;
+  const auto read = [&] {
+    std::array<char, 1 << 16> buffer{};
+    const ssize_t got = ReadSome(from.get(), buffer);
+    ASSERT_GT(got, 0);
+    all.append(buffer.data(), static_cast<size_t>(got));
+  };
+  read();
+  const int64_t written = std::count(all.begin(), all.end(), '\n');
+  EXPECT_LT(written, lines);
+  log.Note("again");
+  read();
+  EXPECT_TRUE(
+      all.ends_with(fmt::format("runahead: {} lines of the log were lost, which nobody read\n"
+                                "runahead: again\n",
+                                lines - written)))
+      << all;
+  log.Note(std::string(100'000, 'y'));  // cut, so that it cannot wait
+  read();
+  EXPECT_TRUE(all.ends_with("yyy\n"));
+}
 
 TEST(KeysTest, AreAskedForAndReadAgain) {
   const TemporaryFolder folder;
