@@ -121,7 +121,8 @@ void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
             "Mean milliseconds between them; 0: a third of a long prompt's time alone [0]");
   constexpr int64_t kMostTextTokens = 100'000'000;
   constexpr int kMostQuestions = 100'000;
-  command.add_option("--text", flags.text, "Text that the weights suite reads; - is stdin")->type_name("FILE");
+  command.add_option("--text", flags.text, "Text that the weights suite reads; - is stdin [with --questions: a log]")
+      ->type_name("FILE");
   AddInteger(command, "--text-tokens", flags.text_tokens, 2, kMostTextTokens,
              fmt::format("Tokens of it, at most [{}]", flags.text_tokens));
   AddInteger(command, "--questions", flags.questions, 0, kMostQuestions,

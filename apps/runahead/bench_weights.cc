@@ -178,8 +178,11 @@ std::string Table(const WeightsReport& report) {
                      report::Grouped(report.positions), report.text, report::FormatTable(columns, rows));
 }
 
-/// The model and the text of the suite. Throws ConfigError for what does not go together.
+/// The tokens of the text: a file, or for the demo's model one of its logs. Throws ConfigError for what does not go
+/// together.
 std::vector<int32_t> IdsOf(const SuiteFlags& flags, const Model& model, const Tokenizer& tokenizer) {
+  constexpr uint64_t kSeed = 1'000'000;  // of a log that no question is about
+  if (flags.text.empty() && flags.questions > 0) return WriteDemoPrompt(tokenizer, kSeed, flags.text_tokens, 1).ids;
   if (flags.text.empty()) throw ConfigError("--text: the weights suite needs a file to read");
   std::vector<int32_t> ids = tokenizer.Encode(ReadInput(flags.text));
   if (std::ssize(ids) > flags.text_tokens) ids.resize(static_cast<size_t>(flags.text_tokens));
@@ -221,7 +224,7 @@ int RunWeights(const SuiteFlags& flags, const SuiteRequest& request) {
   const int64_t window = WindowOf(request, model);
   WeightsReport report;
   report.model = NameOfFolder(folder);
-  report.text = NameOfFolder(flags.text);
+  report.text = flags.text.empty() ? "a log of the demo" : NameOfFolder(flags.text);
   report.questions = flags.questions;
   std::vector<Engine> engines;
   for (const char* format : {"stored", "int8", "int4"}) {
