@@ -263,7 +263,7 @@ Action AddBatch(CLI::App& command) {
                   "Requests, one JSON object a line with the fields of OpenAI's completions; - is stdin")
       ->required()
       ->type_name("FILE");
-  command.add_option("--model", flags->model, "A Hugging Face folder")->required()->type_name("DIR");
+  command.add_option("--model", flags->model, "A Hugging Face folder or GGUF file")->required()->type_name("DIR");
   command
       .add_option(
           "--output", flags->output,

@@ -223,7 +223,9 @@ Action AddBench(CLI::App& command) {
   constexpr int kMostDecodedTokens = 100000;
   auto flags = std::make_shared<Flags>();
   flags->engine.devices = fmt::format("cpu:{}", std::clamp<size_t>(AvailableProcessors().size(), 2, 8));
-  command.add_option("--model", flags->models, "A Hugging Face folder (make-model writes one); several for a suite")
+  command
+      .add_option("--model", flags->models,
+                  "A Hugging Face folder (make-model writes one) or GGUF file; several for a suite")
       ->type_name("DIR")
       ->allow_extra_args(false);
   AddEngineFlags(command, flags->engine);

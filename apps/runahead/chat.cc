@@ -252,7 +252,9 @@ Action AddChat(CLI::App& command) {
   constexpr int kUsualTokens = 512;
   auto flags = std::make_shared<Flags>();
   flags->request.generation.max_new_tokens = kUsualTokens;
-  command.add_option("--model", flags->model, "A Hugging Face folder with a tokenizer")->required()->type_name("DIR");
+  command.add_option("--model", flags->model, "A Hugging Face folder or GGUF file with a tokenizer")
+      ->required()
+      ->type_name("DIR");
   AddText(command, "--system", flags->system, "A text before all turns; \\n is a line's end, as in the three below",
           nullptr);
   command.add_option("--document", flags->document, "A file with a text to talk about, behind the system's text")

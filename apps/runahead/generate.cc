@@ -174,7 +174,7 @@ int Run(Flags& flags) {
 
 Action AddGenerate(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
-  command.add_option("--model", flags->model, "A Hugging Face folder")->required()->type_name("DIR");
+  command.add_option("--model", flags->model, "A Hugging Face folder or GGUF file")->required()->type_name("DIR");
   AddPromptFlags(command, *flags);
   AddSamplingFlags(command, flags->generation);
   command.add_flag("--ignore-eos", flags->ignore_eos, "Go on behind end-of-sequence tokens");

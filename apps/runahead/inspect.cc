@@ -224,7 +224,7 @@ int Run(const Flags& flags) {
 
 Action AddInspect(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
-  command.add_option("model", flags->model, "A Hugging Face folder")->required()->type_name("MODEL");
+  command.add_option("model", flags->model, "A Hugging Face folder or GGUF file")->required()->type_name("MODEL");
   command.add_flag("--json", flags->json, "Print one JSON object");
   return [flags] { return Run(*flags); };
 }

@@ -86,7 +86,7 @@ std::string ManPage(const CLI::App& app) {
       ".SH DESCRIPTION\n"
       "Runahead answers prompts with decoder\\-only language models.\n"
       "It spreads the prompt phase, all work up to the first token, over several ranks with KV\\-Runahead.\n"
-      "A model is a Hugging Face folder.\n"
+      "A model is a Hugging Face folder, or a GGUF file.\n"
       ".SH OPTIONS\n",
       Escaped(DescribeBuild().version));
   for (const FlagFacts& flag : FlagsOf(app)) text += Entry(flag);

@@ -1,11 +1,15 @@
 #include "model_folder.h"
 
+#include "base/gguf_tokens.h"
 #include "base/model_folder.h"
 #include "output.h"
 #include "runahead/error.h"
 
 namespace runahead::cli {
 std::optional<Tokenizer> LoadTokenizer(const std::filesystem::path& model) {
+  if (IsGgufPath(model)) {
+    return GgufFile(model).Has(kGgufTokens) ? std::optional(Tokenizer::Load(model)) : std::nullopt;
+  }
   CheckModelFolder(model, "");
   // A dangling link counts as there: loading says where it leads.
   std::error_code error;

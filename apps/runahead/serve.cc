@@ -195,7 +195,7 @@ Action AddServe(CLI::App& command) {
   constexpr int kUsualQueue = 1000;
   auto flags = std::make_shared<Flags>();
   flags->engine.max_queued = kUsualQueue;
-  command.add_option("--model", flags->model, "A Hugging Face folder")->type_name("DIR");
+  command.add_option("--model", flags->model, "A Hugging Face folder or GGUF file")->type_name("DIR");
   command.add_option("--model-name", flags->model_name, "The name that clients know it by [the folder's]")
       ->type_name("NAME");
   command

@@ -121,7 +121,7 @@ Action AddTune(CLI::App& command) {
   constexpr int kMostRepeats = 100000;
   auto flags = std::make_shared<Flags>();
   flags->engine.devices = fmt::format("cpu:{}", std::clamp<size_t>(AvailableProcessors().size(), 2, 8));
-  command.add_option("--model", flags->model, "A Hugging Face folder")->required()->type_name("DIR");
+  command.add_option("--model", flags->model, "A Hugging Face folder or GGUF file")->required()->type_name("DIR");
   AddEngineFlags(command, flags->engine);
   command.add_flag("--profile", flags->profile, "Measure the cost profile and store it");
   command.add_flag("--search", flags->search, "Search for the best partitions on the ranks and store their table");

@@ -128,7 +128,7 @@ class RUNAHEAD_API Session {
 /// of an engine that was moved from throw ConfigError.
 class RUNAHEAD_API Engine {
  public:
-  /// Loads a Hugging Face folder. Throws ConfigError or IoError that names the file and the value.
+  /// Loads a Hugging Face folder or a GGUF file. Throws ConfigError or IoError that names the file and the value.
   static Engine Load(const std::filesystem::path& model_dir, const EngineOptions& options = {});
   /// The same for a folder whose config.json was read.
   static Engine Load(const Model& model, const EngineOptions& options = {});

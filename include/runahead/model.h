@@ -11,12 +11,13 @@ namespace runahead {
 
 class ModelConfig;
 
-/// A Hugging Face folder and what its config.json says. Reads no weights. Immutable and cheap to copy (shared);
-/// thread-safe.
+/// A Hugging Face folder, or a GGUF file, and what its configuration says. Reads no weights. Immutable and cheap to
+/// copy (shared); thread-safe.
 class RUNAHEAD_API Model {
  public:
-  /// Reads DIR/config.json. Throws ConfigError naming the file, the field and the value for an unknown architecture
-  /// or an unsupported option, and IoError for what is no model's folder.
+  /// Reads DIR/config.json, or the metadata of a file whose name ends in .gguf. Throws ConfigError naming the file,
+  /// the field and the value for an unknown architecture or an unsupported option, and IoError for what is no model's
+  /// folder.
   explicit Model(const std::filesystem::path& dir);
 
   // A model that is moved from stays whole: it is copied.

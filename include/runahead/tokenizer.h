@@ -23,11 +23,11 @@ struct TokenizerParts;
 /// may be called from many threads at once. All methods of a tokenizer that was moved from throw ConfigError.
 class RUNAHEAD_API Tokenizer {
  public:
-  /// Reads `tokenizer.json`, or `tokenizer.model` (SentencePiece) where there is none or this class does not
-  /// implement what it says, and the files beside it that name special tokens: `tokenizer_config.json`,
-  /// `special_tokens_map.json`, `added_tokens.json`. Throws IoError for a file that cannot be read and ConfigError,
-  /// naming file, field and value, for content that is broken or that this class does not implement: nothing is
-  /// approximated.
+  /// Reads the tokenizer of a GGUF file, or of a folder `tokenizer.json`, or `tokenizer.model` (SentencePiece) where
+  /// there is none or this class does not implement what it says, and the files beside it that name special tokens:
+  /// `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`. Throws IoError for a file that cannot
+  /// be read and ConfigError, naming file, field and value, for content that is broken or that this class does not
+  /// implement: nothing is approximated.
   static Tokenizer Load(const std::filesystem::path& model_dir);
 
   /// The ids of `utf8_text`. With `add_special`, the beginning- and end-of-sequence ids are added that the model's

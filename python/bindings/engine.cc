@@ -201,7 +201,8 @@ void BindEngine(nb::module_& module) {
           "threads_of_rank"_a = nb::list(), "link"_a = "auto", "link_bandwidth"_a = "", "rank_bandwidth"_a = "",
           "tuned_folder"_a = "", "dtype"_a = "", "weights"_a = "", "timeout_s"_a = 600.0,
           "on_load_progress"_a = nb::none(),
-          "Loads a Hugging Face folder. `devices`: \"cpu\", \"cpu:4\" (four ranks of this process) or \"cuda:0,1\". "
+          "Loads a Hugging Face folder or a GGUF file. `devices`: \"cpu\", \"cpu:4\" (four ranks of this process) or "
+          "\"cuda:0,1\". "
           "`threads_per_rank`: 0 divides this machine's processors by the ranks. `dtype`: \"f32\", \"bf16\", "
           "\"f16\"; empty: the weights' own where the device is good at it. `weights`: \"int8\" or \"int4\" "
           "quantises "

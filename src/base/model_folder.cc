@@ -40,8 +40,7 @@ std::string WhyNoFolder(const path& dir, int error) {
 
 std::string WhatFileIs(const path& file) {
   const std::string name = file.filename().string();
-  if (name.ends_with(".gguf"))
-    return "is a GGUF file, which is not supported; supported are folders with safetensors";
+  if (name.ends_with(".gguf")) return "is a GGUF file, expected a folder";
   const bool of_model = name.ends_with(".json") || name.ends_with(".safetensors") || name == "tokenizer.model";
   if (!of_model) return "is a file, expected a model's folder";
   const path parent = file.has_parent_path() ? file.parent_path() : path(".");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/gguf_tokens.h"
 #include "base/model_folder.h"
 #include "runahead/error.h"
 
@@ -104,6 +105,12 @@ Json TokensOf(const Json& config) {
 }  // namespace
 
 ChatTemplates::ChatTemplates(const std::filesystem::path& model_dir) : folder_(model_dir.string()) {
+  if (IsGgufPath(model_dir)) {
+    const Json config = GgufTokenizerConfig(GgufFile(model_dir));
+    templates_ = TemplatesInConfig(JsonObject(config, folder_));
+    special_tokens_ = TokensOf(config);
+    return;
+  }
   CheckModelFolder(model_dir, "");
   const std::filesystem::path config_path = model_dir / "tokenizer_config.json";
   Json config = LoadIfThere(config_path);

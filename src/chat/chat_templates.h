@@ -19,8 +19,9 @@ struct ChatTemplate {
 class ChatTemplates {
  public:
   /// Reads `chat_template` of tokenizer_config.json (a text, or several by name), or instead of it, where there are
-  /// such files, `chat_template.jinja` (named default) and `additional_chat_templates/NAME.jinja`. Throws IoError for
-  /// a file that cannot be read and ConfigError for content that is broken.
+  /// such files, `chat_template.jinja` (named default) and `additional_chat_templates/NAME.jinja`. A GGUF file in
+  /// place of a folder has them in its metadata. Throws IoError for a file that cannot be read and ConfigError for
+  /// content that is broken.
   explicit ChatTemplates(const std::filesystem::path& model_dir);
 
   [[nodiscard]] bool empty() const { return templates_.empty(); }

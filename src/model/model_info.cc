@@ -5,6 +5,7 @@
 #include <set>
 
 #include "model/architectures.h"
+#include "model/gguf_config.h"
 #include "model/safetensors.h"
 #include "model/weight_list.h"
 #include "model/weight_reader.h"
@@ -36,6 +37,7 @@ ModelInfo DescribeModel(const ModelConfig& config) {
     used.insert(name);
     used.insert(reader.ScalesOf(name));
   }
+  used.insert(gguf::kRopeFactors);
   for (const auto& [name, place] : files.tensors()) {
     if (!used.contains(name)) info.ignored.push_back(name);
   }

@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 
+#include "base/gguf_file.h"
 #include "base/json.h"
 #include "base/model_folder.h"
 #include "model/architectures.h"
+#include "model/gguf_config.h"
 #include "model/safetensors.h"
 #include "model/weight_list.h"
 #include "model/weight_reader.h"
@@ -80,9 +83,7 @@ class Loader {
     const bool stored = format_ == WeightFormat::kStored;
     plan.Add(fmt::format("layers in {}", stored ? Name(compute_) : Name(format_)), layers + vectors);
     plan.Add("output head", PreparedBytes({sources_.head}, HeadFormat(format_)));
-    const MatrixSource& embedding = sources_.embedding;
-    const StoredTensor& table = *files_->Find(embedding.name + ".weight", {embedding.rows, embedding.columns}).tensor;
-    if (!ops_.device().is_host() || !reader_.IsAsStored(embedding)) plan.Add("embedding", table.bytes());
+    if (!ops_.device().is_host() || !reader_.IsAsStored(sources_.embedding)) plan.Add("embedding", EmbeddingBytes());
     if (sources_.positions) {
       const auto elements = static_cast<size_t>(sources_.positions->rows * spec_.hidden);
       plan.Add("positions", elements * SizeOf(compute_));
@@ -109,24 +110,40 @@ class Loader {
     return copied ? all : 0;
   }
 
-  Tensor LoadEmbedding() {
+  /// What an element of the embedding has for a dtype where it does not stay in its file. A file's dtype that nothing
+  /// computes with becomes the compute dtype, which the rows of a batch have anyway; scaled ones are rounded once.
+  DType EmbeddingDType() const {
     const MatrixSource& source = sources_.embedding;
-    const HostTensor host = reader_.Matrix(source);
+    const StoredTensor& table = *files_->Find(WeightName(source), StoredShape(source)).tensor;
+    const std::optional<DType> stored = StoredDType(table.dtype);
+    if (stored) return *stored;
+    return spec_.embedding_scale == 1 ? compute_ : DType::kF32;
+  }
+  size_t EmbeddingBytes() const {
+    return static_cast<size_t>(sources_.embedding.rows * sources_.embedding.columns) * SizeOf(EmbeddingDType());
+  }
+
+  Tensor LoadEmbedding() {
+    const HostTensor host = reader_.Matrix(sources_.embedding);
     if (host.copy.empty()) return ops_.Upload(host.view);
-    return CopyToDevice(host.view);
+    return CopyToDevice(host.view, EmbeddingDType());
   }
 
   /// The positions that the model has, in the compute dtype.
   Tensor LoadPositions(const MatrixSource& source) {
     const HostTensor host = reader_.Matrix(source);
-    const TensorView rows = host.view.Rows(source.begin, source.end);
-    std::vector<std::byte> memory(static_cast<size_t>(rows.shape().elements()) * SizeOf(compute_));
-    const TensorView converted(memory.data(), compute_, rows.shape());
-    Dispatch(rows.dtype(), [&](auto from_zero) {
-      Dispatch(compute_, [&](auto to_zero) {
-        const auto* from = rows.As<decltype(from_zero)>();
+    return CopyToDevice(host.view.Rows(source.begin, source.end), compute_);
+  }
+
+  Tensor CopyToDevice(TensorView host, DType dtype) {
+    if (host.dtype() == dtype) return CopyToDevice(host);
+    std::vector<std::byte> memory(static_cast<size_t>(host.shape().elements()) * SizeOf(dtype));
+    const TensorView converted(memory.data(), dtype, host.shape());
+    Dispatch(host.dtype(), [&](auto from_zero) {
+      Dispatch(dtype, [&](auto to_zero) {
+        const auto* from = host.As<decltype(from_zero)>();
         auto* to = converted.As<decltype(to_zero)>();
-        for (int64_t i = 0; i < rows.shape().elements(); ++i) to[i] = decltype(to_zero)(static_cast<float>(from[i]));
+        for (int64_t i = 0; i < host.shape().elements(); ++i) to[i] = decltype(to_zero)(static_cast<float>(from[i]));
       });
     });
     return CopyToDevice(converted);
@@ -260,6 +277,7 @@ std::vector<int32_t> TokenIds(const JsonObject& config, const char* key) {
 }  // namespace
 
 Json ReadModelJson(const std::filesystem::path& dir) {
+  if (IsGgufPath(dir)) return gguf::ConfigJson(GgufFile(dir));
   CheckModelFolder(dir);
   return LoadJson(dir / "config.json");
 }
@@ -267,9 +285,11 @@ Json ReadModelJson(const std::filesystem::path& dir) {
 ModelConfig::ModelConfig(std::filesystem::path dir) : ModelConfig(dir, ReadModelJson(dir)) {}
 
 ModelConfig::ModelConfig(std::filesystem::path dir, Json json) : dir_(std::move(dir)), json_(std::move(json)) {
-  const JsonObject config(json_, (dir_ / "config.json").string());
+  const bool gguf = IsGgufPath(dir_);
+  const JsonObject config(json_, (gguf ? dir_ : dir_ / "config.json").string());
   model_ = FindArchitecture(config).parse(config);
   model_.sources.scale_block = ScaleBlockOfWeights(config);
+  if (gguf) gguf::Adapt(GgufFile(dir_), WeightFiles(dir_), model_);
 }
 
 DType ModelConfig::WeightDType() const {
@@ -293,7 +313,7 @@ const ModelConfig& ConfigOf(const Model& model) { return *model.config_; }
 GenerationDefaults ModelConfig::Defaults() const {
   GenerationDefaults defaults;
   const auto add = [&](const Json& json, const char* name) {
-    const JsonObject config(json, (dir_ / name).string());
+    const JsonObject config(json, (IsGgufPath(dir_) ? dir_ : dir_ / name).string());
     if (defaults.eos.empty()) defaults.eos = TokenIds(config, "eos_token_id");
     const std::vector<int32_t> bos = TokenIds(config, "bos_token_id");
     if (!defaults.bos && !bos.empty()) defaults.bos = bos[0];

@@ -1,4 +1,4 @@
-// From a Hugging Face folder to a decoder.
+// From a Hugging Face folder, or a GGUF file, to a decoder.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,8 @@ struct GenerationDefaults {
   std::optional<int32_t> bos;
 };
 
-/// DIR/config.json of whatever model. Throws ConfigError, and IoError for what is no model's folder.
+/// DIR/config.json of whatever model, or what it would be for a GGUF file. Throws ConfigError, and IoError for what
+/// is no model's folder.
 Json ReadModelJson(const std::filesystem::path& dir);
 
 /// A model's folder and what its config.json says, which is read once: whoever needs it is given this. A value type.
@@ -58,11 +59,11 @@ const ModelConfig& ConfigOf(const Model& model);
 /// Told the share of the work done, from 0 to 1, now and then.
 using Progress = std::function<void(double)>;
 
-/// Loads the weights of the folder (model.safetensors, or the shards of model.safetensors.index.json) and packs them
-/// for `ops`, whose memory must outlive the decoder. All tensors are checked before the first is packed: throws
-/// ConfigError or IoError naming file, tensor, expected and got, or the memory that is missing. Mapped files stay
-/// mapped as long as the decoder lives.
-/// The layers' matrices come in `format`, the head in HeadFormat of it; the embedding stays as it is stored.
+/// Loads the weights of the folder (model.safetensors, or the shards of model.safetensors.index.json) or of the GGUF
+/// file and packs them for `ops`, whose memory must outlive the decoder. All tensors are checked before the first is
+/// packed: throws ConfigError or IoError naming file, tensor, expected and got, or the memory that is missing. Mapped
+/// files stay mapped as long as the decoder lives. The layers' matrices come in `format`, the head in HeadFormat of
+/// it; the embedding stays as it is stored.
 std::shared_ptr<const Decoder> LoadDecoder(const ModelConfig& config, DType compute, Ops& ops,
                                            const Progress& progress = {},
                                            WeightFormat format = WeightFormat::kStored);

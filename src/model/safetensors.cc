@@ -8,8 +8,11 @@
 #include <cstring>
 #include <utility>
 
+#include "base/gguf_file.h"
 #include "base/json.h"
 #include "base/model_folder.h"
+#include "model/gguf/dequantise.h"
+#include "model/gguf/gguf_weights.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -65,9 +68,10 @@ std::string OtherWeights(const std::filesystem::path& dir) {
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(dir, ignored)) {
     const std::string name = entry.path().filename().string();
-    for (const std::string_view ending : {".bin", ".pth", ".pt", ".gguf"}) {
+    if (name.ends_with(".gguf")) return fmt::format("; {} is given by its own path", Shown(name));
+    for (const std::string_view ending : {".bin", ".pth", ".pt"}) {
       if (!name.ends_with(ending) || name == "training_args.bin") continue;
-      return fmt::format("; {} is not supported, safetensors are", Shown(name));
+      return fmt::format("; {} is not supported, safetensors and GGUF files are", Shown(name));
     }
   }
   return "";
@@ -189,26 +193,31 @@ std::optional<DType> StoredDType(std::string_view name) {
 
 bool IsAligned(const StoredTensor& tensor, DType dtype) { return tensor.begin % SizeOf(dtype) == 0; }
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : WeightFile(path, MappedFile(path)) {
   const std::string origin = path.string();
-  const std::span<const std::byte> bytes = file_.bytes();
-  const std::string_view text = HeaderText(origin, bytes);
+  const std::string_view text = HeaderText(origin, bytes());
   const size_t data_begin = kLengthBytes + text.size();
   const Json json = ParseJson(text, origin);
   const JsonObject header(json, origin);
   for (const auto& [name, entry] : json.items()) {
     if (name == "__metadata__") continue;
-    tensors_.emplace(name, ParseEntry(JsonObject(entry, fmt::format("{}: tensor {}", origin, Shown(name))),
-                                      data_begin, bytes.size()));
+    Add(name,
+        ParseEntry(JsonObject(entry, fmt::format("{}: tensor {}", origin, Shown(name))), data_begin, bytes().size()));
   }
-  CheckTiling(origin, tensors_, data_begin, bytes.size());
+  CheckTiling(origin, tensors(), data_begin, bytes().size());
 }
 
-std::span<const std::byte> SafetensorsFile::Bytes(const StoredTensor& tensor) const {
+std::span<const std::byte> WeightFile::Bytes(const StoredTensor& tensor) const {
   return file_.bytes().subspan(tensor.begin, tensor.bytes());
 }
 
 WeightFiles::WeightFiles(const std::filesystem::path& dir) : origin_(dir / "model.safetensors") {
+  if (IsGgufPath(dir)) {
+    origin_ = dir;
+    files_.push_back(gguf::GgufWeights(dir));
+    for (const auto& [name, tensor] : files_[0].tensors()) places_[name] = {&files_[0], &tensor};
+    return;
+  }
   const std::filesystem::path index = dir / "model.safetensors.index.json";
   if (!Exists(origin_) && Exists(index)) {
     OpenShards(dir, index);
@@ -218,7 +227,7 @@ WeightFiles::WeightFiles(const std::filesystem::path& dir) : origin_(dir / "mode
     throw IoError(fmt::format("{}: has neither model.safetensors nor model.safetensors.index.json{}", dir.string(),
                               OtherWeights(dir)));
   }
-  files_.emplace_back(origin_);
+  files_.push_back(SafetensorsFile(origin_));
   for (const auto& [name, tensor] : files_[0].tensors()) places_[name] = {&files_[0], &tensor};
 }
 
@@ -240,9 +249,9 @@ void WeightFiles::OpenShards(const std::filesystem::path& dir, const std::filesy
     place = kNoFile;
     if (!Exists(dir / file_name)) continue;
     place = files_.size();
-    files_.emplace_back(dir / file_name);
+    files_.push_back(SafetensorsFile(dir / file_name));
   }
-  for (const SafetensorsFile& file : files_) {
+  for (const WeightFile& file : files_) {
     for (const auto& [name, tensor] : file.tensors()) places_[name] = {&file, &tensor};
   }
   for (const auto& [name, shard] : weight_map.json().items()) {  // decides where several shards hold a tensor
@@ -274,9 +283,11 @@ WeightFiles::Place WeightFiles::Find(const std::string& name, const Shape& shape
   const auto found = places_.find(name);
   if (found == places_.end()) RefuseMissing(name, shape);
   const auto& [file, tensor] = found->second;
-  if (!StoredDType(tensor->dtype) && tensor->dtype != kF64Name && tensor->dtype != kFp8Name) {
-    throw ConfigError(fmt::format("{}: tensor {}: expected dtype BF16, F16, F32, F64 or F8_E4M3, got {}",
-                                  file->path().string(), name, tensor->dtype));
+  const bool wide = tensor->dtype == kF64Name || tensor->dtype == kFp8Name;
+  if (!StoredDType(tensor->dtype) && !wide && tensor->quantised == nullptr) {
+    const std::string known = IsGgufPath(file->path()) ? gguf::TypeNames() : "BF16, F16, F32, F64 or F8_E4M3";
+    throw ConfigError(
+        fmt::format("{}: tensor {}: expected dtype {}, got {}", file->path().string(), name, known, tensor->dtype));
   }
   if (!SameShape(shape, tensor->shape)) {
     throw ConfigError(fmt::format("{}: tensor {}: expected shape {}, got [{}]", file->path().string(), name,

@@ -1,4 +1,5 @@
-// Weights on disk: safetensors files, one or several shards, mapped and checked before any tensor is touched.
+// Weights on disk: safetensors files, one or several shards, or a GGUF file, mapped and checked before any tensor is
+// touched.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/file.h"
@@ -16,17 +18,22 @@
 
 namespace runahead {
 
+namespace gguf {
+struct ElementType;
+}
+
 /// A tensor as a file's header describes it.
 struct StoredTensor {
   std::string dtype;  // the name in the file, "BF16"
   std::vector<int64_t> shape;
   size_t begin = 0;  // bytes from the start of the file
   size_t end = 0;
+  const gguf::ElementType* quantised = nullptr;  // how the blocks of a GGUF file become numbers
 
   [[nodiscard]] size_t bytes() const { return end - begin; }
 };
 
-/// Names of dtypes that are read as f32, FP8 times the scales beside it (WeightReader).
+/// Names of dtypes that are read as f32, as GGUF's quantised ones are; FP8 times the scales beside it (WeightReader).
 inline constexpr std::string_view kF64Name = "F64";
 inline constexpr std::string_view kFp8Name = "F8_E4M3";
 
@@ -42,17 +49,18 @@ struct HostTensor {
   std::vector<std::byte> copy;  // empty when `view` lies in the file
 };
 
-/// One mapped file of the safetensors format (github.com/huggingface/safetensors, "Format"). Move-only; the bytes may
-/// be shared by threads.
-class SafetensorsFile {
+/// One mapped file of tensors. Move-only; the bytes may be shared by threads.
+class WeightFile {
  public:
-  /// Maps the file and checks its header: every tensor inside the file, none overlapping, no gaps, sizes that match
-  /// dtype and shape. Throws IoError when the file ends too early, ConfigError naming tensor and value otherwise.
-  explicit SafetensorsFile(const std::filesystem::path& path);
-
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   [[nodiscard]] const std::map<std::string, StoredTensor>& tensors() const { return tensors_; }
   [[nodiscard]] std::span<const std::byte> Bytes(const StoredTensor& tensor) const;
+
+ protected:
+  WeightFile(std::filesystem::path path, MappedFile file) : path_(std::move(path)), file_(std::move(file)) {}
+
+  [[nodiscard]] std::span<const std::byte> bytes() const { return file_.bytes(); }
+  void Add(const std::string& name, StoredTensor tensor) { tensors_.emplace(name, std::move(tensor)); }
 
  private:
   std::filesystem::path path_;
@@ -60,8 +68,17 @@ class SafetensorsFile {
   std::map<std::string, StoredTensor> tensors_;
 };
 
-/// All weights of a model's folder: model.safetensors, or the shards that model.safetensors.index.json lists. What
-/// the index says wrongly of a tensor that nobody asks for does no harm. Move-only; views borrow it.
+/// A file of the safetensors format (github.com/huggingface/safetensors, "Format").
+class SafetensorsFile : public WeightFile {
+ public:
+  /// Maps the file and checks its header: every tensor inside the file, none overlapping, no gaps, sizes that match
+  /// dtype and shape. Throws IoError when the file ends too early, ConfigError naming tensor and value otherwise.
+  explicit SafetensorsFile(const std::filesystem::path& path);
+};
+
+/// All weights of a model: model.safetensors of its folder, or the shards that model.safetensors.index.json lists, or
+/// the GGUF file that is given in place of a folder. What the index says wrongly of a tensor that nobody asks for
+/// does no harm. Move-only; views borrow it.
 class WeightFiles {
  public:
   /// Throws IoError for a short file, or none at all; ConfigError for an index that names files outside the folder.
@@ -69,7 +86,7 @@ class WeightFiles {
 
   /// A tensor and the file it is in.
   struct Place {
-    const SafetensorsFile* file = nullptr;
+    const WeightFile* file = nullptr;
     const StoredTensor* tensor = nullptr;
   };
 
@@ -89,7 +106,7 @@ class WeightFiles {
   [[noreturn]] void RefuseMissing(const std::string& name, const Shape& shape) const;
 
   std::filesystem::path origin_;  // the file that lists the tensors, for errors
-  std::vector<SafetensorsFile> files_;
+  std::vector<WeightFile> files_;
   std::map<std::string, Place> places_;
   std::map<std::string, std::filesystem::path>
       unfound_;  // tensors that the index has in a file, but that file has not

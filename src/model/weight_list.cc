@@ -106,6 +106,12 @@ void ForNames(WeightSources& sources, const Visit& visit) {
 
 }  // namespace
 
+void RenameTensors(WeightSources& sources, const std::function<std::string(const std::string&)>& rename) {
+  const auto visit = [&](std::string& name) { name = rename(name); };
+  ForNames(sources, visit);
+  visit(sources.head.name);
+}
+
 void NameByFiles(const DecoderSpec& spec, const WeightFiles& files, WeightSources& sources) {
   const auto has = [&](const std::string& name) { return files.Has(name + ".weight"); };
   const std::string own = sources.prefix;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,9 @@ std::vector<NamedShape> ListWeights(const WeightSources& sources);
 /// two, under either name. A file that holds both although the configuration ties them is believed, as HF
 /// transformers does.
 void NameByFiles(const DecoderSpec& spec, const WeightFiles& files, WeightSources& sources);
+
+/// Gives every source in `sources` the name that `rename` makes of its own.
+void RenameTensors(WeightSources& sources, const std::function<std::string(const std::string&)>& rename);
 
 /// The tensors of a norm, without ".weight", and the shape of each in the files.
 std::vector<std::string> NormNames(const NormSource& norm);

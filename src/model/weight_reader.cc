@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "model/gguf/dequantise.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -112,6 +113,10 @@ HostTensor WeightReader::Read(const std::string& name, const Shape& shape) const
   const std::span<const std::byte> bytes = file->Bytes(*tensor);
   if (tensor->dtype == kFp8Name) return Dequantized(name, shape, bytes);
   HostTensor narrow = NewTensor(DType::kF32, shape);
+  if (tensor->quantised != nullptr) {
+    gguf::Dequantise(*tensor->quantised, bytes, narrow.view.As<float>());
+    return narrow;
+  }
   for (int64_t i = 0; i < shape.elements(); ++i) {
     double wide = 0;
     std::memcpy(&wide, bytes.data() + static_cast<size_t>(i) * sizeof(wide), sizeof(wide));

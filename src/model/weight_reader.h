@@ -17,8 +17,8 @@ namespace runahead {
 std::string WeightName(const MatrixSource& matrix);
 Shape StoredShape(const MatrixSource& matrix);
 
-/// Reads tensors of `files`, which must outlive it and what it gives. Tensors of F64 become f32, and so do those of
-/// FP8 times the scales beside them.
+/// Reads tensors of `files`, which must outlive it and what it gives. Tensors of F64 become f32, and so do quantised
+/// ones of GGUF files, and those of FP8 times the scales beside them.
 class WeightReader {
  public:
   /// `scale_block`: rows and columns that share a scale of FP8 weights whose scales are a matrix.

@@ -69,6 +69,9 @@ TokenConfig::TokenConfig(const std::filesystem::path& model_dir)
       special_map_(model_dir / "special_tokens_map.json"),
       added_(model_dir / "added_tokens.json") {}
 
+TokenConfig::TokenConfig(Json config, const std::string& origin)
+    : config_(std::move(config), origin), special_map_(Json::object(), origin), added_(Json::object(), origin) {}
+
 std::vector<ConfiguredToken> TokenConfig::Tokens() const {
   std::vector<ConfiguredToken> tokens;
   AppendDecoder(config_.object(), tokens);

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -18,10 +19,13 @@ struct ConfiguredToken {
 };
 
 /// tokenizer_config.json, special_tokens_map.json and added_tokens.json of a model's folder, as far as they exist.
+/// Stays where it is made.
 class TokenConfig {
  public:
   /// Throws IoError and ConfigError.
   explicit TokenConfig(const std::filesystem::path& model_dir);
+  /// What another file says in the words of tokenizer_config.json; `origin` opens errors.
+  TokenConfig(Json config, const std::string& origin);
 
   /// Every token that the files name, in the order in which transformers adds them; some more than once. Throws
   /// ConfigError.
@@ -38,6 +42,10 @@ class TokenConfig {
   class SideFile {
    public:
     explicit SideFile(const std::filesystem::path& path);
+    SideFile(Json json, const std::string& origin) : json_(std::move(json)), object_(json_, origin) {}
+
+    SideFile(const SideFile&) = delete;
+    SideFile& operator=(const SideFile&) = delete;
 
     [[nodiscard]] const JsonObject& object() const { return object_; }
     [[nodiscard]] std::optional<AddedToken> Named(const char* key) const;

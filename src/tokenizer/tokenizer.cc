@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "base/gguf_file.h"
 #include "base/model_folder.h"
 #include "runahead/error.h"
 #include "tokenizer/tokenizer_parts.h"
@@ -150,6 +151,7 @@ const TokenizerParts& Tokenizer::Parts() const {
 }
 
 Tokenizer Tokenizer::Load(const std::filesystem::path& model_dir) {
+  if (IsGgufPath(model_dir)) return Tokenizer(tokenizer::LoadTokenizerGguf(GgufFile(model_dir)));
   CheckModelFolder(model_dir, "");
   std::error_code ignored;
   const bool model = std::filesystem::exists(model_dir / "tokenizer.model", ignored);

@@ -19,8 +19,7 @@ std::unique_ptr<const Model> LoadModel(const JsonObject& file) {
 
 class Loader {
  public:
-  Loader(const Json& json, const std::filesystem::path& model_dir)
-      : file_(json, (model_dir / "tokenizer.json").string()), config_(model_dir) {}
+  Loader(const JsonObject& file, const TokenConfig& config) : file_(file), config_(config) {}
 
   std::shared_ptr<const TokenizerParts> Run() {
     parts_->origin = file_.origin();
@@ -69,15 +68,20 @@ class Loader {
     return parts_->added_tokens.Find(token->content);
   }
 
-  JsonObject file_;
-  TokenConfig config_;
+  const JsonObject& file_;
+  const TokenConfig& config_;
   std::shared_ptr<TokenizerParts> parts_ = std::make_shared<TokenizerParts>();
 };
 
 }  // namespace
 
 std::shared_ptr<const TokenizerParts> LoadTokenizerJson(const Json& json, const std::filesystem::path& model_dir) {
-  return Loader(json, model_dir).Run();
+  const JsonObject file(json, (model_dir / "tokenizer.json").string());
+  return MakeTokenizer(file, TokenConfig(model_dir));
+}
+
+std::shared_ptr<const TokenizerParts> MakeTokenizer(const JsonObject& file, const TokenConfig& config) {
+  return Loader(file, config).Run();
 }
 
 }  // namespace runahead::tokenizer

@@ -9,12 +9,15 @@
 #include <string_view>
 #include <vector>
 
+#include "base/gguf_file.h"
 #include "base/json.h"
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/decoder.h"
 #include "tokenizer/normalizer.h"
 #include "tokenizer/post_processor.h"
 #include "tokenizer/pre_tokenizer.h"
+#include "tokenizer/sentencepiece_file.h"
+#include "tokenizer/token_config.h"
 
 namespace runahead::tokenizer {
 
@@ -89,8 +92,16 @@ struct TokenizerParts {
 
 /// Reads `tokenizer.model` (SentencePiece) and the files beside it. Throws IoError and ConfigError.
 std::shared_ptr<const TokenizerParts> LoadTokenizerModel(const std::filesystem::path& model_dir);
+/// The same of a file that is parsed; `origin` opens errors.
+std::shared_ptr<const TokenizerParts> MakeTokenizer(const SentencePieceFile& file, const TokenConfig& config,
+                                                    const std::string& origin);
 
 /// Reads `tokenizer.json` and the files beside it. Throws IoError and ConfigError.
 std::shared_ptr<const TokenizerParts> LoadTokenizerJson(const Json& json, const std::filesystem::path& model_dir);
+/// The same of a file that is parsed.
+std::shared_ptr<const TokenizerParts> MakeTokenizer(const JsonObject& file, const TokenConfig& config);
+
+/// The tokenizer of a GGUF file, of the kinds "gpt2" and "llama". Throws ConfigError naming file, key and value.
+std::shared_ptr<const TokenizerParts> LoadTokenizerGguf(const GgufFile& file);
 
 }  // namespace runahead::tokenizer

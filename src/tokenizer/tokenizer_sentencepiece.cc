@@ -16,11 +16,8 @@ namespace {
 
 class Loader {
  public:
-  explicit Loader(const std::filesystem::path& model_dir)
-      : origin_((model_dir / "tokenizer.model").string()),
-        bytes_(ReadFile(origin_)),
-        file_(ParseSentencePiece(bytes_, origin_)),
-        config_(model_dir) {}
+  Loader(const SentencePieceFile& file, const TokenConfig& config, const std::string& origin)
+      : origin_(origin), file_(file), config_(config) {}
 
   std::shared_ptr<const TokenizerParts> Run() {
     parts_->origin = origin_;
@@ -102,17 +99,23 @@ class Loader {
     return id != kNoToken && parts_->added_tokens.IsSpecial(piece) ? std::optional(id) : std::nullopt;
   }
 
-  std::string origin_;
-  std::string bytes_;
-  SentencePieceFile file_;
-  TokenConfig config_;
+  const std::string& origin_;
+  const SentencePieceFile& file_;
+  const TokenConfig& config_;
   std::shared_ptr<TokenizerParts> parts_ = std::make_shared<TokenizerParts>();
 };
 
 }  // namespace
 
 std::shared_ptr<const TokenizerParts> LoadTokenizerModel(const std::filesystem::path& model_dir) {
-  return Loader(model_dir).Run();
+  const std::string origin = (model_dir / "tokenizer.model").string();
+  const std::string bytes = ReadFile(origin);
+  return MakeTokenizer(ParseSentencePiece(bytes, origin), TokenConfig(model_dir), origin);
+}
+
+std::shared_ptr<const TokenizerParts> MakeTokenizer(const SentencePieceFile& file, const TokenConfig& config,
+                                                    const std::string& origin) {
+  return Loader(file, config, origin).Run();
 }
 
 }  // namespace runahead::tokenizer

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/source_dir.h"
 #include "tests/cli/conversation.h"
 #include "tests/cli/fixture.h"
 
@@ -127,6 +128,17 @@ TEST_F(TokenizeTest, ABadLineIsNamedBehindTheLinesBeforeIt) {
   refused({"--decode"}, "[2147483647]\n", "2147483647");
   refused({"--file", InFolder("missing")}, "", InFolder("missing"));
   EXPECT_EQ(Runahead({"tokenize", "--model", InFolder("nowhere")}).exit_code, 2);
+}
+
+TEST_F(TokenizeTest, AGgufFileHasATokenizerAndATemplate) {
+  const std::string model = std::string(SourceDir()) + "/tests/model/gguf/qwen2.gguf";
+  const std::string conversation = R"({"messages": [{"role": "user", "content": "hi"}]})";
+  EXPECT_EQ(Runahead({"tokenize", "--model", model, "--chat", "-", "--text"}, {conversation, false, ""}).out,
+            "user: hi</s>");
+  const Outcome answer = Runahead({"generate", "--model", model, "--prompt", "Every rank", "-n", "4", "--devices",
+                                   "cpu:2", "--weights", "int8", "--json"});
+  ASSERT_EQ(answer.exit_code, 0) << answer.err;
+  EXPECT_EQ(Json::parse(answer.out).at("weights"), "int8");
 }
 
 /// The tiny model with a chat template.

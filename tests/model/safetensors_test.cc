@@ -261,5 +261,15 @@ TEST_F(ShardsTest, BadIndexesAreRefused) {
   }
 }
 
+TEST_F(SafetensorsTest, TypesOfGgufFilesAreOfGgufFilesOnly) {
+  const std::string header = R"({"w":{"dtype":"Q4_0","shape":[1,32],"data_offsets":[0,18]}})";
+  WriteFile(folder_ / "model.safetensors", SafetensorsBytes(header, std::string(18, 'x')));
+  const std::optional<std::string> error = Refusal([&] {
+    (void)WeightFiles(folder_.path()).Find("w", Shape{1, 32});
+  });
+  ASSERT_TRUE(error.has_value());
+  EXPECT_NE(error->find("got Q4_0"), std::string::npos) << *error;
+}
+
 }  // namespace
 }  // namespace runahead
