@@ -204,14 +204,23 @@ JsonObject JsonObject::Object(const char* key) const {
   return {json_.at(key), origin_ + ": " + key};
 }
 
+std::optional<int64_t> WholeNumber(const Json& value) {
+  constexpr double kMostExact = 9007199254740992;  // 2^53
+  if (value.is_number_float()) {
+    const auto number = value.get<double>();
+    if (!(std::abs(number) <= kMostExact) || std::trunc(number) != number) return std::nullopt;
+    return static_cast<int64_t>(number);
+  }
+  if (!value.is_number_integer()) return std::nullopt;
+  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
+  return value.get<int64_t>();
+}
+
 int64_t JsonObject::Int(const char* key, int64_t min, int64_t max) const {
   const std::string expected = fmt::format("expected an integer from {} to {}", min, max);
-  if (!Has(key) || !json_.at(key).is_number_integer()) Refuse(key, expected);
-  const Json& field = json_.at(key);
-  if (field.is_number_unsigned() && field.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) Refuse(key, expected);
-  const auto value = field.get<int64_t>();
-  if (value < min || value > max) Refuse(key, expected);
-  return value;
+  const std::optional<int64_t> value = Has(key) ? WholeNumber(json_.at(key)) : std::nullopt;
+  if (!value || *value < min || *value > max) Refuse(key, expected);
+  return *value;
 }
 
 int64_t JsonObject::Int(const char* key, int64_t min, int64_t max, int64_t otherwise) const {

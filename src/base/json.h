@@ -32,6 +32,10 @@ Json ParseJson(std::string_view text, const std::string& origin);
 /// Reads and parses a whole file. Throws IoError when it cannot be read, ConfigError when it is not JSON.
 Json LoadJson(const std::filesystem::path& path);
 
+/// The integer that `value` is, however it is written: 4096, 4096.0 and 4.096e3 are the same. Nothing for what is no
+/// whole number, or is beyond int64; beyond 2^53 only what has no point and no exponent.
+std::optional<int64_t> WholeNumber(const Json& value);
+
 /// A JSON object with the name of where it came from, so that a missing or mistyped field is reported by name.
 /// Borrows the object.
 class JsonObject {

@@ -52,16 +52,18 @@ std::string NameOf(const std::filesystem::path& dir) {
 
 /// Takes the deadline for the first token from the request's fields. Throws ApiError.
 void ReadDeadline(const HttpRequest& request, Request& asked) {
-  constexpr const char* kField = "x-runahead-deadline-ms";
+  static constexpr std::string_view kField = "x-runahead-deadline-ms";
   constexpr double kLongest = 1e12;  // ms
   constexpr double kMsPerSecond = 1000;
+  const bool asked_for = std::any_of(request.fields.begin(), request.fields.end(),
+                                     [](const HttpField& field) { return field.name == kField; });
+  if (!asked_for) return;
   const std::string_view text = request.Field(kField);
-  if (text.empty()) return;
   double ms = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), ms);
   if (error != std::errc() || end != text.data() + text.size() || !(ms > 0 && ms <= kLongest)) {
     throw ApiError(kInvalid, fmt::format("{}: expected a number of ms above 0, got '{}'", kField, text),
-                   "invalid_value", kField);
+                   "invalid_value", std::string(kField));
   }
   asked.ttft_deadline_s = ms / kMsPerSecond;
 }

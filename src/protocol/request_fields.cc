@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 #include <climits>
+#include <optional>
 #include <utility>
 
 #include "protocol/json_text.h"
@@ -41,8 +42,8 @@ double NumberFrom(const JsonObject& json, const char* key, double min, double ma
 int32_t TokenIdAt(const JsonObject& json, const std::string& name, const Json& list, size_t i,
                   const ModelLimits& limits) {
   const Json& value = list[i];
-  const bool right = value.is_number_unsigned() && value.get<uint64_t>() < static_cast<uint64_t>(limits.vocab);
-  if (right) return value.get<int32_t>();
+  const std::optional<int64_t> id = WholeNumber(value);
+  if (id && *id >= 0 && *id < limits.vocab) return static_cast<int32_t>(*id);
   RefusePart(json, fmt::format("{}[{}]", name, i), value,
              fmt::format("expected a token id from 0 to {}", limits.vocab - 1));
 }
@@ -162,7 +163,7 @@ RequestFields ReadAnswerFields(const JsonObject& json, const ModelLimits& limits
   if (json.Has("stop_token_ids")) request.generation.stop_ids = ReadTokenIds(json, "stop_token_ids", limits);
   if (!json.Bool("ignore_eos", false)) request.generation.eos = limits.eos;
   request.logit_bias = ReadBias(json, limits);
-  request.priority = static_cast<int>(json.Int("priority", INT32_MIN, INT32_MAX, 0));
+  request.priority = static_cast<int>(json.Int("priority", -INT32_MAX, INT32_MAX, 0));
   if (json.Has("deadline_ms")) {
     request.ttft_deadline_s = NumberFrom(json, "deadline_ms", kShortestDeadline, kLongestDeadline, 0) / kMsPerSecond;
   }

@@ -69,6 +69,18 @@ TEST(JsonObject, NamesFieldAndValueOfWhatItRefuses) {
   EXPECT_EQ(Refusal([&] { JsonObject(json.at("n"), "f: n"); }), "f: n: expected a JSON object, got 7");
 }
 
+TEST(JsonObject, TakesWholeNumbersHoweverTheyAreWritten) {
+  const Json json = Json::parse(R"({"a": 4096.0, "b": 4.096e3, "c": -0.0, "d": 1e300, "e": 0.5, "f": "4096",
+                                    "g": 9007199254740992.0, "h": 9007199254740994.0})");
+  const JsonObject object(json, "f");
+  EXPECT_EQ(object.Int("a", 0, 4096), 4096);
+  EXPECT_EQ(object.Int("b", 0, 4096), 4096);
+  EXPECT_EQ(object.Int("c", 0, 4096), 0);
+  EXPECT_EQ(object.Int("g", 0, INT64_MAX), int64_t{1} << 53);
+  for (const char* key : {"d", "e", "f", "h"})
+    EXPECT_NE(Refusal([&] { (void)object.Int(key, 0, INT64_MAX); }), "nothing was thrown");
+}
+
 TEST(Files, NameThePathAndTheReason) {
   EXPECT_THROW(ReadFile("/nowhere/file"), IoError);
   EXPECT_THROW(ReadFile(std::filesystem::temp_directory_path()), IoError);

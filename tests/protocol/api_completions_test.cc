@@ -299,7 +299,7 @@ TEST_F(CompletionsTest, ACallThatIsDestroyedIsCancelled) {
 }
 
 TEST_F(CompletionsTest, ADeadlineThatCannotBeReadIsRefused) {
-  for (const char* wrong : {"x", "-5", "0", "1e99", "5 ms"}) {
+  for (const char* wrong : {"", "x", "-5", "0", "1e99", "5 ms"}) {
     const auto answer =
         Ask("POST", kPath, R"({"prompt": "a", "max_tokens": 1})", {{"x-runahead-deadline-ms", wrong}});
     EXPECT_EQ(answer->status(), 400) << wrong;
