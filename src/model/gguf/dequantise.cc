@@ -33,11 +33,13 @@ void DequantiseSmall(const std::byte* block, float* to) {
     at += sizeof fifth;
   }
   constexpr int kCentre = kMinimum ? 0 : kFifthBit ? 16 : 8;
-  for (int i = 0; i < kSmall; ++i) {
-    const int low = Byte(at + i % (kSmall / 2)) >> (i < kSmall / 2 ? 0 : 4) & 15;
-    const int high = static_cast<int>(fifth >> i & 1) << 4;
-    const float product = scale * static_cast<float>((low | high) - kCentre);
-    to[i] = kMinimum ? product + minimum : product;
+  for (int half = 0; half < 2; ++half, to += kSmall / 2) {
+    for (int i = 0; i < kSmall / 2; ++i) {
+      const int low = Byte(at + i) >> 4 * half & 15;
+      const int high = kFifthBit ? static_cast<int>(fifth >> (kSmall / 2 * half + i) & 1) << 4 : 0;
+      const float product = scale * static_cast<float>((low | high) - kCentre);
+      to[i] = kMinimum ? product + minimum : product;
+    }
   }
 }
 
@@ -88,13 +90,16 @@ void DequantiseQ6K(const std::byte* block, float* to) {
   const std::byte* upper = lower + kLarge / 2;
   const std::byte* scales = upper + kLarge / 4;
   const float scale = Half(scales + 16);
-  for (int i = 0; i < kLarge; ++i) {
-    const int half = i / 128;
-    const int within = i % 128;
-    const int low = Byte(lower + half * 64 + within % 64) >> 4 * (within / 64) & 15;
-    const int high = Byte(upper + half * 32 + within % 32) >> 2 * (within / 32) & 3;
-    const float group_scale = scale * static_cast<float>(SignedByte(scales + i / 16));
-    to[i] = group_scale * static_cast<float>((low | high << 4) - 32);
+  for (int group = 0; group < 16; ++group, to += 16) {
+    const int half = group / 8;
+    const int within = group % 8;  // in the half
+    const std::byte* low = lower + half * 64 + within % 4 * 16;
+    const std::byte* high = upper + half * 32 + within % 2 * 16;
+    const float group_scale = scale * static_cast<float>(SignedByte(scales + group));
+    for (int i = 0; i < 16; ++i) {
+      const int bits = (Byte(low + i) >> 4 * (within / 4) & 15) | (Byte(high + i) >> 2 * (within / 2) & 3) << 4;
+      to[i] = group_scale * static_cast<float>(bits - 32);
+    }
   }
 }
 
