@@ -18,10 +18,11 @@ import sys
 import torch
 import transformers
 from transformers import (AutoModelForCausalLM, BloomConfig, Cohere2Config, CohereConfig, Exaone4Config, FalconConfig,
-                          Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config, GlmConfig, GPT2Config, GPTNeoXConfig,
-                          GraniteConfig, InternLM3Config, LlamaConfig, Ministral3Config, MistralConfig, NemotronConfig,
-                          Olmo2Config, Olmo3Config, OPTConfig, Phi3Config, PhiConfig, Qwen2Config, Qwen3Config,
-                          SmolLM3Config, StableLmConfig, Starcoder2Config)
+                          Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config, GlmConfig, GPT2Config,
+                          GPTNeoXConfig, GraniteConfig, GraniteMoeConfig, GraniteMoeSharedConfig, InternLM3Config,
+                          LlamaConfig, Ministral3Config, MistralConfig, MixtralConfig, NemotronConfig, Olmo2Config,
+                          Olmo3Config, OlmoeConfig, OPTConfig, Phi3Config, PhiConfig, Qwen2Config, Qwen2MoeConfig,
+                          Qwen3Config, Qwen3MoeConfig, SmolLM3Config, StableLmConfig, Starcoder2Config)
 
 GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "tests" / "model" / "goldens"
 PROMPT_LENGTHS = [1, 7, 64, 333]
@@ -129,6 +130,22 @@ MODELS = {
     "gpt2-f16": (GPT2Config, dict(), "float16", {}),
     "opt-f16": (OPTConfig, dict(ffn_dim=24), "float16", {}),
     "bloom-bf16": (BloomConfig, dict(n_head=6, hidden_size=36), "bfloat16", {}),
+    # Three experts, one of them for a row; of many, with prompts that leave most without rows.
+    "mixtral-bf16": (MixtralConfig, dict(num_key_value_heads=2, head_dim=8, num_local_experts=3,
+                                         num_experts_per_tok=1, sliding_window=50), "bfloat16", {}),
+    "qwen2-moe-bf16": (Qwen2MoeConfig, dict(num_key_value_heads=2, num_hidden_layers=3, num_experts=5,
+                                            num_experts_per_tok=3, moe_intermediate_size=9, mlp_only_layers=[1],
+                                            shared_expert_intermediate_size=40), "bfloat16", {}),
+    "qwen3-moe-f16": (Qwen3MoeConfig, dict(num_key_value_heads=2, head_dim=12, num_experts=16, num_experts_per_tok=3,
+                                           moe_intermediate_size=7, norm_topk_prob=True, decoder_sparse_step=2),
+                      "float16", {}),
+    "olmoe-bf16": (OlmoeConfig, dict(num_key_value_heads=2, num_experts=4, num_experts_per_tok=2), "bfloat16", {}),
+    "granitemoe-bf16": (GraniteMoeConfig, dict(num_key_value_heads=2, num_local_experts=3, num_experts_per_tok=2,
+                                               embedding_multiplier=12.0, residual_multiplier=0.22,
+                                               attention_multiplier=0.2, logits_scaling=8.0), "bfloat16", {}),
+    "granitemoeshared-f32": (GraniteMoeSharedConfig, dict(num_key_value_heads=1, num_local_experts=3,
+                                                          num_experts_per_tok=3, intermediate_size=15,
+                                                          shared_intermediate_size=20), "float32", {}),
 }
 GPT2_BASE = dict(n_embd=32, n_layer=2, n_head=4, n_positions=512, vocab_size=53, bos_token_id=1, eos_token_id=2)
 BLOOM_BASE = dict(n_layer=2, vocab_size=53, bos_token_id=1, eos_token_id=2)
@@ -225,7 +242,8 @@ def make(name, seed):
 
     # What the files say is the reference, not the model that wrote them.
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32,
-                                                 attn_implementation=reference_attention(config)).eval()
+                                                 attn_implementation=reference_attention(config),
+                                                 experts_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed + 1)
     prompts = []
     for length in PROMPT_LENGTHS:

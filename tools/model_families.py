@@ -148,6 +148,38 @@ def learned(rng, **names):
                 max_position_embeddings=512, enable_bias=chance(rng))  # fmt: skip
 
 
+def mixture(rng, fields, experts="num_experts"):
+    """Experts of odd counts; with few tokens most of them get none."""
+    count = rng.choice((1, 2, 3, 5, 8))
+    fields[experts] = count
+    fields["num_experts_per_tok"] = rng.choice([n for n in (1, 2, 3, 8) if n <= count])
+    return fields
+
+
+def qwen_moe(rng, fields):
+    mixture(rng, fields)
+    fields.update(moe_intermediate_size=rng.choice((7, 16, 33)), norm_topk_prob=chance(rng))
+    if chance(rng):
+        fields["decoder_sparse_step"] = 2
+    elif chance(rng):
+        fields["mlp_only_layers"] = [rng.randrange(fields["num_hidden_layers"])]
+    return fields
+
+
+def qwen2_moe(rng):
+    fields = qwen_moe(rng, llama(rng, qkv_bias=chance(rng), shared_expert_intermediate_size=rng.choice((5, 24, 70))))
+    if chance(rng):
+        fields.update(use_sliding_window=True, sliding_window=window(rng), max_window_layers=2)
+    return fields
+
+
+def qwen3_moe(rng):
+    fields = qwen_moe(rng, own_head_dim(rng, llama(rng, attention_bias=chance(rng))))
+    if chance(rng):
+        fields.update(use_sliding_window=True, sliding_window=window(rng))
+    return fields
+
+
 @dataclasses.dataclass
 class Family:
     model_type: str  # transformers'
@@ -193,6 +225,15 @@ FAMILIES = {
     "gpt2": Family("gpt2", lambda rng: learned(rng, n_embd=True)),
     "opt": Family("opt", learned),
     "bloom": Family("bloom", lambda rng: learned(rng, n_layer=True)),
+    "mixtral": Family("mixtral", lambda rng: mixture(rng, own_head_dim(rng, llama(
+        rng, sliding_window=rng.choice((None, 33)))), "num_local_experts")),
+    "qwen2_moe": Family("qwen2_moe", qwen2_moe),
+    "qwen3_moe": Family("qwen3_moe", qwen3_moe),
+    "olmoe": Family("olmoe", lambda rng: mixture(rng, llama(rng, attention_bias=chance(rng),
+                                                            norm_topk_prob=chance(rng)))),  # fmt: skip
+    "granitemoe": Family("granitemoe", lambda rng: mixture(rng, granite(rng), "num_local_experts")),
+    "granitemoeshared": Family("granitemoeshared", lambda rng: dict(
+        mixture(rng, granite(rng), "num_local_experts"), shared_intermediate_size=rng.choice((0, 5, 40)))),
 }
 
 

@@ -89,6 +89,18 @@ std::string WindowText(const DecoderSpec& spec) {
   return fmt::format("{} positions in {} of {} layers", report::Grouped(window), layers, spec.layers);
 }
 
+/// "5,632", or "8 of 128 experts of 768 beside one of 5,632, in 23 of 24 layers".
+std::string MlpText(const DecoderSpec& spec) {
+  using report::Grouped;
+  const MixtureSpec& mixture = spec.mixture;
+  if (mixture.experts == 0) return Grouped(spec.ffn);
+  std::string text = fmt::format("{} of {} experts of {}", mixture.chosen, mixture.experts, Grouped(mixture.ffn));
+  if (mixture.shared_ffn > 0) text += fmt::format(" beside one of {}", Grouped(mixture.shared_ffn));
+  int mixing = 0;
+  for (int layer = 0; layer < spec.layers; ++layer) mixing += spec.mixes(layer) ? 1 : 0;
+  return mixing == spec.layers ? text : fmt::format("{} in {} of {} layers", text, mixing, spec.layers);
+}
+
 Json ToJson(const ModelInfo& info, const TokenizerFacts& tokenizer, const MachineFacts& machine) {
   const DecoderSpec& spec = info.spec;
   const DType compute = PreferredDType(spec.weights);
@@ -107,6 +119,7 @@ Json ToJson(const ModelInfo& info, const TokenizerFacts& tokenizer, const Machin
           {"family", spec.family},
           {"architecture", spec.architecture},
           {"parameters", info.weights.parameters},
+          {"active_parameters", info.active_parameters},
           {"weight_bytes", info.weights.bytes},
           {"dtypes", info.weights.dtypes},
           {"files", info.weights.files},
@@ -118,6 +131,10 @@ Json ToJson(const ModelInfo& info, const TokenizerFacts& tokenizer, const Machin
           {"kv_heads", spec.kv_heads},
           {"head_dim", spec.head_dim},
           {"ffn", spec.ffn},
+          {"experts", spec.mixture.experts},
+          {"experts_per_token", spec.mixture.chosen},
+          {"expert_ffn", spec.mixture.ffn},
+          {"shared_expert_ffn", spec.mixture.shared_ffn},
           {"vocab", spec.vocab},
           {"windows", windows},
           {"tied_head", spec.tied_head},
@@ -152,6 +169,9 @@ std::string ToText(const ModelInfo& info, const TokenizerFacts& tokenizer, const
   const DType compute = PreferredDType(spec.weights);
   std::string text = fmt::format("family        {} ({})\n", spec.family, spec.architecture);
   text += FilesText(info.weights);
+  if (info.active_parameters != info.weights.parameters) {
+    text += fmt::format("active        {} parameters for each token\n", Grouped(info.active_parameters));
+  }
   text += fmt::format(
       "context       {} tokens\n"
       "shape         {} layers of {} features, MLP {}, vocabulary {}{}\n"
@@ -160,7 +180,7 @@ std::string ToText(const ModelInfo& info, const TokenizerFacts& tokenizer, const
       "KV-cache      {} per token in {}\n"
       "processor     {}, {} to use ({})\n"
       "computes in   {}\n",
-      Grouped(spec.max_positions), spec.layers, Grouped(spec.hidden), Grouped(spec.ffn), Grouped(spec.vocab),
+      Grouped(spec.max_positions), spec.layers, Grouped(spec.hidden), MlpText(spec), Grouped(spec.vocab),
       spec.tied_head ? ", tied head" : "", spec.q_heads, spec.kv_heads, spec.head_dim, WindowText(spec),
       Bytes(spec.kv_shape(compute).BytesPerToken()), Name(compute), machine.cpu, machine.processors,
       fmt::join(machine.features, " "), Name(compute));

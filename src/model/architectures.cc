@@ -9,7 +9,7 @@
 namespace runahead {
 namespace {
 
-constexpr std::array<Architecture, 32> kArchitectures = {{
+constexpr std::array<Architecture, 38> kArchitectures = {{
     {"LlamaForCausalLM", "llama", &ParseLlama},
     {"MistralForCausalLM", "mistral", &ParseMistral},
     {"Qwen2ForCausalLM", "qwen2", &ParseQwen2},
@@ -42,6 +42,12 @@ constexpr std::array<Architecture, 32> kArchitectures = {{
     {"OPTForCausalLM", "opt", &ParseOpt},
     {"BloomForCausalLM", "bloom", &ParseBloom},
     {"BaichuanForCausalLM", "baichuan", &ParseBaichuan},
+    {"MixtralForCausalLM", "mixtral", &ParseMixtral},
+    {"Qwen2MoeForCausalLM", "qwen2_moe", &ParseQwen2Moe},
+    {"Qwen3MoeForCausalLM", "qwen3_moe", &ParseQwen3Moe},
+    {"OlmoeForCausalLM", "olmoe", &ParseOlmoe},
+    {"GraniteMoeForCausalLM", "granitemoe", &ParseGraniteMoe},
+    {"GraniteMoeSharedForCausalLM", "granitemoeshared", &ParseGraniteMoeShared},
 }};
 
 const Architecture* FindByName(std::string_view name) {

@@ -31,6 +31,7 @@ struct MatrixSource {
   int64_t end = 0;
   int64_t blocks = 1;
   int64_t stride = 0;
+  int64_t matrices = 0;     // the tensor is [matrices, rows / matrices, columns]; 0: [rows, columns]
   PairedHeads paired;       // of all rows
   bool transposed = false;  // the file holds [columns, rows] (GPT-2)
   bool unit_rows = false;   // each row is divided by its length (Baichuan 2's head)
@@ -49,6 +50,16 @@ struct NormSource {
   PairedHeads paired = {};  // of its features
 };
 
+/// Where the experts of one layer come from; fields as in MixtureWeights.
+struct MixtureSource {
+  struct Expert {
+    StackedSource gate_up;
+    StackedSource down;
+  };
+  StackedSource router;
+  std::vector<Expert> experts;
+};
+
 /// Where the weights of one layer come from; fields as in LayerWeights.
 struct LayerSource {
   std::optional<NormSource> attention_norm;
@@ -58,8 +69,9 @@ struct LayerSource {
   StackedSource out;
   std::optional<NormSource> post_attention_norm;
   std::optional<NormSource> mlp_norm;
-  StackedSource gate_up;
-  StackedSource down;
+  StackedSource gate_up;  // empty with a mixture
+  StackedSource down;     // empty with a mixture
+  std::optional<MixtureSource> mixture;
   std::optional<NormSource> post_mlp_norm;
 };
 
@@ -135,5 +147,11 @@ ParsedModel ParseGpt2(const JsonObject& config);
 ParsedModel ParseOpt(const JsonObject& config);
 ParsedModel ParseBloom(const JsonObject& config);
 ParsedModel ParseBaichuan(const JsonObject& config);
+ParsedModel ParseMixtral(const JsonObject& config);
+ParsedModel ParseQwen2Moe(const JsonObject& config);
+ParsedModel ParseQwen3Moe(const JsonObject& config);
+ParsedModel ParseOlmoe(const JsonObject& config);
+ParsedModel ParseGraniteMoe(const JsonObject& config);
+ParsedModel ParseGraniteMoeShared(const JsonObject& config);
 
 }  // namespace runahead

@@ -23,6 +23,11 @@ class Copier {
     return from ? std::optional(Copy(*from)) : std::nullopt;
   }
   std::unique_ptr<Linear> Copy(const std::unique_ptr<Linear>& from) { return ops_.Copy(*from, *stream_); }
+  MixtureWeights Copy(const MixtureWeights& from) {
+    MixtureWeights copy{Copy(from.router), {}};
+    for (const Expert& expert : from.experts) copy.experts.push_back({Copy(expert.gate_up), Copy(expert.down)});
+    return copy;
+  }
 
   void Finish() { stream_->Synchronize(); }
 
@@ -50,8 +55,12 @@ std::shared_ptr<const Decoder> Decoder::CopyTo(Ops& ops) const {
     other.out = copier.Copy(layer.out);
     other.post_attention_norm = copier.Copy(layer.post_attention_norm);
     other.mlp_norm = copier.Copy(layer.mlp_norm);
-    other.gate_up = copier.Copy(layer.gate_up);
-    other.down = copier.Copy(layer.down);
+    if (layer.mixture) {
+      other.mixture = copier.Copy(*layer.mixture);
+    } else {
+      other.gate_up = copier.Copy(layer.gate_up);
+      other.down = copier.Copy(layer.down);
+    }
     other.post_mlp_norm = copier.Copy(layer.post_mlp_norm);
   }
   copy.final_norm = copier.Copy(weights_.final_norm);

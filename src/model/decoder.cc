@@ -196,6 +196,19 @@ void Attend(const Pass& pass, const LayerWeights& weights, int layer, TensorView
   AddProduct(pass, attended, *weights.out, weights.post_attention_norm, hidden);
 }
 
+/// hidden += what the experts of a layer make of x. x, hidden: [n, hidden].
+void AddExperts(const Pass& pass, const MixtureWeights& weights, TensorView x, TensorView hidden) {
+  const MixtureSpec& spec = pass.spec.mixture;
+  const Mixture mixture{.experts = weights.experts,
+                        .chosen = spec.chosen,
+                        .shared = spec.shared_ffn > 0,
+                        .renormalise = spec.renormalise,
+                        .activation = pass.spec.activation};
+  const TensorView scores = pass.workspace.Scores(x.rows());
+  pass.ops.Matmul(x, *weights.router, scores, pass.stream);
+  pass.ops.AddMixture(x, scores, mixture, pass.workspace.Mixture(x.rows()), hidden, pass.stream);
+}
+
 /// hidden += mlp, by blocks of rows: of `norm` of hidden, or without one of `input`. hidden, input: [m, hidden].
 void Mlp(const Pass& pass, const LayerWeights& weights, const Norm* norm, TensorView hidden, TensorView input) {
   const int64_t m = hidden.rows();
@@ -203,8 +216,13 @@ void Mlp(const Pass& pass, const LayerWeights& weights, const Norm* norm, Tensor
   for (int64_t first = 0; first < m; first += block) {
     const int64_t last = std::min(first + block, m);
     const TensorView x = input.Rows(first, last);
-    const TensorView gate_up = pass.workspace.GateUp(last - first);
-    const TensorView activated = pass.workspace.Activated(last - first);
+    if (weights.mixture) {
+      if (norm != nullptr) pass.ops.Normalize(hidden.Rows(first, last), *norm, x, pass.stream);
+      AddExperts(pass, *weights.mixture, x, hidden.Rows(first, last));
+      continue;
+    }
+    const TensorView gate_up = pass.workspace.GateUp(last - first).Columns(0, weights.gate_up->out_features());
+    const TensorView activated = pass.workspace.Activated(last - first).Columns(0, pass.spec.ffn);
     if (norm != nullptr) {
       pass.ops.NormalizeMatmulActivate(hidden.Rows(first, last), *norm, x, *weights.gate_up, pass.spec.activation,
                                        gate_up, activated, pass.stream);
@@ -244,6 +262,11 @@ Decoder::Decoder(DecoderSpec spec, DType compute, DecoderWeights weights)
   CHECK_EQ(weights_.layers.size(), static_cast<size_t>(spec_.layers));
   CHECK(spec_.layer_ropes.empty() || spec_.layer_ropes.size() == weights_.layers.size());
   CHECK(spec_.windows.empty() || spec_.windows.size() == weights_.layers.size());
+  for (int i = 0; i < spec_.layers; ++i) {
+    const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
+    CHECK_EQ(layer.mixture.has_value(), spec_.mixes(i));
+    CHECK(!layer.mixture || !layer.post_mlp_norm);
+  }
   CHECK(spec_.alibi_slopes.empty() || std::ssize(spec_.alibi_slopes) == spec_.q_heads);
 }
 
@@ -253,8 +276,10 @@ void Decoder::Tune(Ops& ops, Stream& stream) const {
       std::span(weights_.layers).first(std::min(weights_.layers.size(), kMostLayers));
   const auto tune = [&](std::unique_ptr<Linear> LayerWeights::*part, int64_t rows, bool adds) {
     std::vector<const Linear*> alike;
-    for (const LayerWeights& layer : layers) alike.push_back((layer.*part).get());
-    ops.Tune(alike, rows, compute_, adds, stream);
+    for (const LayerWeights& layer : layers) {
+      if (layer.*part != nullptr) alike.push_back((layer.*part).get());
+    }
+    if (!alike.empty()) ops.Tune(alike, rows, compute_, adds, stream);
   };
   const LayerWeights& layer = layers.front();
   const Linear* const head = weights_.head.get();

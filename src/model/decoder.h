@@ -15,6 +15,13 @@
 
 namespace runahead {
 
+/// The experts of one layer.
+struct MixtureWeights {
+  std::unique_ptr<Linear>
+      router;                   // [scores, hidden]: a row for each expert to choose from, then the shared one's gate
+  std::vector<Expert> experts;  // those to choose from, then the shared one
+};
+
 /// Weights of one layer, ready for one memory (the host's, or one GPU's).
 struct LayerWeights {
   std::optional<Norm> attention_norm;  // [hidden]; none: attention reads the residual stream
@@ -25,8 +32,9 @@ struct LayerWeights {
   std::optional<Norm> post_attention_norm;  // [hidden], norm of what attention adds
   std::optional<Norm>
       mlp_norm;  // [hidden]; none: the MLP reads the residual stream, in parallel order what attention read
-  std::unique_ptr<Linear> gate_up;    // [2 * ffn, hidden], gate first; ungated: [ffn, hidden]
-  std::unique_ptr<Linear> down;       // [hidden, ffn]
+  std::unique_ptr<Linear> gate_up;  // [2 * ffn, hidden], gate first; ungated: [ffn, hidden]; null with a mixture
+  std::unique_ptr<Linear> down;     // [hidden, ffn]; null with a mixture
+  std::optional<MixtureWeights> mixture;
   std::optional<Norm> post_mlp_norm;  // [hidden], norm of what the MLP adds
 };
 

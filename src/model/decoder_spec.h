@@ -1,6 +1,7 @@
 // What a decoder-only transformer is made of, whatever family it comes from.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -47,6 +48,29 @@ enum class QkNorm : uint8_t { kHead, kRow };
 /// Whether the MLP reads what attention added to the residual stream, or works beside it (GPT-J, Falcon).
 enum class BlockOrder : uint8_t { kSequential, kParallel };
 
+/// Layers whose MLP is a mixture of experts (Shazeer et al. 2017): a router scores all experts, and each row goes
+/// through those of the highest scores.
+struct MixtureSpec {
+  int64_t experts = 0;        // experts to choose from; 0: no layer has any
+  int64_t chosen = 0;         // experts that a row goes through
+  int64_t ffn = 0;            // features inside of each
+  bool renormalise = false;   // the weights of the chosen experts sum to 1
+  int64_t shared_ffn = 0;     // features inside of one more expert, which every row goes through; 0: there is none
+  bool gated_shared = false;  // it is weighted by the logistic function of a score of its own; otherwise by 1
+  std::vector<bool> layers;   // [layers], which have experts; empty: all
+
+  /// Experts that a row goes through, the shared one included.
+  [[nodiscard]] int64_t active() const { return chosen + (shared_ffn > 0 ? 1 : 0); }
+  /// Scores of a row.
+  [[nodiscard]] int64_t scores() const { return experts + (gated_shared ? 1 : 0); }
+};
+
+/// Weights of a layer's MLP for each feature of the residual stream.
+struct MlpWeights {
+  int64_t active = 0;  // weights that one row meets
+  int64_t total = 0;   // all weights
+};
+
 /// The shape and arithmetic of one model. A plain value; each architecture fills it from its config.json.
 struct DecoderSpec {
   std::string architecture;  // the name in config.json, "LlamaForCausalLM"
@@ -64,6 +88,7 @@ struct DecoderSpec {
   float norm_offset = 0;  // added to the norms' weights as they are loaded
   BlockOrder order = BlockOrder::kSequential;
   Activation activation = Activation::kSilu;
+  MixtureSpec mixture;
   bool gated_mlp = true;  // down(activation(gate(x)) * up(x)); otherwise down(activation(up(x)))
   float embedding_scale = 1;
   bool rounded_embedding_scale = false;  // the scale is rounded to the compute dtype, as Gemma has it
@@ -87,8 +112,27 @@ struct DecoderSpec {
 
   [[nodiscard]] int64_t q_features() const { return q_heads * head_dim; }
   [[nodiscard]] int64_t kv_features() const { return kv_heads * head_dim; }
-  /// Features that the first matrix of the MLP makes.
-  [[nodiscard]] int64_t mlp_in_features() const { return gated_mlp ? 2 * ffn : ffn; }
+  /// Whether the MLP of a layer is a mixture of experts.
+  [[nodiscard]] bool mixes(int layer) const {
+    return mixture.experts > 0 && (mixture.layers.empty() || mixture.layers[static_cast<size_t>(layer)]);
+  }
+  /// Matrices of an MLP.
+  [[nodiscard]] int64_t mlp_matrices() const { return gated_mlp ? 3 : 2; }
+  [[nodiscard]] MlpWeights mlp_weights(int layer) const {
+    if (!mixes(layer)) return {mlp_matrices() * ffn, mlp_matrices() * ffn};
+    const int64_t common = mixture.scores() + mlp_matrices() * mixture.shared_ffn;
+    const int64_t expert = mlp_matrices() * mixture.ffn;
+    return {common + mixture.chosen * expert, common + mixture.experts * expert};
+  }
+  /// Features inside of the widest MLP of any layer.
+  [[nodiscard]] int64_t widest_ffn() const {
+    const int64_t widest_expert = std::max(mixture.ffn, mixture.shared_ffn);
+    const bool any_plain =
+        mixture.experts == 0 || std::count(mixture.layers.begin(), mixture.layers.end(), false) > 0;
+    return any_plain ? std::max(ffn, widest_expert) : widest_expert;
+  }
+  /// Features that the first matrix of the widest MLP makes.
+  [[nodiscard]] int64_t mlp_in_features() const { return gated_mlp ? 2 * widest_ffn() : widest_ffn(); }
   [[nodiscard]] int64_t window(int layer) const { return windows.empty() ? 0 : windows[static_cast<size_t>(layer)]; }
   [[nodiscard]] LayerRope layer_rope(int layer) const {
     return layer_ropes.empty() ? LayerRope::kMain : layer_ropes[static_cast<size_t>(layer)];

@@ -18,11 +18,11 @@ struct RowFlops {
   double others;
 };
 
-RowFlops RowFlopsOf(const DecoderSpec& spec) {
+RowFlops RowFlopsOf(const DecoderSpec& spec, int layer) {
   const auto hidden = static_cast<double>(spec.hidden);
   const auto q_features = static_cast<double>(spec.q_features());
   const auto kv_features = static_cast<double>(spec.kv_features());
-  const auto mlp = static_cast<double>(spec.mlp_in_features() + spec.ffn);
+  const auto mlp = static_cast<double>(spec.mlp_weights(layer).active);
   return {.keys_values = 2 * hidden * 2 * kv_features, .others = 2 * hidden * (2 * q_features + mlp)};
 }
 
@@ -42,13 +42,14 @@ double VisiblePairs(int64_t begin, int64_t end, int64_t window) {
 }
 
 ModelFlops ChunkFlops(const DecoderSpec& spec, int64_t begin, int64_t end, LastLayer last_layer) {
-  const RowFlops row = RowFlopsOf(spec);
   const auto n = static_cast<double>(end - begin);
   const int last = spec.layers - 1;
   ModelFlops flops;
   for (int layer = 0; layer < last; ++layer) {
+    const RowFlops row = RowFlopsOf(spec, layer);
     flops += {.linear = n * (row.keys_values + row.others), .attention = AttentionFlops(spec, layer, begin, end)};
   }
+  const RowFlops row = RowFlopsOf(spec, last);
   flops.linear += n * row.keys_values;
   if (last_layer == LastLayer::kLastRow && end > begin) {
     flops += {.linear = row.others + HeadFlops(spec), .attention = AttentionFlops(spec, last, end - 1, end)};
@@ -57,9 +58,9 @@ ModelFlops ChunkFlops(const DecoderSpec& spec, int64_t begin, int64_t end, LastL
 }
 
 ModelFlops PromptFlops(const DecoderSpec& spec, int64_t tokens) {
-  const RowFlops row = RowFlopsOf(spec);
   ModelFlops flops{.linear = HeadFlops(spec)};
   for (int layer = 0; layer < spec.layers; ++layer) {
+    const RowFlops row = RowFlopsOf(spec, layer);
     flops += {.linear = static_cast<double>(tokens) * (row.keys_values + row.others),
               .attention = AttentionFlops(spec, layer, 0, tokens)};
   }

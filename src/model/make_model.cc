@@ -48,13 +48,18 @@ std::vector<MadeTensor> PlanTensors(const ParsedModel& model) {
   for (const LayerSource& layer : sources.layers) {
     for (const MatrixSource& matrix : layer.out) scales[matrix.name + ".weight"] = residual;
     for (const MatrixSource& matrix : layer.down) scales[matrix.name + ".weight"] = residual;
+    if (!layer.mixture) continue;
+    for (const MixtureSource::Expert& expert : layer.mixture->experts) {
+      for (const MatrixSource& matrix : expert.down) scales[matrix.name + ".weight"] = residual;
+    }
   }
   std::vector<MadeTensor> tensors;
   for (auto& [name, shape] : ListWeights(sources)) {
     double stddev = 0;
-    if (shape.rank() == 2) {
+    if (shape.rank() >= 2) {
       const auto scale = scales.find(name);
-      stddev = kSpread / std::sqrt(static_cast<double>(shape[1])) * (scale == scales.end() ? 1 : scale->second);
+      stddev = kSpread / std::sqrt(static_cast<double>(shape[shape.rank() - 1])) *
+               (scale == scales.end() ? 1 : scale->second);
     } else if (name.ends_with(".bias")) {
       stddev = kBiasSpread;
     }

@@ -38,6 +38,11 @@ ModelInfo DescribeModel(const ModelConfig& config) {
     used.insert(reader.ScalesOf(name));
   }
   used.insert(gguf::kRopeFactors);
+  info.active_parameters = info.weights.parameters;
+  for (int layer = 0; layer < info.spec.layers; ++layer) {
+    const MlpWeights mlp = info.spec.mlp_weights(layer);
+    info.active_parameters -= info.spec.hidden * (mlp.total - mlp.active);
+  }
   for (const auto& [name, place] : files.tensors()) {
     if (!used.contains(name)) info.ignored.push_back(name);
   }

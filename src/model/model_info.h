@@ -23,6 +23,7 @@ struct TensorFacts {
 struct ModelInfo {
   DecoderSpec spec;
   TensorFacts weights;               // tensors that the model uses; a tied head counts once
+  int64_t active_parameters = 0;     // of them, those that one token meets: all, but for experts not chosen
   std::vector<std::string> ignored;  // tensors of the files that it does not use
 };
 

@@ -74,6 +74,7 @@ class Loader {
     for (const LayerSource& layer : sources_.layers) {
       for (const StackedSource& part : layer.qkv) layers += PreparedBytes(part, format_);
       for (const StackedSource& part : {layer.out, layer.gate_up, layer.down}) layers += PreparedBytes(part, format_);
+      if (layer.mixture) layers += PreparedBytes(*layer.mixture);
     }
     size_t vectors = 0;
     for (const auto& [name, shape] : ListWeights(sources_)) {
@@ -89,6 +90,14 @@ class Loader {
       plan.Add("positions", elements * SizeOf(compute_));
     }
     plan.CheckFits(fmt::format("{}: the model", dir_.string()), ops_.device());
+  }
+
+  size_t PreparedBytes(const MixtureSource& mixture) const {
+    size_t all = PreparedBytes(mixture.router, WeightFormat::kStored);
+    for (const MixtureSource::Expert& expert : mixture.experts) {
+      all += PreparedBytes(expert.gate_up, format_) + PreparedBytes(expert.down, format_);
+    }
+    return all;
   }
 
   /// A part is copied as a whole, or not at all.
@@ -193,9 +202,16 @@ class Loader {
     return source ? std::optional(LoadNorm(*source)) : std::nullopt;
   }
 
+  using HostTensors = std::map<std::string, HostTensor>;  // by name
+
   std::unique_ptr<Linear> Pack(const std::vector<StackedSource>& parts) { return Pack(parts, format_); }
   std::unique_ptr<Linear> Pack(const std::vector<StackedSource>& parts, WeightFormat format) {
-    std::map<std::string, HostTensor> hosts;  // alive until packed; fused tensors give many parts
+    HostTensors hosts;
+    return Pack(parts, format, hosts);
+  }
+
+  /// Reads into `hosts` what is not there yet: fused tensors give many parts.
+  std::unique_ptr<Linear> Pack(const std::vector<StackedSource>& parts, WeightFormat format, HostTensors& hosts) {
     const auto take = [&](const std::string& name, const MatrixSource& rows, const auto& read,
                           std::vector<TensorView>& views) {
       auto host = hosts.find(name);
@@ -223,6 +239,19 @@ class Loader {
     return ops_.Prepare(prepared, compute_, format);
   }
 
+  MixtureWeights LoadMixture(const MixtureSource& source) {
+    MixtureWeights mixture;
+    mixture.router = Pack({source.router}, WeightFormat::kStored);
+    HostTensors fused;  // tensors of all experts
+    const auto pack = [&](const StackedSource& matrices) {
+      return matrices.front().matrices > 0 ? Pack({matrices}, format_, fused) : Pack({matrices});
+    };
+    for (const MixtureSource::Expert& expert : source.experts) {
+      mixture.experts.push_back({pack(expert.gate_up), pack(expert.down)});
+    }
+    return mixture;
+  }
+
   LayerWeights LoadLayer(const LayerSource& source) {
     LayerWeights layer;
     layer.attention_norm = LoadNorm(source.attention_norm);
@@ -232,8 +261,12 @@ class Loader {
     layer.out = Pack({source.out});
     layer.post_attention_norm = LoadNorm(source.post_attention_norm);
     layer.mlp_norm = LoadNorm(source.mlp_norm);
-    layer.gate_up = Pack({source.gate_up});
-    layer.down = Pack({source.down});
+    if (source.mixture) {
+      layer.mixture = LoadMixture(*source.mixture);
+    } else {
+      layer.gate_up = Pack({source.gate_up});
+      layer.down = Pack({source.down});
+    }
     layer.post_mlp_norm = LoadNorm(source.post_mlp_norm);
     return layer;
   }
@@ -327,6 +360,11 @@ GenerationDefaults ModelConfig::Defaults() const {
 
 std::shared_ptr<const Decoder> LoadDecoder(const ModelConfig& config, DType compute, Ops& ops,
                                            const Progress& progress, WeightFormat format) {
+  if (config.spec().mixture.experts > 0 && !ops.HasMixtures()) {
+    throw ConfigError(
+        fmt::format("{}: {} has a mixture of experts, which runs on CPUs alone; expected devices of cpu",
+                    config.dir().string(), config.spec().architecture));
+  }
   DecoderWeights weights = Loader(config, compute, format, ops, progress).Load();
   return std::make_shared<const Decoder>(config.spec(), compute, std::move(weights));
 }

@@ -19,6 +19,9 @@ constexpr std::string_view kPhi3 = "Phi3ForCausalLM";
 constexpr std::string_view kGemma2 = "Gemma2ForCausalLM";
 constexpr std::string_view kFalcon = "FalconForCausalLM";
 constexpr std::string_view kNeoX = "GPTNeoXForCausalLM";
+constexpr std::string_view kMixtral = "MixtralForCausalLM";
+constexpr std::string_view kQwen2Moe = "Qwen2MoeForCausalLM";
+constexpr std::string_view kQwen3Moe = "Qwen3MoeForCausalLM";
 
 constexpr const char* kLlama31Rope =
     R"({"rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
@@ -30,6 +33,13 @@ constexpr const char* kTinyLongRope =
     "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5, 3.1, 3.8], "long_factor": [1.0, 2.0, 4.0, 7.0, 11.0, 16.0, 22.0, 29.0]}})";
 constexpr const char* kFalcon40b = R"({"new_decoder_architecture": true})";
 constexpr const char* kFalconRw = R"({"alibi": true, "multi_query": false, "parallel_attn": false, "bias": true})";
+constexpr const char* kQwen3A3b = R"({"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768,
+    "norm_topk_prob": true})";
+constexpr const char* kMediumMoe = R"({"num_experts": 32, "num_experts_per_tok": 6, "moe_intermediate_size": 896,
+    "norm_topk_prob": true})";
+constexpr const char* kTinyQwen2Moe = R"({"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]})";
+constexpr const char* kTinyMixtral = R"({"num_local_experts": 4, "num_experts_per_tok": 2})";
 constexpr const char* kNothing = "{}";
 
 // clang-format off
@@ -47,6 +57,10 @@ constexpr std::array kPresets = {
     Preset{"falcon-7b",         kFalcon,  32,  4544, 71,  1,  64, 18176,  65024,   10000.0, true,  kNothing},
     Preset{"falcon-40b",        kFalcon,  60,  8192,128,  8,  64, 32768,  65024,   10000.0, true,  kFalcon40b},
     Preset{"gpt-neox-20b",      kNeoX,    44,  6144, 64, 64,  96, 24576,  50432,   10000.0, false, kNothing},
+    Preset{"mixtral-8x7b",      kMixtral, 32,  4096, 32,  8, 128, 14336,  32000, 1000000.0, false, kNothing},
+    Preset{"qwen3-30b-a3b",     kQwen3Moe,48,  2048, 32,  4, 128,  6144, 151936, 1000000.0, false, kQwen3A3b},
+    Preset{"medium-moe",        kQwen3Moe,16,  1024, 16,  4,  64,  5376,  32000, 1000000.0, false, kMediumMoe},
+    Preset{"medium-dense",      kQwen3,   16,  1024, 16,  4,  64,  5376,  32000, 1000000.0, false, kNothing},
     Preset{"small-llama",       kLlama,    8,   512,  8,  2,  64,  1408,   4096,   10000.0, true,  kNothing},
     Preset{"tiny-llama",        kLlama,    3,    64,  4,  2,  16,   176,    512,   10000.0, false, kNothing},
     Preset{"tiny-llama-mha",    kLlama,    2,    64,  4,  4,  16,   176,    320,   10000.0, false, kNothing},
@@ -61,6 +75,8 @@ constexpr std::array kPresets = {
     Preset{"tiny-falcon-40b",   kFalcon,   2,    64,  4,  2,  16,   256,    320,   10000.0, true,  kFalcon40b},
     Preset{"tiny-falcon-rw",    kFalcon,   2,    64,  4,  4,  16,   256,    320,   10000.0, true,  kFalconRw},
     Preset{"tiny-gpt-neox",     kNeoX,     3,    64,  4,  4,  16,   256,    320,   10000.0, false, kNothing},
+    Preset{"tiny-mixtral",      kMixtral,  2,    64,  4,  2,  16,    48,    320,   10000.0, false, kTinyMixtral},
+    Preset{"tiny-qwen2-moe",    kQwen2Moe, 3,    64,  4,  2,  16,    56,    320,   10000.0, false, kTinyQwen2Moe},
 };
 // clang-format on
 

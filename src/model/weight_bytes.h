@@ -8,7 +8,7 @@
 
 namespace runahead {
 
-/// Bytes of the matrices that every decoded token reads.
+/// Bytes of the matrices, those of all experts included.
 struct WeightBytes {
   size_t layers = 0;
   size_t head = 0;

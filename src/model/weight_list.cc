@@ -25,6 +25,13 @@ class Collector {
   void Add(const std::optional<Source>& source) {
     if (source) Add(*source);
   }
+  void Add(const MixtureSource& mixture) {
+    Add(mixture.router);
+    for (const MixtureSource::Expert& expert : mixture.experts) {
+      Add(expert.gate_up);
+      Add(expert.down);
+    }
+  }
   void Add(const NormSource& norm) {
     for (const std::string& name : NormNames(norm)) {
       AddTensor(name + ".weight", NormShape(norm));
@@ -72,6 +79,7 @@ std::vector<NamedShape> ListWeights(const WeightSources& sources) {
     collector.Add(layer.mlp_norm);
     collector.Add(layer.gate_up);
     collector.Add(layer.down);
+    collector.Add(layer.mixture);
     collector.Add(layer.post_mlp_norm);
   }
   collector.Add(sources.final_norm);
@@ -101,6 +109,12 @@ void ForNames(WeightSources& sources, const Visit& visit) {
     }
     for (StackedSource& part : layer.qkv) stack(part);
     for (StackedSource* matrices : {&layer.out, &layer.gate_up, &layer.down}) stack(*matrices);
+    if (!layer.mixture) continue;
+    stack(layer.mixture->router);
+    for (MixtureSource::Expert& expert : layer.mixture->experts) {
+      stack(expert.gate_up);
+      stack(expert.down);
+    }
   }
 }
 

@@ -90,6 +90,7 @@ HostTensor UnitRows(TensorView from) {
 std::string WeightName(const MatrixSource& matrix) { return matrix.name + ".weight"; }
 
 Shape StoredShape(const MatrixSource& matrix) {
+  if (matrix.matrices > 0) return {matrix.matrices, matrix.rows / matrix.matrices, matrix.columns};
   return matrix.transposed ? Shape{matrix.columns, matrix.rows} : Shape{matrix.rows, matrix.columns};
 }
 
@@ -182,6 +183,9 @@ bool WeightReader::IsAsStored(const MatrixSource& source) const {
 
 HostTensor WeightReader::Matrix(const MatrixSource& source) const {
   HostTensor matrix = Read(WeightName(source), StoredShape(source));
+  if (source.matrices > 0) {
+    matrix.view = TensorView(matrix.view.data(), matrix.view.dtype(), {source.rows, source.columns});
+  }
   if (source.transposed) matrix = Transposed(matrix.view);
   if (source.unit_rows) matrix = UnitRows(matrix.view);
   if (source.paired.rotary_dim != 0) matrix = Reordered(matrix.view, PairedOrder(source.paired, source.rows));

@@ -17,6 +17,9 @@ struct Layout {
   size_t attended = 0;
   size_t gate_up = 0;
   size_t activated = 0;
+  size_t scores = 0;
+  size_t gathered = 0;
+  size_t experts_out = 0;
   size_t end = 0;
 };
 
@@ -39,7 +42,12 @@ Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows, int64_t blo
   layout.attended = place(attention_end, rows * spec.q_features(), compute);
   size_t mlp_end = end;
   layout.gate_up = place(mlp_end, block * spec.mlp_in_features(), compute);
-  layout.activated = place(mlp_end, block * spec.ffn, compute);
+  layout.activated = place(mlp_end, block * spec.widest_ffn(), compute);
+  if (const MixtureSpec& mixture = spec.mixture; mixture.experts > 0) {
+    layout.scores = place(mlp_end, block * mixture.scores(), DType::kF32);
+    layout.gathered = place(mlp_end, block * spec.hidden, compute);
+    layout.experts_out = place(mlp_end, block * mixture.active() * spec.hidden, compute);
+  }
   layout.end = std::max(attention_end, mlp_end);
   return layout;
 }
@@ -78,7 +86,12 @@ Workspace::Workspace(Device& device, const DecoderSpec& spec, DType compute, int
   qkv_ = view(layout.qkv, compute, {rows, spec.q_features() + 2 * spec.kv_features()});
   attended_ = view(layout.attended, compute, {rows, spec.q_features()});
   gate_up_ = view(layout.gate_up, compute, {block, spec.mlp_in_features()});
-  activated_ = view(layout.activated, compute, {block, spec.ffn});
+  activated_ = view(layout.activated, compute, {block, spec.widest_ffn()});
+  if (const MixtureSpec& mixture = spec.mixture; mixture.experts > 0) {
+    scores_ = view(layout.scores, DType::kF32, {block, mixture.scores()});
+    gathered_ = view(layout.gathered, compute, {block, spec.hidden});
+    experts_out_ = view(layout.experts_out, compute, {block * mixture.active(), spec.hidden});
+  }
 }
 
 }  // namespace runahead

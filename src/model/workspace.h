@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "model/decoder_spec.h"
+#include "ops/ops.h"
 #include "tensor/device.h"
 #include "tensor/tensor_view.h"
 
@@ -33,7 +34,7 @@ class Workspace {
   [[nodiscard]] static size_t Bytes(const DecoderSpec& spec, DType compute, int64_t rows,
                                     int64_t block_rows = kMlpBlockRows, int64_t logit_rows = 1);
 
-  // The first n rows of each tensor; n is at most rows(), for the MLP's two also at most block_rows().
+  // The first n rows of each tensor; n is at most rows(), for the MLP's also at most block_rows().
   [[nodiscard]] TensorView Hidden(int64_t n) const { return hidden_.Rows(0, n); }  // [n, hidden]: the residual stream
   [[nodiscard]] TensorView Normalized(int64_t n) const { return normalized_.Rows(0, n); }  // [n, hidden]
   [[nodiscard]] TensorView Qkv(int64_t n) const { return qkv_.Rows(0, n); }  // [n, q_features + 2 * kv_features]
@@ -41,8 +42,14 @@ class Workspace {
   /// [n, hidden]: a block's share of Hidden.
   [[nodiscard]] TensorView Delta(int64_t n) const { return delta_.Rows(0, n); }
   [[nodiscard]] TensorView GateUp(int64_t n) const { return gate_up_.Rows(0, n); }       // [n, mlp_in_features]
-  [[nodiscard]] TensorView Activated(int64_t n) const { return activated_.Rows(0, n); }  // [n, ffn]
-  [[nodiscard]] TensorView Logits(int64_t n) const { return logits_.Rows(0, n); }        // [n, vocab], f32
+  [[nodiscard]] TensorView Activated(int64_t n) const { return activated_.Rows(0, n); }  // [n, widest_ffn]
+  [[nodiscard]] TensorView Scores(int64_t n) const { return scores_.Rows(0, n); }        // [n, mixture.scores], f32
+  /// The memory of a mixture of experts for n rows.
+  [[nodiscard]] MixtureMemory Mixture(int64_t n) const {
+    return {gathered_.Rows(0, n), GateUp(n), Activated(n),
+            experts_out_.Rows(0, experts_out_.rows() / scores_.rows() * n)};
+  }
+  [[nodiscard]] TensorView Logits(int64_t n) const { return logits_.Rows(0, n); }  // [n, vocab], f32
 
  private:
   int64_t rows_;
@@ -55,6 +62,9 @@ class Workspace {
   TensorView delta_;
   TensorView gate_up_;
   TensorView activated_;
+  TensorView scores_;
+  TensorView gathered_;
+  TensorView experts_out_;
   TensorView logits_;
 };
 

@@ -110,6 +110,30 @@ void CheckActivate(TensorView x, TensorView out) {
   CHECK(x.dtype() == out.dtype());
 }
 
+void CheckMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
+                  TensorView sum) {
+  CHECK_EQ(x.rows(), sum.rows());
+  CHECK_EQ(x.row_elements(), sum.row_elements());
+  CHECK(x.dtype() == sum.dtype());
+  CHECK(0 < mixture.chosen && mixture.chosen <= mixture.choices());
+  CHECK(scores.dtype() == DType::kF32);
+  CHECK_EQ(scores.rows(), x.rows());
+  const int64_t gates = scores.row_elements() - mixture.choices();
+  CHECK(gates == 0 || (gates == 1 && mixture.shared));
+  for (const TensorView& view : {memory.gathered, memory.product, memory.activated, memory.results}) {
+    CHECK(view.dtype() == x.dtype());
+    CHECK_GE(view.rows(), x.rows());
+  }
+  CHECK_EQ(memory.gathered.row_elements(), x.row_elements());
+  CHECK_EQ(memory.results.row_elements(), x.row_elements());
+  CHECK_GE(memory.results.rows(), x.rows() * mixture.active());
+  for (const Expert& expert : mixture.experts) {
+    CHECK_EQ(expert.gate_up->out_features(), 2 * expert.down->in_features());
+    CHECK_GE(memory.product.row_elements(), expert.gate_up->out_features());
+    CHECK_GE(memory.activated.row_elements(), expert.down->in_features());
+  }
+}
+
 void CheckSoftcap(TensorView x, float cap) {
   CHECK(x.dtype() == DType::kF32);
   CHECK_GT(cap, 0.0f);

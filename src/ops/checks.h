@@ -21,6 +21,8 @@ void CheckAttention(TensorView q, int64_t position, const KvRows& keys, const At
                     TensorView out);
 void CheckGatedActivation(TensorView gate_up, TensorView out);
 void CheckActivate(TensorView x, TensorView out);
+void CheckMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
+                  TensorView sum);
 void CheckSoftcap(TensorView x, float cap);
 
 /// Positions [first, own] that the query at position `own` sees.

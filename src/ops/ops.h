@@ -106,6 +106,34 @@ struct AttentionTask {
   TensorView out;  // [n, q_heads, head_dim]
 };
 
+/// One of the experts of a mixture: down(activation(gate) * up) of the rows that go through it.
+struct Expert {
+  std::unique_ptr<Linear> gate_up;  // [2 * ffn, hidden], gate first
+  std::unique_ptr<Linear> down;     // [hidden, ffn]
+};
+
+/// How rows go through experts (Shazeer et al. 2017). An expert's weight is its share of the softmax over the scores
+/// of all of them. Borrows the experts.
+struct Mixture {
+  std::span<const Expert> experts;  // those to choose from, then the shared one, which every row goes through
+  int64_t chosen = 0;               // experts of a row: those of the highest scores, of equal ones the first
+  bool shared = false;              // there is a shared expert
+  bool renormalise = false;         // weights are divided by the sum of the chosen ones'
+  Activation activation = Activation::kSilu;
+
+  [[nodiscard]] int64_t choices() const { return std::ssize(experts) - (shared ? 1 : 0); }
+  /// Experts that a row goes through.
+  [[nodiscard]] int64_t active() const { return chosen + (shared ? 1 : 0); }
+};
+
+/// What Ops::AddMixture works in for n rows, of the compute dtype.
+struct MixtureMemory {
+  TensorView gathered;   // [n, hidden]
+  TensorView product;    // [n, at least twice the widest expert's features]
+  TensorView activated;  // [n, at least the widest expert's features]
+  TensorView results;    // [n * active, hidden]
+};
+
 /// What happens to one row of queries.
 struct QueryRow {
   HeadSteps steps;
@@ -207,6 +235,17 @@ class Ops {
   virtual void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) = 0;
   /// out = activation(x). x, out: [n, features]; out may be x.
   virtual void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) = 0;
+
+  /// Whether AddMixture is there.
+  [[nodiscard]] virtual bool HasMixtures() const { return false; }
+  /// sum += the weighted sum of what its experts make of each row of x. What an expert makes is rounded to the
+  /// compute dtype; the sum is made in f32, over a row's experts in their order, and rounded once. x, sum: [n,
+  /// hidden]; scores: [n, choices], f32, and where they have a column more, its logistic function is the weight of
+  /// the shared expert, else 1.
+  virtual void AddMixture(TensorView /*x*/, TensorView /*scores*/, const Mixture& /*mixture*/,
+                          const MixtureMemory& /*memory*/, TensorView /*sum*/, Stream& /*stream*/) {
+    CHECK(false);
+  }
 
   /// x = cap * tanh(x / cap). x: [n, features], f32; cap > 0.
   virtual void Softcap(TensorView x, float cap, Stream& stream) = 0;

@@ -111,6 +111,21 @@ void TimedOps::Activate(Activation activation, TensorView x, TensorView out, Str
   Measure({"activation", 0, 0, BytesOf(x, out)}, stream, [&] { inner_.Activate(activation, x, out, stream); });
 }
 
+void TimedOps::AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
+                          TensorView sum, Stream& stream) {
+  const auto weights_of = [](const Expert& expert) {
+    return static_cast<double>(3 * expert.down->in_features()) * static_cast<double>(expert.down->out_features());
+  };
+  double weights = mixture.experts.empty() ? 0 : static_cast<double>(mixture.chosen) * weights_of(mixture.experts[0]);
+  if (mixture.shared) weights += weights_of(mixture.experts.back());
+  // Each expert is counted once: with few rows less is read.
+  double all = 0;
+  for (const Expert& expert : mixture.experts) all += weights_of(expert) * static_cast<double>(SizeOf(x.dtype()));
+  Measure({fmt::format("{} of {} experts", mixture.chosen, mixture.choices()), 0,
+           2 * weights * static_cast<double>(x.rows()), BytesOf(x, sum, sum) + all},
+          stream, [&] { inner_.AddMixture(x, scores, mixture, memory, sum, stream); });
+}
+
 void TimedOps::Softcap(TensorView x, float cap, Stream& stream) {
   Measure({"softcap", 0, 0, 2 * BytesOf(x)}, stream, [&] { inner_.Softcap(x, cap, stream); });
 }

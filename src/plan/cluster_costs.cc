@@ -55,20 +55,26 @@ DeviceCost CostFromRates(const WorkShape& shape, const DeviceRates& rates) {
   const double pair_s = shape.PairFlops() / rates.attention_flops;
   const double row_bytes_s =
       rates.memory_bytes_per_s > 0 ? static_cast<double>(shape.RowBytes()) / rates.memory_bytes_per_s : 0;
+  // Several rows meet other experts than one does.
+  const auto layer_seconds = [&](double rows) {
+    const double flops = shape.MeanLinearFlops();
+    return std::max(seconds(flops, rows), seconds(flops * std::min(rows, shape.WeightsOverActive()), 0));
+  };
   // From here on arithmetic takes longer than reading.
-  const double corner =
+  const double arithmetic =
       rates.memory_bytes_per_s > 0 ? shape.WeightBytes() / 2 * rates.flops / rates.memory_bytes_per_s : 1;
+  const double corner = arithmetic * shape.WeightsOverActive();
   const auto first = std::max<int64_t>(2, static_cast<int64_t>(std::ceil(corner)));
 
   DeviceCost cost;
   cost.name = rates.name;
   for (const int64_t rows : {int64_t{1}, first, 2 * first}) {
     const auto n = static_cast<double>(rows);
-    cost.knots.push_back({rows, seconds(before, n) + rates.layer_overhead_s / 2,
-                          seconds(shape.LinearFlops(), n) + rates.layer_overhead_s, pair_s});
+    cost.knots.push_back(
+        {rows, seconds(before, n) + rates.layer_overhead_s / 2, layer_seconds(n) + rates.layer_overhead_s, pair_s});
   }
-  cost.finish_s = seconds(shape.OtherLinearFlops(), 1) + seconds_of(shape.HeadFlops(), 1, shape.HeadWeightBytes()) +
-                  rates.layer_overhead_s;
+  cost.finish_s = seconds(shape.OtherLinearFlops(shape.layers - 1), 1) +
+                  seconds_of(shape.HeadFlops(), 1, shape.HeadWeightBytes()) + rates.layer_overhead_s;
   cost.finish_pair_s = std::max(pair_s, row_bytes_s);
   return cost;
 }

@@ -19,12 +19,12 @@ RankCounters CountCompute(const WorkShape& shape, Scheme scheme, const Partition
   RankCounters counters;
   counters.dot_products = (end - begin) * (dense ? tokens : end);
   for (int layer = 0; layer < shape.layers - 1; ++layer) {
-    counters.linear_flops += rows * shape.LinearFlops();
+    counters.linear_flops += rows * shape.LinearFlops(layer);
     counters.attention_flops += shape.PairFlops() * pairs(layer, begin);
   }
   counters.linear_flops += rows * shape.KeyValueFlops();
   if (rank + 1 == partition.ranks()) {
-    counters.linear_flops += shape.OtherLinearFlops() + shape.HeadFlops();
+    counters.linear_flops += shape.OtherLinearFlops(shape.layers - 1) + shape.HeadFlops();
     counters.attention_flops += shape.PairFlops() * pairs(shape.layers - 1, end - 1);
   }
   return counters;

@@ -37,9 +37,21 @@ double WorkShape::KeyValueFlops() const {
   return 2 * static_cast<double>(hidden) * 2 * static_cast<double>(kv_features());
 }
 
-double WorkShape::OtherLinearFlops() const {
-  const double mlp = mlp_matrices * static_cast<double>(ffn);
-  return 2 * static_cast<double>(hidden) * (2 * static_cast<double>(q_features()) + mlp);
+double WorkShape::OtherLinearFlops(int layer) const {
+  return 2 * static_cast<double>(hidden) * static_cast<double>(2 * q_features() + mlp(layer).active);
+}
+
+double WorkShape::MeanLinearFlops() const {
+  double flops = 0;
+  for (int layer = 0; layer < layers; ++layer) flops += LinearFlops(layer);
+  return flops / layers;
+}
+
+double WorkShape::WeightsOverActive() const {
+  double idle = 0;  // weights that a row does not meet
+  for (const MlpSize& size : mlps)
+    idle += static_cast<double>(hidden) * static_cast<double>(size.total - size.active);
+  return 1 + 2 * idle / (layers * MeanLinearFlops());
 }
 
 std::string WorkShape::ToString() const {
@@ -47,6 +59,12 @@ std::string WorkShape::ToString() const {
       fmt::format("{} layers, hidden {}, {}/{} heads of {}, ffn {} x {}, vocabulary {}, {} bytes", layers, hidden,
                   q_heads, kv_heads, head_dim, mlp_matrices, ffn, vocab, element_bytes);
   if (!weight_format.empty()) text += fmt::format(", {} weights", weight_format);
+  if (!mlps.empty()) {
+    std::vector<std::string> sizes;
+    for (const MlpSize& size : mlps) sizes.push_back(fmt::format("{} of {}", size.active, size.total));
+    const bool alike = std::equal(sizes.begin() + 1, sizes.end(), sizes.begin());
+    text += fmt::format(", experts {}", alike ? sizes.front() : fmt::format("{}", fmt::join(sizes, "/")));
+  }
   const bool windowed = std::any_of(windows.begin(), windows.end(), [](int64_t window) { return window != 0; });
   if (windowed) text += fmt::format(", windows {}", fmt::join(windows, "/"));
   return text;

@@ -14,6 +14,15 @@ struct LayersOfWindow {
   int layers = 0;
 };
 
+/// Weights of a layer's MLP for each feature of `hidden`: where it is a mixture of experts, a row meets a part of
+/// them.
+struct MlpSize {
+  int64_t active = 0;  // weights that one row meets
+  int64_t total = 0;
+
+  friend bool operator==(const MlpSize&, const MlpSize&) = default;
+};
+
 /// The sizes of a decoder and of an element of its compute dtype. A plain value, so that plans need no model.
 struct WorkShape {
   int layers = 0;
@@ -28,6 +37,7 @@ struct WorkShape {
   double weight_bytes = 0;       // bytes of a weight of a layer's matrices; 0: as many as of an element
   double head_weight_bytes = 0;  // the same of the head
   std::string weight_format;     // "int8"; empty: as stored
+  std::vector<MlpSize> mlps;     // [layers], where layers have experts; empty: mlp_matrices * ffn everywhere
   std::vector<int64_t> windows;  // [layers], positions that a query sees in each; 0: all. Empty: all everywhere
 
   [[nodiscard]] int64_t q_features() const { return q_heads * head_dim; }
@@ -39,9 +49,16 @@ struct WorkShape {
   [[nodiscard]] size_t RowBytes() const { return 2 * static_cast<size_t>(kv_features()) * element_bytes; }
   /// FLOPs of one token's keys and values in one layer.
   [[nodiscard]] double KeyValueFlops() const;
+  [[nodiscard]] MlpSize mlp(int layer) const {
+    return mlps.empty() ? MlpSize{mlp_matrices * ffn, mlp_matrices * ffn} : mlps[static_cast<size_t>(layer)];
+  }
   /// FLOPs of everything else that one token's matmuls do in one layer: query, output, MLP.
-  [[nodiscard]] double OtherLinearFlops() const;
-  [[nodiscard]] double LinearFlops() const { return KeyValueFlops() + OtherLinearFlops(); }
+  [[nodiscard]] double OtherLinearFlops(int layer) const;
+  [[nodiscard]] double LinearFlops(int layer) const { return KeyValueFlops() + OtherLinearFlops(layer); }
+  /// LinearFlops of the mean layer.
+  [[nodiscard]] double MeanLinearFlops() const;
+  /// Weights of the mean layer's matrices over those that one row meets.
+  [[nodiscard]] double WeightsOverActive() const;
   /// FLOPs of a query and a position it sees, over all heads of one layer.
   [[nodiscard]] double PairFlops() const { return 4 * static_cast<double>(q_features()); }
   [[nodiscard]] double HeadFlops() const { return 2 * static_cast<double>(hidden) * static_cast<double>(vocab); }

@@ -11,11 +11,15 @@ WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute, WeightFormat forma
   shape.head_dim = spec.head_dim;
   shape.ffn = spec.ffn;
   shape.vocab = spec.vocab;
-  shape.mlp_matrices = spec.gated_mlp ? 3 : 2;
+  shape.mlp_matrices = static_cast<int>(spec.mlp_matrices());
   shape.element_bytes = SizeOf(compute);
   shape.weight_bytes = BytesPerWeight(format, stored);
   shape.head_weight_bytes = BytesPerWeight(HeadFormat(format), stored);
   if (format != WeightFormat::kStored) shape.weight_format = Name(format);
+  for (int layer = 0; spec.mixture.experts > 0 && layer < spec.layers; ++layer) {
+    const MlpWeights weights = spec.mlp_weights(layer);
+    shape.mlps.push_back({weights.active, weights.total});
+  }
   shape.windows = spec.windows;
   return shape;
 }

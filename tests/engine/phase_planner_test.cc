@@ -47,6 +47,14 @@ DecoderSpec RandomSpec(std::mt19937& random) {
   spec.head_dim = draw(1, 64);
   spec.ffn = draw(1, 300);
   if (draw(0, 1) == 1) {
+    spec.mixture.experts = draw(1, 9);
+    spec.mixture.chosen = draw(1, spec.mixture.experts);
+    spec.mixture.ffn = draw(1, 50);
+    spec.mixture.shared_ffn = draw(0, 20);
+    spec.mixture.gated_shared = spec.mixture.shared_ffn > 0 && draw(0, 1) == 1;
+    for (int layer = 0; layer < spec.layers; ++layer) spec.mixture.layers.push_back(draw(0, 3) > 0);
+  }
+  if (draw(0, 1) == 1) {
     for (int layer = 0; layer < spec.layers; ++layer) spec.windows.push_back(draw(0, 1) * draw(1, 100));
   }
   return spec;

@@ -117,6 +117,23 @@ TEST(FamiliesTest, Qwen3HasHeadsOf128AndTheirNorms) {
   EXPECT_EQ(model.sources.layers[5].k_norm->features, 128);
 }
 
+TEST(FamiliesTest, Qwen2MoeMixesInAllLayersButThoseThatSayOtherwise) {
+  const ParsedModel model = Parse("tiny-qwen2-moe", R"({"num_hidden_layers": 6, "decoder_sparse_step": 2})");
+  EXPECT_FALSE(model.spec.mixes(0));  // not every second layer
+  EXPECT_FALSE(model.spec.mixes(1));  // of mlp_only_layers
+  EXPECT_TRUE(model.spec.mixes(5));
+  EXPECT_FALSE(model.sources.layers[1].mixture.has_value());
+  const LayerSource& layer = model.sources.layers[5];
+  EXPECT_TRUE(layer.gate_up.empty());
+  ASSERT_EQ(layer.mixture->experts.size(), 6U);  // the shared one is the last
+  EXPECT_EQ(layer.mixture->experts[5].down[0].columns, 40);
+  EXPECT_EQ(layer.mixture->router[1].name, "model.layers.5.mlp.shared_expert_gate");
+  const MlpWeights mlp = model.spec.mlp_weights(5);
+  EXPECT_EQ(mlp.active, 6 + 3 * (3 * 24 + 40));
+  EXPECT_EQ(mlp.total, 6 + 3 * (5 * 24 + 40));
+  EXPECT_EQ(Parse("tiny-qwen2-moe", R"({"decoder_sparse_step": 9})").spec.mixture.experts, 0);
+}
+
 struct Refused {
   const char* preset;
   std::string patch;
@@ -156,6 +173,12 @@ INSTANTIATE_TEST_SUITE_P(
                 {"short_factor"}},
         Refused{"tiny-phi3", R"({"original_max_position_embeddings": 0})", {"original_max_position_embeddings", "0"}},
         Refused{"tiny-phi3", R"({"rope_scaling": {"type": "spiral", "factor": 2}})", {"type", "spiral"}},
+        Refused{"tiny-mixtral", R"({"num_experts_per_tok": 5})", {"num_experts_per_tok", "at most", "4", "5"}},
+        Refused{"tiny-mixtral", R"({"num_local_experts": 0})", {"num_local_experts", "0"}},
+        Refused{"tiny-qwen2-moe", R"({"mlp_only_layers": ["a"]})", {"mlp_only_layers", "a"}},
+        Refused{"tiny-qwen2-moe", R"({"decoder_sparse_step": 0})", {"decoder_sparse_step", "0"}},
+        Refused{"tiny-qwen2-moe", R"({"shared_expert_intermediate_size": -1})", {"shared_expert_intermediate_size"}},
+        Refused{"tiny-llama", R"({"num_local_experts": 8})", {"num_local_experts", "8"}},
         Refused{"tiny-gemma2", R"({"attn_logit_softcapping": -1})", {"attn_logit_softcapping", "-1"}},
         Refused{"tiny-gemma2", R"({"query_pre_attn_scalar": 0})", {"query_pre_attn_scalar", "0"}},
         Refused{"tiny-gemma2", R"({"use_bidirectional_attention": true})", {"use_bidirectional_attention"}},

@@ -1,4 +1,4 @@
-// Embedding, normalisation, rotation, cache writes and activations against the oracle.
+// Embedding, normalisation, rotation, cache writes, activations and mixtures against the oracle.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -284,6 +284,81 @@ TEST_F(OpsTest, GatedActivationsMatchOracle) {
               return up * ActivationTolerance(dtype, gate_up.At(i, j), expected.At(i, j) / up);
             },
             fmt::format("activation {} {}", Name(dtype), static_cast<int>(activation)));
+      }
+    }
+  }
+}
+
+/// Random experts, and memory for `rows` rows to go through them.
+struct RandomMixture {
+  RandomMixture(Ops& ops, std::mt19937& random, DType dtype, int64_t rows, int64_t hidden, Mixture wanted,
+                std::span<const int64_t> features)
+      : mixture(wanted),
+        gathered(dtype, {rows, hidden}),
+        product(dtype, {rows, 2 * features.back()}),
+        activated(dtype, {rows, features.back()}),
+        results(dtype, {rows * wanted.active(), hidden}) {
+    const auto prepare = [&](int64_t out, int64_t in) {
+      HostTensor weights(dtype, {out, in});
+      weights.Randomise(random, 1 / std::sqrt(static_cast<float>(in)));
+      LinearPart part;
+      part.weights = {weights.view()};
+      return ops.Prepare({part}, dtype);
+    };
+    for (const int64_t ffn : features) experts.push_back({prepare(2 * ffn, hidden), prepare(hidden, ffn)});
+    mixture.experts = experts;
+  }
+  void Add(Ops& ops, TensorView x, TensorView scores, TensorView sum, Stream& stream) {
+    ops.AddMixture(x, scores, mixture, {gathered.view(), product.view(), activated.view(), results.view()}, sum,
+                   stream);
+  }
+  std::vector<Expert> experts;
+  Mixture mixture;
+  HostTensor gathered;
+  HostTensor product;
+  HostTensor activated;
+  HostTensor results;
+};
+
+TEST_F(OpsTest, MixturesMatchOracleAndHaveTheSameBitsInAnyCompany) {
+  constexpr int64_t kHidden = 50;
+  constexpr int64_t kRows = 77;
+  constexpr int64_t kFfn[] = {9, 9, 9, 33};  // the last is shared, or one more to choose from
+  for (const DType dtype : kAllDTypes) {
+    for (const auto& [chosen, shared, gates] : {std::tuple{1, false, 0}, {3, true, 1}, {2, true, 0}, {4, false, 0}}) {
+      Mixture wanted;
+      wanted.chosen = chosen;
+      wanted.shared = shared;
+      wanted.renormalise = chosen == 2;
+      HostTensor x(dtype, {kRows, kHidden}, 3);
+      HostTensor scores(DType::kF32, {kRows, 4 - (shared ? 1 : 0) + gates}, 1);
+      HostTensor sum(dtype, {kRows, kHidden}, 4);
+      x.Randomise(random);
+      scores.Randomise(random, 2);
+      sum.Randomise(random);
+      for (int64_t i = 0; chosen == 1 && i < kRows; ++i) scores.Set(i, 1, -50);  // an expert without rows
+      const auto seed = random();
+      const auto run = [&](Ops& ops, int64_t step) {
+        std::mt19937 same(seed);
+        RandomMixture mixture(ops, same, dtype, kRows, kHidden, wanted, kFfn);
+        HostTensor result = sum;
+        for (int64_t row = 0; row < kRows; row += step) {
+          const int64_t end = std::min(row + step, kRows);
+          mixture.Add(ops, x.view().Rows(row, end), scores.view().Rows(row, end), result.view().Rows(row, end),
+                      *stream);
+        }
+        return result;
+      };
+      const HostTensor expected = run(*oracle, kRows);
+      HostTensor actual = run(*two, kRows);
+      // Three roundings of numbers around 1 in each expert, whose weights sum to 1 or with a shared one to 2.
+      const double tolerance = SumTolerance(dtype, kHidden, 2);
+      ExpectNear(
+          actual, expected, [&](int64_t, int64_t) { return tolerance; }, fmt::format("{} {}", Name(dtype), chosen));
+      EXPECT_TRUE(actual.GapsUntouched());
+      for (const int64_t step : {1, 7, 64}) {
+        HostTensor pieces = run(*one, step);
+        EXPECT_TRUE(pieces.memory() == actual.memory()) << Name(dtype) << ", " << step << " rows at a time";
       }
     }
   }

@@ -284,6 +284,15 @@ WeightSources LlamaSources(const DecoderSpec& spec, const LlamaBiases& biases) {
   return sources;
 }
 
+void NormHeads(const DecoderSpec& spec, WeightSources& sources) {
+  for (int i = 0; i < spec.layers; ++i) {
+    LayerSource& layer = sources.layers[static_cast<size_t>(i)];
+    const std::string attention = fmt::format("model.layers.{}.self_attn.", i);
+    layer.q_norm = NormSource{attention + "q_norm", spec.head_dim, false};
+    layer.k_norm = NormSource{attention + "k_norm", spec.head_dim, false};
+  }
+}
+
 std::vector<StackedSource> GroupedQkv(const std::string& name, const DecoderSpec& spec, bool bias) {
   const int64_t queries = spec.q_heads / spec.kv_heads * spec.head_dim;  // query rows of a group
   const int64_t group = queries + 2 * spec.head_dim;

@@ -125,6 +125,37 @@ struct LlamaBiases {
 /// The tensors of Llama, which many families share.
 WeightSources LlamaSources(const DecoderSpec& spec, const LlamaBiases& biases);
 
+/// A norm over each head of q and k, with the same weights for all heads (Qwen3).
+void NormHeads(const DecoderSpec& spec, WeightSources& sources);
+
+/// How a family names the fields of its mixtures of experts, and what is meant where config.json leaves one out.
+struct MixtureFields {
+  const char* experts = "num_experts";
+  int64_t default_experts = 0;
+  const char* chosen = "num_experts_per_tok";
+  int64_t default_chosen = 0;
+  const char* ffn = "moe_intermediate_size";  // null: intermediate_size
+  int64_t default_ffn = 0;
+};
+
+/// Reads the sizes of a mixture that is in all layers.
+MixtureSpec ParseMixture(const JsonObject& config, const DecoderSpec& spec, const MixtureFields& fields);
+
+/// Takes the mixture from the layers that Qwen's `mlp_only_layers` and `decoder_sparse_step` leave out.
+void ParseQwenMixtureLayers(const JsonObject& config, DecoderSpec& spec);
+
+/// What the tensors of a layer's router and experts are called: behind `experts` follow an expert's number and a dot.
+struct MixtureNames {
+  std::string router = "mlp.gate";
+  std::string experts = "mlp.experts.";
+  std::string gate = "gate_proj";
+  std::string up = "up_proj";
+  std::string down = "down_proj";
+};
+
+/// Gives every layer that has a mixture its experts, each of three tensors.
+void MixLayers(const DecoderSpec& spec, const MixtureNames& names, WeightSources& sources);
+
 /// Queries, keys and values of a fused matrix whose rows go by group of heads: the queries of kv head 0, its key, its
 /// value, then those of kv head 1 and so on. Returns the parts q | k,v.
 std::vector<StackedSource> GroupedQkv(const std::string& name, const DecoderSpec& spec, bool bias);

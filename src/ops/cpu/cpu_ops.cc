@@ -6,6 +6,7 @@
 #include "ops/cpu/convert.h"
 #include "ops/cpu/matmul/linear.h"
 #include "ops/cpu/matmul/multiplier.h"
+#include "ops/cpu/mixture.h"
 #include "ops/cpu/processor.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/team.h"
@@ -16,7 +17,8 @@ namespace {
 
 class CpuOps final : public Ops {
  public:
-  CpuOps(Device& device, int threads) : device_(device), team_(threads), multiplier_(team_) {}
+  CpuOps(Device& device, int threads)
+      : device_(device), team_(threads), multiplier_(team_), mixer_(team_, multiplier_) {}
 
   [[nodiscard]] Device& device() override { return device_; }
 
@@ -120,6 +122,13 @@ class CpuOps final : public Ops {
     cpu::Activate(team_, activation, x, out);
   }
 
+  [[nodiscard]] bool HasMixtures() const override { return true; }
+  void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
+                  TensorView sum, Stream& /*stream*/) override {
+    CheckMixture(x, scores, mixture, memory, sum);
+    mixer_.Add(x, scores, mixture, memory, sum);
+  }
+
   void Softcap(TensorView x, float cap, Stream& /*stream*/) override {
     CheckSoftcap(x, cap);
     cpu::Softcap(team_, x, cap);
@@ -129,6 +138,7 @@ class CpuOps final : public Ops {
   Device& device_;
   cpu::Team team_;
   cpu::Multiplier multiplier_;
+  cpu::Mixer mixer_;
   cpu::Scratch attention_scratch_;
   std::vector<cpu::Scratch> own_scratch_;  // [threads], for attentions side by side
 };

@@ -249,6 +249,31 @@ class ScalarOps final : public Ops {
     }
   }
 
+  [[nodiscard]] bool HasMixtures() const override { return true; }
+  void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
+                  TensorView sum, Stream& stream) override {
+    CheckMixture(x, scores, mixture, memory, sum);
+    for (int64_t i = 0; i < x.rows(); ++i) {
+      const std::vector<double> weights = WeightsOfExperts(scores, mixture, i);
+      std::vector<double> total(static_cast<size_t>(x.row_elements()));
+      for (size_t e = 0; e < weights.size(); ++e) {
+        if (weights[e] == 0) continue;
+        const Expert& expert = mixture.experts[e];
+        const int64_t ffn = expert.down->in_features();
+        const TensorView activated = memory.activated.Rows(0, 1).Columns(0, ffn);
+        MatmulActivate(x.Rows(i, i + 1), *expert.gate_up, mixture.activation,
+                       memory.product.Rows(0, 1).Columns(0, 2 * ffn), activated, stream);
+        const TensorView result = memory.results.Rows(0, 1);
+        Ops::Matmul(activated, *expert.down, result, stream);
+        for (size_t j = 0; j < total.size(); ++j) total[j] += weights[e] * Get(result, 0, static_cast<int64_t>(j));
+      }
+      for (size_t j = 0; j < total.size(); ++j) {
+        const auto column = static_cast<int64_t>(j);
+        Set(sum, i, column, Get(sum, i, column) + total[j]);
+      }
+    }
+  }
+
   void Softcap(TensorView x, float cap, Stream& /*stream*/) override {
     CheckSoftcap(x, cap);
     for (int64_t i = 0; i < x.rows(); ++i) {
@@ -269,6 +294,28 @@ class ScalarOps final : public Ops {
         }
       }
     }
+  }
+
+  /// The weight of each expert for row `row` of x; 0 for those that it does not go through.
+  static std::vector<double> WeightsOfExperts(TensorView scores, const Mixture& mixture, int64_t row) {
+    std::vector<double> shares;
+    for (int64_t e = 0; e < mixture.choices(); ++e) shares.push_back(Get(scores, row, e));
+    const double largest = *std::max_element(shares.begin(), shares.end());
+    double total = 0;
+    for (double& share : shares) total += share = std::exp(share - largest);
+    std::vector<size_t> order(shares.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return shares[a] > shares[b]; });
+    order.resize(static_cast<size_t>(mixture.chosen));
+    if (mixture.renormalise) {
+      total = 0;
+      for (const size_t e : order) total += shares[e];
+    }
+    std::vector<double> weights(mixture.experts.size());
+    for (const size_t e : order) weights[e] = shares[e] / total;
+    const bool gated = scores.row_elements() > mixture.choices();
+    if (mixture.shared) weights.back() = gated ? 1 / (1 + std::exp(-Get(scores, row, mixture.choices()))) : 1;
+    return weights;
   }
 
   /// With the weights from `first` on.
