@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from make_goldens import MIN_GREEDY_GAP, randomise  # noqa: E402
-from model_families import FAMILIES, rewrite  # noqa: E402
+from model_families import FAMILIES, prepare, rewrite  # noqa: E402
 
 LENGTHS = (1, 2, 7, 64, 130, 333)
 RANKS = ((1, "chain"), (2, "chain"), (3, "direct"), (5, "chain"), (5, "direct"))
@@ -74,6 +74,7 @@ def make_model(family, rng, directory):
         loader = AutoModelForImageTextToText
     model = loader.from_config(config, dtype=torch.float32).eval()
     randomise(model, rng.randrange(1 << 30), torch.float32)
+    prepare(family, model)
     model.save_pretrained(directory)
     best = "eager" if family == "bloom" else "sdpa"  # transformers has no other for BLOOM
     # The grouped products of experts want sizes that ours are not.

@@ -221,6 +221,7 @@ FAMILIES = {
     "nemotron": Family("nemotron", lambda rng: partial(rng, dict(base(rng), attention_bias=chance(rng),
                                                                  mlp_bias=chance(rng)))),  # fmt: skip
     "internlm2": Family("llama", lambda rng: llama(rng, tie_word_embeddings=False)),
+    "baichuan": Family("llama", lambda rng: dict(base(rng), num_key_value_heads=None, tie_word_embeddings=False)),
     "internlm3": Family("internlm3", lambda rng: own_head_dim(rng, llama(rng))),
     "gpt2": Family("gpt2", lambda rng: learned(rng, n_embd=True)),
     "opt": Family("opt", learned),
@@ -259,12 +260,36 @@ def rewrite_internlm2(tensors, config):
     return renamed
 
 
+def rewrite_baichuan(tensors, config):
+    """Llama's tensors under Baichuan 2's names, with q, k and v in one, and a head whose rows are of any length."""
+    import torch
+    renamed = {}
+    for name, tensor in tensors.items():
+        if "q_proj" in name:
+            parts = [tensors[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            renamed[name.replace("q_proj", "W_pack")] = torch.cat(parts).contiguous()
+        elif "k_proj" not in name and "v_proj" not in name:
+            renamed[name] = tensor
+    lengths = torch.linspace(0.3, 3, config["vocab_size"])
+    renamed["lm_head.weight"] = tensors["lm_head.weight"] * lengths[:, None]
+    config.update(architectures=["BaichuanForCausalLM"], model_type="baichuan")
+    return renamed
+
+
+def prepare(family, model):
+    """Gives a random model what its family's models have."""
+    if family == "baichuan":
+        import torch
+        model.lm_head.weight.data = torch.nn.functional.normalize(model.lm_head.weight.data)
+
+
 def rewrite(family, directory):
     """Makes a saved model one of a family that transformers does not have."""
-    if family != "internlm2":
+    rewriters = {"internlm2": rewrite_internlm2, "baichuan": rewrite_baichuan}
+    if family not in rewriters:
         return
     directory = pathlib.Path(directory)
     config = json.loads((directory / "config.json").read_text())
-    tensors = rewrite_internlm2(load_file(directory / "model.safetensors"), config)
+    tensors = rewriters[family](load_file(directory / "model.safetensors"), config)
     save_file(tensors, directory / "model.safetensors")
     (directory / "config.json").write_text(json.dumps(config))

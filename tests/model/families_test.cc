@@ -134,6 +134,70 @@ TEST(FamiliesTest, Qwen2MoeMixesInAllLayersButThoseThatSayOtherwise) {
   EXPECT_EQ(Parse("tiny-qwen2-moe", R"({"decoder_sparse_step": 9})").spec.mixture.experts, 0);
 }
 
+/// The config.json of a published model, of which nothing is left out that a family reads.
+ParsedModel ParsePublished(const char* text) {
+  const Json config = Json::parse(text);
+  const JsonObject object(config, "config.json");
+  return FindArchitecture(object).parse(object);
+}
+
+TEST(FamiliesTest, Falcon3IsALlamaWithHeadsOf256) {
+  const DecoderSpec spec = ParsePublished(R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false,
+      "attention_dropout": 0.0, "head_dim": 256, "hidden_act": "silu", "hidden_size": 3072,
+      "intermediate_size": 23040, "max_position_embeddings": 32768, "mlp_bias": false, "model_type": "llama",
+      "num_attention_heads": 12, "num_hidden_layers": 28, "num_key_value_heads": 4, "pretraining_tp": 1,
+      "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 1000042, "tie_word_embeddings": false,
+      "torch_dtype": "bfloat16", "vocab_size": 131072})")
+                               .spec;
+  EXPECT_EQ(spec.head_dim, 256);
+  EXPECT_EQ(spec.kv_features(), 1024);
+}
+
+TEST(FamiliesTest, YiIsALlama) {
+  const DecoderSpec spec = ParsePublished(R"({"architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
+      "hidden_size": 4096, "intermediate_size": 11008, "max_position_embeddings": 4096, "model_type": "llama",
+      "num_attention_heads": 32, "num_hidden_layers": 48, "num_key_value_heads": 4, "pad_token_id": 0,
+      "pretraining_tp": 1, "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 5000000.0,
+      "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": false, "vocab_size": 64000})")
+                               .spec;
+  EXPECT_EQ(spec.layers, 48);
+  EXPECT_FLOAT_EQ(spec.rope.inverse_frequencies[32], 1 / std::sqrt(5e6F));
+}
+
+TEST(FamiliesTest, R1DistillQwenHasAWindowThatIsSwitchedOff) {
+  const ParsedModel model = ParsePublished(R"({"architectures": ["Qwen2ForCausalLM"], "hidden_act": "silu",
+      "hidden_size": 3584, "intermediate_size": 18944, "max_position_embeddings": 131072, "max_window_layers": 28,
+      "model_type": "qwen2", "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4,
+      "rms_norm_eps": 1e-06, "rope_theta": 10000, "sliding_window": 4096, "tie_word_embeddings": false,
+      "torch_dtype": "bfloat16", "use_cache": true, "use_mrope": false, "use_sliding_window": false,
+      "vocab_size": 152064})");
+  EXPECT_EQ(model.spec.window(27), 0);
+  EXPECT_TRUE(model.sources.layers[0].qkv[0][0].bias);
+}
+
+TEST(FamiliesTest, R1DistillLlamaHasTheRopeOfLlama31) {
+  const DecoderSpec spec = ParsePublished(R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false,
+      "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 131072,
+      "mlp_bias": false, "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 32,
+      "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0,
+      "high_freq_factor": 4.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+      "rope_theta": 500000.0, "tie_word_embeddings": false, "torch_dtype": "bfloat16", "vocab_size": 128256})")
+                               .spec;
+  EXPECT_EQ(spec.max_positions, 131072);
+  EXPECT_FLOAT_EQ(spec.rope.inverse_frequencies[63] * 8, std::pow(500000.0F, -126.0F / 128));
+}
+
+TEST(FamiliesTest, Baichuan2PacksQueriesKeysAndValuesAndHasUnitRowsInItsHead) {
+  const ParsedModel model = ParsePublished(R"({"architectures": ["BaichuanForCausalLM"], "hidden_act": "silu",
+      "hidden_size": 4096, "intermediate_size": 11008, "max_position_embeddings": 4096, "model_max_length": 4096,
+      "model_type": "baichuan", "num_attention_heads": 32, "num_hidden_layers": 32, "pad_token_id": 0,
+      "rms_norm_eps": 1e-06, "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": true,
+      "vocab_size": 125696})");
+  EXPECT_EQ(model.sources.layers[3].qkv[1][0].name, "model.layers.3.self_attn.W_pack");
+  EXPECT_EQ(model.sources.layers[3].qkv[1][0].begin, 4096);
+  EXPECT_TRUE(model.sources.head.unit_rows);
+}
+
 struct Refused {
   const char* preset;
   std::string patch;
