@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "base/json.h"
 #include "command.h"
 #include "experiment/machine.h"
 #include "model/model_info.h"
+#include "model/obstacles.h"
 #include "model/weight_bytes.h"
 #include "model/workspace.h"
 #include "ops/devices.h"
@@ -206,21 +208,28 @@ std::string ToText(const ModelInfo& info, const TokenizerFacts& tokenizer, const
          report::FormatTable({{"ranks"}, {"KV-cache"}, {"workspace"}, {"together"}}, rows);
 }
 
-/// What can be said of a model that does not run, before the error itself: its name, its tensors, the reason.
+/// What can be said of a model that does not run: its name, its tensors where they can be read, what is in its way.
 void PrintUnsupported(const Flags& flags, const Json& config, const std::string& reason) {
   const Json name = config.is_object() ? config.value("architectures", Json(nullptr)) : Json(nullptr);
-  const TensorFacts facts = DescribeTensors(flags.model);
-  if (flags.json) {
-    WriteOut(Dump({{"supported", false},
-                   {"refusal", reason},
-                   {"architectures", name},
-                   {"parameters", facts.parameters},
-                   {"weight_bytes", facts.bytes},
-                   {"dtypes", facts.dtypes},
-                   {"files", facts.files}}));
-  } else {
-    WriteOut(fmt::format("architecture  {}\n{}supported     no: {}\n", Dump(name, -1), FilesText(facts), reason));
+  std::vector<std::string> refusals = Obstacles(flags.model, config);
+  if (refusals.empty()) refusals.push_back(reason);
+  std::optional<TensorFacts> facts;
+  try {
+    facts = DescribeTensors(flags.model);
+  } catch (const Error&) {  // which is one of the refusals
   }
+  if (flags.json) {
+    Json json = {{"supported", false}, {"refusal", reason}, {"refusals", refusals}, {"architectures", name}};
+    if (facts) {
+      json.update({{"parameters", facts->parameters},
+                   {"weight_bytes", facts->bytes},
+                   {"dtypes", facts->dtypes},
+                   {"files", facts->files}});
+    }
+    return WriteOut(Dump(json));
+  }
+  WriteOut(fmt::format("architecture  {}\n{}supported     no: {}\n", Dump(name, -1), facts ? FilesText(*facts) : "",
+                       fmt::join(refusals, "\n              and: ")));
 }
 
 int Run(const Flags& flags) {
@@ -232,10 +241,7 @@ int Run(const Flags& flags) {
     WriteOut(flags.json ? Dump(ToJson(info, tokenizer, machine)) : ToText(info, tokenizer, machine));
     return 0;
   } catch (const ConfigError& refusal) {
-    try {
-      PrintUnsupported(flags, config, refusal.what());
-    } catch (const Error&) {  // the files are too broken to say more than the first error does
-    }
+    PrintUnsupported(flags, config, refusal.what());
     throw;
   }
 }

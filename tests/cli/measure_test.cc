@@ -278,6 +278,26 @@ TEST_F(MeasureTest, InspectSaysWhatIsNotSupported) {
   EXPECT_EQ(json.at("supported"), false);
   EXPECT_NE(json.at("refusal").get<std::string>().find("num_experts"), std::string::npos);
 
+  config["sliding_window"] = 12;
+  config["quantization_config"] = {{"quant_method", "gptq"}};
+  WriteFile(InFolder("odd") + "/config.json", config.dump());
+  const std::string both = Runahead({"inspect", InFolder("odd")}).out;
+  const Json all = Json::parse(Runahead({"inspect", InFolder("odd"), "--json"}).out).at("refusals");
+  EXPECT_EQ(all.size(), 3U) << all;
+  for (const char* field : {"num_experts", "sliding_window", "quantization_config"}) {
+    EXPECT_NE(both.find(field), std::string::npos) << both;
+  }
+  config["architectures"] = {"UnheardOfForCausalLM"};
+  WriteFile(InFolder("odd") + "/config.json", config.dump());
+  std::filesystem::rename(InFolder("odd") + "/model.safetensors", InFolder("odd") + "/pytorch_model.bin");
+  const std::string unknown = Runahead({"inspect", InFolder("odd")}).out;
+  for (const char* thing : {"UnheardOfForCausalLM", "gptq", "pytorch_model.bin"}) {
+    EXPECT_NE(unknown.find(thing), std::string::npos) << unknown;
+  }
+  std::filesystem::rename(InFolder("odd") + "/pytorch_model.bin", InFolder("odd") + "/model.safetensors");
+  config["architectures"] = {"LlamaForCausalLM"};
+  config.erase("sliding_window");
+  config.erase("quantization_config");
   config.erase("num_experts");
   WriteFile(InFolder("odd") + "/config.json", config.dump());
   WriteFile(InFolder("odd") + "/tokenizer.json", "{}");

@@ -355,6 +355,15 @@ TEST_F(GenerationDefaultsTest, GenerationConfigComesFirst) {
   EXPECT_EQ(defaults.eos, (std::vector<int32_t>{128001, 128009}));
 }
 
+TEST_F(GenerationDefaultsTest, OtherFieldsMayBeOfAnyType) {
+  const GenerationDefaults defaults =
+      Load(R"({"bos_token_id": 1, "eos_token_id": [2, 5]})",
+           R"({"eos_token_id": null, "bos_token_id": null, "pad_token_id": [0], "max_length": "long",
+               "temperature": NaN, "suppress_tokens": {"a": [null]}, "_from_model_config": true})");
+  EXPECT_EQ(defaults.bos, 1);
+  EXPECT_EQ(defaults.eos, (std::vector<int32_t>{2, 5}));
+}
+
 TEST_F(GenerationDefaultsTest, MayBeAbsent) {
   const GenerationDefaults defaults = Load(R"({"bos_token_id": null})", "");
   EXPECT_EQ(defaults.bos, std::nullopt);
