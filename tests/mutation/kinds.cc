@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/file.h"
+#include "base/source_dir.h"
 #include "model/make_model.h"
 #include "runahead/error.h"
 #include "tests/cli/process.h"
@@ -113,6 +115,18 @@ Mutant MutateSafetensors(const std::string& text, Mutator& mutator) {
   return mutant;
 }
 
+/// A few bytes of what comes before the weights, or an early end.
+Mutant MutateGguf(std::string text, Mutator& mutator) {
+  constexpr size_t kMostBytes = 3;
+  const size_t header = text.find("blk.1.ffn_norm.weight");
+  if (mutator.Below(8) == 0) return {text.substr(0, mutator.Below(text.size())), {}};
+  const size_t changes = 1 + mutator.Below(kMostBytes);
+  for (size_t i = 0; i < changes; ++i) {
+    text[mutator.Below(header)] = static_cast<char>(mutator.Below(2) == 0 ? mutator.Below(4) : mutator.Below(256));
+  }
+  return {std::move(text), {}};
+}
+
 }  // namespace
 
 std::vector<Kind> WriteSamples(const std::string& program, const fs::path& folder) {
@@ -124,6 +138,9 @@ std::vector<Kind> WriteSamples(const std::string& program, const fs::path& folde
   config["max_position_embeddings"] = kContext;  // however many tokens a request asks for, they end soon
   WriteFile(folder / "model" / "config.json", config.dump());
   MakeModel("tiny-llama", folder / "shards", 1, {}, kSmallShards);
+  fs::create_directories(folder / "gguf");
+  fs::copy_file(fs::path(SourceDir()) / "tests" / "model" / "gguf" / "qwen2.gguf", folder / "gguf" / "model.gguf",
+                fs::copy_options::overwrite_existing);
   WriteFile(folder / "text", "The quick \xC3\xA9 fox\n\n  jumps\tover <s> 12345 </s>\n\xF0\x9F\x98\x80\n");
   WriteFile(folder / "suite.json", kSuite);
   WriteFile(folder / "cluster.toml", kCluster);
@@ -152,6 +169,13 @@ std::vector<Kind> WriteSamples(const std::string& program, const fs::path& folde
            Format::kJson,
            {"inspect", "@/shards"},
            GenerateFrom("shards")},
+          {"gguf",
+           "gguf",
+           "model.gguf",
+           Format::kGguf,
+           {"inspect", "@/gguf/model.gguf"},
+           GenerateFrom("gguf/model.gguf")},
+          {"gguf tokenizer", "gguf", "model.gguf", Format::kGguf, TokenizeFrom("gguf/model.gguf"), {}},
           {"cluster", ".", "cluster.toml", Format::kToml, {"plan", "@/cluster.toml"}, {}},
           {"profile", "tuned", profile, Format::kJson, {"plan", "@/measured.toml"}, {}},
           {"partition table", "tuned", table, Format::kJson, searched, {}},
@@ -170,6 +194,8 @@ Mutant Mutate(const Kind& kind, const std::string& text, Mutator& mutator) {
       return {mutator.OfToml(text), {}};
     case Format::kSafetensors:
       return MutateSafetensors(text, mutator);
+    case Format::kGguf:
+      return MutateGguf(text, mutator);
     case Format::kJsonLine: {
       Mutant mutant = mutator.OfJson(ParseJson(text, kind.file));
       std::replace(mutant.text.begin(), mutant.text.end(), '\n', ' ');  // several wrong lines are several messages

@@ -9,7 +9,7 @@
 
 namespace runahead::mutation {
 
-enum class Format : uint8_t { kJson, kJsonLine, kToml, kSafetensors };
+enum class Format : uint8_t { kJson, kJsonLine, kToml, kSafetensors, kGguf };
 
 struct Kind {
   std::string name;    // "config", "tokenizer", ...
