@@ -15,7 +15,7 @@ It spreads the prompt phase over several ranks with KV-Runahead.
 This package holds the program, the shared library, its C++20 headers and its
 CMake package.")
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
-set(CPACK_DEBIAN_PACKAGE_RECOMMENDS python3-jinja2)  # renders chat templates
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "python3-jinja2, libucx0")  # chat templates; links between processes
 set(CPACK_DEBIAN_PACKAGE_SUGGESTS g++)
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
 include(CPack)

@@ -19,6 +19,7 @@
 #include "batch_resume.h"
 #include "command.h"
 #include "flags.h"
+#include "group_flags.h"
 #include "model_folder.h"
 #include "output.h"
 #include "report/units.h"
@@ -36,6 +37,7 @@ struct Flags {
   std::string output;  // empty: stdout
   int concurrency = 64;
   EngineOptions engine;
+  GroupFlags group;
 };
 
 /// Answers to be given to one prompt, which is read once for them.
@@ -224,7 +226,8 @@ void PrintSummary(const Totals& totals, double seconds) {
              stderr);
 }
 
-int Run(const Flags& flags) {
+int Run(Flags& flags) {
+  if (const std::optional<int> code = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *code;
   OutputFiles outputs;
   outputs.Protect(flags.model);
   if (flags.file != "-") outputs.Protect(flags.file);
@@ -274,6 +277,7 @@ Action AddBatch(CLI::App& command) {
   AddEngineFlags(command, flags->engine);
   AddKvMemoryFlag(command, flags->engine);
   AddMaxPauseFlag(command, flags->engine);
+  AddGroupFlags(command, flags->group);
   return [flags] { return Run(*flags); };
 }
 

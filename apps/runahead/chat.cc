@@ -18,6 +18,7 @@
 #include "chat_talk.h"
 #include "command.h"
 #include "flags.h"
+#include "group_flags.h"
 #include "model_folder.h"
 #include "output.h"
 #include "report/units.h"
@@ -38,6 +39,7 @@ struct Flags {
   bool own_form = false;  // said by flags: the model's template is not wanted
   Request request;        // but for its prompt
   EngineOptions engine;
+  GroupFlags group;
   bool json = false;
 };
 
@@ -214,6 +216,7 @@ std::unique_ptr<Talk> TalkFor(Flags& flags, const Tokenizer& tokenizer) {
 }
 
 int Run(Flags& flags) {
+  if (const std::optional<int> code = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *code;
   const Model model(flags.model);
   const std::optional<Tokenizer> tokenizer = LoadTokenizer(flags.model);
   if (!tokenizer)
@@ -269,6 +272,7 @@ Action AddChat(CLI::App& command) {
   command.add_flag("--json", flags->json, "Print one JSON object for each answer instead of its text");
   AddEngineFlags(command, flags->engine);
   AddKvMemoryFlag(command, flags->engine);
+  AddGroupFlags(command, flags->group);
   return [flags] { return Run(*flags); };
 }
 

@@ -24,6 +24,7 @@ Action AddBench(CLI::App& command);
 Action AddDemo(CLI::App& command);
 Action AddPlan(CLI::App& command);
 Action AddTune(CLI::App& command);
+Action AddLaunch(CLI::App& command);
 Action AddTokenize(CLI::App& command);
 Action AddInspect(CLI::App& command);
 Action AddMakeModel(CLI::App& command);

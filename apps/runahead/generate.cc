@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <climits>
 #include <cstdio>
 #include <memory>
@@ -14,12 +15,14 @@
 #include "base/output_file.h"
 #include "command.h"
 #include "flags.h"
+#include "group_flags.h"
 #include "model_folder.h"
 #include "output.h"
 #include "report/trace_events.h"
 #include "report/units.h"
 #include "runahead/error.h"
 #include "runahead/model.h"
+#include "runahead/request.h"
 
 namespace runahead::cli {
 namespace {
@@ -30,6 +33,7 @@ struct Flags {
   std::optional<std::string> prompt_file;
   std::optional<std::string> prompt_ids;
   EngineOptions engine;
+  GroupFlags group;
   PrefillOptions prefill;
   GenerationOptions generation;
   bool json = false;
@@ -112,6 +116,10 @@ std::string ToJson(const Generation& result, const Flags& flags, const Engine& e
                {"plan", prefill.plan},
                {"dtype", engine.facts().dtype},
                {"weights", engine.facts().weights}};
+  if (flags.engine.group != nullptr) {  // a request's answer does not tell
+    json.erase("topology");
+    json.erase("plan");
+  }
   if (flags.logits) json["logits"] = result.prompt_logits;
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -119,13 +127,54 @@ std::string ToJson(const Generation& result, const Flags& flags, const Engine& e
 /// One line for people who watch: what was done, and how fast.
 void PrintSummary(const Generation& result, size_t prompt_tokens) {
   if (!SomeoneWatches()) return;
-  std::fputs(
-      fmt::format("[{} prompt tokens on {} rank{}: first token after {}, then {} each; {} new tokens, {}]\n[{}]\n",
-                  report::Grouped(static_cast<int64_t>(prompt_tokens)), result.prefill.ranks(),
-                  result.prefill.ranks() == 1 ? "" : "s", report::Milliseconds(result.prefill.ttft_ms),
-                  report::Milliseconds(result.tpot_ms), result.ids.size(), Name(result.finish), result.prefill.plan)
-          .c_str(),
-      stderr);
+  std::fputs(fmt::format("[{} prompt tokens on {} rank{}: first token after {}, then {} each; {} new tokens, {}]\n{}",
+                         report::Grouped(static_cast<int64_t>(prompt_tokens)), result.prefill.ranks(),
+                         result.prefill.ranks() == 1 ? "" : "s", report::Milliseconds(result.prefill.ttft_ms),
+                         report::Milliseconds(result.tpot_ms), result.ids.size(), Name(result.finish),
+                         result.prefill.plan.empty() ? "" : fmt::format("[{}]\n", result.prefill.plan))
+                 .c_str(),
+             stderr);
+}
+
+/// What hears of the answer while it grows.
+struct Watchers {
+  std::function<void(std::string_view)> on_text;
+  std::function<void(int32_t)> on_id;
+};
+
+/// An engine of several processes runs requests alone.
+Generation GenerateByRequest(const Engine& engine, std::shared_ptr<const Tokenizer> words,
+                             const std::vector<int32_t>& prompt, const Flags& flags, const Watchers& watchers) {
+  constexpr auto kPatience = std::chrono::seconds(1);
+  Request request;
+  request.prompt = prompt;
+  request.generation = flags.generation;
+  request.prefill = flags.prefill;
+  RequestHandle handle = engine.Submit(std::move(request), std::move(words));
+  Generation result;
+  while (true) {
+    const std::optional<RequestEvent> event = handle.Next(kPatience);
+    if (!event) continue;
+    result.text += event->text;
+    if (event->kind == RequestEvent::Kind::kToken) {
+      result.ids.push_back(event->token.id);
+      if (watchers.on_id) watchers.on_id(event->token.id);
+    }
+    if (watchers.on_text && !event->text.empty()) watchers.on_text(event->text);
+    if (event->kind != RequestEvent::Kind::kEnd) continue;
+    if (event->finish == FinishReason::kError) throw DeviceError(event->error);
+    const RequestStats& stats = event->stats;
+    result.finish = event->finish;
+    result.tpot_ms = stats.tpot_ms;
+    result.prefill.strategy = stats.members.size() > 1 ? flags.prefill.strategy : Strategy::kSingle;
+    result.prefill.partition_kind = flags.prefill.partition.kind;
+    result.prefill.cuts = stats.cuts;
+    result.prefill.members = stats.members;
+    result.prefill.predicted_ms = stats.predicted_ttft_ms;
+    result.prefill.ttft_ms = stats.ttft_ms;
+    result.prefill.timeline = stats.timeline;
+    return result;
+  }
 }
 
 void WritePictures(const PrefillReport& prefill, OutputFile& trace, OutputFile& timeline) {
@@ -134,6 +183,9 @@ void WritePictures(const PrefillReport& prefill, OutputFile& trace, OutputFile& 
 }
 
 int Run(Flags& flags) {
+  if (const std::optional<int> code = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *code;
+  const bool in_group = flags.engine.group != nullptr;
+  if (in_group && flags.logits) throw ConfigError("--logits: not with ranks in several processes");
   OutputFiles outputs;
   outputs.Protect(flags.model);
   outputs.Protect(flags.prompt_file.value_or(""));
@@ -154,15 +206,20 @@ int Run(Flags& flags) {
   flags.prefill.record_timeline = trace || timeline;
 
   const Engine engine = LoadEngine(model, flags.engine);
-  Session session = engine.NewSession(capacity);
-  std::function<void(std::string_view)> on_text;
-  std::function<void(int32_t)> on_id;
-  if (words != nullptr && !flags.json) on_text = [](std::string_view piece) { WriteOut(piece); };
+  Watchers watchers;
+  if (words != nullptr && !flags.json) watchers.on_text = [](std::string_view piece) { WriteOut(piece); };
   const char* separator = "";
   if (words == nullptr && !flags.json) {
-    on_id = [&separator](int32_t id) { WriteOut(fmt::format("{}{}", std::exchange(separator, ","), id)); };
+    watchers.on_id = [&separator](int32_t id) { WriteOut(fmt::format("{}{}", std::exchange(separator, ","), id)); };
   }
-  const Generation result = Generate(session, words, prompt, flags.prefill, flags.generation, on_text, on_id);
+  Generation result;
+  if (in_group) {
+    auto shared = words == nullptr ? nullptr : std::make_shared<const Tokenizer>(*words);
+    result = GenerateByRequest(engine, std::move(shared), prompt, flags, watchers);
+  } else {
+    Session session = engine.NewSession(capacity);
+    result = Generate(session, words, prompt, flags.prefill, flags.generation, watchers.on_text, watchers.on_id);
+  }
   WritePictures(result.prefill, trace, timeline);
   WriteOut(flags.json ? ToJson(result, flags, engine, prompt.size()) : "\n");
   if (flags.json) return 0;
@@ -180,6 +237,7 @@ Action AddGenerate(CLI::App& command) {
   command.add_flag("--ignore-eos", flags->ignore_eos, "Go on behind end-of-sequence tokens");
   AddEngineFlags(command, flags->engine);
   AddPrefillFlags(command, flags->prefill);
+  AddGroupFlags(command, flags->group);
   command.add_flag("--json", flags->json, "Print one JSON object instead of the text");
   command.add_flag("--logits", flags->logits, "With --json: add the logits of the prompt's last position")
       ->needs("--json");

@@ -39,6 +39,7 @@ constexpr std::array kCommands = {
     Command{"tune", "Measure this machine's costs, search for the best partitions, check predictions", AddTune},
     Command{"plan", "Predict the time to the first token on a described cluster", AddPlan},
     Command{"demo", "Answer a question about a long log book on one rank and on several", AddDemo},
+    Command{"launch", "Run a command once per rank, here or on several hosts", AddLaunch},
     Command{"tokenize", "Turn text into token ids, or ids into text", AddTokenize},
     Command{"inspect", "Show what a model folder holds and what it needs", AddInspect},
     Command{"make-model", "Write a model of a known size with random weights", AddMakeModel},

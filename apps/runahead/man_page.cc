@@ -64,6 +64,12 @@ Where \fBrunahead tune\fR leaves its measurements, in the folder \fIrunahead\fR;
 .TP
 \fBCUDA_VISIBLE_DEVICES\fR
 The GPUs that \fB\-\-devices\fR numbers.
+.TP
+\fBRANK\fR, \fBWORLD_SIZE\fR, \fBMASTER_ADDR\fR, \fBMASTER_PORT\fR
+This process's place among several whose ranks make one engine, unless a launcher says it in words of its own.
+.TP
+\fBRUNAHEAD_SECRET_FILE\fR
+What \fB\-\-secret\-file\fR says.
 .SH EXAMPLES
 .nf
 runahead demo

@@ -2,6 +2,7 @@
 
 #include "base/gguf_tokens.h"
 #include "base/model_folder.h"
+#include "group_flags.h"
 #include "output.h"
 #include "runahead/error.h"
 
@@ -34,6 +35,7 @@ TokenizerOrRefusal TryTokenizer(const std::filesystem::path& model) {
 }
 
 Engine LoadEngine(const Model& model, EngineOptions options) {
+  if (options.group == nullptr) RefuseGroup();
   Progress progress("loading the weights");
   options.on_load_progress = [&progress](double share) { progress.Show(share); };
   return Engine::Load(model, options);

@@ -21,7 +21,8 @@ struct TokenizerOrRefusal {
 };
 TokenizerOrRefusal TryTokenizer(const std::filesystem::path& model);
 
-/// Engine::Load with progress on stderr.
+/// Engine::Load with progress on stderr. Throws ConfigError where a launcher started several processes and `options`
+/// know nothing of it.
 Engine LoadEngine(const Model& model, EngineOptions options);
 
 }  // namespace runahead::cli

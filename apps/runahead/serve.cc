@@ -12,6 +12,7 @@
 #include "command.h"
 #include "config_file.h"
 #include "flags.h"
+#include "group_flags.h"
 #include "model_folder.h"
 #include "output.h"
 #include "protocol/api.h"
@@ -35,6 +36,7 @@ struct Flags {
   RequestLog::Form log = RequestLog::Form::kText;
   bool quiet = false;
   EngineOptions engine;
+  GroupFlags group;
 };
 
 /// What renders conversations, or why there is nothing that does.
@@ -74,6 +76,7 @@ void Greet(const server::Server& server, const std::string& model, RequestLog& l
 
 int Run(Flags& flags) {
   if (flags.model.empty()) throw ConfigError("--model is required");
+  if (const std::optional<int> code = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *code;
   if (!flags.tcp) flags.server.host.clear();
   RequestLog log(flags.quiet && flags.log == RequestLog::Form::kText ? RequestLog::Form::kNone : flags.log,
                  STDERR_FILENO);
@@ -210,6 +213,7 @@ Action AddServe(CLI::App& command) {
   AddEngineFlags(command, flags->engine);
   AddKvMemoryFlag(command, flags->engine);
   AddMaxPauseFlag(command, flags->engine);
+  AddGroupFlags(command, flags->group);
   return [flags, &command] {
     if (!flags->config.empty()) ReadConfigFile(command, flags->config);
     const bool named = command.count("--host") > 0 || command.count("--port") > 0;

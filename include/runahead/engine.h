@@ -18,6 +18,8 @@
 
 namespace runahead {
 
+struct GroupOptions;
+
 struct EngineOptions {
   std::string devices = "cpu";           // "cpu": one rank; "cpu:4": four ranks of this process; "cuda:0,1": GPUs
   int threads_per_rank = 0;              // 0: this machine's processors divided by the ranks
@@ -44,6 +46,9 @@ struct EngineOptions {
   size_t kv_memory = 0;
   double max_pause_ms = 200;  // longest time that running answers wait for a step of somebody's prompt phase, ms
   int max_queued = 100'000;   // most requests that wait to begin; Submit refuses what is beyond
+  /// This process's place among several that make one engine (runahead/group.h); null: there is one. Such an engine
+  /// has no sessions, and runs requests alone. Its links are not limited, and `devices` are those of this process.
+  std::shared_ptr<const GroupOptions> group;
   /// Is told the share of the weights that is ready, 0 to 1. May be empty.
   std::function<void(double)> on_load_progress;
 };

@@ -4,66 +4,28 @@
 
 #include <algorithm>
 #include <future>
+#include <random>
 #include <utility>
 
 #include "base/deadline.h"
+#include "engine/engine_group.h"
 #include "runahead/error.h"
 
 namespace runahead {
 namespace {
 
-constexpr int64_t kMostRows = 8192;  // rows of prompts in a step of one rank
-
-/// Bytes of a rank's cache where nobody says: of what is free a share for each rank of this memory, less what steps
-/// need. On the host half is left to others.
-size_t FreeShare(EngineState& engine, int rank) {
-  constexpr size_t kReserve = size_t{1} << 30;  // bytes for libraries and what they allocate later
-  Rank& own = engine.rank(rank);
-  size_t sharing = 0;
-  for (int i = 0; i < engine.ranks(); ++i) sharing += engine.rank(i).gpu() == own.gpu() ? 1 : 0;
-  const size_t free = own.gpu() ? own.device().FreeBytes() : own.device().FreeBytes() / 2;
-  const Decoder& decoder = engine.decoder(rank);
-  const int64_t rows = std::min(kMostRows, decoder.spec().max_positions);
-  const size_t needed = sharing * own.MissingWorkspaceBytes(decoder, rows) +
-                        2 * decoder.PositionBytes(decoder.spec().max_positions) + (own.gpu() ? kReserve : 0);
-  return free > needed ? (free - needed) / sharing : 0;
-}
-
-std::vector<KvCache> MakeCaches(EngineState& engine, size_t asked) {
-  std::vector<size_t> bytes;  // all before any is made
-  for (int rank = 0; rank < engine.ranks(); ++rank) bytes.push_back(asked > 0 ? asked : FreeShare(engine, rank));
-  std::vector<KvCache> caches;
-  for (int rank = 0; rank < engine.ranks(); ++rank) {
-    const Decoder& decoder = engine.decoder(rank);
-    const KvShape shape = decoder.spec().kv_shape(decoder.compute_dtype());
-    const size_t page_bytes = shape.BytesPerToken() * static_cast<size_t>(kPageRows);
-    const size_t pages = std::min<size_t>(bytes[static_cast<size_t>(rank)] / page_bytes, size_t{1} << 24);
-    if (pages == 0) {
-      throw ConfigError(fmt::format("kv memory: {} bytes on rank {} hold no page of {} tokens, which takes {} bytes",
-                                    bytes[static_cast<size_t>(rank)], rank, kPageRows, page_bytes));
-    }
-    try {
-      caches.emplace_back(engine.rank(rank).device(), shape, static_cast<int64_t>(pages) * kPageRows);
-    } catch (const ConfigError& error) {
-      throw ConfigError(fmt::format("kv memory of rank {}: {}", rank, error.what()));
-    }
-  }
-  return caches;
-}
-
-/// Time of all waits, s.
-double WaitsIn(const std::vector<TimelineEvent>& timeline) {
-  double ms = 0;
-  for (const TimelineEvent& event : timeline) {
-    if (event.activity == Activity::kWait) ms += event.end_ms - event.begin_ms;
-  }
-  return ms * 1e-3;
+/// A number that no links of this group had or will have.
+uint64_t NewLinksId() {
+  std::random_device random;
+  uint64_t id = 0;
+  while (id == 0) id = uint64_t{random()} << 32 | random();
+  return id;
 }
 
 }  // namespace
 
 Conductor::Conductor(EngineState& engine, const EngineOptions& options)
-    : engine_(engine), caches_(MakeCaches(engine, options.kv_memory)) {
+    : engine_(engine), remote_(engine.group() == nullptr ? nullptr : engine.group()->remote.get()) {
   if (!(options.max_pause_ms > 0)) {
     throw ConfigError(fmt::format("max pause: expected a number of ms above 0, got {}", options.max_pause_ms));
   }
@@ -71,22 +33,24 @@ Conductor::Conductor(EngineState& engine, const EngineOptions& options)
     throw ConfigError(fmt::format("queue: expected room for 1 request or more, got {}", options.max_queued));
   }
   HeldEngine held = engine.Hold();
+  local_ = std::make_unique<LocalRanks>(held, options.kv_memory);
   Scheduler::Limits limits;
   limits.context = engine.decoder().spec().max_positions;
   limits.most_rows = kMostRows;
   limits.max_pause_s = options.max_pause_ms * 1e-3;
   limits.most_waiting = options.max_queued;
-  for (int rank = 0; rank < engine.ranks(); ++rank) {
-    const auto index = static_cast<size_t>(rank);
-    limits.pages.push_back(static_cast<int32_t>(caches_[index].capacity() / kPageRows));
-    workers_.emplace_back(engine.rank(rank), engine.decoder(rank), caches_[index], held.TablesOf(rank),
-                          engine.timeout());
+  for (int rank = 0; rank < engine.local_ranks(); ++rank) limits.pages.push_back(local_->Pages(rank));
+  if (remote_ != nullptr) {
+    for (const RankFacts& rank : remote_->facts()) limits.pages.push_back(rank.pages);
   }
   forecast_ = std::make_unique<PlannerForecast>(held.planner(), engine.decoder().spec());
   Crew& crew = *this;
   scheduler_ = std::make_unique<Scheduler>(crew, *forecast_, std::move(limits));
   status_ = scheduler_->Status();
   thread_ = std::thread([this] { Run(); });
+  if (remote_ == nullptr) return;
+  remote_->Listen([this](StepResult result) { Take(std::move(result)); },
+                  [this](const std::string& reason) { Tell([reason] { throw DeviceError(reason); }); });
 }
 
 Conductor::~Conductor() {
@@ -96,6 +60,7 @@ Conductor::~Conductor() {
   }
   changed_.notify_all();
   thread_.join();
+  if (remote_ != nullptr) remote_->StopListening();
 }
 
 Admission Conductor::Submit(Request request, std::vector<std::unique_ptr<Listener>> listeners) {
@@ -177,7 +142,9 @@ void Conductor::Serve(Inbox& inbox) {
   if (!held_) held_.emplace(engine_);
   FinishSteps(std::move(inbox.results));
   for (const Message& message : inbox.messages) message();
-  if (!inbox.stopping) scheduler_->Work();
+  if (inbox.stopping) return;
+  scheduler_->Work();
+  if (remote_ != nullptr) remote_->PassStops();
 }
 
 void Conductor::FinishSteps(std::deque<StepResult> results) {
@@ -191,6 +158,7 @@ void Conductor::Stop() {
   try {
     if (failure().empty()) {
       scheduler_->CancelAll();
+      if (remote_ != nullptr) remote_->PassStops();
       AwaitRest();
     }
   } catch (const std::exception& error) {
@@ -206,6 +174,7 @@ void Conductor::Fail(const std::string& reason) {
     failure_ = reason.empty() ? "unknown" : reason;
   }
   scheduler_->Abandon(reason);
+  if (remote_ != nullptr) remote_->End(failure());
 }
 
 void Conductor::LookForNews() const {
@@ -233,7 +202,7 @@ int64_t Conductor::PositionsOf(int64_t tokens) const {
 
 bool Conductor::LacksPositions(int64_t tokens) const {
   const int64_t needed = PositionsOf(tokens);
-  for (int rank = 0; rank < engine_.ranks(); ++rank) {
+  for (int rank = 0; rank < engine_.local_ranks(); ++rank) {
     for (const int64_t length : {int64_t{1}, needed}) {  // of short sequences, and of long ones where this is one
       if (held_->MissingPositionBytes(rank, needed, length) > 0) return true;
     }
@@ -245,56 +214,75 @@ void Conductor::ReservePositions(int64_t tokens) {
   const int64_t needed = PositionsOf(tokens);
   int64_t positions = 1024;
   while (positions < needed) positions *= 2;
-  for (int rank = 0; rank < engine_.ranks(); ++rank) {
-    for (const int64_t length : {int64_t{1}, needed}) {
+  for (const int64_t length : {int64_t{1}, needed}) {
+    for (int rank = 0; rank < engine_.local_ranks(); ++rank) {
       if (held_->MissingPositionBytes(rank, needed, length) == 0) continue;
       held_->PositionsFor(rank, PositionsOf(positions), length);
+      if (rank == 0 && remote_ != nullptr) remote_->Reserve({PositionsOf(positions), length});
     }
   }
 }
 
-void Conductor::Post(int rank, StepPlan plan, std::shared_ptr<MeteredFabric> fabric) {
-  auto shared = std::make_shared<const StepPlan>(std::move(plan));
-  (void)engine_.rank(rank).Post([this, rank, shared, fabric = std::move(fabric)] {
-    StepResult result = workers_[static_cast<size_t>(rank)].Run(*shared, fabric.get());
-    if (fabric != nullptr) {
-      const MeteredFabric::Meter& meter = fabric->Of(shared->member);
-      result.bytes_sent = meter.bytes_sent;
-      result.wait_s = std::max(meter.wait_s, WaitsIn(result.timeline));
-    }
-    const std::lock_guard lock(mutex_);  // while it is held, the conductor does not go
-    inbox_.results.push_back(std::move(result));
-    ++news_;
-    changed_.notify_all();
-  });
+void Conductor::Post(int rank, StepPlan plan, const std::shared_ptr<MeteredFabric>& fabric, uint64_t links) {
   ++at_work_;
+  if (!IsHere(rank)) return remote_->Post(rank, plan, links);
+  local_->Post(rank, std::move(plan), fabric, [this](StepResult result) { Take(std::move(result)); });
 }
 
-void Conductor::Start(int rank, StepPlan plan) { Post(rank, std::move(plan), nullptr); }
+void Conductor::Take(StepResult result) {
+  const std::lock_guard lock(mutex_);  // while it is held, the conductor does not go
+  inbox_.results.push_back(std::move(result));
+  ++news_;
+  changed_.notify_all();
+}
+
+void Conductor::Start(int rank, StepPlan plan) { Post(rank, std::move(plan), nullptr, 0); }
 
 void Conductor::StartTogether(std::vector<StepPlan> plans) {
   const std::vector<int> members = plans.front().gang->members;
-  const auto fabric = std::make_shared<MeteredFabric>(FabricOf(members), members);
+  const Links& links = LinksOf(members);
+  const auto fabric = std::make_shared<MeteredFabric>(links.here, members);
   fabric->KeepTimes(plans.front().record_timeline);
-  for (size_t i = 0; i < plans.size(); ++i) Post(members[i], std::move(plans[i]), fabric);
+  for (size_t i = 0; i < plans.size(); ++i) Post(members[i], std::move(plans[i]), fabric, links.id);
 }
 
-const std::shared_ptr<Fabric>& Conductor::FabricOf(const std::vector<int>& members) {
+const Conductor::Links& Conductor::LinksOf(const std::vector<int>& members) {
   constexpr size_t kMostKept = 64;
-  if (fabrics_.size() >= kMostKept && !fabrics_.contains(members)) fabrics_.clear();  // rounds keep their own
-  std::shared_ptr<Fabric>& fabric = fabrics_[members];
-  if (fabric == nullptr) fabric = make_fabric_ ? make_fabric_() : held_->NewFabric();
-  return fabric;
+  if (links_.size() >= kMostKept && !links_.contains(members)) {  // rounds keep their own
+    for (const auto& [gang, links] : links_) Forget(links);
+    links_.clear();
+  }
+  const auto known = links_.find(members);
+  return known != links_.end() ? known->second : links_.emplace(members, NewLinks(members)).first->second;
+}
+
+Conductor::Links Conductor::NewLinks(const std::vector<int>& members) {
+  if (make_fabric_) return {make_fabric_(), 0};
+  std::unique_ptr<Fabric> within = held_->NewFabric();
+  if (std::all_of(members.begin(), members.end(), [this](int member) { return IsHere(member); })) {
+    return {std::move(within), 0};
+  }
+  const uint64_t id = NewLinksId();
+  return {engine_.group()->processes->NewLinks(id, std::move(within), engine_.DevicesHere()), id};
+}
+
+void Conductor::Forget(const Links& links) {
+  if (links.id != 0) remote_->Forget(links.id);
 }
 
 void Conductor::MakeFabricsBy(std::function<std::unique_ptr<Fabric>()> make) {
   make_fabric_ = std::move(make);
-  fabrics_.clear();
+  links_.clear();
 }
 
 void Conductor::Renew(std::span<const int> members) {
-  fabrics_.erase(std::vector<int>(members.begin(), members.end()));
+  const auto known = links_.find(std::vector<int>(members.begin(), members.end()));
+  if (known != links_.end()) {
+    Forget(known->second);
+    links_.erase(known);
+  }
   for (const int member : members) {
+    if (!IsHere(member)) continue;
     const runahead::Status status = engine_.rank(member).stream().Drain(After(engine_.timeout()));
     if (!status.ok()) throw DeviceError(fmt::format("rank {}: {}", member, status.message()));
   }

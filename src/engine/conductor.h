@@ -14,18 +14,19 @@
 #include <vector>
 
 #include "engine/engine_state.h"
+#include "engine/local_ranks.h"
 #include "engine/metered_fabric.h"
 #include "engine/planner_forecast.h"
-#include "kv/kv_cache.h"
 #include "runahead/engine_status.h"
 #include "runahead/request.h"
 #include "schedule/scheduler.h"
-#include "worker/rank_worker.h"
 
 namespace runahead {
 
-/// Holds the engine while requests run, so that sessions wait for their end. The caches of the ranks are made with
-/// it. Thread-safe.
+class RemoteRanks;
+
+/// Holds the engine while requests run, so that sessions wait for their end. The caches of this process's ranks are
+/// made with it. Thread-safe.
 class Conductor final : private Crew {
  public:
   /// Throws ConfigError when the caches do not fit in memory.
@@ -86,20 +87,30 @@ class Conductor final : private Crew {
   void StartTogether(std::vector<StepPlan> plans) override;
   void Renew(std::span<const int> members) override;
   [[nodiscard]] double Now() const override;
-  void Post(int rank, StepPlan plan, std::shared_ptr<MeteredFabric> fabric);
   /// The links of a gang, which are its own, so that they can fail without others.
-  [[nodiscard]] const std::shared_ptr<Fabric>& FabricOf(const std::vector<int>& members);
+  struct Links {
+    std::shared_ptr<Fabric> here;
+    uint64_t id = 0;  // ProcessGroup::NewLinks; 0: all members are here
+  };
+
+  void Post(int rank, StepPlan plan, const std::shared_ptr<MeteredFabric>& fabric, uint64_t links);
+  [[nodiscard]] const Links& LinksOf(const std::vector<int>& members);
+  [[nodiscard]] Links NewLinks(const std::vector<int>& members);
+  /// Other processes need not keep `links`.
+  void Forget(const Links& links);
+  [[nodiscard]] bool IsHere(int rank) const { return rank < engine_.local_ranks(); }
+  /// An answer to a step came, from any thread.
+  void Take(StepResult result);
   void PublishStatus();
 
   EngineState& engine_;
-  std::vector<KvCache> caches_;      // [ranks]
-  std::vector<RankWorker> workers_;  // [ranks]
-  int64_t context_ = 0;              // most tokens of a sequence
-  std::optional<HeldEngine> held_;   // while requests run; the thread's
+  RemoteRanks* remote_;  // null: all ranks are here
+  std::unique_ptr<LocalRanks> local_;
+  std::optional<HeldEngine> held_;  // while requests run; the thread's
   std::unique_ptr<PlannerForecast> forecast_;
-  std::unique_ptr<Scheduler> scheduler_;                         // the thread's
-  std::function<std::unique_ptr<Fabric>()> make_fabric_;         // the thread's
-  std::map<std::vector<int>, std::shared_ptr<Fabric>> fabrics_;  // by their members; the thread's
+  std::unique_ptr<Scheduler> scheduler_;                  // the thread's
+  std::function<std::unique_ptr<Fabric>()> make_fabric_;  // the thread's
+  std::map<std::vector<int>, Links> links_;               // by the gang's members; the thread's
   int at_work_ = 0;  // steps that ranks were told and did not answer; the thread's
 
   mutable std::mutex mutex_;

@@ -22,31 +22,43 @@
 namespace runahead {
 
 class Conductor;
+struct EngineGroup;
 class HeldEngine;
 
-/// The ranks, the weights that they share and the links between them. One session works at a time: what changes is
-/// reached through a HeldEngine alone.
+/// The ranks of this process, the weights that they share and the links between them. One session works at a time:
+/// what changes is reached through a HeldEngine alone. Ranks are numbered over all processes.
 class EngineState {
  public:
-  /// `decoders`: one for each rank; ranks of one memory share theirs.
+  /// `decoders`: one for each rank here; ranks of one memory share theirs.
   EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
               std::vector<std::shared_ptr<const Decoder>> decoders, EngineOptions options, LinkOptions links,
-              PhasePlanner planner);
+              PhasePlanner planner, std::unique_ptr<EngineGroup> group);
   ~EngineState();
   EngineState(const EngineState&) = delete;
   EngineState& operator=(const EngineState&) = delete;
 
-  [[nodiscard]] int ranks() const { return static_cast<int>(ranks_.size()); }
+  /// Ranks of all processes.
+  [[nodiscard]] int ranks() const { return static_cast<int>(device_names_.size()); }
+  /// Ranks of this one, which are first_rank() and those behind it.
+  [[nodiscard]] int local_ranks() const { return static_cast<int>(ranks_.size()); }
+  [[nodiscard]] int first_rank() const { return first_rank_; }
+  /// Null where there is one process.
+  [[nodiscard]] EngineGroup* group() const { return group_.get(); }
+  /// Processes of the group on this host.
+  [[nodiscard]] int processes_here() const;
   [[nodiscard]] int threads_per_rank() const { return threads_per_rank_; }
-  /// The model as rank `index` has it; its shape is the same on all.
-  [[nodiscard]] const Decoder& decoder(int index = 0) const { return *decoders_.at(static_cast<size_t>(index)); }
+  /// The model as a rank here has it; its shape is the same on all.
+  [[nodiscard]] const Decoder& decoder() const { return *decoders_.front(); }
+  [[nodiscard]] const Decoder& decoder(int rank) const { return *decoders_.at(IndexOf(rank)); }
   [[nodiscard]] std::chrono::duration<double> timeout() const {
     return std::chrono::duration<double>(options_.timeout_s);
   }
-  Rank& rank(int index) { return *ranks_.at(static_cast<size_t>(index)); }
+  Rank& rank(int rank) { return *ranks_.at(IndexOf(rank)); }
   [[nodiscard]] bool on_gpus() const { return !gpus_.empty(); }
-  /// The first rank whose tables and weights rank `index` uses: itself on a GPU.
-  [[nodiscard]] int MemoryOf(int index) const { return gpus_.empty() ? 0 : index; }
+  /// The first rank whose tables and weights `rank` uses: itself on a GPU.
+  [[nodiscard]] int MemoryOf(int rank) const { return gpus_.empty() ? first_rank_ : rank; }
+  [[nodiscard]] std::vector<Device*> DevicesHere() const;
+  [[nodiscard]] const std::vector<std::string>& device_names() const { return device_names_; }
 
   /// Blocks until nobody else holds the engine.
   [[nodiscard]] HeldEngine Hold();
@@ -65,12 +77,15 @@ class EngineState {
   };
 
   [[nodiscard]] std::unique_ptr<Fabric> NewFabric(bool limited = true) const;
+  [[nodiscard]] size_t IndexOf(int rank) const { return static_cast<size_t>(rank - first_rank_); }
 
-  std::vector<std::shared_ptr<const Decoder>> decoders_;  // [ranks]
+  std::unique_ptr<EngineGroup> group_;  // null: there is one process
+  int first_rank_;
+  std::vector<std::shared_ptr<const Decoder>> decoders_;  // [ranks here]
   int threads_per_rank_;
   EngineOptions options_;
-  std::vector<std::unique_ptr<Rank>> ranks_;
-  std::vector<int> gpus_;  // [ranks] by their ordinals; empty: CPU ranks
+  std::vector<std::unique_ptr<Rank>> ranks_;  // [ranks here]
+  std::vector<int> gpus_;                     // [ranks here] by their ordinals; empty: CPU ranks
 
   std::mutex mutex_;  // held by the one HeldEngine, guards all below
   LinkOptions links_;
@@ -78,7 +93,7 @@ class EngineState {
   std::unique_ptr<Fabric> fabric_;
   std::map<std::vector<int>, std::unique_ptr<AllGather>> gathers_;  // key: members of the group
   PhasePlanner planner_;
-  std::vector<Tables> tables_;  // [ranks], used as MemoryOf says
+  std::vector<Tables> tables_;  // [ranks here], used as MemoryOf says
 
   std::vector<std::string> device_names_;  // [ranks]
   std::mutex making_conductor_;
@@ -130,7 +145,8 @@ inline HeldEngine EngineState::Hold() { return HeldEngine(*this); }
 /// What `engine` is made of, for this library's own measurements and tests.
 std::shared_ptr<EngineState> StateOf(const Engine& engine);
 
-/// Starts the ranks and loads the weights; throws as Engine::Load does.
+/// Meets the group of `options`, if there is one, starts the ranks and loads the weights; throws as Engine::Load
+/// does. At process 0 of a group it waits until all others did.
 std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const EngineOptions& options);
 
 }  // namespace runahead

@@ -1,5 +1,9 @@
 #include "tests/engine/serving.h"
 
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -7,7 +11,9 @@
 #include <stdexcept>
 
 #include "engine/engine_state.h"
+#include "runahead/group.h"
 #include "tests/engine/tiny_model.h"
+#include "wire/socket.h"
 #include "worker/sampler.h"
 
 namespace runahead {
@@ -114,10 +120,31 @@ void Await(RequestHandle& handle, std::vector<Answered>& answers, int most) {
   }
 }
 
-const Engine& ServingEngines::Of(const Key& key) {
-  constexpr size_t kAtOnce = 6;
-  if (const auto found = engines_.find(key); found != engines_.end()) return found->second;
-  if (engines_.size() >= kAtOnce) engines_.clear();
+namespace {
+
+/// Processes that this one started, which end by themselves.
+class Others {
+ public:
+  ~Others() {
+    for (const pid_t child : children_) (void)::waitpid(child, nullptr, 0);
+  }
+  void Start(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"serving_traces", "--serve-ranks"});
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    pid_t child = 0;
+    if (::posix_spawn(&child, "/proc/self/exe", nullptr, nullptr, argv.data(), environ) != 0) {
+      throw std::runtime_error("no process");
+    }
+    children_.push_back(child);
+  }
+
+ private:
+  std::vector<pid_t> children_;
+};
+
+EngineOptions OptionsOf(const ServingEngines::Key& key) {
   EngineOptions options;
   options.devices = key.devices;
   options.threads_per_rank = 1;
@@ -127,7 +154,49 @@ const Engine& ServingEngines::Of(const Key& key) {
   options.deterministic = key.deterministic;
   const Engine probe = Engine::Load(TinyModelFolder(key.preset), options);
   options.kv_memory = probe.facts().kv_bytes_per_token * static_cast<size_t>(kPageRows * key.pages);
-  return engines_.emplace(key, Engine::Load(TinyModelFolder(key.preset), options)).first->second;
+  return options;
+}
+
+GroupOptions GroupOf(int process, int processes, int port) {
+  GroupOptions group;
+  group.process = process;
+  group.processes = processes;
+  group.host = "127.0.0.1";
+  group.port = static_cast<uint16_t>(port);
+  group.lost_after_s = 60;
+  return group;
+}
+
+}  // namespace
+
+const Engine& ServingEngines::Of(const Key& key) {
+  constexpr size_t kAtOnce = 6;
+  if (const auto found = engines_.find(key); found != engines_.end()) return *found->second.engine;
+  if (engines_.size() >= kAtOnce) engines_.clear();
+  EngineOptions options = OptionsOf(key);
+  const auto others = std::make_shared<Others>();
+  if (key.processes > 1) {
+    const int port = SocketListener(WireAddress::Parse("127.0.0.1:0")).address().port;
+    options.group = std::make_shared<const GroupOptions>(GroupOf(0, key.processes, port));
+    for (int process = 1; process < key.processes; ++process) {
+      others->Start({std::to_string(process), std::to_string(key.processes), std::to_string(port), key.preset,
+                     key.dtype, std::to_string(key.pages)});
+    }
+  }
+  auto engine = std::make_unique<const Engine>(Engine::Load(TinyModelFolder(key.preset), options));
+  return *engines_.emplace(key, Served{others, std::move(engine)}).first->second.engine;
+}
+
+void ServeRanksOf(const std::vector<std::string>& arguments) {
+  ServingEngines::Key key;
+  key.preset = arguments.at(3);
+  key.dtype = arguments.at(4);
+  key.devices = "cpu";
+  key.pages = std::stoll(arguments.at(5));
+  EngineOptions options = OptionsOf(key);
+  options.group = std::make_shared<const GroupOptions>(
+      GroupOf(std::stoi(arguments.at(0)), std::stoi(arguments.at(1)), std::stoi(arguments.at(2))));
+  ServeRanks(Model(TinyModelFolder(key.preset)), options);
 }
 
 Answered ServingEngines::Alone(const Key& key, const Request& request) {
@@ -176,7 +245,8 @@ void Compare(ServingEngines& engines, const ServingEngines::Key& key, const Requ
 
 }  // namespace
 
-TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string& devices, bool deterministic) {
+TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string& devices, bool deterministic,
+                       int processes) {
   Draws draws(seed);
   const bool on_cpu = devices == "cpu";
   const bool same_bits = on_cpu || deterministic;
@@ -186,6 +256,8 @@ TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string
   key.devices = on_cpu ? "cpu:" + std::to_string(draws.Of(std::vector<int>{1, 2, 2, 3, 4, 8})) : devices;
   key.pages = draws.Of(std::vector<int64_t>{10, 16, 64});
   key.deterministic = deterministic;
+  key.processes = processes;
+  if (processes > 1) key.devices = "cpu";
   const Engine& engine = engines.Of(key);
   const ModelFacts facts = engine.facts();
   const int64_t context = std::min(facts.max_positions, key.pages * kPageRows);
@@ -193,7 +265,7 @@ TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string
 
   TraceOutcome outcome;
   outcome.situation = key.preset + " " + key.dtype + " on " + key.devices + ", " + std::to_string(key.pages) +
-                      " pages, seed " + std::to_string(seed);
+                      " pages, " + std::to_string(key.processes) + " processes, seed " + std::to_string(seed);
   std::vector<Request> requests;
   std::vector<RequestHandle> handles;
   std::vector<bool> cut;
@@ -217,6 +289,7 @@ TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string
     }
   }
   for (; awaited < handles.size(); ++awaited) Await(handles[awaited], answers[awaited]);
+  handles.clear();  // which keep the engine
   for (size_t i = 0; i < requests.size(); ++i) {
     for (const Answered& answered : answers[i]) {
       Compare(engines, key, requests[i], answered, cut[i], outcome);

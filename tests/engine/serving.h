@@ -34,6 +34,7 @@ class ServingEngines {
     std::string devices;  // EngineOptions::devices
     int64_t pages = 0;    // pages of each rank's KV-cache
     bool deterministic = false;
+    int processes = 1;  // that share the engine, each with ranks on `devices`
     friend auto operator<=>(const Key&, const Key&) = default;
   };
   /// At most a few are kept.
@@ -43,8 +44,16 @@ class ServingEngines {
   Answered Alone(const Key& key, const Request& request);
 
  private:
-  std::map<Key, Engine> engines_;
+  /// An engine, and the processes that serve it their ranks.
+  struct Served {
+    std::shared_ptr<const void> others;
+    std::unique_ptr<const Engine> engine;  // goes first
+  };
+  std::map<Key, Served> engines_;
 };
+
+/// The part of a process that ServingEngines starts, with these arguments behind "--serve-ranks".
+void ServeRanksOf(const std::vector<std::string>& arguments);
 
 /// What a trace showed.
 struct TraceOutcome {
@@ -60,7 +69,8 @@ struct TraceOutcome {
 /// Plays the trace of `seed`: some ranks, a pool that may be too small for all, prompts with shared prefixes, some
 /// cancelled, one or several at a time.
 /// On GPUs, named by `devices`, sums depend on the batch: only the ids are compared, in f32, unless `deterministic`.
+/// With several `processes` each has a CPU rank.
 TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string& devices = "cpu",
-                       bool deterministic = false);
+                       bool deterministic = false, int processes = 1);
 
 }  // namespace runahead

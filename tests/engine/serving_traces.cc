@@ -1,5 +1,5 @@
 // Plays random traces of requests for as long as one likes: serving_traces [--seed S] [--runs N] [--devices
-// cuda:0,0] [--deterministic yes].
+// cuda:0,0] [--deterministic yes] [--processes P].
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -11,18 +11,24 @@ int main(int argc, char** argv) try {
   int runs = 1000;
   std::string devices = "cpu";
   bool deterministic = false;
+  int processes = 1;
+  if (argc > 1 && std::string(argv[1]) == "--serve-ranks") {
+    runahead::ServeRanksOf({argv + 2, argv + argc});
+    return 0;
+  }
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
     if (flag == "--seed") seed = static_cast<unsigned>(std::strtoul(argv[i + 1], nullptr, 10));
     if (flag == "--runs") runs = std::atoi(argv[i + 1]);
     if (flag == "--devices") devices = argv[i + 1];
+    if (flag == "--processes") processes = std::atoi(argv[i + 1]);
     if (flag == "--deterministic") deterministic = std::string(argv[i + 1]) == "yes";
   }
   runahead::ServingEngines engines;
   runahead::TraceOutcome all;
   for (int run = 0; run < runs; ++run) {
     const runahead::TraceOutcome outcome =
-        runahead::PlayTrace(engines, seed + static_cast<unsigned>(run), devices, deterministic);
+        runahead::PlayTrace(engines, seed + static_cast<unsigned>(run), devices, deterministic, processes);
     all.requests += outcome.requests;
     all.differ += outcome.differ;
     all.gangs += outcome.gangs;

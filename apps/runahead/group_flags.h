@@ -1,0 +1,29 @@
+// A command in several processes: the first has the engine, the others run their ranks for it.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+
+#include "runahead/engine.h"
+
+namespace runahead::cli {
+
+struct GroupFlags {
+  std::string secret_file;  // empty: what the environment says
+  double meet_timeout_s = 300;
+  double lost_after_s = 2;
+};
+
+/// --secret-file, --meet-timeout and --lost-after, for commands that can run in several processes.
+void AddGroupFlags(CLI::App& command, GroupFlags& flags);
+
+/// Looks where a launcher put this process. Nothing: the command goes on, with an engine of `options`, which may now
+/// be that of a group. Otherwise the exit code: this process was not the first of its group, and its part is done.
+/// Throws as ServeRanks does.
+std::optional<int> ServeFirstProcess(const std::string& model, const GroupFlags& flags, EngineOptions& options);
+
+/// Throws ConfigError where a launcher started several processes.
+void RefuseGroup();
+
+}  // namespace runahead::cli

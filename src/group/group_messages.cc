@@ -1,0 +1,102 @@
+#include "group/group_messages.h"
+
+#include <fmt/format.h>
+
+#include "wire/bytes.h"
+#include "wire/step_messages.h"
+
+namespace runahead {
+
+std::string Encode(const std::vector<RankFacts>& ranks) {
+  ByteWriter out;
+  out.PutCount(ranks.size());
+  for (const auto& [device, kind, threads, slowdown, pages] : ranks) {
+    out.PutText(device);
+    out.PutText(kind);
+    out.Put(threads);
+    out.Put(slowdown);
+    out.Put(pages);
+  }
+  return out.Take();
+}
+
+Status Decode(std::string_view bytes, std::vector<RankFacts>& ranks) {
+  constexpr size_t kLeast = 2 * sizeof(uint64_t) + 16;  // bytes of a rank
+  constexpr int kMostThreads = 1 << 16;
+  constexpr int kMostPages = 1 << 24;
+  ByteReader in(bytes);
+  std::vector<RankFacts> read(in.GetCount(kLeast, "ranks"));
+  for (RankFacts& rank : read) {
+    rank.device = in.GetText("rank.device");
+    rank.kind = in.GetText("rank.kind");
+    rank.threads = in.Get<int>("rank.threads");
+    rank.slowdown = in.Get<double>("rank.slowdown");
+    rank.pages = in.Get<int32_t>("rank.pages");
+    if (!in.ok()) break;
+    if (rank.threads < 1 || rank.threads > kMostThreads) in.Refuse(fmt::format("rank.threads: {}", rank.threads));
+    if (!(rank.slowdown >= 1 && rank.slowdown <= 1e6)) in.Refuse(fmt::format("rank.slowdown: {}", rank.slowdown));
+    if (rank.pages < 1 || rank.pages > kMostPages) in.Refuse(fmt::format("rank.pages: {}", rank.pages));
+  }
+  if (Status end = in.End(); !end.ok()) return end;
+  ranks = std::move(read);
+  return Status::Ok();
+}
+
+std::string Encode(const PositionRoom& room) {
+  ByteWriter out;
+  out.Put(room.positions);
+  out.Put(room.tokens);
+  return out.Take();
+}
+
+Status Decode(std::string_view bytes, PositionRoom& room) {
+  ByteReader in(bytes);
+  room.positions = in.Get<int64_t>("positions");
+  room.tokens = in.Get<int64_t>("tokens");
+  return in.End();
+}
+
+std::string Encode(const StepName& name) {
+  ByteWriter out;
+  out.Put(name.rank);
+  out.Put(name.step);
+  return out.Take();
+}
+
+Status Decode(std::string_view bytes, StepName& name) {
+  ByteReader in(bytes);
+  name.rank = in.Get<int>("rank");
+  name.step = in.Get<uint64_t>("step");
+  return in.End();
+}
+
+std::string EncodeStep(int rank, uint64_t links, const StepPlan& plan) {
+  ByteWriter out;
+  out.Put(rank);
+  out.Put(links);
+  out.PutText(EncodeStepPlan(plan));
+  return out.Take();
+}
+
+Status Decode(std::string_view bytes, RankStep& step) {
+  ByteReader in(bytes);
+  step.rank = in.Get<int>("rank");
+  step.links = in.Get<uint64_t>("links");
+  const std::string plan = in.GetText("plan");
+  if (Status end = in.End(); !end.ok()) return end;
+  return DecodeStepPlan(plan, step.plan);
+}
+
+std::string EncodeId(uint64_t id) {
+  ByteWriter out;
+  out.Put(id);
+  return out.Take();
+}
+
+Status Decode(std::string_view bytes, uint64_t& id) {
+  ByteReader in(bytes);
+  id = in.Get<uint64_t>("id");
+  return in.End();
+}
+
+}  // namespace runahead

@@ -1,0 +1,65 @@
+// What process 0 tells the others of its group, and what they answer.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "worker/step_plan.h"
+
+namespace runahead {
+
+/// The messages of a control connection, from process 0 unless said otherwise.
+enum class GroupMessage : uint16_t {
+  kReady = 32,    // from the others: RankFacts of their ranks, which can work from now on
+  kTrouble = 33,  // from the others: why they cannot
+  kReserve = 34,  // PositionRoom, while no rank works
+  kStep = 35,     // RankStep
+  kStop = 36,     // StepName of a step that shall end at its next layer
+  kForget = 37,   // the id of links that are not used any more
+  kResult = 38,   // from the others: StepResult
+  kEnd = 39,      // why the group ends; empty: its work is done
+};
+
+/// A rank as process 0 must know it.
+struct RankFacts {
+  std::string device;   // name for people
+  std::string kind;     // what measurements hold for
+  int threads = 1;      // threads of the CPU
+  double slowdown = 1;  // EngineOptions::slowdown_of_rank
+  int32_t pages = 0;    // pages of its cache
+};
+
+/// Positions that tables are needed for.
+struct PositionRoom {
+  int64_t positions = 0;
+  int64_t tokens = 0;  // length of the sequence, which says what angles it has
+};
+
+struct StepName {
+  int rank = 0;
+  uint64_t step = 0;
+};
+
+struct RankStep {
+  int rank = 0;
+  uint64_t links = 0;  // id of the links of its gang, the same at all members; 0: no gang
+  StepPlan plan;
+};
+
+std::string Encode(const std::vector<RankFacts>& ranks);
+std::string Encode(const PositionRoom& room);
+std::string Encode(const StepName& name);
+std::string EncodeStep(int rank, uint64_t links, const StepPlan& plan);
+std::string EncodeId(uint64_t id);
+
+// Bytes that may be anything. Each fails naming the field that makes no sense.
+Status Decode(std::string_view bytes, std::vector<RankFacts>& ranks);
+Status Decode(std::string_view bytes, PositionRoom& room);
+Status Decode(std::string_view bytes, StepName& name);
+Status Decode(std::string_view bytes, RankStep& step);
+Status Decode(std::string_view bytes, uint64_t& id);
+
+}  // namespace runahead

@@ -1,0 +1,192 @@
+#include "group/remote_ranks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "group/step_check.h"
+#include "runahead/error.h"
+#include "wire/step_messages.h"
+
+namespace runahead {
+namespace {
+
+constexpr auto kLook = std::chrono::seconds(1);  // between two looks whether the end has come
+
+}  // namespace
+
+RemoteRanks::RemoteRanks(std::shared_ptr<ProcessGroup> group, int64_t vocab)
+    : group_(std::move(group)), vocab_(vocab) {
+  try {
+    for (int process = 1; process < group_->processes(); ++process) AwaitReady(process);
+  } catch (const Error& error) {
+    End(error.what());
+    throw;
+  }
+}
+
+void RemoteRanks::AwaitReady(int process) {
+  std::optional<WireMessage> message;
+  while (!message) {  // loading takes as long as it takes: who is lost meanwhile is noticed
+    const Status heard = group_->ControlOf(process).Receive(message, After(kLook));
+    if (const std::string lost = group_->lost(); !lost.empty()) throw LinkError(lost);
+    if (!heard.ok()) throw LinkError(fmt::format("{} is lost: {}", group_->NameOf(process), heard.message()));
+  }
+  if (message->type == static_cast<uint16_t>(GroupMessage::kTrouble)) {
+    throw LinkError(fmt::format("{}: {}", group_->NameOf(process), message->payload));
+  }
+  std::vector<RankFacts> ranks;
+  Status read = message->type == static_cast<uint16_t>(GroupMessage::kReady)
+                    ? Decode(message->payload, ranks)
+                    : Status::Failed(fmt::format("a message of type {} came first", message->type));
+  if (read.ok() && std::ssize(ranks) != group_->RanksOf(process)) {
+    read = Status::Failed(fmt::format("it has {} ranks and told of {}", group_->RanksOf(process), ranks.size()));
+  }
+  if (!read.ok()) throw LinkError(fmt::format("{}: {}", group_->NameOf(process), read.message()));
+  facts_.insert(facts_.end(), ranks.begin(), ranks.end());
+}
+
+RemoteRanks::~RemoteRanks() { StopListening(); }
+
+void RemoteRanks::StopListening() {
+  End("");
+  group_->WhenLost({});
+  for (std::thread& listener : listeners_) listener.join();
+  listeners_.clear();
+}
+
+void RemoteRanks::End(const std::string& reason) {
+  if (ending_.exchange(true)) return;
+  for (int process = 1; process < group_->processes(); ++process) {
+    group_->Tell(process, GroupMessage::kEnd, reason);
+  }
+}
+
+void RemoteRanks::Listen(Answer answer, OnLost on_lost) {
+  answer_ = std::move(answer);
+  on_lost_ = std::move(on_lost);
+  for (int process = 1; process < group_->processes(); ++process) {
+    listeners_.emplace_back([this, process] { Hear(process); });
+  }
+  group_->WhenLost([this](int process, const std::string& reason) { AnswerFor(process, reason); });
+}
+
+void RemoteRanks::Hear(int process) {
+  Channel& control = group_->ControlOf(process);
+  while (true) {
+    std::optional<WireMessage> message;
+    Status status = control.Receive(message, After(kLook));
+    if (status.ok() && message) status = Take(process, *message);
+    if (!status.ok()) return group_->Lose(process, status.message());
+    if (message || !ending_) continue;
+    const std::lock_guard lock(mutex_);
+    if (told_.empty()) return;
+  }
+}
+
+Status RemoteRanks::Take(int process, const WireMessage& message) {
+  if (message.type != static_cast<uint16_t>(GroupMessage::kResult)) {
+    return Status::Failed(fmt::format("it sent a message of type {}", message.type));
+  }
+  StepResult result;
+  if (Status read = DecodeStepResult(message.payload, result); !read.ok()) return read;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = told_.find({result.rank, result.step});
+    if (found == told_.end() || group_->ProcessOf(result.rank) != process) {
+      return Status::Failed(
+          fmt::format("it answered step {} of rank {}, which nobody asked for", result.step, result.rank));
+    }
+    const Told& told = found->second;
+    if (Status fits = CheckStepResult(result, result.rank, told.draws, vocab_); !fits.ok()) return fits;
+    if (told.stop != nullptr && !result.error.empty() && !result.device_failed) {
+      // The first of a gang to fail says why; the others stopped for it.
+      if (told.stop->exchange(true)) {
+        result.stopped = true;
+        result.error.clear();
+      }
+    }
+    told_.erase(found);
+  }
+  // The other host's clock is not this one's.
+  result.begin_s = std::chrono::duration<double>(Clock::now().time_since_epoch()).count() - result.seconds;
+  answer_(std::move(result));
+  return Status::Ok();
+}
+
+void RemoteRanks::AnswerFor(int process, const std::string& reason) {
+  std::vector<StepResult> results;
+  {
+    const std::lock_guard lock(mutex_);
+    lost_.emplace(process, reason);
+    for (auto told = told_.begin(); told != told_.end();) {
+      const auto [rank, step] = told->first;
+      if (group_->ProcessOf(rank) != process) {
+        ++told;
+        continue;
+      }
+      StepResult result;
+      result.step = step;
+      result.rank = rank;
+      result.error = reason;
+      result.device_failed = true;
+      results.push_back(std::move(result));
+      told = told_.erase(told);
+    }
+  }
+  on_lost_(reason);
+  for (StepResult& result : results) answer_(std::move(result));
+}
+
+void RemoteRanks::Post(int rank, const StepPlan& plan, uint64_t links) {
+  const int process = group_->ProcessOf(rank);
+  Told told;
+  told.stop = plan.stop;
+  for (const ChunkPlan& chunk : plan.chunks) {
+    if (chunk.draw) told.draws.push_back(chunk.sequence);
+  }
+  std::string lost;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto known = lost_.find(process);
+    if (known == lost_.end()) {
+      told_.emplace(Key{rank, plan.step}, std::move(told));
+    } else {
+      lost = known->second;
+    }
+  }
+  if (lost.empty()) return group_->Tell(process, GroupMessage::kStep, EncodeStep(rank, links, plan));
+  StepResult result;
+  result.step = plan.step;
+  result.rank = rank;
+  result.error = lost;
+  result.device_failed = true;
+  answer_(std::move(result));
+}
+
+void RemoteRanks::Reserve(const PositionRoom& room) {
+  for (int process = 1; process < group_->processes(); ++process) {
+    group_->Tell(process, GroupMessage::kReserve, Encode(room));
+  }
+}
+
+void RemoteRanks::Forget(uint64_t links) {
+  for (int process = 1; process < group_->processes(); ++process) {
+    group_->Tell(process, GroupMessage::kForget, EncodeId(links));
+  }
+}
+
+void RemoteRanks::PassStops() {
+  std::vector<StepName> stopping;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [key, told] : told_) {
+      if (told.stopping || told.stop == nullptr || !*told.stop) continue;
+      told.stopping = true;
+      stopping.push_back({key.first, key.second});
+    }
+  }
+  for (const StepName& name : stopping) group_->Tell(group_->ProcessOf(name.rank), GroupMessage::kStop, Encode(name));
+}
+
+}  // namespace runahead

@@ -1,0 +1,49 @@
+// How the processes of a group find and check each other before they work together.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/deadline.h"
+#include "launch/place.h"
+#include "wire/channel.h"
+#include "wire/heartbeat.h"
+
+namespace runahead {
+
+/// What a process says of itself.
+struct Introduction {
+  /// Names and values that must be the same everywhere: version, model, options. In the same order everywhere.
+  std::vector<std::pair<std::string, std::string>> facts;
+  std::string address;  // opaque bytes for the others: where its links are (UcxPort::address())
+};
+
+/// A process of the group, as all know it.
+struct MemberProcess {
+  int rank = 0;
+  std::string host;
+  std::string address;
+};
+
+/// The group, seen from one of its processes.
+struct Meeting {
+  std::vector<MemberProcess> members;  // [ranks]
+  /// At rank 0: [ranks], null for itself. Elsewhere: one, to rank 0.
+  std::vector<std::unique_ptr<Channel>> control;
+  /// Connections for heartbeats: at rank 0 to all others, elsewhere to rank 0.
+  std::vector<HeartbeatPeer> heartbeats;
+};
+
+/// Meets the group at rank 0's address, which all others connect to. Throws LinkError naming the ranks that did not
+/// come before the deadline, ConfigError naming rank, field and both values where an introduction differs from rank
+/// 0's; everybody who came learns the same. Whoever does not know the secret is turned away, and does not hold up the
+/// others for more than a few seconds. An empty secret lets processes of this host alone meet.
+Meeting Meet(const Place& place, const Introduction& own, std::string_view secret, Deadline deadline);
+
+/// This host's name.
+std::string HostName();
+
+}  // namespace runahead

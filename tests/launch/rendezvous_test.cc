@@ -1,0 +1,133 @@
+// Processes that meet, each played by a thread.
+#include "launch/rendezvous.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "runahead/error.h"
+
+namespace runahead {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+const char* const kSecret = "a secret of this group";
+
+/// A port that was free a moment ago.
+uint16_t FreePort() { return SocketListener(WireAddress::Parse("127.0.0.1:0")).address().port; }
+
+class Rendezvous : public testing::Test {
+ protected:
+  Place PlaceOf(int rank, int ranks) const {
+    return {.rank = rank,
+            .ranks = ranks,
+            .local_rank = rank,
+            .master_host = "127.0.0.1",
+            .master_port = port_,
+            .launcher = "test"};
+  }
+  Introduction Of(int rank) const {
+    return {{{"version", "1"}, {"model", "abc"}}, std::string("address\0", 8) + std::to_string(rank)};
+  }
+  std::future<Meeting> Start(int rank, int ranks, Introduction own, const std::string& secret = kSecret,
+                             std::chrono::duration<double> wait = seconds(20)) const {
+    return std::async(std::launch::async, [=, this] { return Meet(PlaceOf(rank, ranks), own, secret, After(wait)); });
+  }
+
+  uint16_t port_ = FreePort();
+};
+
+std::string Why(std::future<Meeting> meeting) {
+  try {
+    (void)meeting.get();
+    return "they met";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+TEST_F(Rendezvous, AllLearnOfAllAndCanTalk) {
+  std::vector<std::future<Meeting>> coming;
+  for (const int rank : {2, 1, 0}) coming.push_back(Start(rank, 3, Of(rank)));
+  std::vector<Meeting> met;
+  for (auto& one : coming) met.push_back(one.get());
+  for (const Meeting& meeting : met) {
+    ASSERT_EQ(meeting.members.size(), 3U);
+    for (int rank = 0; rank < 3; ++rank) {
+      const MemberProcess& member = meeting.members.at(static_cast<size_t>(rank));
+      EXPECT_EQ(member.rank, rank);
+      EXPECT_EQ(member.host, HostName());
+      EXPECT_EQ(member.address, Of(rank).address);
+    }
+  }
+  Meeting& zero = met.at(2);
+  ASSERT_EQ(zero.control.size(), 3U);
+  ASSERT_EQ(zero.heartbeats.size(), 2U);
+  for (const int rank : {1, 2}) {
+    const std::string word = fmt::format("to rank {}", rank);
+    ASSERT_TRUE(zero.control.at(static_cast<size_t>(rank))->Send(9, word, After(seconds(10))).ok());
+    WireMessage message;
+    ASSERT_TRUE(met.at(static_cast<size_t>(2 - rank)).control.front()->Await(message, After(seconds(10))).ok());
+    EXPECT_EQ(message.payload, word);
+  }
+}
+
+TEST_F(Rendezvous, OneAloneMeetsItself) {
+  const Meeting meeting = Start(0, 1, Of(0)).get();
+  EXPECT_EQ(meeting.members.size(), 1U);
+  EXPECT_TRUE(meeting.heartbeats.empty());
+}
+
+TEST_F(Rendezvous, ADifferenceIsNamedToAll) {
+  Introduction other = Of(2);
+  other.facts[1].second = "xyz";
+  auto zero = Start(0, 3, Of(0));
+  auto one = Start(1, 3, Of(1));
+  const std::string told = fmt::format("rank 2 on {} has model xyz, rank 0 has abc", HostName());
+  EXPECT_EQ(Why(Start(2, 3, other)), told);
+  EXPECT_EQ(Why(std::move(zero)), told);
+  EXPECT_EQ(Why(std::move(one)), told);
+}
+
+TEST_F(Rendezvous, AnotherGroupSizeIsNamed) {
+  auto zero = Start(0, 2, Of(0));
+  const std::string told = fmt::format("rank 1 on {} has ranks 3, rank 0 has 2", HostName());
+  EXPECT_EQ(Why(Start(1, 3, Of(1))), told);
+  EXPECT_EQ(Why(std::move(zero)), told);
+}
+
+TEST_F(Rendezvous, WhoDoesNotComeIsNamed) {
+  auto zero = Start(0, 4, Of(0), kSecret, milliseconds(1500));
+  auto two = Start(2, 4, Of(2), kSecret, milliseconds(1500));
+  const std::string told = fmt::format("ranks 1, 3 of 4 did not come to 127.0.0.1:{}", port_);
+  EXPECT_EQ(Why(std::move(zero)), told);
+  EXPECT_EQ(Why(std::move(two)), told);
+  const std::string alone = Why(Start(1, 2, Of(1), kSecret, milliseconds(100)));
+  EXPECT_EQ(alone, fmt::format("rank 1: rank 0 at 127.0.0.1:{0}: no connection to 127.0.0.1:{0}: Connection refused",
+                               port_));
+}
+
+TEST_F(Rendezvous, StrangersDoNotKeepTheGroupApart) {
+  auto zero = Start(0, 2, Of(0));
+  Socket silent = Socket::Connect({"127.0.0.1", port_, false}, After(seconds(10)));
+  Socket noisy = Socket::Connect({"127.0.0.1", port_, false}, After(seconds(10)));
+  ASSERT_TRUE(noisy.WriteAll(std::string(5000, 'x'), After(seconds(10))).ok());
+  const std::string stranger = Why(Start(1, 2, Of(1), "another secret"));
+  EXPECT_NE(stranger.find("rank 1: rank 0 at 127.0.0.1:"), std::string::npos) << stranger;
+  auto one = Start(1, 2, Of(1));
+  EXPECT_EQ(one.get().members.size(), 2U);
+  silent.Shut();
+  EXPECT_EQ(zero.get().members.size(), 2U);
+}
+
+TEST_F(Rendezvous, WithoutASecretOnThisHost) {
+  auto zero = Start(0, 2, Of(0), "");
+  EXPECT_EQ(Start(1, 2, Of(1), "").get().members.size(), 2U);
+  EXPECT_EQ(zero.get().members.size(), 2U);
+}
+
+}  // namespace
+}  // namespace runahead
