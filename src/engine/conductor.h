@@ -46,7 +46,8 @@ class Conductor final : private Crew {
   void Tell(Message message);
   /// Why it failed and takes no requests any more; empty: it did not.
   [[nodiscard]] std::string failure() const;
-  /// As it was when the thread went on last; the names of the devices are left out. Waits for nothing.
+  /// As it was when the thread went on last, or when a request ended since; the names of the devices are left out.
+  /// Waits for nothing.
   [[nodiscard]] EngineStatus Status() const;
   /// For tests, within a message: gangs that come get their links from `make`.
   void MakeFabricsBy(std::function<std::unique_ptr<Fabric>()> make);
@@ -86,6 +87,7 @@ class Conductor final : private Crew {
   void Start(int rank, StepPlan plan) override;
   void StartTogether(std::vector<StepPlan> plans) override;
   void Renew(std::span<const int> members) override;
+  void OnEnded() override { PublishStatus(); }
   [[nodiscard]] double Now() const override;
   /// The links of a gang, which are its own, so that they can fail without others.
   struct Links {

@@ -25,6 +25,8 @@ class Crew {
   virtual void StartTogether(std::vector<StepPlan> plans) = 0;
   /// The members of a gang, which failed or was stopped, are idle again: what still travels between them is dropped.
   virtual void Renew(std::span<const int> members) = 0;
+  /// A request has ended, as the scheduler's Status says already; who waits for it is told next.
+  virtual void OnEnded() {}
   /// Time on a clock that only goes forward, s.
   [[nodiscard]] virtual double Now() const = 0;
 };

@@ -243,14 +243,14 @@ void Scheduler::Abandon(const std::string& error) noexcept {
   for (Lane& lane : lanes_) {
     if (lane.step) *lane.step->stop = true;
   }
-  for (const auto& [id, sequence] : sequences_) {
+  waiting_ = {};
+  const auto abandoned = std::exchange(sequences_, {});
+  for (const auto& [id, sequence] : abandoned) {
     try {
       TellEnd(*sequence, FinishReason::kError, error);
     } catch (const std::exception&) {  // no memory to say so
     }
   }
-  sequences_.clear();
-  waiting_ = {};
 }
 
 void Scheduler::Work() {
@@ -292,6 +292,7 @@ void Scheduler::TellEnd(Sequence& sequence, FinishReason finish, const std::stri
   totals_.prompt_tokens += stats.prompt_tokens;
   totals_.cached_tokens += stats.cached_tokens;
   totals_.new_tokens += stats.new_tokens;
+  crew_.OnEnded();
   sequence.listener->OnEnd(finish, error, stats);
   for (const std::unique_ptr<Listener>& other : sequence.others) other->OnEnd(finish, error, {});
 }
@@ -318,8 +319,8 @@ void Scheduler::End(Sequence& sequence, FinishReason finish, const std::string& 
   }
   Leave(sequence);
   if (sequence.sampler_on >= 0) LaneOf(sequence.sampler_on).ended.push_back(sequence.id);
+  const auto owned = sequences_.extract(sequence.id);  // it is none of the scheduler's when others hear of it
   TellEnd(sequence, finish, error);
-  sequences_.erase(sequence.id);
 }
 
 void Scheduler::Leave(Sequence& sequence) {
