@@ -17,7 +17,8 @@ import sys
 
 import torch
 import transformers
-from transformers import (AutoModelForCausalLM, BloomConfig, Cohere2Config, CohereConfig, Exaone4Config, FalconConfig,
+from transformers import (AutoModelForCausalLM, BloomConfig, Cohere2Config, CohereConfig, DeepseekV2Config,
+                          DeepseekV3Config, Exaone4Config, FalconConfig,
                           Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config, GlmConfig, GPT2Config,
                           GPTNeoXConfig, GraniteConfig, GraniteMoeConfig, GraniteMoeSharedConfig, InternLM3Config,
                           LlamaConfig, Ministral3Config, MistralConfig, MixtralConfig, NemotronConfig, Olmo2Config,
@@ -146,6 +147,18 @@ MODELS = {
     "granitemoeshared-f32": (GraniteMoeSharedConfig, dict(num_key_value_heads=1, num_local_experts=3,
                                                           num_experts_per_tok=3, intermediate_size=15,
                                                           shared_intermediate_size=20), "float32", {}),
+    # Latent vectors: of heads of which a part turns, in groups of experts, with the scales of YaRN.
+    "deepseek-v2-bf16": (DeepseekV2Config, dict(
+        num_hidden_layers=3, kv_lora_rank=20, q_lora_rank=None, qk_rope_head_dim=6, qk_nope_head_dim=10, v_head_dim=7,
+        n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=9, n_shared_experts=2, n_group=3, topk_group=2,
+        topk_method="group_limited_greedy", first_k_dense_replace=1, routed_scaling_factor=2.0, rms_norm_eps=1e-5),
+        "bfloat16", {}),
+    "deepseek-v3-bf16": (DeepseekV3Config, dict(
+        num_hidden_layers=3, num_key_value_heads=4, kv_lora_rank=17, q_lora_rank=11, qk_rope_head_dim=4,
+        qk_nope_head_dim=5, v_head_dim=12, n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=9,
+        n_shared_experts=1, n_group=4, topk_group=2, first_k_dense_replace=1, rope_parameters=dict(
+            rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=60, beta_fast=32.0,
+            beta_slow=1.0, mscale=0.7, mscale_all_dim=1.0)), "bfloat16", {"old_rope": "type"}),
 }
 GPT2_BASE = dict(n_embd=32, n_layer=2, n_head=4, n_positions=512, vocab_size=53, bos_token_id=1, eos_token_id=2)
 BLOOM_BASE = dict(n_layer=2, vocab_size=53, bos_token_id=1, eos_token_id=2)
@@ -176,6 +189,9 @@ def randomise(model, seed, dtype):
             spread = 2.0 if any(part in name for part in SHARPENED) else 1.0
             values = spread * noise / parameter.shape[-1] ** 0.5
         parameter.data = values.to(dtype).float()
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
 
 
 def write_model(directory, model, dtype, options):

@@ -180,6 +180,32 @@ def qwen3_moe(rng):
     return fields
 
 
+def deepseek(rng, groups_of):
+    """DeepSeek-V2 or V3; groups of at least `groups_of` experts."""
+    fields = base(rng)
+    fields["num_key_value_heads"] = fields["num_attention_heads"]
+    turning = rng.choice((2, 4, 6, 16))
+    groups = rng.choice((1, 2, 3))
+    experts = groups * rng.choice([n for n in (1, 2, 3, 5) if n >= groups_of])
+    chosen_groups = rng.randint(1, groups)
+    most = experts // groups * chosen_groups
+    fields.update(kv_lora_rank=rng.choice((3, 8, 20, 48)), q_lora_rank=rng.choice((None, 5, 24)),
+                  qk_rope_head_dim=turning, qk_nope_head_dim=rng.choice((1, 4, 10)), v_head_dim=rng.choice((2, 7, 16)),
+                  n_routed_experts=experts, num_experts_per_tok=rng.choice([n for n in (1, 2, 3, 8) if n <= most]),
+                  moe_intermediate_size=rng.choice((7, 16, 33)), n_shared_experts=rng.choice((1, 2)), n_group=groups,
+                  topk_group=chosen_groups, first_k_dense_replace=rng.choice((0, 1, 9)),
+                  routed_scaling_factor=rng.choice((1.0, 2.5)), norm_topk_prob=chance(rng),
+                  attention_bias=chance(rng), rms_norm_eps=1e-5, rope_parameters=rope(rng, turning))  # fmt: skip
+    return fields
+
+
+def deepseek_v2(rng):
+    method = rng.choice(("greedy", "group_limited_greedy"))
+    # transformers turns heads of V2 as complex numbers, which must lie at even places.
+    return dict(deepseek(rng, 1), topk_method=method, mlp_bias=chance(rng), kv_lora_rank=rng.choice((4, 20, 48)),
+                q_lora_rank=rng.choice((None, 6, 24)), qk_nope_head_dim=rng.choice((2, 4, 10)))  # fmt: skip
+
+
 @dataclasses.dataclass
 class Family:
     model_type: str  # transformers'
@@ -232,6 +258,8 @@ FAMILIES = {
     "qwen3_moe": Family("qwen3_moe", qwen3_moe),
     "olmoe": Family("olmoe", lambda rng: mixture(rng, llama(rng, attention_bias=chance(rng),
                                                             norm_topk_prob=chance(rng)))),  # fmt: skip
+    "deepseek_v2": Family("deepseek_v2", deepseek_v2),
+    "deepseek_v3": Family("deepseek_v3", lambda rng: dict(deepseek(rng, 2), rope_interleave=chance(rng))),
     "granitemoe": Family("granitemoe", lambda rng: mixture(rng, granite(rng), "num_local_experts")),
     "granitemoeshared": Family("granitemoeshared", lambda rng: dict(
         mixture(rng, granite(rng), "num_local_experts"), shared_intermediate_size=rng.choice((0, 5, 40)))),

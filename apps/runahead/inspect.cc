@@ -132,6 +132,7 @@ Json ToJson(const ModelInfo& info, const TokenizerFacts& tokenizer, const Machin
           {"q_heads", spec.q_heads},
           {"kv_heads", spec.kv_heads},
           {"head_dim", spec.head_dim},
+          {"latent_rank", spec.latent.rank},
           {"ffn", spec.ffn},
           {"experts", spec.mixture.experts},
           {"experts_per_token", spec.mixture.chosen},
@@ -164,6 +165,15 @@ std::string FilesText(const TensorFacts& facts) {
       facts.files == 1 ? "" : "s");
 }
 
+std::string HeadsText(const DecoderSpec& spec) {
+  if (spec.is_latent()) {
+    return fmt::format("{} for queries, over latent vectors of {} features and keys of {}", spec.q_heads,
+                       spec.latent.rank, spec.head_dim);
+  }
+  return fmt::format("{} for queries, {} for keys and values, of {} features", spec.q_heads, spec.kv_heads,
+                     spec.head_dim);
+}
+
 std::string ToText(const ModelInfo& info, const TokenizerFacts& tokenizer, const MachineFacts& machine) {
   using report::Bytes;
   using report::Grouped;
@@ -177,13 +187,13 @@ std::string ToText(const ModelInfo& info, const TokenizerFacts& tokenizer, const
   text += fmt::format(
       "context       {} tokens\n"
       "shape         {} layers of {} features, MLP {}, vocabulary {}{}\n"
-      "heads         {} for queries, {} for keys and values, of {} features\n"
+      "heads         {}\n"
       "window        {}\n"
       "KV-cache      {} per token in {}\n"
       "processor     {}, {} to use ({})\n"
       "computes in   {}\n",
       Grouped(spec.max_positions), spec.layers, Grouped(spec.hidden), MlpText(spec), Grouped(spec.vocab),
-      spec.tied_head ? ", tied head" : "", spec.q_heads, spec.kv_heads, spec.head_dim, WindowText(spec),
+      spec.tied_head ? ", tied head" : "", HeadsText(spec), WindowText(spec),
       Bytes(spec.kv_shape(compute).BytesPerToken()), Name(compute), machine.cpu, machine.processors,
       fmt::join(machine.features, " "), Name(compute));
   text += tokenizer.refusal.empty() ? fmt::format("tokenizer     {} ids\n", Grouped(tokenizer.vocab))

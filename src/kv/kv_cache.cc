@@ -10,11 +10,12 @@ KvCache::KvCache(Device& device, const KvShape& shape, int64_t capacity)
 KvSpan KvCache::Span(int layer, int64_t begin, int64_t end) const {
   CHECK(0 <= layer && layer < shape_.layers);
   CHECK(0 <= begin && begin <= end && end <= capacity_);
-  const Shape slab{capacity_, shape_.kv_heads, shape_.head_dim};
-  const size_t slab_bytes = static_cast<size_t>(slab.elements()) * SizeOf(shape_.dtype);
-  std::byte* keys = memory_.data() + 2 * static_cast<size_t>(layer) * slab_bytes;
-  const TensorView k(keys, shape_.dtype, slab);
-  const TensorView v(keys + slab_bytes, shape_.dtype, slab);
+  const Shape key_slab{capacity_, shape_.kv_heads, shape_.head_dim};
+  const Shape value_slab{capacity_, shape_.kv_heads, shape_.value_features()};
+  const auto bytes = [&](const Shape& slab) { return static_cast<size_t>(slab.elements()) * SizeOf(shape_.dtype); };
+  std::byte* keys = memory_.data() + static_cast<size_t>(layer) * (bytes(key_slab) + bytes(value_slab));
+  const TensorView k(keys, shape_.dtype, key_slab);
+  const TensorView v(keys + bytes(key_slab), shape_.dtype, value_slab);
   return {layer, begin, end, k.Rows(begin, end), v.Rows(begin, end)};
 }
 

@@ -17,10 +17,13 @@ struct KvShape {
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   DType dtype = DType::kF32;
+  int64_t value_dim = 0;  // features of a head of V; 0: head_dim
 
+  [[nodiscard]] int64_t value_features() const { return value_dim > 0 ? value_dim : head_dim; }
   /// Bytes of K and V of one token over all layers.
   [[nodiscard]] size_t BytesPerToken() const {
-    return 2 * static_cast<size_t>(layers) * static_cast<size_t>(kv_heads * head_dim) * SizeOf(dtype);
+    return static_cast<size_t>(layers) * static_cast<size_t>(kv_heads * (head_dim + value_features())) *
+           SizeOf(dtype);
   }
   friend bool operator==(const KvShape&, const KvShape&) = default;
 };
@@ -31,7 +34,7 @@ struct KvSpan {
   int64_t begin = 0;
   int64_t end = 0;
   TensorView k;  // [end - begin, kv_heads, head_dim]
-  TensorView v;  // [end - begin, kv_heads, head_dim]
+  TensorView v;  // [end - begin, kv_heads, value_dim]
 
   [[nodiscard]] int64_t rows() const { return end - begin; }
   [[nodiscard]] size_t bytes() const { return k.bytes() + v.bytes(); }
@@ -51,12 +54,12 @@ struct KvRows {
   [[nodiscard]] int64_t RowOf(int64_t position) const { return pages.RowOf(position); }
 
   TensorView k;  // [any, kv_heads, head_dim]: position p lies at row RowOf(p)
-  TensorView v;  // [any, kv_heads, head_dim]
+  TensorView v;  // [any, kv_heads, value_dim]
   int64_t rows = 0;
   PageTable pages;
 };
 
-/// Owns the memory [layer][K|V][row][kv_head][head_dim] on one device: of one sequence, or of many on pages of
+/// Owns the memory [layer][K|V][row][kv_head][feature] on one device: of one sequence, or of many on pages of
 /// kPageRows rows. Capacity is fixed at creation. Rows are written once per sequence; writers of different rows need
 /// no lock.
 class KvCache {

@@ -9,7 +9,7 @@
 namespace runahead {
 namespace {
 
-constexpr std::array<Architecture, 38> kArchitectures = {{
+constexpr std::array<Architecture, 40> kArchitectures = {{
     {"LlamaForCausalLM", "llama", &ParseLlama},
     {"MistralForCausalLM", "mistral", &ParseMistral},
     {"Qwen2ForCausalLM", "qwen2", &ParseQwen2},
@@ -48,6 +48,8 @@ constexpr std::array<Architecture, 38> kArchitectures = {{
     {"OlmoeForCausalLM", "olmoe", &ParseOlmoe},
     {"GraniteMoeForCausalLM", "granitemoe", &ParseGraniteMoe},
     {"GraniteMoeSharedForCausalLM", "granitemoeshared", &ParseGraniteMoeShared},
+    {"DeepseekV2ForCausalLM", "deepseek_v2", &ParseDeepseekV2},
+    {"DeepseekV3ForCausalLM", "deepseek_v3", &ParseDeepseekV3},
 }};
 
 const Architecture* FindByName(std::string_view name) {

@@ -13,11 +13,12 @@
 
 namespace runahead {
 
-/// Heads whose first `rotary_dim` features turn in pairs of neighbours (GPT-J, Cohere, GLM). They are loaded so that
-/// the first of each pair come before the second, as RopeTable turns them.
+/// Heads of which `rotary_dim` features from `first` on turn in pairs of neighbours (GPT-J, Cohere, GLM). They are
+/// loaded so that the first of each pair come before the second, as RopeTable turns them.
 struct PairedHeads {
   int64_t head_dim = 0;
   int64_t rotary_dim = 0;  // 0: the features stay in their order
+  int64_t first = 0;       // the first feature that turns
 };
 
 /// Rows [begin, end) of the matrix `name`.weight, and of the vector `name`.bias where there is one; in fused matrices
@@ -48,6 +49,7 @@ struct NormSource {
   int64_t parts = 1;        // tensors `name`.0, `name`.1, ... of equal size, one after the other; 1: one, `name`
   int64_t heads = 0;        // the tensor is [heads, features / heads]; 0: [features]
   PairedHeads paired = {};  // of its features
+  float epsilon = 0;        // 0: DecoderSpec::norm_epsilon
 };
 
 /// Where the experts of one layer come from; fields as in MixtureWeights.
@@ -58,6 +60,13 @@ struct MixtureSource {
   };
   StackedSource router;
   std::vector<Expert> experts;
+  std::string choice_bias;  // the whole name of the vector; empty: none
+};
+
+/// Where the maps of latent attention come from.
+struct LatentSource {
+  StackedSource queries;  // [q_heads * query_dim, query_rank]; empty where the model has no query_rank
+  MatrixSource expand;    // [q_heads * (plain_dim + value_dim), rank]: by head, the map to keys, then that to values
 };
 
 /// Where the weights of one layer come from; fields as in LayerWeights.
@@ -66,6 +75,7 @@ struct LayerSource {
   std::vector<StackedSource> qkv;  // parts: q | k,v
   std::optional<NormSource> q_norm;
   std::optional<NormSource> k_norm;
+  std::optional<LatentSource> latent;
   StackedSource out;
   std::optional<NormSource> post_attention_norm;
   std::optional<NormSource> mlp_norm;
@@ -153,5 +163,7 @@ ParsedModel ParseQwen3Moe(const JsonObject& config);
 ParsedModel ParseOlmoe(const JsonObject& config);
 ParsedModel ParseGraniteMoe(const JsonObject& config);
 ParsedModel ParseGraniteMoeShared(const JsonObject& config);
+ParsedModel ParseDeepseekV2(const JsonObject& config);
+ParsedModel ParseDeepseekV3(const JsonObject& config);
 
 }  // namespace runahead

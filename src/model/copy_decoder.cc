@@ -24,8 +24,16 @@ class Copier {
   }
   std::unique_ptr<Linear> Copy(const std::unique_ptr<Linear>& from) { return ops_.Copy(*from, *stream_); }
   MixtureWeights Copy(const MixtureWeights& from) {
-    MixtureWeights copy{Copy(from.router), {}};
+    MixtureWeights copy{Copy(from.router), {}, Copy(from.choice_bias)};
     for (const Expert& expert : from.experts) copy.experts.push_back({Copy(expert.gate_up), Copy(expert.down)});
+    return copy;
+  }
+
+  LatentWeights Copy(const LatentWeights& from) {
+    LatentWeights copy;
+    if (from.queries != nullptr) copy.queries = Copy(from.queries);
+    for (const std::unique_ptr<Linear>& keys : from.keys) copy.keys.push_back(Copy(keys));
+    for (const std::unique_ptr<Linear>& values : from.values) copy.values.push_back(Copy(values));
     return copy;
   }
 
@@ -52,6 +60,7 @@ std::shared_ptr<const Decoder> Decoder::CopyTo(Ops& ops) const {
     other.qkv = copier.Copy(layer.qkv);
     other.q_norm = copier.Copy(layer.q_norm);
     other.k_norm = copier.Copy(layer.k_norm);
+    if (layer.latent) other.latent = copier.Copy(*layer.latent);
     other.out = copier.Copy(layer.out);
     other.post_attention_norm = copier.Copy(layer.post_attention_norm);
     other.mlp_norm = copier.Copy(layer.mlp_norm);

@@ -4,30 +4,11 @@
 #include <set>
 #include <utility>
 
+#include "model/attention_steps.h"
+#include "model/pass.h"
+
 namespace runahead {
 namespace {
-
-constexpr int kQueryPart = 0;  // index of a part of LayerWeights::qkv
-constexpr int kKeyValuePart = 1;
-
-/// One call of Forward: what its steps share.
-struct Pass {
-  const DecoderSpec& spec;
-  std::span<const Chunk> batch;
-  int64_t rows = 0;           // rows of all chunks
-  std::vector<int64_t> kept;  // rows whose logits are wanted
-  Workspace& workspace;
-  Ops& ops;
-  Stream& stream;
-
-  Pass(const DecoderSpec& model, std::span<const Chunk> chunks, Workspace& memory, Ops& operations, Stream& on)
-      : spec(model), batch(chunks), workspace(memory), ops(operations), stream(on) {
-    for (const Chunk& chunk : batch) {
-      rows += chunk.rows();
-      if (chunk.logits()) kept.push_back(rows - 1);
-    }
-  }
-};
 
 enum class Head : uint8_t { kQuery, kKey };
 
@@ -49,11 +30,6 @@ HeadSteps StepsOf(const DecoderSpec& spec, const LayerWeights& weights, int laye
   const std::optional<Norm>& norm = head == Head::kQuery ? weights.q_norm : weights.k_norm;
   const bool of_heads = norm && spec.qk_norm == QkNorm::kHead;
   return {of_heads ? &*norm : nullptr, RopeOf(spec, *chunk.tables, layer, head)};
-}
-
-/// Norms over all features of a row, in place, where the model has them. x: [n, features].
-void NormalizeRows(const Pass& pass, const std::optional<Norm>& norm, TensorView x) {
-  if (norm && pass.spec.qk_norm == QkNorm::kRow) pass.ops.Normalize(x, *norm, x, pass.stream);
 }
 
 /// What a layer's attention reads: the norm of `hidden`, in `normalized`, or `hidden` itself.
@@ -78,33 +54,28 @@ void ForStraightRows(const Pass& pass, const Visit& visit) {
   }
 }
 
-/// What becomes of the columns of `qkv`, rows of positions [begin, end) of `chunk` in `layer`. qkv: [end - begin,
-/// q_features + 2 * kv_features].
+/// What becomes of a layer's queries, keys and values, rows of positions [begin, end) of `chunk`. qkv: [end - begin,
+/// query_columns + kv_columns]; queries: [end - begin, q_heads * query_dim], or empty.
 HeadRows HeadsOf(const DecoderSpec& spec, const LayerWeights& weights, int layer, const Chunk& chunk, int64_t begin,
-                 int64_t end, TensorView qkv) {
-  const int64_t q_end = spec.q_features();
-  const int64_t k_end = q_end + spec.kv_features();
-  return {qkv.Columns(0, q_end).SplitRows(spec.q_heads, spec.head_dim),
-          qkv.Columns(q_end, k_end).SplitRows(spec.kv_heads, spec.head_dim),
-          qkv.Columns(k_end, qkv.row_elements()).SplitRows(spec.kv_heads, spec.head_dim),
+                 int64_t end, TensorView qkv, TensorView queries) {
+  return {queries.data() != nullptr ? TurningOf(spec, queries) : TensorView(),
+          KeysOf(spec, qkv),
+          ValuesOf(spec, qkv),
           StepsOf(spec, weights, layer, chunk, Head::kQuery),
           StepsOf(spec, weights, layer, chunk, Head::kKey),
           chunk.cache.Span(layer, begin, end)};
 }
 
-/// qkv: [n, q_features + 2 * kv_features]. Returns the keys' columns.
-TensorView KeysOf(const DecoderSpec& spec, TensorView qkv) {
-  return qkv.Columns(spec.q_features(), spec.q_features() + spec.kv_features());
-}
-
 /// A layer's first half before the exchanges: keys and values into the caches. Leaves the attention's norm of
-/// `hidden` in `normalized`. hidden, normalized: [rows, hidden]. Returns the rotated queries [rows, q_heads,
-/// head_dim].
+/// `hidden` in `normalized`. hidden, normalized: [rows, hidden]. Returns the rotated queries [rows, q_heads *
+/// query_dim].
 TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, TensorView hidden,
                    TensorView normalized) {
   const TensorView qkv = pass.workspace.Qkv(pass.rows);
+  const TensorView queries = QueriesOf(pass, qkv);
   const auto heads_of = [&](const Chunk& chunk, int64_t first, int64_t begin, int64_t end) {
-    return HeadsOf(pass.spec, weights, layer, chunk, begin, end, qkv.Rows(first, first + end - begin));
+    return HeadsOf(pass.spec, weights, layer, chunk, begin, end, qkv.Rows(first, first + end - begin),
+                   queries.Rows(first, first + end - begin));
   };
   const Chunk& chunk = pass.batch.front();
   const bool at_once = weights.attention_norm && pass.spec.qk_norm == QkNorm::kHead;
@@ -113,33 +84,33 @@ TensorView Project(const Pass& pass, const LayerWeights& weights, int layer, Ten
                           heads_of(chunk, 0, chunk.begin, chunk.end()), pass.stream);
   } else {
     pass.ops.Matmul(AttentionInput(pass, weights, hidden, normalized), *weights.qkv, qkv, pass.stream);
-    NormalizeRows(pass, weights.q_norm, qkv.Columns(0, pass.spec.q_features()));
-    NormalizeRows(pass, weights.k_norm, KeysOf(pass.spec, qkv));
+    MakeQueries(pass, weights, qkv);
+    NormalizeKeys(pass, weights, qkv);
     std::vector<HeadRows> pieces;
     ForStraightRows(pass, [&](const Chunk& own, int64_t first, int64_t begin, int64_t end) {
       pieces.push_back(heads_of(own, first, begin, end));
     });
     pass.ops.PrepareHeadsOfMany(pieces, pass.stream);
   }
-  return qkv.Columns(0, pass.spec.q_features()).SplitRows(pass.spec.q_heads, pass.spec.head_dim);
+  return queries;
 }
 
 /// The same of the last layer, where a row without wanted logits needs only keys and values. Narrows hidden and
-/// normalized to the kept rows; returns their rotated queries [kept, q_heads, head_dim].
+/// normalized to the kept rows; returns their rotated queries [kept, q_heads * query_dim].
 TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, TensorView& hidden,
                             TensorView& normalized) {
   const auto kept = std::ssize(pass.kept);
   const int layer = pass.spec.layers - 1;
   if (kept == pass.rows) return Project(pass, weights, layer, hidden, normalized);
   const TensorView qkv = pass.workspace.Qkv(pass.rows);
-  const TensorView key_values = qkv.Columns(pass.spec.q_features(), qkv.row_elements());
+  const TensorView key_values = qkv.Columns(pass.spec.query_columns(), qkv.row_elements());
   TensorView input = AttentionInput(pass, weights, hidden, normalized);
   pass.ops.Matmul(input, *weights.qkv, kKeyValuePart, 1, key_values, pass.stream);
-  NormalizeRows(pass, weights.k_norm, KeysOf(pass.spec, qkv));
+  NormalizeKeys(pass, weights, qkv);
   std::vector<HeadRows> pieces;
   ForStraightRows(pass, [&](const Chunk& own, int64_t first, int64_t begin, int64_t end) {
-    pieces.push_back(HeadsOf(pass.spec, weights, layer, own, begin, end, qkv.Rows(first, first + end - begin)));
-    pieces.back().q = {};
+    const TensorView rows = qkv.Rows(first, first + end - begin);
+    pieces.push_back(HeadsOf(pass.spec, weights, layer, own, begin, end, rows, {}));
   });
   pass.ops.PrepareHeadsOfMany(pieces, pass.stream);
   if (kept == 0) return {};
@@ -147,17 +118,16 @@ TensorView ProjectLastLayer(const Pass& pass, const LayerWeights& weights, Tenso
   normalized =
       weights.attention_norm ? pass.ops.KeepRows(normalized, pass.kept, pass.stream) : normalized.Rows(0, kept);
   input = weights.attention_norm ? normalized : hidden;
-  const TensorView queries = qkv.Rows(0, kept).Columns(0, pass.spec.q_features());
-  pass.ops.Matmul(input, *weights.qkv, kQueryPart, 1, queries, pass.stream);
-  NormalizeRows(pass, weights.q_norm, queries);
-  const TensorView heads = queries.SplitRows(pass.spec.q_heads, pass.spec.head_dim);
+  const TensorView columns = qkv.Rows(0, kept).Columns(0, pass.spec.query_columns());
+  pass.ops.Matmul(input, *weights.qkv, kQueryPart, 1, columns, pass.stream);
+  const TensorView queries = MakeQueries(pass, weights, qkv.Rows(0, kept));
   std::vector<QueryRow> rows;
   for (const Chunk& chunk : pass.batch) {
     if (!chunk.logits()) continue;
     rows.push_back({StepsOf(pass.spec, weights, layer, chunk, Head::kQuery), chunk.end() - 1});
   }
-  pass.ops.PrepareQueriesOfMany(heads, rows, pass.stream);
-  return heads;
+  pass.ops.PrepareQueriesOfMany(TurningOf(pass.spec, queries), rows, pass.stream);
+  return queries;
 }
 
 /// hidden += norm(x W^T + b), where `norm` may be absent. x: [m, in]; hidden: [m, hidden].
@@ -170,32 +140,6 @@ void AddProduct(const Pass& pass, TensorView x, const Linear& linear, const std:
   pass.ops.Add(hidden, delta, pass.stream);
 }
 
-/// hidden += attention of the queries: those of all rows, or in the last layer of the kept ones. queries: [m,
-/// q_heads, head_dim]; hidden: [m, hidden].
-void Attend(const Pass& pass, const LayerWeights& weights, int layer, TensorView queries, TensorView hidden) {
-  const TensorView attended = pass.workspace.Attended(queries.rows());
-  const TensorView heads = attended.SplitRows(pass.spec.q_heads, pass.spec.head_dim);
-  const bool kept_only = layer == pass.spec.layers - 1;
-  std::vector<AttentionTask> tasks;
-  int64_t row = 0;
-  for (const Chunk& chunk : pass.batch) {
-    if (kept_only && !chunk.logits()) continue;
-    const int64_t rows = kept_only ? 1 : chunk.rows();
-    const AttentionExtent extent = chunk.exchange == nullptr ? AttentionExtent{chunk.end(), CausalWork::kSkip}
-                                                             : chunk.exchange->Extent(chunk.end());
-    const AttentionOptions options{.scale = pass.spec.attention_scale,
-                                   .window = pass.spec.window(layer),
-                                   .softcap = pass.spec.attention_softcap,
-                                   .key_bias = chunk.tables->key_bias.view,
-                                   .causal = extent.causal};
-    tasks.push_back({queries.Rows(row, row + rows), chunk.end() - rows, chunk.cache.Rows(layer, extent.rows), options,
-                     heads.Rows(row, row + rows)});
-    row += rows;
-  }
-  pass.ops.AttentionOfMany(tasks, pass.stream);
-  AddProduct(pass, attended, *weights.out, weights.post_attention_norm, hidden);
-}
-
 /// hidden += what the experts of a layer make of x. x, hidden: [n, hidden].
 void AddExperts(const Pass& pass, const MixtureWeights& weights, TensorView x, TensorView hidden) {
   const MixtureSpec& spec = pass.spec.mixture;
@@ -203,6 +147,8 @@ void AddExperts(const Pass& pass, const MixtureWeights& weights, TensorView x, T
                         .chosen = spec.chosen,
                         .shared = spec.shared_ffn > 0,
                         .renormalise = spec.renormalise,
+                        .routing = spec.routing,
+                        .choice_bias = weights.choice_bias.view,
                         .activation = pass.spec.activation};
   const TensorView scores = pass.workspace.Scores(x.rows());
   pass.ops.Matmul(x, *weights.router, scores, pass.stream);
@@ -233,18 +179,21 @@ void Mlp(const Pass& pass, const LayerWeights& weights, const Norm* norm, Tensor
   }
 }
 
-/// Adds attention and MLP to the residual stream. queries: [m, q_heads, head_dim]; hidden: [m, hidden]; normalized:
+/// Adds attention and MLP to the residual stream. queries: [m, q_heads * query_dim]; hidden: [m, hidden]; normalized:
 /// [m, hidden], what the layer's attention read; it is overwritten.
 void FinishLayer(const Pass& pass, const LayerWeights& weights, int layer, TensorView queries, TensorView hidden,
                  TensorView normalized) {
+  const auto add_attention = [&] {
+    AddProduct(pass, Attend(pass, weights, layer, queries), *weights.out, weights.post_attention_norm, hidden);
+  };
   switch (pass.spec.order) {
     case BlockOrder::kSequential:
-      Attend(pass, weights, layer, queries, hidden);
+      add_attention();
       if (!weights.mlp_norm) return Mlp(pass, weights, nullptr, hidden, hidden);
       return Mlp(pass, weights, &*weights.mlp_norm, hidden, normalized);
     case BlockOrder::kParallel:  // both read the layer's input
       if (weights.mlp_norm) pass.ops.Normalize(hidden, *weights.mlp_norm, normalized, pass.stream);
-      Attend(pass, weights, layer, queries, hidden);
+      add_attention();
       return Mlp(pass, weights, nullptr, hidden, normalized);
   }
 }
@@ -266,6 +215,7 @@ Decoder::Decoder(DecoderSpec spec, DType compute, DecoderWeights weights)
     const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
     CHECK_EQ(layer.mixture.has_value(), spec_.mixes(i));
     CHECK(!layer.mixture || !layer.post_mlp_norm);
+    CHECK_EQ(layer.latent.has_value(), spec_.is_latent());
   }
   CHECK(spec_.alibi_slopes.empty() || std::ssize(spec_.alibi_slopes) == spec_.q_heads);
 }
@@ -313,7 +263,7 @@ void Decoder::WarmUp(Ops& ops, Stream& stream) const {
     CHECK(Forward(chunk, workspace, ops, stream).ok());
     (void)chosen->Wait();
   }
-  if (tables.key_bias.view.data() == nullptr) WarmUpAttention(workspace, ops, stream);
+  if (tables.key_bias.view.data() == nullptr && !spec_.is_latent()) WarmUpAttention(workspace, ops, stream);
   stream.Synchronize();
 }
 

@@ -20,15 +20,27 @@ struct MixtureWeights {
   std::unique_ptr<Linear>
       router;                   // [scores, hidden]: a row for each expert to choose from, then the shared one's gate
   std::vector<Expert> experts;  // those to choose from, then the shared one
+  Tensor choice_bias;           // [experts to choose from], f32; or empty
+};
+
+/// The maps of a layer's latent attention. A head's queries meet latent vectors instead of keys made of them: what is
+/// the map of a key is applied to the query.
+struct LatentWeights {
+  std::unique_ptr<Linear> queries;              // [q_heads * query_dim, query_rank]; null without a query_rank
+  std::vector<std::unique_ptr<Linear>> keys;    // [q_heads], each [rank, plain_dim]
+  std::vector<std::unique_ptr<Linear>> values;  // [q_heads], each [value_dim, rank]
 };
 
 /// Weights of one layer, ready for one memory (the host's, or one GPU's).
 struct LayerWeights {
   std::optional<Norm> attention_norm;  // [hidden]; none: attention reads the residual stream
-  std::unique_ptr<Linear> qkv;         // parts: q [q_features, hidden] | k,v [2 * kv_features, hidden]
-  std::optional<Norm> q_norm;          // of DecoderSpec::qk_norm; HeadSteps says of which features
+  std::unique_ptr<Linear> qkv;         // parts: q [q_features, hidden] | k,v [2 * kv_features, hidden]; with latent
+                                // attention what queries are made of, or of all heads what turns, then the rest | the
+                                // latent vector, then the key that turns
+  std::optional<Norm> q_norm;  // of DecoderSpec::qk_norm; HeadSteps says of which features
   std::optional<Norm> k_norm;
-  std::unique_ptr<Linear> out;              // [hidden, q_features]
+  std::optional<LatentWeights> latent;
+  std::unique_ptr<Linear> out;              // [hidden, attended_columns]
   std::optional<Norm> post_attention_norm;  // [hidden], norm of what attention adds
   std::optional<Norm>
       mlp_norm;  // [hidden]; none: the MLP reads the residual stream, in parallel order what attention read

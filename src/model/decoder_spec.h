@@ -42,6 +42,24 @@ struct RopeSpec {
 /// How a layer's queries and keys turn.
 enum class LayerRope : uint8_t { kMain, kLocal, kNone };
 
+/// Multi-head latent attention (DeepSeek-V2, Liu et al. 2024, section 2.1): a cache row holds one latent vector, of
+/// which each head's keys and values are linear maps, and one rotated key for all heads. DecoderSpec::head_dim is the
+/// width of the rotated key, and kv_heads is 1.
+struct LatentSpec {
+  int64_t rank = 0;        // features of the latent vector; 0: attention has none
+  int64_t query_rank = 0;  // features of a latent vector that queries are made of; 0: they are made of the input
+  int64_t plain_dim = 0;   // features of a head's query and key that do not turn
+  int64_t value_dim = 0;   // features of a head's value
+};
+
+/// How large the attention of a layer is.
+struct AttentionSize {
+  int64_t key_value_weights = 0;  // weights that make what a cache row holds
+  int64_t query_weights = 0;      // weights that make the queries of a row
+  int64_t out_weights = 0;        // weights that make a row's result of what its queries attended to
+  int64_t pair_products = 0;      // products of a query and a position it sees, over all heads
+};
+
 /// What the norm of queries and keys is over: each head's features, or all features of a row (OLMo 2).
 enum class QkNorm : uint8_t { kHead, kRow };
 
@@ -58,6 +76,7 @@ struct MixtureSpec {
   int64_t shared_ffn = 0;     // features inside of one more expert, which every row goes through; 0: there is none
   bool gated_shared = false;  // it is weighted by the logistic function of a score of its own; otherwise by 1
   std::vector<bool> layers;   // [layers], which have experts; empty: all
+  Routing routing;
 
   /// Experts that a row goes through, the shared one included.
   [[nodiscard]] int64_t active() const { return chosen + (shared_ffn > 0 ? 1 : 0); }
@@ -93,9 +112,10 @@ struct DecoderSpec {
   float embedding_scale = 1;
   bool rounded_embedding_scale = false;  // the scale is rounded to the compute dtype, as Gemma has it
   float final_norm_scale = 1;            // factor of the last norm's weights: scales the logits
-  QkNorm qk_norm = QkNorm::kHead;
-  float attention_scale = 1;     // factor of q.k, usually 1 / sqrt(head_dim)
-  float attention_softcap = 0;   // AttentionOptions::softcap of every layer
+  LatentSpec latent;                     // of all layers
+  QkNorm qk_norm = QkNorm::kHead;        // with a latent vector kRow: of its features
+  float attention_scale = 1;             // factor of q.k, usually 1 / sqrt(head_dim)
+  float attention_softcap = 0;           // AttentionOptions::softcap of every layer
   std::vector<int64_t> windows;  // [layers], AttentionOptions::window of each; empty: all positions everywhere
   float logit_softcap = 0;       // cap * tanh(logit / cap) of the head's output; 0: none
   RopeSpec rope;
@@ -112,6 +132,26 @@ struct DecoderSpec {
 
   [[nodiscard]] int64_t q_features() const { return q_heads * head_dim; }
   [[nodiscard]] int64_t kv_features() const { return kv_heads * head_dim; }
+  [[nodiscard]] bool is_latent() const { return latent.rank > 0; }
+  /// Features of a head's query before attention.
+  [[nodiscard]] int64_t query_dim() const { return is_latent() ? latent.plain_dim + head_dim : head_dim; }
+  /// Columns of LayerWeights::qkv's first part: all queries, or what they are made of.
+  [[nodiscard]] int64_t query_columns() const {
+    return latent.query_rank > 0 ? latent.query_rank : q_heads * query_dim();
+  }
+  /// Columns of LayerWeights::qkv's second part.
+  [[nodiscard]] int64_t kv_columns() const { return is_latent() ? latent.rank + head_dim : 2 * kv_features(); }
+  /// Columns of LayerWeights::out's input.
+  [[nodiscard]] int64_t attended_columns() const { return q_heads * (is_latent() ? latent.value_dim : head_dim); }
+  [[nodiscard]] AttentionSize attention_size() const {
+    if (!is_latent()) return {hidden * kv_columns(), hidden * q_features(), q_features() * hidden, 2 * q_features()};
+    const int64_t made = q_heads * query_dim();
+    return {.key_value_weights = hidden * kv_columns(),
+            .query_weights = hidden * query_columns() + (latent.query_rank > 0 ? latent.query_rank * made : 0) +
+                             q_heads * latent.plain_dim * latent.rank,
+            .out_weights = q_heads * latent.value_dim * (latent.rank + hidden),
+            .pair_products = q_heads * (2 * latent.rank + head_dim)};
+  }
   /// Whether the MLP of a layer is a mixture of experts.
   [[nodiscard]] bool mixes(int layer) const {
     return mixture.experts > 0 && (mixture.layers.empty() || mixture.layers[static_cast<size_t>(layer)]);
@@ -138,7 +178,7 @@ struct DecoderSpec {
     return layer_ropes.empty() ? LayerRope::kMain : layer_ropes[static_cast<size_t>(layer)];
   }
   /// The cache one token needs in compute dtype `dtype`.
-  [[nodiscard]] KvShape kv_shape(DType dtype) const { return {layers, kv_heads, head_dim, dtype}; }
+  [[nodiscard]] KvShape kv_shape(DType dtype) const { return {layers, kv_heads, head_dim, dtype, latent.rank}; }
 };
 
 }  // namespace runahead

@@ -19,11 +19,10 @@ struct RowFlops {
 };
 
 RowFlops RowFlopsOf(const DecoderSpec& spec, int layer) {
-  const auto hidden = static_cast<double>(spec.hidden);
-  const auto q_features = static_cast<double>(spec.q_features());
-  const auto kv_features = static_cast<double>(spec.kv_features());
-  const auto mlp = static_cast<double>(spec.mlp_weights(layer).active);
-  return {.keys_values = 2 * hidden * 2 * kv_features, .others = 2 * hidden * (2 * q_features + mlp)};
+  const AttentionSize size = spec.attention_size();
+  const int64_t mlp = spec.hidden * spec.mlp_weights(layer).active;
+  return {.keys_values = 2 * static_cast<double>(size.key_value_weights),
+          .others = 2 * static_cast<double>(size.query_weights + size.out_weights + mlp)};
 }
 
 double HeadFlops(const DecoderSpec& spec) {
@@ -31,7 +30,7 @@ double HeadFlops(const DecoderSpec& spec) {
 }
 
 double AttentionFlops(const DecoderSpec& spec, int layer, int64_t begin, int64_t end) {
-  return 4 * static_cast<double>(spec.q_features()) * VisiblePairs(begin, end, spec.window(layer));
+  return 2 * static_cast<double>(spec.attention_size().pair_products) * VisiblePairs(begin, end, spec.window(layer));
 }
 
 }  // namespace

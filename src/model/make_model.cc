@@ -60,7 +60,7 @@ std::vector<MadeTensor> PlanTensors(const ParsedModel& model) {
       const auto scale = scales.find(name);
       stddev = kSpread / std::sqrt(static_cast<double>(shape[shape.rank() - 1])) *
                (scale == scales.end() ? 1 : scale->second);
-    } else if (name.ends_with(".bias")) {
+    } else if (name.ends_with("bias")) {
       stddev = kBiasSpread;
     }
     tensors.push_back({name, shape, stddev, 1 - spec.norm_offset});

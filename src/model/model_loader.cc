@@ -74,6 +74,7 @@ class Loader {
     for (const LayerSource& layer : sources_.layers) {
       for (const StackedSource& part : layer.qkv) layers += PreparedBytes(part, format_);
       for (const StackedSource& part : {layer.out, layer.gate_up, layer.down}) layers += PreparedBytes(part, format_);
+      if (layer.latent) layers += PreparedBytes(*layer.latent);
       if (layer.mixture) layers += PreparedBytes(*layer.mixture);
     }
     size_t vectors = 0;
@@ -98,6 +99,11 @@ class Loader {
       all += PreparedBytes(expert.gate_up, format_) + PreparedBytes(expert.down, format_);
     }
     return all;
+  }
+
+  size_t PreparedBytes(const LatentSource& latent) const {
+    const auto maps = static_cast<size_t>(latent.expand.rows * latent.expand.columns);
+    return PreparedBytes(latent.queries, format_) + maps * SizeOf(ops_.WeightDType(compute_));
   }
 
   /// A part is copied as a whole, or not at all.
@@ -168,17 +174,19 @@ class Loader {
     return tensor;
   }
 
+  void AppendFloats(const std::string& name, const Shape& shape, std::vector<float>& values) const {
+    const HostTensor host = reader_.Read(name, shape);
+    Dispatch(host.view.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* from = host.view.As<T>();
+      for (int64_t i = 0; i < host.view.shape().elements(); ++i) values.push_back(static_cast<float>(from[i]));
+    });
+  }
+
   /// The vectors `suffix` of a norm in f32, with `offset` added, times `scale`.
   Tensor LoadVector(const NormSource& source, const char* suffix, float offset, float scale) {
     std::vector<float> stored;
-    for (const std::string& name : NormNames(source)) {
-      const HostTensor host = reader_.Read(name + suffix, NormShape(source));
-      Dispatch(host.view.dtype(), [&](auto zero) {
-        using T = decltype(zero);
-        const T* from = host.view.As<T>();
-        for (int64_t i = 0; i < host.view.shape().elements(); ++i) stored.push_back(static_cast<float>(from[i]));
-      });
-    }
+    for (const std::string& name : NormNames(source)) AppendFloats(name + suffix, NormShape(source), stored);
     std::vector<float> values;
     if (source.paired.rotary_dim == 0) {
       values = stored;
@@ -192,7 +200,10 @@ class Loader {
   }
 
   Norm LoadNorm(const NormSource& source, float scale = 1) {
-    Norm norm{.kind = spec_.norm, .epsilon = spec_.norm_epsilon, .weight = {}, .bias = {}};
+    Norm norm{.kind = spec_.norm,
+              .epsilon = source.epsilon > 0 ? source.epsilon : spec_.norm_epsilon,
+              .weight = {},
+              .bias = {}};
     norm.weight = LoadVector(source, ".weight", spec_.norm_offset, scale);
     if (source.bias) norm.bias = LoadVector(source, ".bias", 0, scale);
     return norm;
@@ -249,7 +260,32 @@ class Loader {
     for (const MixtureSource::Expert& expert : source.experts) {
       mixture.experts.push_back({pack(expert.gate_up), pack(expert.down)});
     }
+    if (!source.choice_bias.empty()) {
+      std::vector<float> biases;
+      AppendFloats(source.choice_bias, {spec_.mixture.experts}, biases);
+      mixture.choice_bias = CopyToDevice({biases.data(), DType::kF32, {spec_.mixture.experts}});
+    }
     return mixture;
+  }
+
+  /// A head's maps are multiplied by alone. They stay as they are stored: of all matrices they are the smallest.
+  LatentWeights LoadLatent(const LatentSource& source) {
+    LatentWeights latent;
+    if (!source.queries.empty()) latent.queries = Pack({source.queries});
+    const HostTensor maps = reader_.Matrix(source.expand);
+    const auto prepare = [&](TensorView map) {
+      LinearPart part;
+      part.weights = {map};
+      part.names = {WeightName(source.expand)};
+      return ops_.Prepare({part}, compute_, WeightFormat::kStored);
+    };
+    const int64_t rows = spec_.latent.plain_dim + spec_.latent.value_dim;
+    for (int64_t first = 0; first < maps.view.rows(); first += rows) {
+      const int64_t middle = first + spec_.latent.plain_dim;
+      latent.keys.push_back(prepare(Transposed(maps.view.Rows(first, middle)).view));
+      latent.values.push_back(prepare(maps.view.Rows(middle, first + rows)));
+    }
+    return latent;
   }
 
   LayerWeights LoadLayer(const LayerSource& source) {
@@ -258,6 +294,7 @@ class Loader {
     layer.qkv = Pack(source.qkv);
     layer.q_norm = LoadNorm(source.q_norm);
     layer.k_norm = LoadNorm(source.k_norm);
+    if (source.latent) layer.latent = LoadLatent(*source.latent);
     layer.out = Pack({source.out});
     layer.post_attention_norm = LoadNorm(source.post_attention_norm);
     layer.mlp_norm = LoadNorm(source.mlp_norm);
@@ -363,6 +400,11 @@ std::shared_ptr<const Decoder> LoadDecoder(const ModelConfig& config, DType comp
   if (config.spec().mixture.experts > 0 && !ops.HasMixtures()) {
     throw ConfigError(
         fmt::format("{}: {} has a mixture of experts, which runs on CPUs alone; expected devices of cpu",
+                    config.dir().string(), config.spec().architecture));
+  }
+  if (config.spec().is_latent() && !ops.HasLatentAttention()) {
+    throw ConfigError(
+        fmt::format("{}: {} has multi-head latent attention, which runs on CPUs alone; expected devices of cpu",
                     config.dir().string(), config.spec().architecture));
   }
   DecoderWeights weights = Loader(config, compute, format, ops, progress).Load();

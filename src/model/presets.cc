@@ -21,6 +21,8 @@ constexpr std::string_view kFalcon = "FalconForCausalLM";
 constexpr std::string_view kNeoX = "GPTNeoXForCausalLM";
 constexpr std::string_view kMixtral = "MixtralForCausalLM";
 constexpr std::string_view kQwen2Moe = "Qwen2MoeForCausalLM";
+constexpr std::string_view kDeepseekV2 = "DeepseekV2ForCausalLM";
+constexpr std::string_view kDeepseekV3 = "DeepseekV3ForCausalLM";
 constexpr std::string_view kQwen3Moe = "Qwen3MoeForCausalLM";
 
 constexpr const char* kLlama31Rope =
@@ -40,6 +42,19 @@ constexpr const char* kMediumMoe = R"({"num_experts": 32, "num_experts_per_tok":
 constexpr const char* kTinyQwen2Moe = R"({"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 24,
     "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]})";
 constexpr const char* kTinyMixtral = R"({"num_local_experts": 4, "num_experts_per_tok": 2})";
+constexpr const char* kV2Lite = R"({"kv_lora_rank": 512, "q_lora_rank": null, "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 64, "num_experts_per_tok": 6,
+    "moe_intermediate_size": 1408, "n_shared_experts": 2, "first_k_dense_replace": 1, "topk_method": "greedy"})";
+constexpr const char* kV3 = R"({"kv_lora_rank": 512, "q_lora_rank": 1536, "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 256, "num_experts_per_tok": 8,
+    "moe_intermediate_size": 2048, "n_shared_experts": 1, "first_k_dense_replace": 3, "n_group": 8, "topk_group": 4,
+    "routed_scaling_factor": 2.5})";
+constexpr const char* kMediumLatent = R"({"kv_lora_rank": 256, "q_lora_rank": null, "qk_nope_head_dim": 64,
+    "qk_rope_head_dim": 32, "v_head_dim": 64, "n_routed_experts": 32, "num_experts_per_tok": 6,
+    "moe_intermediate_size": 768, "n_shared_experts": 1, "first_k_dense_replace": 1, "topk_method": "greedy"})";
+constexpr const char* kTinyDeepseekV3 = R"({"kv_lora_rank": 24, "q_lora_rank": 20, "qk_nope_head_dim": 10,
+    "qk_rope_head_dim": 6, "v_head_dim": 7, "n_routed_experts": 6, "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24, "n_shared_experts": 2, "first_k_dense_replace": 1, "n_group": 3, "topk_group": 2})";
 constexpr const char* kNothing = "{}";
 
 // clang-format off
@@ -59,6 +74,9 @@ constexpr std::array kPresets = {
     Preset{"gpt-neox-20b",      kNeoX,    44,  6144, 64, 64,  96, 24576,  50432,   10000.0, false, kNothing},
     Preset{"mixtral-8x7b",      kMixtral, 32,  4096, 32,  8, 128, 14336,  32000, 1000000.0, false, kNothing},
     Preset{"qwen3-30b-a3b",     kQwen3Moe,48,  2048, 32,  4, 128,  6144, 151936, 1000000.0, false, kQwen3A3b},
+    Preset{"deepseek-v2-lite",kDeepseekV2,27, 2048, 16, 16,  64, 10944, 102400,   10000.0, false, kV2Lite},
+    Preset{"deepseek-v3",     kDeepseekV3,61, 7168,128,128,  64, 18432, 129280,   10000.0, false, kV3},
+    Preset{"medium-latent",   kDeepseekV2,16, 1024, 16, 16,  32,  5376,  32000,   10000.0, false, kMediumLatent},
     Preset{"medium-moe",        kQwen3Moe,16,  1024, 16,  4,  64,  5376,  32000, 1000000.0, false, kMediumMoe},
     Preset{"medium-dense",      kQwen3,   16,  1024, 16,  4,  64,  5376,  32000, 1000000.0, false, kNothing},
     Preset{"small-llama",       kLlama,    8,   512,  8,  2,  64,  1408,   4096,   10000.0, true,  kNothing},
@@ -77,6 +95,7 @@ constexpr std::array kPresets = {
     Preset{"tiny-gpt-neox",     kNeoX,     3,    64,  4,  4,  16,   256,    320,   10000.0, false, kNothing},
     Preset{"tiny-mixtral",      kMixtral,  2,    64,  4,  2,  16,    48,    320,   10000.0, false, kTinyMixtral},
     Preset{"tiny-qwen2-moe",    kQwen2Moe, 3,    64,  4,  2,  16,    56,    320,   10000.0, false, kTinyQwen2Moe},
+    Preset{"tiny-deepseek-v3",kDeepseekV3, 3,    64,  4,  4,   6,    56,    320,   10000.0, false, kTinyDeepseekV3},
 };
 // clang-format on
 

@@ -21,11 +21,22 @@ size_t MlpBytes(const DecoderSpec& spec, int layer, WeightFormat format, DType s
          static_cast<size_t>(mixture.experts) * mlp(mixture.ffn) + mlp(mixture.shared_ffn);
 }
 
+/// The maps between latent vectors and heads, of which those of single heads stay as they are stored.
+size_t LatentBytes(const DecoderSpec& spec, WeightFormat format, DType stored) {
+  const LatentSpec& latent = spec.latent;
+  if (!spec.is_latent()) return 0;
+  const size_t queries =
+      latent.query_rank > 0 ? BytesOf(spec.q_heads * spec.query_dim(), latent.query_rank, format, stored) : 0;
+  return queries +
+         BytesOf(spec.q_heads * (latent.plain_dim + latent.value_dim), latent.rank, WeightFormat::kStored, stored);
+}
+
 }  // namespace
 
 WeightBytes WeightBytesOf(const DecoderSpec& spec, WeightFormat format, DType stored) {
-  const size_t attention = BytesOf(spec.q_features() + 2 * spec.kv_features(), spec.hidden, format, stored) +
-                           BytesOf(spec.hidden, spec.q_features(), format, stored);
+  const size_t attention = BytesOf(spec.query_columns() + spec.kv_columns(), spec.hidden, format, stored) +
+                           BytesOf(spec.hidden, spec.attended_columns(), format, stored) +
+                           LatentBytes(spec, format, stored);
   size_t layers = 0;
   for (int layer = 0; layer < spec.layers; ++layer) layers += attention + MlpBytes(spec, layer, format, stored);
   return {layers, BytesOf(spec.vocab, spec.hidden, HeadFormat(format), stored)};

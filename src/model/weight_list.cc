@@ -31,6 +31,13 @@ class Collector {
       Add(expert.gate_up);
       Add(expert.down);
     }
+    if (!mixture.choice_bias.empty()) {
+      AddTensor(mixture.choice_bias, {mixture.router.front().rows});
+    }
+  }
+  void Add(const LatentSource& latent) {
+    Add(latent.queries);
+    Add(latent.expand);
   }
   void Add(const NormSource& norm) {
     for (const std::string& name : NormNames(norm)) {
@@ -74,6 +81,7 @@ std::vector<NamedShape> ListWeights(const WeightSources& sources) {
     for (const StackedSource& part : layer.qkv) collector.Add(part);
     collector.Add(layer.q_norm);
     collector.Add(layer.k_norm);
+    collector.Add(layer.latent);
     collector.Add(layer.out);
     collector.Add(layer.post_attention_norm);
     collector.Add(layer.mlp_norm);
@@ -109,8 +117,13 @@ void ForNames(WeightSources& sources, const Visit& visit) {
     }
     for (StackedSource& part : layer.qkv) stack(part);
     for (StackedSource* matrices : {&layer.out, &layer.gate_up, &layer.down}) stack(*matrices);
+    if (layer.latent) {
+      stack(layer.latent->queries);
+      visit(layer.latent->expand.name);
+    }
     if (!layer.mixture) continue;
     stack(layer.mixture->router);
+    if (!layer.mixture->choice_bias.empty()) visit(layer.mixture->choice_bias);
     for (MixtureSource::Expert& expert : layer.mixture->experts) {
       stack(expert.gate_up);
       stack(expert.down);

@@ -50,6 +50,8 @@ HostTensor Reordered(TensorView from, const std::vector<int64_t>& order) {
   return to;
 }
 
+}  // namespace
+
 HostTensor Transposed(TensorView from) {
   const int64_t rows = from.row_elements();
   HostTensor to = NewTensor(from.dtype(), {rows, from.rows()});
@@ -63,6 +65,8 @@ HostTensor Transposed(TensorView from) {
   });
   return to;
 }
+
+namespace {
 
 /// Rows divided by their lengths, in f32.
 HostTensor UnitRows(TensorView from) {
@@ -98,12 +102,12 @@ std::vector<int64_t> PairedOrder(const PairedHeads& paired, int64_t rows) {
   std::vector<int64_t> order;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t head = row / paired.head_dim * paired.head_dim;
-    const int64_t feature = row - head;
+    const int64_t feature = row - head - paired.first;
     const int64_t half = paired.rotary_dim / 2;
-    const int64_t stored = feature >= paired.rotary_dim ? feature
-                           : feature < half             ? 2 * feature
-                                                        : 2 * (feature - half) + 1;
-    order.push_back(head + stored);
+    const int64_t stored = feature < 0 || feature >= paired.rotary_dim ? feature
+                           : feature < half                            ? 2 * feature
+                                                                       : 2 * (feature - half) + 1;
+    order.push_back(head + paired.first + stored);
   }
   return order;
 }

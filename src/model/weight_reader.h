@@ -45,6 +45,9 @@ class WeightReader {
   std::array<int64_t, 2> scale_block_;
 };
 
+/// A matrix with rows and columns exchanged.
+HostTensor Transposed(TensorView from);
+
 /// The stored row of each row that is wanted, for `rows` rows of paired heads.
 std::vector<int64_t> PairedOrder(const PairedHeads& paired, int64_t rows);
 

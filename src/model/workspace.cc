@@ -15,6 +15,9 @@ struct Layout {
   size_t delta = 0;
   size_t qkv = 0;  // shared from here on
   size_t attended = 0;
+  size_t queries = 0;
+  size_t latent_queries = 0;
+  size_t latent_attended = 0;
   size_t gate_up = 0;
   size_t activated = 0;
   size_t scores = 0;
@@ -22,6 +25,8 @@ struct Layout {
   size_t experts_out = 0;
   size_t end = 0;
 };
+
+int64_t QueryFeatures(const DecoderSpec& spec) { return spec.q_heads * spec.query_dim(); }
 
 Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows, int64_t logit_rows) {
   const auto place = [](size_t& end, int64_t elements, DType dtype) {
@@ -38,8 +43,14 @@ Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows, int64_t blo
   layout.normalized = place(end, rows * spec.hidden, compute);
   layout.delta = place(end, rows * spec.hidden, compute);
   size_t attention_end = end;
-  layout.qkv = place(attention_end, rows * (spec.q_features() + 2 * spec.kv_features()), compute);
-  layout.attended = place(attention_end, rows * spec.q_features(), compute);
+  layout.qkv = place(attention_end, rows * (spec.query_columns() + spec.kv_columns()), compute);
+  layout.attended = place(attention_end, rows * spec.attended_columns(), compute);
+  if (spec.is_latent()) {
+    const int64_t latent = std::min(rows, kLatentRows) * spec.q_heads * spec.latent.rank;
+    if (spec.latent.query_rank > 0) layout.queries = place(attention_end, rows * QueryFeatures(spec), compute);
+    layout.latent_queries = place(attention_end, latent, compute);
+    layout.latent_attended = place(attention_end, latent, compute);
+  }
   size_t mlp_end = end;
   layout.gate_up = place(mlp_end, block * spec.mlp_in_features(), compute);
   layout.activated = place(mlp_end, block * spec.widest_ffn(), compute);
@@ -83,8 +94,14 @@ Workspace::Workspace(Device& device, const DecoderSpec& spec, DType compute, int
   hidden_ = view(layout.hidden, compute, {rows, spec.hidden});
   normalized_ = view(layout.normalized, compute, {rows, spec.hidden});
   delta_ = view(layout.delta, compute, {rows, spec.hidden});
-  qkv_ = view(layout.qkv, compute, {rows, spec.q_features() + 2 * spec.kv_features()});
-  attended_ = view(layout.attended, compute, {rows, spec.q_features()});
+  qkv_ = view(layout.qkv, compute, {rows, spec.query_columns() + spec.kv_columns()});
+  attended_ = view(layout.attended, compute, {rows, spec.attended_columns()});
+  if (spec.is_latent()) {
+    const Shape latent{std::min(rows, kLatentRows), spec.q_heads * spec.latent.rank};
+    if (spec.latent.query_rank > 0) queries_ = view(layout.queries, compute, {rows, QueryFeatures(spec)});
+    latent_queries_ = view(layout.latent_queries, compute, latent);
+    latent_attended_ = view(layout.latent_attended, compute, latent);
+  }
   gate_up_ = view(layout.gate_up, compute, {block, spec.mlp_in_features()});
   activated_ = view(layout.activated, compute, {block, spec.widest_ffn()});
   if (const MixtureSpec& mixture = spec.mixture; mixture.experts > 0) {

@@ -15,6 +15,9 @@ namespace runahead {
 /// exist for one block of rows at a time; 2048 rows keep a processor's matmul at its full rate (Ops::PreferredRows).
 inline constexpr int64_t kMlpBlockRows = 2048;
 
+/// Most rows of one step of latent attention, whose queries are many times as wide as a row.
+inline constexpr int64_t kLatentRows = 256;
+
 /// Rows of each block when n rows go through the MLP: at most `most`, and equal up to the last block.
 int64_t MlpBlockRows(int64_t n, int64_t most = kMlpBlockRows);
 
@@ -37,8 +40,14 @@ class Workspace {
   // The first n rows of each tensor; n is at most rows(), for the MLP's also at most block_rows().
   [[nodiscard]] TensorView Hidden(int64_t n) const { return hidden_.Rows(0, n); }  // [n, hidden]: the residual stream
   [[nodiscard]] TensorView Normalized(int64_t n) const { return normalized_.Rows(0, n); }  // [n, hidden]
-  [[nodiscard]] TensorView Qkv(int64_t n) const { return qkv_.Rows(0, n); }  // [n, q_features + 2 * kv_features]
-  [[nodiscard]] TensorView Attended(int64_t n) const { return attended_.Rows(0, n); }  // [n, q_features]
+  [[nodiscard]] TensorView Qkv(int64_t n) const { return qkv_.Rows(0, n); }  // [n, query_columns + kv_columns]
+  [[nodiscard]] TensorView Attended(int64_t n) const { return attended_.Rows(0, n); }  // [n, attended_columns]
+  /// [n, q_heads * query_dim], of models with LatentSpec::query_rank.
+  [[nodiscard]] TensorView Queries(int64_t n) const { return queries_.Rows(0, n); }
+  /// [n, q_heads * rank] each, of models with latent attention: queries as wide as latent vectors, and what they
+  /// attend to, of at most kLatentRows.
+  [[nodiscard]] TensorView LatentQueries(int64_t n) const { return latent_queries_.Rows(0, n); }
+  [[nodiscard]] TensorView LatentAttended(int64_t n) const { return latent_attended_.Rows(0, n); }
   /// [n, hidden]: a block's share of Hidden.
   [[nodiscard]] TensorView Delta(int64_t n) const { return delta_.Rows(0, n); }
   [[nodiscard]] TensorView GateUp(int64_t n) const { return gate_up_.Rows(0, n); }       // [n, mlp_in_features]
@@ -59,6 +68,9 @@ class Workspace {
   TensorView normalized_;
   TensorView qkv_;
   TensorView attended_;
+  TensorView queries_;
+  TensorView latent_queries_;
+  TensorView latent_attended_;
   TensorView delta_;
   TensorView gate_up_;
   TensorView activated_;

@@ -83,9 +83,18 @@ void CheckAttention(TensorView q, int64_t position, const KvRows& keys, const At
   CHECK_GE(position, 0);
   CHECK_LE(position + q.rows(), keys.rows);
   CHECK_EQ(q.rows(), out.rows());
-  CHECK_EQ(q.row_elements(), out.row_elements());
-  CHECK_EQ(q.shape()[2], keys.k.shape()[2]);
-  CHECK_EQ(keys.k.row_elements(), keys.v.row_elements());
+  CHECK_EQ(q.shape()[1], out.shape()[1]);
+  CHECK_EQ(out.shape()[2], keys.v.shape()[2]);
+  CHECK_EQ(keys.k.shape()[1], keys.v.shape()[1]);
+  if (const TensorView& rotated = options.rotated; rotated.data() != nullptr) {
+    CHECK_EQ(q.shape()[2], keys.v.shape()[2]);
+    CHECK_EQ(rotated.shape()[2], keys.k.shape()[2]);
+    CHECK_EQ(rotated.shape()[1], q.shape()[1]);
+    CHECK_EQ(rotated.rows(), q.rows());
+    CHECK(rotated.dtype() == q.dtype());
+  } else {
+    CHECK_EQ(q.shape()[2], keys.k.shape()[2]);
+  }
   CHECK_EQ(q.shape()[1] % keys.k.shape()[1], 0);
   CHECK(q.dtype() == keys.k.dtype() && q.dtype() == keys.v.dtype() && q.dtype() == out.dtype());
   CHECK_GE(options.window, 0);
@@ -118,6 +127,16 @@ void CheckMixture(TensorView x, TensorView scores, const Mixture& mixture, const
   CHECK(0 < mixture.chosen && mixture.chosen <= mixture.choices());
   CHECK(scores.dtype() == DType::kF32);
   CHECK_EQ(scores.rows(), x.rows());
+  const Routing& routing = mixture.routing;
+  CHECK(0 < routing.chosen_groups && routing.chosen_groups <= routing.groups);
+  CHECK_EQ(mixture.choices() % routing.groups, 0);
+  const int64_t group = mixture.choices() / routing.groups;
+  CHECK(routing.chosen_groups == routing.groups || routing.group_best <= group);
+  CHECK_LE(mixture.chosen, routing.chosen_groups * group);
+  if (mixture.choice_bias.data() != nullptr) {
+    CHECK(mixture.choice_bias.dtype() == DType::kF32);
+    CHECK_EQ(mixture.choice_bias.shape().elements(), mixture.choices());
+  }
   const int64_t gates = scores.row_elements() - mixture.choices();
   CHECK(gates == 0 || (gates == 1 && mixture.shared));
   for (const TensorView& view : {memory.gathered, memory.product, memory.activated, memory.results}) {

@@ -95,6 +95,9 @@ struct AttentionOptions {
   /// none. Not together with a softcap.
   TensorView key_bias;
   CausalWork causal = CausalWork::kSkip;
+  /// [n, q_heads, head_dim of k]: of multi-head latent attention (DeepSeek-V2, Liu et al. 2024, section 2.1), whose
+  /// queries q are as wide as v; a score's dot product is q.v + rotated.k. Empty: it is q.k.
+  TensorView rotated = {};
 };
 
 /// The arguments of an attention, for several at once.
@@ -103,7 +106,7 @@ struct AttentionTask {
   int64_t position = 0;
   KvRows keys;
   AttentionOptions options;
-  TensorView out;  // [n, q_heads, head_dim]
+  TensorView out;  // [n, q_heads, head_dim of v]
 };
 
 /// One of the experts of a mixture: down(activation(gate) * up) of the rows that go through it.
@@ -112,13 +115,25 @@ struct Expert {
   std::unique_ptr<Linear> down;     // [hidden, ffn]
 };
 
-/// How rows go through experts (Shazeer et al. 2017). An expert's weight is its share of the softmax over the scores
-/// of all of them. Borrows the experts.
+/// How a row chooses its experts.
+struct Routing {
+  bool logistic =
+      false;           // an expert's share is the logistic function of its score; otherwise of the softmax over all
+  int64_t groups = 1;  // groups of experts that follow each other
+  int64_t chosen_groups = 1;  // groups that a row chooses from: those of the highest sums of ...
+  int64_t group_best = 1;     // ... so many of the largest shares
+  float scale = 1;            // factor of the weights
+};
+
+/// How rows go through experts (Shazeer et al. 2017). An expert's weight is its share, of which Routing tells.
+/// Borrows the experts.
 struct Mixture {
   std::span<const Expert> experts;  // those to choose from, then the shared one, which every row goes through
   int64_t chosen = 0;               // experts of a row: those of the highest scores, of equal ones the first
   bool shared = false;              // there is a shared expert
   bool renormalise = false;         // weights are divided by the sum of the chosen ones'
+  Routing routing;
+  TensorView choice_bias;  // [choices], f32: added to shares where experts are chosen, not where they weigh; or empty
   Activation activation = Activation::kSilu;
 
   [[nodiscard]] int64_t choices() const { return std::ssize(experts) - (shared ? 1 : 0); }
@@ -217,10 +232,11 @@ class Ops {
   /// Writes k, after `steps`, and v into `rows` (n rows from position rows.begin). k, v: [n, kv_heads, head_dim].
   virtual void AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& stream) = 0;
 
-  /// Causal attention of n queries at positions [position, position + n). q, out: [n, q_heads, head_dim]; `keys`:
-  /// positions [0, rows), rows >= position + n. A query sees the positions up to its own (within the window); rows of
-  /// `keys` that no query sees are not read. q_heads is a multiple of kv_heads; query head h reads kv head h /
-  /// (q_heads / kv_heads). (Vaswani et al. 2017; online softmax: Milakov and Gimelshein 2018.)
+  /// Causal attention of n queries at positions [position, position + n). q: [n, q_heads, head_dim]; out: [n,
+  /// q_heads, head_dim of v], which is q's on devices without HasLatentAttention; `keys`: positions [0, rows), rows
+  /// >= position + n. A query sees the positions up to its own (within the window); rows of `keys` that no query sees
+  /// are not read. q_heads is a multiple of kv_heads; query head h reads kv head h / (q_heads / kv_heads). (Vaswani
+  /// et al. 2017; online softmax: Milakov and Gimelshein 2018.)
   virtual void Attention(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options,
                          TensorView out, Stream& stream) = 0;
 
@@ -236,6 +252,8 @@ class Ops {
   /// out = activation(x). x, out: [n, features]; out may be x.
   virtual void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) = 0;
 
+  /// Whether attention knows AttentionOptions::rotated.
+  [[nodiscard]] virtual bool HasLatentAttention() const { return false; }
   /// Whether AddMixture is there.
   [[nodiscard]] virtual bool HasMixtures() const { return false; }
   /// sum += the weighted sum of what its experts make of each row of x. What an expert makes is rounded to the

@@ -31,6 +31,19 @@ OpTime ProductOf(const char* name, TensorView x, TensorView y) {
           BytesOf(x, y) + weights * static_cast<double>(SizeOf(x.dtype()))};
 }
 
+double AttentionFlops(const AttentionTask& task) {
+  const TensorView& rotated = task.options.rotated;
+  const int64_t products =
+      task.q.row_elements() + task.out.row_elements() + (rotated.data() != nullptr ? rotated.row_elements() : 0);
+  return 2 * static_cast<double>(products) * VisiblePairsOf(task.position, task.q.rows(), task.options.window);
+}
+
+double AttentionBytes(const AttentionTask& task) {
+  const int64_t row = task.keys.k.row_elements() + task.keys.v.row_elements();
+  return BytesOf(task.q, task.out) +
+         static_cast<double>(task.keys.rows * row) * static_cast<double>(SizeOf(task.keys.k.dtype()));
+}
+
 }  // namespace
 
 std::vector<OpTime> TimedOps::Take(Stream& stream) {
@@ -77,9 +90,8 @@ void TimedOps::AppendKv(TensorView k, TensorView v, const HeadSteps& steps, cons
 
 void TimedOps::Attention(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options,
                          TensorView out, Stream& stream) {
-  const double flops = 4 * static_cast<double>(q.row_elements()) * VisiblePairsOf(position, q.rows(), options.window);
-  const auto keys_and_values = static_cast<size_t>(2 * keys.rows * keys.k.row_elements()) * SizeOf(keys.k.dtype());
-  Measure({"attention", 0, flops, BytesOf(q, out) + keys_and_values}, stream,
+  const AttentionTask task{q, position, keys, options, out};
+  Measure({"attention", 0, AttentionFlops(task), AttentionBytes(task)}, stream,
           [&] { inner_.Attention(q, position, keys, options, out, stream); });
 }
 
@@ -87,10 +99,8 @@ void TimedOps::AttentionOfMany(std::span<const AttentionTask> tasks, Stream& str
   if (tasks.size() == 1) return Ops::AttentionOfMany(tasks, stream);
   OpTime time{"attention of many", 0, 0, 0};
   for (const AttentionTask& task : tasks) {
-    time.flops += 4 * static_cast<double>(task.q.row_elements()) *
-                  VisiblePairsOf(task.position, task.q.rows(), task.options.window);
-    time.bytes += BytesOf(task.q, task.out) + static_cast<double>(2 * task.keys.rows * task.keys.k.row_elements()) *
-                                                  static_cast<double>(SizeOf(task.keys.k.dtype()));
+    time.flops += AttentionFlops(task);
+    time.bytes += AttentionBytes(task);
   }
   Measure(std::move(time), stream, [&] { inner_.AttentionOfMany(tasks, stream); });
 }

@@ -76,7 +76,7 @@ std::array<RankRange, 2> PhaseWork::ReceiverRanges(int rank, int layer) const {
 
 PhaseWork::RankCompute PhaseWork::ComputeOf(int rank) const {
   const RowCost cost = costs_.devices[static_cast<size_t>(rank)].At(partition_.rows(rank));
-  const double query = 2 * static_cast<double>(shape_.hidden * shape_.q_features());
+  const double query = shape_.QueryFlops();
   const double skipped = cost.before_s * query / (query + shape_.KeyValueFlops());
   return {cost.before_s,          cost.layer_s,        cost.pair_s, std::min(skipped, cost.layer_s),
           partition_.begin(rank), partition_.end(rank)};

@@ -33,12 +33,10 @@ std::vector<LayersOfWindow> WorkShape::FirstLayers(int count) const {
   return all;
 }
 
-double WorkShape::KeyValueFlops() const {
-  return 2 * static_cast<double>(hidden) * 2 * static_cast<double>(kv_features());
-}
+double WorkShape::KeyValueFlops() const { return 2 * static_cast<double>(attention().key_value_weights); }
 
 double WorkShape::OtherLinearFlops(int layer) const {
-  return 2 * static_cast<double>(hidden) * static_cast<double>(2 * q_features() + mlp(layer).active);
+  return QueryFlops() + 2 * static_cast<double>(attention().out_weights + hidden * mlp(layer).active);
 }
 
 double WorkShape::MeanLinearFlops() const {
@@ -58,6 +56,11 @@ std::string WorkShape::ToString() const {
   std::string text =
       fmt::format("{} layers, hidden {}, {}/{} heads of {}, ffn {} x {}, vocabulary {}, {} bytes", layers, hidden,
                   q_heads, kv_heads, head_dim, mlp_matrices, ffn, vocab, element_bytes);
+  if (latent) {
+    text += fmt::format(", latent rows of {} by {} weights, queries by {}, results by {}, {} products a pair",
+                        latent->row, latent->key_value_weights, latent->query_weights, latent->out_weights,
+                        latent->pair_products);
+  }
   if (!weight_format.empty()) text += fmt::format(", {} weights", weight_format);
   if (!mlps.empty()) {
     std::vector<std::string> sizes;

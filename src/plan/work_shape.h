@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,17 @@ struct MlpSize {
   friend bool operator==(const MlpSize&, const MlpSize&) = default;
 };
 
+/// An attention that is not one of heads of keys and values: weights and products of one layer.
+struct AttentionWork {
+  int64_t row = 0;                // numbers of one token in the cache
+  int64_t key_value_weights = 0;  // weights that make these
+  int64_t query_weights = 0;      // weights that make a token's queries
+  int64_t out_weights = 0;        // weights that make a token's result of what its queries attended to
+  int64_t pair_products = 0;      // products of a query and a position it sees, over all heads
+
+  friend bool operator==(const AttentionWork&, const AttentionWork&) = default;
+};
+
 /// The sizes of a decoder and of an element of its compute dtype. A plain value, so that plans need no model.
 struct WorkShape {
   int layers = 0;
@@ -40,13 +52,23 @@ struct WorkShape {
   std::vector<MlpSize> mlps;     // [layers], where layers have experts; empty: mlp_matrices * ffn everywhere
   std::vector<int64_t> windows;  // [layers], positions that a query sees in each; 0: all. Empty: all everywhere
 
+  std::optional<AttentionWork> latent;  // with latent attention what all its layers do; kv_heads is 1
+
   [[nodiscard]] int64_t q_features() const { return q_heads * head_dim; }
   [[nodiscard]] int64_t kv_features() const { return kv_heads * head_dim; }
   [[nodiscard]] int64_t window(int layer) const { return windows.empty() ? 0 : windows[static_cast<size_t>(layer)]; }
   /// The first `count` layers by their windows, each window once.
   [[nodiscard]] std::vector<LayersOfWindow> FirstLayers(int count) const;
   /// K and V of one token in one layer.
-  [[nodiscard]] size_t RowBytes() const { return 2 * static_cast<size_t>(kv_features()) * element_bytes; }
+  [[nodiscard]] size_t RowBytes() const { return static_cast<size_t>(attention().row) * element_bytes; }
+  /// The work of a layer's attention.
+  [[nodiscard]] AttentionWork attention() const {
+    if (latent) return *latent;
+    return {2 * kv_features(), hidden * 2 * kv_features(), hidden * q_features(), q_features() * hidden,
+            2 * q_features()};
+  }
+  /// FLOPs of one token's queries in one layer.
+  [[nodiscard]] double QueryFlops() const { return 2 * static_cast<double>(attention().query_weights); }
   /// FLOPs of one token's keys and values in one layer.
   [[nodiscard]] double KeyValueFlops() const;
   [[nodiscard]] MlpSize mlp(int layer) const {
@@ -60,7 +82,7 @@ struct WorkShape {
   /// Weights of the mean layer's matrices over those that one row meets.
   [[nodiscard]] double WeightsOverActive() const;
   /// FLOPs of a query and a position it sees, over all heads of one layer.
-  [[nodiscard]] double PairFlops() const { return 4 * static_cast<double>(q_features()); }
+  [[nodiscard]] double PairFlops() const { return 2 * static_cast<double>(attention().pair_products); }
   [[nodiscard]] double HeadFlops() const { return 2 * static_cast<double>(hidden) * static_cast<double>(vocab); }
   [[nodiscard]] double WeightBytes() const {
     return weight_bytes > 0 ? weight_bytes : static_cast<double>(element_bytes);

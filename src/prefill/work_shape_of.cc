@@ -21,6 +21,11 @@ WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute, WeightFormat forma
     shape.mlps.push_back({weights.active, weights.total});
   }
   shape.windows = spec.windows;
+  if (spec.is_latent()) {
+    const AttentionSize size = spec.attention_size();
+    shape.latent = {spec.kv_columns(), size.key_value_weights, size.query_weights, size.out_weights,
+                    size.pair_products};
+  }
   return shape;
 }
 

@@ -65,7 +65,8 @@ class ProbeExchange final : public PrefillExchange {
 
 /// The queries' share of the FLOPs of a layer's queries, keys and values.
 double QueryShare(const DecoderSpec& spec) {
-  return static_cast<double>(spec.q_features()) / static_cast<double>(spec.q_features() + 2 * spec.kv_features());
+  const AttentionSize size = spec.attention_size();
+  return static_cast<double>(size.query_weights) / static_cast<double>(size.query_weights + size.key_value_weights);
 }
 
 }  // namespace

@@ -18,19 +18,20 @@ namespace {
 
 constexpr const char* kNowhere = "/nonexistent/tuned";
 
-std::shared_ptr<EngineState> LoadTiny(const std::string& devices, const std::vector<double>& slowdowns = {}) {
+std::shared_ptr<EngineState> LoadTiny(const std::string& devices, const std::vector<double>& slowdowns = {},
+                                      const char* preset = "tiny-llama") {
   EngineOptions options;
   options.devices = devices;
   options.threads_per_rank = 1;
   options.dtype = "f32";
   options.slowdown_of_rank = slowdowns;
   options.tuned_folder = kNowhere;
-  return LoadEngineState(TinyModelFolder(), options);
+  return LoadEngineState(TinyModelFolder(preset), options);
 }
 
 std::vector<int32_t> Prompt(int64_t tokens) {
   std::vector<int32_t> prompt(static_cast<size_t>(tokens));
-  for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i * 37 % 500);
+  for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i * 37 % 300);
   return prompt;
 }
 
@@ -46,6 +47,10 @@ DecoderSpec RandomSpec(std::mt19937& random) {
   spec.q_heads = spec.kv_heads * draw(1, 4);
   spec.head_dim = draw(1, 64);
   spec.ffn = draw(1, 300);
+  if (draw(0, 2) == 0) {
+    spec.kv_heads = 1;
+    spec.latent = {draw(1, 60), draw(0, 1) * draw(1, 40), draw(1, 40), draw(1, 40)};
+  }
   if (draw(0, 1) == 1) {
     spec.mixture.experts = draw(1, 9);
     spec.mixture.chosen = draw(1, spec.mixture.experts);
@@ -79,8 +84,8 @@ TEST(PlannerCounters, FlopsAreTheEngines) {
 }
 
 // What the ranks send and receive in a prompt phase, to the byte.
-TEST(PlannerCounters, BytesAreTheEngines) {
-  const auto engine = LoadTiny("cpu:4");
+void ExpectBytesOfTheEngine(const char* preset) {
+  const auto engine = LoadTiny("cpu:4", {}, preset);
   const WorkShape shape = WorkShapeOf(engine->decoder().spec(), engine->decoder().compute_dtype());
   SessionState session(engine, 128);
   for (const int64_t tokens : {4, 9, 101}) {
@@ -103,6 +108,11 @@ TEST(PlannerCounters, BytesAreTheEngines) {
       }
     }
   }
+}
+
+TEST(PlannerCounters, BytesAreTheEngines) {
+  ExpectBytesOfTheEngine("tiny-llama");
+  ExpectBytesOfTheEngine("tiny-deepseek-v3");
 }
 
 TEST(PhasePlanner, WithoutMeasurementsUsesAllRanksAndSaysSo) {

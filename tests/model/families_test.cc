@@ -1,6 +1,8 @@
 // What the families beyond Llama read from config.json: variants, defaults, where fused weights lie, what is refused.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "model/architectures.h"
 #include "model/presets.h"
 #include "tests/model/model_testing.h"
@@ -242,11 +244,43 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"tiny-qwen2-moe", R"({"mlp_only_layers": ["a"]})", {"mlp_only_layers", "a"}},
         Refused{"tiny-qwen2-moe", R"({"decoder_sparse_step": 0})", {"decoder_sparse_step", "0"}},
         Refused{"tiny-qwen2-moe", R"({"shared_expert_intermediate_size": -1})", {"shared_expert_intermediate_size"}},
+        Refused{"tiny-deepseek-v3", R"({"n_group": 4})", {"n_group", "divisor", "6", "4"}},
+        Refused{"tiny-deepseek-v3", R"({"n_group": 6})", {"n_group", "2 experts", "6"}},
+        Refused{"tiny-deepseek-v3", R"({"topk_group": 1})", {"topk_group", "3 experts", "1"}},
+        Refused{"tiny-deepseek-v3", R"({"scoring_func": "softmax"})", {"scoring_func", "sigmoid", "softmax"}},
+        Refused{"tiny-deepseek-v3", R"({"qk_rope_head_dim": 5})", {"qk_rope_head_dim", "even", "5"}},
+        Refused{"tiny-deepseek-v3", R"({"kv_lora_rank": 0})", {"kv_lora_rank", "0"}},
+        Refused{"deepseek-v2-lite", R"({"topk_method": "noaux_tc"})", {"topk_method", "greedy", "noaux_tc"}},
+        Refused{"deepseek-v2-lite", R"({"moe_layer_freq": 2})", {"moe_layer_freq", "2"}},
         Refused{"tiny-llama", R"({"num_local_experts": 8})", {"num_local_experts", "8"}},
         Refused{"tiny-gemma2", R"({"attn_logit_softcapping": -1})", {"attn_logit_softcapping", "-1"}},
         Refused{"tiny-gemma2", R"({"query_pre_attn_scalar": 0})", {"query_pre_attn_scalar", "0"}},
         Refused{"tiny-gemma2", R"({"use_bidirectional_attention": true})", {"use_bidirectional_attention"}},
         Refused{"tiny-qwen3", R"({"rope_scaling": {"type": "spiral", "factor": 4}})", {"spiral"}}));
+
+TEST(FamiliesTest, DeepseekV2LiteAsPublished) {
+  const ParsedModel model = ParsePublished(R"({"architectures": ["DeepseekV2ForCausalLM"], "attention_bias": false,
+      "attention_dropout": 0.0, "aux_loss_alpha": 0.001, "bos_token_id": 100000, "eos_token_id": 100001,
+      "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
+      "intermediate_size": 10944, "kv_lora_rank": 512, "max_position_embeddings": 163840, "model_type": "deepseek_v2",
+      "moe_intermediate_size": 1408, "moe_layer_freq": 1, "n_group": 1, "n_routed_experts": 64, "n_shared_experts": 2,
+      "norm_topk_prob": false, "num_attention_heads": 16, "num_experts_per_tok": 6, "num_hidden_layers": 27,
+      "num_key_value_heads": 16, "q_lora_rank": null, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+      "rms_norm_eps": 1e-06, "rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 0.707,
+      "mscale_all_dim": 0.707, "original_max_position_embeddings": 4096, "type": "yarn"}, "rope_theta": 10000,
+      "routed_scaling_factor": 1.0, "scoring_func": "softmax", "seq_aux": true, "tie_word_embeddings": false,
+      "topk_group": 1, "topk_method": "greedy", "torch_dtype": "bfloat16", "v_head_dim": 128, "vocab_size": 102400})");
+  const DecoderSpec& spec = model.spec;
+  EXPECT_EQ(spec.kv_shape(DType::kBF16).BytesPerToken(), 27U * (512 + 64) * 2);
+  EXPECT_EQ(spec.latent.query_rank, 0);
+  EXPECT_FALSE(spec.mixes(0));
+  EXPECT_TRUE(spec.mixes(1));
+  EXPECT_EQ(spec.mixture.shared_ffn, 2 * 1408);
+  EXPECT_EQ(spec.max_positions, 163840);
+  EXPECT_EQ(spec.rope.magnitude, 1);
+  const double magnitude = 0.1 * 0.707 * std::log(40.0) + 1;  // of keys and of queries
+  EXPECT_NEAR(spec.attention_scale, magnitude * magnitude / std::sqrt(192.0), 1e-8);
+}
 
 }  // namespace
 }  // namespace runahead

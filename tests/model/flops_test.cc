@@ -27,6 +27,20 @@ TEST(FlopsTest, WholePromptByHand) {
   EXPECT_EQ(flops.total(), flops.linear + flops.attention);
 }
 
+TEST(FlopsTest, LatentAttentionByHand) {
+  // One row: queries of 2 heads 2*4*2*(3+2) = 80, which become as wide as the latent vector 2*2*3*5 = 60; that vector
+  // and the key that turns 2*4*(5+2) = 56; values 2*2*5*6 = 120, out 2*4*2*6 = 96. A pair: 2*2*(5+2) for the score,
+  // 2*2*5 for the vectors, 48.
+  DecoderSpec spec = SmallSpec();
+  spec.latent = {.rank = 5, .query_rank = 0, .plain_dim = 3, .value_dim = 6};
+  const ModelFlops flops = ChunkFlops(spec, 0, 3, LastLayer::kLastRow);
+  EXPECT_EQ(flops.linear, 3 * (80 + 60 + 56 + 120 + 96 + 192) + 3 * 56 + (80 + 60 + 120 + 96 + 192) + 80);
+  EXPECT_EQ(flops.attention, 48 * 6 + 48 * 3);
+  // Queries by way of 3 numbers: 2*4*3 and 2*3*2*(3+2).
+  spec.latent.query_rank = 3;
+  EXPECT_EQ(PromptFlops(spec, 1).linear - 80, 2 * (24 + 60 + 60 + 56 + 120 + 96 + 192));
+}
+
 TEST(FlopsTest, MiddleChunkComputesOnlyKeysAndValuesOfTheLastLayer) {
   const ModelFlops flops = ChunkFlops(SmallSpec(), 3, 5, LastLayer::kKeysAndValues);
   EXPECT_EQ(flops.linear, 2 * (32 + 32 + 32 + 192) + 2 * 32);

@@ -15,22 +15,27 @@ struct Case {
   int64_t head_dim;
   int64_t window = 0;
   float softcap = 0;
+  int64_t latent = 0;  // features of values, which scores sum too; 0: values as wide as keys, which scores do not sum
 };
 
 class AttentionTest : public OpsTest {
  protected:
   struct Inputs {
     HostTensor q;
+    HostTensor rotated;
     HostTensor k;
     HostTensor v;
     KvSpan span;
   };
 
   Inputs Make(const Case& c, DType dtype, int64_t gap) {
-    Inputs in{HostTensor(dtype, {c.queries, c.q_heads, c.head_dim}, gap),
-              HostTensor(dtype, {c.keys, c.kv_heads, c.head_dim}),
-              HostTensor(dtype, {c.keys, c.kv_heads, c.head_dim}), KvSpan()};
+    const int64_t values = c.latent > 0 ? c.latent : c.head_dim;
+    Inputs in{HostTensor(dtype, {c.queries, c.q_heads, values}, gap),
+              HostTensor(dtype, {c.queries, c.q_heads, c.head_dim}, gap),
+              HostTensor(dtype, {c.keys, c.kv_heads, c.head_dim}), HostTensor(dtype, {c.keys, c.kv_heads, values}),
+              KvSpan()};
     in.q.Randomise(random);
+    in.rotated.Randomise(random);
     in.k.Randomise(random);
     in.v.Randomise(random);
     in.span = {0, 0, c.keys, in.k.view(), in.v.view()};
@@ -38,24 +43,28 @@ class AttentionTest : public OpsTest {
   }
 
   static AttentionOptions Options(const Case& c, CausalWork causal = CausalWork::kSkip) {
-    return {2.0f / std::sqrt(static_cast<float>(c.head_dim)), c.window, c.softcap, {}, causal};
+    return {2.0f / std::sqrt(static_cast<float>(c.head_dim + c.latent)), c.window, c.softcap, {}, causal, {}};
   }
 
   void Compare(Ops& ops, const Case& c, DType dtype, int64_t gap = 0) {
     Inputs in = Make(c, dtype, gap);
-    const Shape shape{c.queries, c.q_heads, c.head_dim};
+    const Shape shape{c.queries, c.q_heads, c.latent > 0 ? c.latent : c.head_dim};
     HostTensor expected(dtype, shape);
-    oracle->Attention(in.q.view(), c.keys - c.queries, in.span, Options(c), expected.view(), *stream);
-    const std::string what = fmt::format("attention {} {}/{} heads {}/{} x {}, window {}, softcap {}", Name(dtype),
-                                         c.queries, c.keys, c.q_heads, c.kv_heads, c.head_dim, c.window, c.softcap);
+    AttentionOptions options = Options(c);
+    if (c.latent > 0) options.rotated = in.rotated.view();
+    oracle->Attention(in.q.view(), c.keys - c.queries, in.span, options, expected.view(), *stream);
+    const std::string what =
+        fmt::format("attention {} {}/{} heads {}/{} x {}, window {}, softcap {}, latent {}", Name(dtype), c.queries,
+                    c.keys, c.q_heads, c.kv_heads, c.head_dim, c.window, c.softcap, c.latent);
     // A score of unit normal operands times 2 / sqrt(head_dim) has norm 2; its rounding is a relative error of the
     // weights, as is the rounding of the weights themselves. A weighted mean of unit normal values is at most the
     // largest value.
-    const double score = SumTolerance(DType::kF32, c.head_dim, 4) * (1 + c.softcap);
+    const double score = SumTolerance(DType::kF32, c.head_dim + c.latent, 4) * (1 + c.softcap);
     const double weights = (4 * UnitRoundoff(dtype) + score) * in.v.Largest();
     for (const CausalWork causal : {CausalWork::kSkip, CausalWork::kDense}) {
       HostTensor actual(dtype, shape, gap);
-      ops.Attention(in.q.view(), c.keys - c.queries, in.span, Options(c, causal), actual.view(), *stream);
+      options.causal = causal;
+      ops.Attention(in.q.view(), c.keys - c.queries, in.span, options, actual.view(), *stream);
       ExpectNear(
           actual, expected,
           [&](int64_t i, int64_t j) { return 2 * UnitRoundoff(dtype) * std::abs(expected.At(i, j)) + weights; },
@@ -69,6 +78,17 @@ TEST_F(AttentionTest, HeadSizesAndDTypes) {
     for (const int64_t head_dim : {8, 20, 32, 64, 72, 80, 96, 128, 256}) {
       Compare(*two, {70, 70, 4, 2, head_dim}, dtype);
       Compare(*one, {3, 131, 2, 2, head_dim}, dtype, 3);
+    }
+  }
+}
+
+TEST_F(AttentionTest, LatentVectors) {
+  for (const DType dtype : kAllDTypes) {
+    for (const auto& [turning, latent] :
+         {std::pair<int64_t, int64_t>{64, 512}, {2, 3}, {6, 20}, {16, 48}, {40, 33}}) {
+      Compare(*two, {70, 70, 5, 1, turning, 0, 0, latent}, dtype);
+      Compare(*two, {1, 300, 16, 1, turning, 0, 0, latent}, dtype, 8);
+      Compare(*one, {3, 131, 2, 2, turning, 40, 0, latent}, dtype, 3);
     }
   }
 }

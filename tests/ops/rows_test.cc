@@ -325,11 +325,26 @@ TEST_F(OpsTest, MixturesMatchOracleAndHaveTheSameBitsInAnyCompany) {
   constexpr int64_t kRows = 77;
   constexpr int64_t kFfn[] = {9, 9, 9, 33};  // the last is shared, or one more to choose from
   for (const DType dtype : kAllDTypes) {
-    for (const auto& [chosen, shared, gates] : {std::tuple{1, false, 0}, {3, true, 1}, {2, true, 0}, {4, false, 0}}) {
+    const Routing logistic{.logistic = true, .scale = 1.5f};
+    const Routing grouped{.logistic = true, .groups = 2, .chosen_groups = 1, .group_best = 2, .scale = 1.5f};
+    const Routing of_best{.groups = 4, .chosen_groups = 3};
+    HostTensor biases(DType::kF32, {4});
+    biases.Randomise(random);
+    for (const auto& [chosen, shared, gates, routing] : {std::tuple{1, false, 0, Routing()},
+                                                         {3, true, 1, Routing()},
+                                                         {2, true, 0, Routing()},
+                                                         {4, false, 0, Routing()},
+                                                         {2, true, 0, logistic},
+                                                         {2, false, 0, grouped},
+                                                         {1, false, 0, of_best}}) {
       Mixture wanted;
       wanted.chosen = chosen;
       wanted.shared = shared;
       wanted.renormalise = chosen == 2;
+      wanted.routing = routing;
+      if (routing.logistic) {
+        wanted.choice_bias = {biases.view().data(), DType::kF32, {wanted.shared ? 3 : 4}};
+      }
       HostTensor x(dtype, {kRows, kHidden}, 3);
       HostTensor scores(DType::kF32, {kRows, 4 - (shared ? 1 : 0) + gates}, 1);
       HostTensor sum(dtype, {kRows, kHidden}, 4);

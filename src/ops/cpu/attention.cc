@@ -47,13 +47,13 @@ AttentionKernel KernelFor(DType dtype) {
 void AddNotFinite(const AttentionCall& call, const RowGroup& rows, int64_t block, const Attended& seen) {
   const int64_t begin = std::max(block * kKeyBlock, call.first_key());
   const int64_t end = std::min((block + 1) * kKeyBlock, call.keys());
-  const int64_t head_dim = call.head_dim();
+  const int64_t features = call.size().value;
   Dispatch(call.cache.v.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* const block_values = call.BlockOf<T>(call.cache.v, rows.kv_head, block);
     for (int64_t key = begin; key < end; ++key) {
       const T* values = block_values + (key - block * kKeyBlock) * call.cache.v.row_stride();
-      for (int64_t i = 0; i < head_dim; ++i) {
+      for (int64_t i = 0; i < features; ++i) {
         const auto value = static_cast<float>(values[i]);
         if (std::isfinite(value)) continue;
         for (int64_t lane = 0; lane < rows.rows(); ++lane) {
@@ -85,21 +85,21 @@ class AttendingScope {
 class Tile {
  public:
   static constexpr int64_t kGroups = kTileRows / kGroupRows;
-  static size_t StateBytes(int64_t head_dim) {
-    return RoundUp(static_cast<size_t>(Attended::Floats(head_dim)) * sizeof(float)) * kGroups;
+  static size_t StateBytes(const HeadSize& size) {
+    return RoundUp(static_cast<size_t>(Attended::Floats(size.value)) * sizeof(float)) * kGroups;
   }
   /// Of queries, of one segment's state, of the workspace and of one panel.
-  static size_t Bytes(const AttentionKernel& kernel, int64_t head_dim) {
-    return RoundUp(kernel.query_bytes(head_dim)) * kGroups + StateBytes(head_dim) +
-           RoundUp(kernel.workspace_bytes(head_dim)) + RoundUp(kernel.panel_bytes(head_dim));
+  static size_t Bytes(const AttentionKernel& kernel, const HeadSize& size) {
+    return RoundUp(kernel.query_bytes(size)) * kGroups + StateBytes(size) + RoundUp(kernel.workspace_bytes()) +
+           RoundUp(kernel.panel_bytes(size));
   }
 
   Tile(const AttentionKernel& kernel, const AttentionCall& call, int64_t kv_head, int64_t begin, int64_t end,
        std::byte* memory)
       : kernel_(kernel), call_(call), kv_head_(kv_head), begin_(begin), end_(end), queries_(memory) {
-    state_ = queries_ + RoundUp(kernel.query_bytes(call.head_dim())) * kGroups;
-    workspace_ = state_ + StateBytes(call.head_dim());
-    panel_ = workspace_ + RoundUp(kernel.workspace_bytes(call.head_dim()));
+    state_ = queries_ + RoundUp(kernel.query_bytes(call.size())) * kGroups;
+    workspace_ = state_ + StateBytes(call.size());
+    panel_ = workspace_ + RoundUp(kernel.workspace_bytes());
   }
 
   [[nodiscard]] std::byte* state() const { return state_; }
@@ -118,13 +118,13 @@ class Tile {
   }
 
   [[nodiscard]] Attended StateOf(std::byte* states, int64_t index, const RowGroup& group) const {
-    const size_t bytes = StateBytes(call_.head_dim()) / kGroups;
+    const size_t bytes = StateBytes(call_.size()) / kGroups;
     return {reinterpret_cast<float*>(states + bytes * static_cast<size_t>(index)), group.lanes};
   }
 
   void Clear(std::byte* states) const {
     ForGroups([&](int64_t index, const RowGroup& group) {
-      StateOf(states, index, group).Clear(group.lanes, call_.head_dim());
+      StateOf(states, index, group).Clear(group.lanes, call_.size().value);
     });
   }
   void PackQueries() const {
@@ -139,7 +139,7 @@ class Tile {
   }
   void Join(std::byte* part, std::byte* whole) const {
     ForGroups([&](int64_t index, const RowGroup& group) {
-      JoinAttended(group, call_.head_dim(), StateOf(part, index, group), StateOf(whole, index, group));
+      JoinAttended(group, call_.size().value, StateOf(part, index, group), StateOf(whole, index, group));
     });
   }
   void Finish(std::byte* whole) const {
@@ -149,7 +149,7 @@ class Tile {
 
  private:
   [[nodiscard]] std::byte* QueriesOf(int64_t index) const {
-    return queries_ + RoundUp(kernel_.query_bytes(call_.head_dim())) * static_cast<size_t>(index);
+    return queries_ + RoundUp(kernel_.query_bytes(call_.size())) * static_cast<size_t>(index);
   }
 
   const AttentionKernel& kernel_;
@@ -171,9 +171,10 @@ void AttendFewRows(const Team& all, Scratch& scratch, const AttentionKernel& ker
   const int64_t segments = (range.end + kSegmentBlocks - 1) / kSegmentBlocks - first;
   constexpr int64_t kWorthAThread = int64_t{1} << 16;  // elements of keys
   const Team one(1);
-  const Team& team = kv_heads * (range.end - range.begin) * kKeyBlock * call.head_dim() < kWorthAThread ? one : all;
-  const size_t tile_bytes = Tile::Bytes(kernel, call.head_dim());
-  const size_t state_bytes = Tile::StateBytes(call.head_dim());
+  const Team& team =
+      kv_heads * (range.end - range.begin) * kKeyBlock * call.size().summed(1) < kWorthAThread ? one : all;
+  const size_t tile_bytes = Tile::Bytes(kernel, call.size());
+  const size_t state_bytes = Tile::StateBytes(call.size());
   const size_t all_states = state_bytes * static_cast<size_t>(kv_heads * segments);
   std::byte* states = scratch.Get<std::byte>(all_states + tile_bytes * static_cast<size_t>(team.threads()));
   std::byte* memory = states + all_states;
@@ -204,10 +205,10 @@ void AttendFewRows(const Team& all, Scratch& scratch, const AttentionKernel& ker
 void AttendTiles(const Team& team, Scratch& scratch, const AttentionKernel& kernel, const AttentionCall& call) {
   const auto range = call.BlocksOf(0, call.rows());
   const int64_t blocks = range.end - range.begin;
-  const size_t panel_bytes = RoundUp(kernel.panel_bytes(call.head_dim()));
+  const size_t panel_bytes = RoundUp(kernel.panel_bytes(call.size()));
   const size_t head_bytes = panel_bytes * static_cast<size_t>(blocks);
-  const size_t state_bytes = Tile::StateBytes(call.head_dim());
-  const size_t worker_bytes = Tile::Bytes(kernel, call.head_dim()) + state_bytes;
+  const size_t state_bytes = Tile::StateBytes(call.size());
+  const size_t worker_bytes = Tile::Bytes(kernel, call.size()) + state_bytes;
 
   // Many heads at once keep all threads busy to the end; the budget bounds what long prompts need.
   const auto affordable = static_cast<int64_t>(std::max<size_t>(1, kPanelBudget / head_bytes));

@@ -358,8 +358,8 @@ inline void AttendLanes(const AttentionCall& call, const RowGroup& rows, const u
                         const uint16_t* panel, const Attended& seen, const Workspace& workspace) {
   const SeenKeys keys(call, rows, block);
   if (keys.begin >= keys.end) return;
-  const int64_t width = ValueWidth(call.head_dim());
-  const int64_t key_rows = KeyRows(call.head_dim());
+  const int64_t width = ValueWidth(call.size().value);
+  const int64_t key_rows = KeyRows(call.size());
   const int64_t lanes = rows.lanes;
   Products::template Multiply<V, false>({panel + keys.begin * kDepth, kKeyBlock * kDepth, keys.end - keys.begin,
                                          key_rows, queries, workspace.scores + keys.begin * lanes, lanes, nullptr,
@@ -417,14 +417,13 @@ std::optional<AttentionKernel> Bf16Attention() {
   return AttentionKernel{tiles ? &Tiles::Configure : nullptr,
                          tiles ? &ReleaseTiles : nullptr,
                          tiles ? 16 : 8,
-                         [](int64_t head_dim) {
-                           return sizeof(PanelHeader) +
-                                  static_cast<size_t>(PanelElements(head_dim)) * sizeof(uint16_t);
+                         [](const HeadSize& size) {
+                           return sizeof(PanelHeader) + static_cast<size_t>(PanelElements(size)) * sizeof(uint16_t);
                          },
-                         [](int64_t head_dim) {
-                           return static_cast<size_t>(KeyRows(head_dim) * kDepth / 2 * kGroupRows) * sizeof(uint32_t);
+                         [](const HeadSize& size) {
+                           return static_cast<size_t>(KeyRows(size) * kDepth / 2 * kGroupRows) * sizeof(uint32_t);
                          },
-                         [](int64_t) { return Workspace::kBytes; },
+                         [] { return Workspace::kBytes; },
                          tiles ? &PackForTiles : &PackForVectors,
                          &PackQueriesBf16,
                          tiles ? &AttendInTiles : &AttendVectors};

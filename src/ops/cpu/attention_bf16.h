@@ -11,13 +11,13 @@ namespace runahead::cpu {
 
 constexpr int64_t kDepth = 32;  // elements of the summed dimension that a tile takes at once: 64 bytes
 
-/// Steps of kDepth features.
-constexpr int64_t KeyRows(int64_t head_dim) { return (head_dim + kDepth - 1) / kDepth; }
+/// Steps of kDepth features that scores sum.
+inline int64_t KeyRows(const HeadSize& size) { return size.summed(kDepth) / kDepth; }
 
 /// Elements behind a panel's header: keys [KeyRows, kKeyBlock, kDepth features], then values, for vectors [kKeyBlock
 /// / 2, ValueWidth, 2 keys], for tiles [kKeyBlock / kDepth, ValueWidth, kDepth keys].
-constexpr int64_t PanelElements(int64_t head_dim) {
-  return kKeyBlock * (KeyRows(head_dim) * kDepth + ValueWidth(head_dim));
+inline int64_t PanelElements(const HeadSize& size) {
+  return kKeyBlock * (KeyRows(size) * kDepth + ValueWidth(size.value));
 }
 
 void PackForVectors(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel);

@@ -68,36 +68,40 @@ class BlockRows {
   BlockRows(const AttentionCall& call, const TensorView& view, int64_t kv_head, int64_t block)
       : first_(std::clamp<int64_t>(call.first_key() - block * kKeyBlock, 0, kKeyBlock)),
         last_(std::clamp<int64_t>(call.keys() - block * kKeyBlock, 0, kKeyBlock)),
-        head_dim_(call.head_dim()),
-        whole_(first_ == 0 && last_ == kKeyBlock && head_dim_ % kDepth == 0),
+        features_(view.shape()[2]),
+        whole_(first_ == 0 && last_ == kKeyBlock && features_ % kDepth == 0),
         stride_(view.row_stride()),
         rows_(last_ > 0 ? call.BlockOf<BFloat16>(view, kv_head, block) : nullptr) {}
 
+  [[nodiscard]] int64_t features() const { return features_; }
   /// Keys that are worked on, in whole steps.
   [[nodiscard]] int64_t keys() const { return (last_ + kKeyStep - 1) / kKeyStep * kKeyStep; }
   /// kDepth features of key `key` from `feature` on; those behind the last one are 0.
   [[nodiscard]] __m512i Load(int64_t key, int64_t feature) const {
     if (whole_) return _mm512_loadu_si512(rows_ + key * stride_ + feature);
     if (key < first_ || key >= last_) return _mm512_setzero_si512();
-    return _mm512_maskz_loadu_epi16(FirstOf32(head_dim_ - feature), rows_ + key * stride_ + feature);
+    return _mm512_maskz_loadu_epi16(FirstOf32(features_ - feature), rows_ + key * stride_ + feature);
   }
 
  private:
   int64_t first_;
   int64_t last_;
-  int64_t head_dim_;
+  int64_t features_;
   bool whole_;  // all keys are seen, and features fill whole steps
   int64_t stride_;
   const BFloat16* rows_;
 };
 
-/// Keys [begin, end) of a block.
-inline void PackKeys(const BlockRows& rows, int64_t head_dim, int64_t begin, int64_t end, uint16_t* keys) {
-  for (int64_t j = begin; j < end; ++j) {
-    for (int64_t i = 0; i < head_dim; i += kDepth) {
-      _mm512_store_si512(keys + i * kKeyBlock + j * kDepth, rows.Load(j, i));
-    }
+/// Key `key` of a block, of which `keys` holds the features that `rows` has.
+inline void PackKey(const BlockRows& rows, int64_t key, uint16_t* keys) {
+  for (int64_t i = 0; i < rows.features(); i += kDepth) {
+    _mm512_store_si512(keys + i * kKeyBlock + key * kDepth, rows.Load(key, i));
   }
+}
+
+/// Elements of a panel's keys in front of those that only keys have.
+inline int64_t LatentElements(const HeadSize& size) {
+  return size.latent ? HeadSize{size.value}.summed(kDepth) * kKeyBlock : 0;
 }
 
 /// Looks for infinities and NaN among bf16 values.
@@ -128,11 +132,16 @@ void FinishPanel(bool finite, uint16_t* values, int64_t count, std::byte* panel)
 
 void PackForVectors(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
   auto* keys = reinterpret_cast<uint16_t*>(panel + sizeof(PanelHeader));
+  const HeadSize size = call.size();
+  const int64_t latent = LatentElements(size);
   const BlockRows key_rows(call, call.cache.k, kv_head, block);
-  PackKeys(key_rows, call.head_dim(), 0, key_rows.keys(), keys);
-  const int64_t width = ValueWidth(call.head_dim());
-  uint16_t* values = keys + KeyRows(call.head_dim()) * kKeyBlock * kDepth;
   const BlockRows rows(call, call.cache.v, kv_head, block);
+  for (int64_t key = 0; key < key_rows.keys(); ++key) {
+    PackKey(key_rows, key, keys + latent);
+    if (size.latent) PackKey(rows, key, keys);
+  }
+  const int64_t width = ValueWidth(size.value);
+  uint16_t* values = keys + KeyRows(size) * kKeyBlock * kDepth;
   const __m512i low = _mm512_load_si512(kInterleave);
   const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
   LargestExponent seen;
@@ -152,9 +161,11 @@ void PackForVectors(const AttentionCall& call, int64_t kv_head, int64_t block, s
 
 void PackForTiles(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
   auto* keys = reinterpret_cast<uint16_t*>(panel + sizeof(PanelHeader));
+  const HeadSize size = call.size();
+  const int64_t latent = LatentElements(size);
   const BlockRows key_rows(call, call.cache.k, kv_head, block);
-  const int64_t width = ValueWidth(call.head_dim());
-  uint16_t* values = keys + KeyRows(call.head_dim()) * kKeyBlock * kDepth;
+  const int64_t width = ValueWidth(size.value);
+  uint16_t* values = keys + KeyRows(size) * kKeyBlock * kDepth;
   const BlockRows rows(call, call.cache.v, kv_head, block);
   const RowsAhead keys_ahead(call, call.cache.k, kv_head, block);
   const RowsAhead values_ahead(call, call.cache.v, kv_head, block);
@@ -162,7 +173,8 @@ void PackForTiles(const AttentionCall& call, int64_t kv_head, int64_t block, std
   for (int64_t j = 0; j < rows.keys(); j += kDepth) {
     for (int64_t key = j; key < j + kDepth; ++key) {
       keys_ahead.Fetch(key + kDepth, key + kDepth + 1);
-      PackKeys(key_rows, call.head_dim(), key, key + 1, keys);
+      PackKey(key_rows, key, keys + latent);
+      if (size.latent) PackKey(rows, key, keys);
     }
     for (int64_t i = 0; i < width; i += 32) {
       // Unpacking takes the lower, or the higher, four of each eight features.
@@ -187,17 +199,19 @@ void PackForTiles(const AttentionCall& call, int64_t kv_head, int64_t block, std
   FinishPanel(seen.finite(), values, rows.keys() * width, panel);
 }
 
-void PackQueriesBf16(const AttentionCall& call, const RowGroup& rows, std::byte* memory) {
-  const int64_t head_dim = call.head_dim();
-  auto* queries = reinterpret_cast<uint32_t*>(memory);
+namespace {
+
+/// The queries of a group in one of its tensors, whose heads have `features`: [features / 2, lanes] pairs.
+void PackFeatures(const AttentionCall& call, const RowGroup& rows, const TensorView& view, uint32_t* queries) {
+  const int64_t features = view.shape()[2];
   for (int64_t lane = 0; lane < rows.lanes; lane += 16) {
-    for (int64_t i = 0; i < head_dim; i += kDepth) {
+    for (int64_t i = 0; i < features; i += kDepth) {
       __m512i own[16];
       for (int64_t r = 0; r < 16; ++r) {
         own[r] = lane + r < rows.rows()
                      ? _mm512_maskz_loadu_epi16(
-                           FirstOf32(head_dim - i),
-                           call.q.As<BFloat16>() + call.Offset(call.q, rows.kv_head, rows.begin + lane + r) + i)
+                           FirstOf32(features - i),
+                           view.As<BFloat16>() + call.Offset(view, rows.kv_head, rows.begin + lane + r) + i)
                      : _mm512_setzero_si512();
       }
       if (rows.lanes >= 16) {
@@ -211,6 +225,16 @@ void PackQueriesBf16(const AttentionCall& call, const RowGroup& rows, std::byte*
       }
     }
   }
+}
+
+}  // namespace
+
+void PackQueriesBf16(const AttentionCall& call, const RowGroup& rows, std::byte* memory) {
+  auto* queries = reinterpret_cast<uint32_t*>(memory);
+  PackFeatures(call, rows, call.q, queries);
+  if (!call.size().latent) return;
+  PackFeatures(call, rows, call.options.rotated,
+               queries + HeadSize{call.size().value}.summed(kDepth) / 2 * rows.lanes);
 }
 
 HWY_POP_ATTRIBUTES

@@ -26,16 +26,31 @@ constexpr int64_t kKeyBlock = kPageRows;  // keys of a panel
 constexpr int64_t kSegmentBlocks = 4;     // blocks of a segment, the least that a thread does of a row
 constexpr int64_t kGroupRows = 32;        // most rows of a group
 
+/// Features of a head.
+struct HeadSize {
+  int64_t key = 0;      // features of a key
+  int64_t value = 0;    // features of a value
+  bool latent = false;  // scores are products with the value and the key; otherwise with the key alone
+
+  /// Features that a score sums, the latent ones first, each of the two padded to whole steps.
+  [[nodiscard]] int64_t summed(int64_t step) const {
+    const auto whole = [&](int64_t features) { return (features + step - 1) / step * step; };
+    return whole(key) + (latent ? whole(value) : 0);
+  }
+};
+
 /// One call of Attend. The rows of a kv head are its queries: row r is position `position + r / group` and query head
 /// `kv_head * group + r % group`.
 struct AttentionCall {
-  TensorView q;  // [positions, q_heads, head_dim]
+  TensorView q;  // [positions, q_heads, features]
   int64_t position = 0;
   const KvRows& cache;
-  TensorView out;  // [positions, q_heads, head_dim]
+  TensorView out;  // [positions, q_heads, features of a value]
   AttentionOptions options;
 
-  [[nodiscard]] int64_t head_dim() const { return cache.k.shape()[2]; }
+  [[nodiscard]] HeadSize size() const {
+    return {cache.k.shape()[2], cache.v.shape()[2], options.rotated.data() != nullptr};
+  }
   [[nodiscard]] int64_t kv_heads() const { return cache.k.shape()[1]; }
   [[nodiscard]] int64_t group() const { return q.shape()[1] / cache.k.shape()[1]; }
   [[nodiscard]] int64_t rows() const { return q.rows() * group(); }
@@ -46,12 +61,12 @@ struct AttentionCall {
   /// The first key of `block`, of `kv_head`, in `view`, which is k or v of the cache; the block's others follow.
   template <typename T>
   [[nodiscard]] const T* BlockOf(const TensorView& view, int64_t kv_head, int64_t block) const {
-    return view.As<T>() + cache.RowOf(block * kKeyBlock) * view.row_stride() + kv_head * head_dim();
+    return view.As<T>() + cache.RowOf(block * kKeyBlock) * view.row_stride() + kv_head * view.shape()[2];
   }
   [[nodiscard]] int64_t PositionOf(int64_t row) const { return position + row / group(); }
-  /// Offset, in elements, of row `row` of `kv_head` in `view`, which is q or out.
+  /// Offset, in elements, of row `row` of `kv_head` in `view`, which is q, its rotated part, or out.
   [[nodiscard]] int64_t Offset(const TensorView& view, int64_t kv_head, int64_t row) const {
-    return row / group() * view.row_stride() + (kv_head * group() + row % group()) * head_dim();
+    return row / group() * view.row_stride() + (kv_head * group() + row % group()) * view.shape()[2];
   }
   /// The first position that the query at position `own` sees.
   [[nodiscard]] int64_t FirstSeen(int64_t own) const {
@@ -82,7 +97,7 @@ struct RowGroup {
 };
 
 /// Features of an output in the arrays of a group: whole vectors of any processor.
-constexpr int64_t ValueWidth(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+constexpr int64_t ValueWidth(int64_t features) { return (features + 15) / 16 * 16; }
 
 /// What a group's rows have seen of some keys: an online softmax. Borrows its memory.
 struct Attended {
@@ -91,10 +106,10 @@ struct Attended {
   float* output;  // [ValueWidth, lanes], weighted values
 
   Attended(float* memory, int64_t lanes) : maxima(memory), sums(memory + lanes), output(memory + 2 * lanes) {}
-  static int64_t Floats(int64_t head_dim) { return kGroupRows * (2 + ValueWidth(head_dim)); }
-  void Clear(int64_t lanes, int64_t head_dim) const {
+  static int64_t Floats(int64_t features) { return kGroupRows * (2 + ValueWidth(features)); }
+  void Clear(int64_t lanes, int64_t features) const {
     std::fill_n(maxima, lanes, kNothingYet);
-    std::fill_n(sums, lanes * (1 + ValueWidth(head_dim)), 0.0f);
+    std::fill_n(sums, lanes * (1 + ValueWidth(features)), 0.0f);
   }
 };
 
@@ -131,7 +146,7 @@ class RowsAhead {
     if (call.rows() > kFewQueries || count_ <= 0) return;
     const auto element = static_cast<int64_t>(SizeOf(view.dtype()));
     stride_ = view.row_stride() * element;
-    bytes_ = call.head_dim() * element;
+    bytes_ = view.shape()[2] * element;
     rows_ =
         static_cast<const std::byte*>(view.data()) + call.cache.RowOf(block * kKeyBlock) * stride_ + kv_head * bytes_;
   }
@@ -158,9 +173,9 @@ struct AttentionKernel {
   void (*enter)();
   void (*leave)();
   int64_t fewest_lanes;  // fewest lanes of a group
-  size_t (*panel_bytes)(int64_t head_dim);
-  size_t (*query_bytes)(int64_t head_dim);      // bytes of a group's queries
-  size_t (*workspace_bytes)(int64_t head_dim);  // bytes of a worker's memory
+  size_t (*panel_bytes)(const HeadSize& size);
+  size_t (*query_bytes)(const HeadSize& size);  // bytes of a group's queries
+  size_t (*workspace_bytes)();                  // bytes of a worker's memory
   void (*pack)(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel);
   void (*pack_queries)(const AttentionCall& call, const RowGroup& rows, std::byte* queries);
   /// Adds one block of keys to what the rows have seen.
@@ -174,7 +189,7 @@ AttentionKernel SimdAttention();
 std::optional<AttentionKernel> Bf16Attention();
 
 /// Adds `part`, of the keys that follow, to `whole`.
-void JoinAttended(const RowGroup& rows, int64_t head_dim, const Attended& part, const Attended& whole);
+void JoinAttended(const RowGroup& rows, int64_t features, const Attended& part, const Attended& whole);
 /// Writes the rows of `out`: weighted values over weights. Overwrites `whole`.
 void FinishAttended(const AttentionCall& call, const RowGroup& rows, const Attended& whole);
 

@@ -17,9 +17,9 @@
 #define RUNAHEAD_OPS_CPU_ATTENTION_SIMD_ONCE_
 namespace runahead::cpu {
 
-/// Floats of keys and values behind a panel's header: keys [kKeyBlock, head_dim], then values [kKeyBlock,
+/// Floats of keys and values behind a panel's header: keys [kKeyBlock, summed features], then values [kKeyBlock,
 /// ValueWidth].
-constexpr int64_t PanelFloats(int64_t head_dim) { return kKeyBlock * (head_dim + ValueWidth(head_dim)); }
+inline int64_t PanelFloats(const HeadSize& size) { return kKeyBlock * (size.summed(1) + ValueWidth(size.value)); }
 
 }  // namespace runahead::cpu
 #endif  // once
@@ -202,15 +202,16 @@ HWY_INLINE void AttendLanes(D d, const AttentionCall& call, const RowGroup& rows
                             const float* panel, const Attended& seen, float* scores) {
   const SeenKeys keys(call, rows, block);
   if (keys.begin >= keys.end) return;
-  const auto head_dim = static_cast<size_t>(call.head_dim());
-  const auto width = static_cast<size_t>(ValueWidth(call.head_dim()));
+  const HeadSize size = call.size();
+  const auto features = static_cast<size_t>(size.summed(1));
+  const auto width = static_cast<size_t>(ValueWidth(size.value));
   const auto lanes = static_cast<size_t>(rows.lanes);
   const auto begin = static_cast<size_t>(keys.begin);
   const auto count = static_cast<size_t>(keys.end - keys.begin);
-  const float* values = panel + static_cast<size_t>(kKeyBlock) * head_dim;
+  const float* values = panel + static_cast<size_t>(kKeyBlock) * features;
   float* weights = scores + begin * lanes;
   float* factors = scores + kKeyBlock * kGroupRows;
-  Multiply<false>(d, {panel + begin * head_dim, head_dim}, count, queries, lanes, head_dim, nullptr, weights,
+  Multiply<false>(d, {panel + begin * features, features}, count, queries, lanes, features, nullptr, weights,
                   RowsAhead(call, call.cache.k, rows.kv_head, block + 1));
   const bool plain = keys.by_all && call.options.softcap == 0 && call.options.key_bias.data() == nullptr;
   for (int64_t lane = 0; lane < rows.lanes; lane += static_cast<int64_t>(hn::Lanes(d))) {
@@ -235,16 +236,18 @@ void AttendSimd(const AttentionCall& call, const RowGroup& rows, const std::byte
 
 void PackSimd(const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
   const FloatTag d;
-  const int64_t head_dim = call.head_dim();
-  const int64_t width = ValueWidth(head_dim);
+  const HeadSize size = call.size();
+  const int64_t features = size.summed(1);
+  const int64_t latent = size.latent ? size.value : 0;
+  const int64_t width = ValueWidth(size.value);
   const int64_t base = block * kKeyBlock;
   const int64_t first = std::clamp<int64_t>(call.first_key() - base, 0, kKeyBlock);
   const int64_t last = std::clamp<int64_t>(call.keys() - base, 0, kKeyBlock);
   auto* keys = reinterpret_cast<float*>(panel + sizeof(PanelHeader));
-  float* values = keys + kKeyBlock * head_dim;
-  if (first > 0 || last < kKeyBlock || width != head_dim) {
+  float* values = keys + kKeyBlock * features;
+  if (first > 0 || last < kKeyBlock || width != size.value) {
     const int64_t worked_on = (last + kKeyStep - 1) / kKeyStep * kKeyStep;
-    std::memset(keys, 0, static_cast<size_t>(worked_on * head_dim) * sizeof(float));
+    std::memset(keys, 0, static_cast<size_t>(worked_on * features) * sizeof(float));
     std::memset(values, 0, static_cast<size_t>(worked_on * width) * sizeof(float));
   }
   bool all_finite = true;
@@ -256,9 +259,11 @@ void PackSimd(const AttentionCall& call, int64_t kv_head, int64_t block, std::by
     for (int64_t j = first; j < last; ++j) {
       const T* k = block_keys + j * call.cache.k.row_stride();
       const T* v = block_values + j * call.cache.v.row_stride();
-      ForVectors(d, static_cast<size_t>(head_dim),
-                 [&](auto load, auto store) HWY_ATTR { store(load(k), keys + j * head_dim); });
-      ForVectors(d, static_cast<size_t>(head_dim), [&](auto load, auto store) HWY_ATTR {
+      float* key = keys + j * features;
+      ForVectors(d, static_cast<size_t>(latent), [&](auto load, auto store) HWY_ATTR { store(load(v), key); });
+      float* behind = key + latent;
+      ForVectors(d, static_cast<size_t>(size.key), [&](auto load, auto store) HWY_ATTR { store(load(k), behind); });
+      ForVectors(d, static_cast<size_t>(size.value), [&](auto load, auto store) HWY_ATTR {
         const auto value = load(v);
         const auto finite = hn::Le(hn::Abs(value), hn::Set(d, std::numeric_limits<float>::max()));
         not_finite = hn::IfThenElse(finite, not_finite, hn::Set(d, 1.0f));
@@ -270,26 +275,31 @@ void PackSimd(const AttentionCall& call, int64_t kv_head, int64_t block, std::by
   reinterpret_cast<PanelHeader*>(panel)->all_finite = all_finite;
 }
 
-/// Queries: [head_dim, lanes]. Scores come out in units of log2 e, or as the argument of the soft cap's tanh.
+/// Queries: [summed features, lanes]. Scores come out in units of log2 e, or as the argument of the soft cap's tanh.
 void PackQueriesSimd(const AttentionCall& call, const RowGroup& rows, std::byte* memory) {
   const AttentionOptions& options = call.options;
   const float scale = options.softcap > 0 ? options.scale / options.softcap : options.scale * kLog2E;
   auto* queries = reinterpret_cast<float*>(memory);
-  const int64_t head_dim = call.head_dim();
-  std::fill_n(queries, head_dim * rows.lanes, 0.0f);
-  Dispatch(call.q.dtype(), [&](auto zero) HWY_ATTR {
-    using T = decltype(zero);
-    for (int64_t lane = 0; lane < rows.rows(); ++lane) {
-      const T* q = call.q.As<T>() + call.Offset(call.q, rows.kv_head, rows.begin + lane);
-      for (int64_t i = 0; i < head_dim; ++i) queries[i * rows.lanes + lane] = scale * static_cast<float>(q[i]);
-    }
-  });
+  const HeadSize size = call.size();
+  std::fill_n(queries, size.summed(1) * rows.lanes, 0.0f);
+  const auto pack = [&](const TensorView& view, int64_t features, float* to) {
+    Dispatch(view.dtype(), [&](auto zero) HWY_ATTR {
+      using T = decltype(zero);
+      for (int64_t lane = 0; lane < rows.rows(); ++lane) {
+        const T* q = view.As<T>() + call.Offset(view, rows.kv_head, rows.begin + lane);
+        for (int64_t i = 0; i < features; ++i) to[i * rows.lanes + lane] = scale * static_cast<float>(q[i]);
+      }
+    });
+  };
+  if (!size.latent) return pack(call.q, size.key, queries);
+  pack(call.q, size.value, queries);
+  pack(options.rotated, size.key, queries + size.value * rows.lanes);
 }
 
 // ---- What blocks have in common --------------------------------------------------------------------------------
 
 template <class D>
-HWY_INLINE void JoinLanes(D d, const RowGroup& rows, int64_t head_dim, const Attended& part, const Attended& whole) {
+HWY_INLINE void JoinLanes(D d, const RowGroup& rows, int64_t features, const Attended& part, const Attended& whole) {
   const auto lanes = static_cast<size_t>(rows.lanes);
   for (size_t lane = 0; lane < lanes; lane += hn::Lanes(d)) {
     const auto top = hn::Max(hn::LoadU(d, whole.maxima + lane), hn::LoadU(d, part.maxima + lane));
@@ -300,14 +310,14 @@ HWY_INLINE void JoinLanes(D d, const RowGroup& rows, int64_t head_dim, const Att
     };
     hn::StoreU(top, d, whole.maxima + lane);
     join(part.sums + lane, whole.sums + lane);
-    const auto features = static_cast<size_t>(ValueWidth(head_dim));
-    for (size_t i = 0; i < features; ++i) join(part.output + i * lanes + lane, whole.output + i * lanes + lane);
+    const auto width = static_cast<size_t>(ValueWidth(features));
+    for (size_t i = 0; i < width; ++i) join(part.output + i * lanes + lane, whole.output + i * lanes + lane);
   }
 }
 
-void JoinSimd(const RowGroup& rows, int64_t head_dim, const Attended& part, const Attended& whole) {
-  if (rows.lanes == 8) return JoinLanes(hn::CappedTag<float, 8>(), rows, head_dim, part, whole);
-  JoinLanes(FloatTag(), rows, head_dim, part, whole);
+void JoinSimd(const RowGroup& rows, int64_t features, const Attended& part, const Attended& whole) {
+  if (rows.lanes == 8) return JoinLanes(hn::CappedTag<float, 8>(), rows, features, part, whole);
+  JoinLanes(FloatTag(), rows, features, part, whole);
 }
 
 /// Four features of all lanes, over the rows' sums, become [lanes, 4]. Adding 0 makes one zero of both: the sign of a
@@ -328,9 +338,9 @@ HWY_INLINE void TurnFour(D d, const float* sums, size_t lanes, float* features) 
 
 void FinishSimd(const AttentionCall& call, const RowGroup& rows, const Attended& whole) {
   const FloatTag d;
-  const int64_t head_dim = call.head_dim();
+  const int64_t features = call.size().value;
   const auto lanes = static_cast<size_t>(rows.lanes);
-  for (int64_t i = 0; i < head_dim; i += 4) {
+  for (int64_t i = 0; i < features; i += 4) {
     float* four = whole.output + i * rows.lanes;
     if (lanes == 8) {
       TurnFour(hn::CappedTag<float, 8>(), whole.sums, lanes, four);
@@ -344,8 +354,8 @@ void FinishSimd(const AttentionCall& call, const RowGroup& rows, const Attended&
     using T = decltype(zero);
     for (int64_t lane = 0; lane < rows.rows(); ++lane) {
       T* out = call.out.As<T>() + call.Offset(call.out, rows.kv_head, rows.begin + lane);
-      for (int64_t first = 0; first < head_dim; first += kAtOnce) {
-        const int64_t n = std::min<int64_t>(kAtOnce, head_dim - first);
+      for (int64_t first = 0; first < features; first += kAtOnce) {
+        const int64_t n = std::min<int64_t>(kAtOnce, features - first);
         for (int64_t i = 0; i < n; i += 4) {
           std::memcpy(row + i, whole.output + (first + i) * rows.lanes + 4 * lane, 4 * sizeof(float));
         }
@@ -368,8 +378,8 @@ HWY_EXPORT(PackQueriesSimd);
 HWY_EXPORT(JoinSimd);
 HWY_EXPORT(FinishSimd);
 
-void JoinAttended(const RowGroup& rows, int64_t head_dim, const Attended& part, const Attended& whole) {
-  HWY_DYNAMIC_DISPATCH(JoinSimd)(rows, head_dim, part, whole);
+void JoinAttended(const RowGroup& rows, int64_t features, const Attended& part, const Attended& whole) {
+  HWY_DYNAMIC_DISPATCH(JoinSimd)(rows, features, part, whole);
 }
 
 void FinishAttended(const AttentionCall& call, const RowGroup& rows, const Attended& whole) {
@@ -378,12 +388,12 @@ void FinishAttended(const AttentionCall& call, const RowGroup& rows, const Atten
 
 AttentionKernel SimdAttention() {
   return {nullptr, nullptr, 8,
-          [](int64_t head_dim) {
-            return sizeof(PanelHeader) + static_cast<size_t>(PanelFloats(head_dim)) * sizeof(float);
+          [](const HeadSize& size) {
+            return sizeof(PanelHeader) + static_cast<size_t>(PanelFloats(size)) * sizeof(float);
           },
-          [](int64_t head_dim) { return static_cast<size_t>(head_dim * kGroupRows) * sizeof(float); },
+          [](const HeadSize& size) { return static_cast<size_t>(size.summed(1) * kGroupRows) * sizeof(float); },
           // Scores [kKeyBlock, lanes], then factors [lanes].
-          [](int64_t) { return static_cast<size_t>((kKeyBlock + 1) * kGroupRows) * sizeof(float); },
+          [] { return static_cast<size_t>((kKeyBlock + 1) * kGroupRows) * sizeof(float); },
           [](const AttentionCall& call, int64_t kv_head, int64_t block, std::byte* panel) {
             HWY_DYNAMIC_DISPATCH(PackSimd)(call, kv_head, block, panel);
           },

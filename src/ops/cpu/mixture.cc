@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <limits>
+#include <numeric>
 
 #include "ops/checks.h"
 
@@ -53,6 +56,11 @@ void Softmax(const float* scores, std::vector<float>& shares) {
   for (float& share : shares) share /= total;
 }
 
+/// The logistic function of `scores`, of which there are as many as `shares` has room for.
+void Logistic(const float* scores, std::vector<float>& shares) {
+  for (size_t i = 0; i < shares.size(); ++i) shares[i] = 1 / (1 + std::exp(-scores[i]));
+}
+
 /// The indices of the `count` largest of `shares`, ascending. What is no number is never larger.
 void ChooseLargest(const std::vector<float>& shares, int64_t count, int32_t* chosen) {
   const auto taken = [&](int64_t n, int32_t i) { return std::find(chosen, chosen + n, i) != chosen + n; };
@@ -66,6 +74,56 @@ void ChooseLargest(const std::vector<float>& shares, int64_t count, int32_t* cho
   }
   std::sort(chosen, chosen + count);
 }
+
+/// Takes what is in no chosen group out of the choice. `groups` and `chosen` are memory.
+void KeepGroups(const Routing& routing, std::vector<float>& ranks, std::vector<float>& groups,
+                std::vector<int32_t>& chosen) {
+  const auto size = static_cast<std::ptrdiff_t>(ranks.size()) / routing.groups;
+  groups.clear();
+  for (int64_t g = 0; g < routing.groups; ++g) {
+    std::vector<float> best(static_cast<size_t>(routing.group_best));
+    std::partial_sort_copy(ranks.begin() + g * size, ranks.begin() + (g + 1) * size, best.begin(), best.end(),
+                           std::greater<>());
+    groups.push_back(std::accumulate(best.begin(), best.end(), 0.0f));
+  }
+  chosen.resize(static_cast<size_t>(routing.chosen_groups));
+  ChooseLargest(groups, routing.chosen_groups, chosen.data());
+  for (int64_t g = 0; g < routing.groups; ++g) {
+    if (std::find(chosen.begin(), chosen.end(), static_cast<int32_t>(g)) != chosen.end()) continue;
+    std::fill_n(ranks.begin() + g * size, size, -std::numeric_limits<float>::infinity());
+  }
+}
+
+/// Chooses the experts of one row after the other. Holds its memory.
+class Chooser {
+ public:
+  explicit Chooser(const Mixture& mixture)
+      : mixture_(mixture), shares_(static_cast<size_t>(mixture.choices())), ranks_(shares_.size()) {}
+
+  /// scores: [choices]; experts, weights: [chosen].
+  void Choose(const float* scores, int32_t* experts, float* weights) {
+    constexpr float kLeastTotal = 1e-20f;  // what DeepSeek-V3 adds, so that logistic shares of nothing stay 0
+    const Routing& routing = mixture_.routing;
+    routing.logistic ? Logistic(scores, shares_) : Softmax(scores, shares_);
+    ranks_ = shares_;
+    if (const float* biases = mixture_.choice_bias.As<float>(); mixture_.choice_bias.data() != nullptr) {
+      for (size_t i = 0; i < ranks_.size(); ++i) ranks_[i] += biases[i];
+    }
+    if (routing.chosen_groups < routing.groups) KeepGroups(routing, ranks_, groups_, chosen_groups_);
+    ChooseLargest(ranks_, mixture_.chosen, experts);
+    float total = routing.logistic ? kLeastTotal : 0;
+    for (int64_t j = 0; j < mixture_.chosen; ++j) total += weights[j] = shares_[static_cast<size_t>(experts[j])];
+    const float divisor = mixture_.renormalise ? total : 1;
+    std::for_each(weights, weights + mixture_.chosen, [&](float& w) { w = w / divisor * routing.scale; });
+  }
+
+ private:
+  const Mixture& mixture_;
+  std::vector<float> shares_;
+  std::vector<float> ranks_;  // what the choice is by
+  std::vector<float> groups_;
+  std::vector<int32_t> chosen_groups_;
+};
 
 }  // namespace
 
@@ -103,16 +161,12 @@ void Mixer::Choose(TensorView scores, const Mixture& mixture) {
   weights_.resize(expert_of_.size());
   constexpr int64_t kWorthAThread = 2048;  // scores
   team_.RunRanges(scores.rows(), 1 + kWorthAThread / choices, [&](int64_t begin, int64_t end) {
-    std::vector<float> shares(static_cast<size_t>(choices));
+    Chooser chooser(mixture);
     for (int64_t row = begin; row < end; ++row) {
       const float* own = scores.As<float>() + row * scores.row_stride();
       int32_t* experts = expert_of_.data() + row * active;
       float* weights = weights_.data() + row * active;
-      Softmax(own, shares);
-      ChooseLargest(shares, mixture.chosen, experts);
-      float total = 0;
-      for (int64_t j = 0; j < mixture.chosen; ++j) total += weights[j] = shares[static_cast<size_t>(experts[j])];
-      if (mixture.renormalise) std::for_each(weights, weights + mixture.chosen, [&](float& w) { w /= total; });
+      chooser.Choose(own, experts, weights);
       if (!mixture.shared) continue;
       experts[mixture.chosen] = static_cast<int32_t>(choices);
       weights[mixture.chosen] = gated ? 1 / (1 + std::exp(-own[choices])) : 1;

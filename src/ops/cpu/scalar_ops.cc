@@ -249,6 +249,7 @@ class ScalarOps final : public Ops {
     }
   }
 
+  [[nodiscard]] bool HasLatentAttention() const override { return true; }
   [[nodiscard]] bool HasMixtures() const override { return true; }
   void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
                   TensorView sum, Stream& stream) override {
@@ -296,23 +297,55 @@ class ScalarOps final : public Ops {
     }
   }
 
+  /// The indices of the `count` largest numbers, of equal ones the first.
+  static std::vector<size_t> Largest(const std::vector<double>& numbers, int64_t count) {
+    std::vector<size_t> order(numbers.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return numbers[a] > numbers[b]; });
+    order.resize(static_cast<size_t>(count));
+    return order;
+  }
+
+  /// `ranks` with those of groups that are not chosen below all others.
+  static std::vector<double> LimitedToGroups(const std::vector<double>& ranks, const Routing& routing) {
+    const auto size = static_cast<std::ptrdiff_t>(ranks.size()) / routing.groups;
+    std::vector<double> groups;
+    for (int64_t g = 0; g < routing.groups; ++g) {
+      const std::vector<double> own(ranks.begin() + g * size, ranks.begin() + (g + 1) * size);
+      double sum = 0;
+      for (const size_t e : Largest(own, routing.group_best)) sum += own[e];
+      groups.push_back(sum);
+    }
+    std::vector<double> limited(ranks.size(), -std::numeric_limits<double>::infinity());
+    for (const size_t g : Largest(groups, routing.chosen_groups)) {
+      const auto first = static_cast<std::ptrdiff_t>(g) * size;
+      std::copy_n(ranks.begin() + first, size, limited.begin() + first);
+    }
+    return limited;
+  }
+
   /// The weight of each expert for row `row` of x; 0 for those that it does not go through.
   static std::vector<double> WeightsOfExperts(TensorView scores, const Mixture& mixture, int64_t row) {
     std::vector<double> shares;
     for (int64_t e = 0; e < mixture.choices(); ++e) shares.push_back(Get(scores, row, e));
     const double largest = *std::max_element(shares.begin(), shares.end());
     double total = 0;
-    for (double& share : shares) total += share = std::exp(share - largest);
-    std::vector<size_t> order(shares.size());
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return shares[a] > shares[b]; });
-    order.resize(static_cast<size_t>(mixture.chosen));
-    if (mixture.renormalise) {
-      total = 0;
-      for (const size_t e : order) total += shares[e];
+    for (double& share : shares) {
+      share = mixture.routing.logistic ? 1 / (1 + std::exp(-share)) : std::exp(share - largest);
+      total += share;
     }
+    for (double& share : shares) share /= mixture.routing.logistic ? 1 : total;
+    std::vector<double> ranks = shares;
+    if (mixture.choice_bias.data() != nullptr) {
+      for (size_t e = 0; e < ranks.size(); ++e) ranks[e] += GetFlat(mixture.choice_bias, static_cast<int64_t>(e));
+    }
+    const std::vector<size_t> order = Largest(LimitedToGroups(ranks, mixture.routing), mixture.chosen);
+    total = 0;
+    for (const size_t e : order) total += shares[e];
     std::vector<double> weights(mixture.experts.size());
-    for (const size_t e : order) weights[e] = shares[e] / total;
+    for (const size_t e : order) {
+      weights[e] = shares[e] / (mixture.renormalise ? total : 1) * static_cast<double>(mixture.routing.scale);
+    }
     const bool gated = scores.row_elements() > mixture.choices();
     if (mixture.shared) weights.back() = gated ? 1 / (1 + std::exp(-Get(scores, row, mixture.choices()))) : 1;
     return weights;
@@ -364,17 +397,22 @@ class ScalarOps final : public Ops {
 
   static void AttendOne(TensorView q, int64_t own, const KvRows& keys, const AttentionOptions& options, int64_t row,
                         int64_t head, TensorView out) {
-    const int64_t head_dim = q.shape()[2];
-    const int64_t group = q.shape()[1] / keys.k.shape()[1];
-    const int64_t q_base = head * head_dim;
-    const int64_t kv_base = head / group * head_dim;
+    const int64_t kv_head = head / (q.shape()[1] / keys.k.shape()[1]);
+    const auto product = [&](TensorView queries, TensorView of, int64_t position) {
+      const int64_t features = of.shape()[2];
+      double dot = 0;
+      for (int64_t d = 0; d < features; ++d) {
+        dot += Get(queries, row, head * features + d) * Get(of, keys.RowOf(position), kv_head * features + d);
+      }
+      return dot;
+    };
+    const bool latent = options.rotated.data() != nullptr;
     const int64_t begin = FirstVisible(own, options.window);
 
     std::vector<double> scores;  // [own + 1 - begin]
     for (int64_t j = begin; j <= own; ++j) {
-      double dot = 0;
-      for (int64_t d = 0; d < head_dim; ++d) dot += Get(q, row, q_base + d) * Get(keys.k, keys.RowOf(j), kv_base + d);
-      double score = options.scale * dot;
+      double score = options.scale *
+                     (latent ? product(q, keys.v, j) + product(options.rotated, keys.k, j) : product(q, keys.k, j));
       if (options.softcap > 0) score = options.softcap * std::tanh(score / options.softcap);
       if (options.key_bias.data() != nullptr) score += Get(options.key_bias, head, j);
       scores.push_back(score);
@@ -382,12 +420,13 @@ class ScalarOps final : public Ops {
     const double largest = *std::max_element(scores.begin(), scores.end());
     double total = 0;
     for (double& score : scores) total += score = std::exp(score - largest);
-    for (int64_t d = 0; d < head_dim; ++d) {
+    const int64_t features = keys.v.shape()[2];
+    for (int64_t d = 0; d < features; ++d) {
       double sum = 0;
       for (int64_t j = begin; j <= own; ++j) {
-        sum += scores[static_cast<size_t>(j - begin)] * Get(keys.v, keys.RowOf(j), kv_base + d);
+        sum += scores[static_cast<size_t>(j - begin)] * Get(keys.v, keys.RowOf(j), kv_head * features + d);
       }
-      Set(out, row, q_base + d, sum / total);
+      Set(out, row, head * features + d, sum / total);
     }
   }
 

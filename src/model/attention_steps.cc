@@ -1,0 +1,127 @@
+#include "model/attention_steps.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace runahead {
+namespace {
+
+/// Queries as attention reads them, and where it writes to; rows [begin, begin + n) of a pass's queries.
+struct Heads {
+  int64_t begin = 0;
+  TensorView queries;  // [n, q_heads, features]
+  TensorView rotated;  // AttentionOptions::rotated, or empty
+  TensorView out;      // [n, q_heads, features of values]
+};
+
+/// The attentions of those chunks whose rows `heads` holds.
+std::vector<AttentionTask> TasksOf(const Pass& pass, int layer, const Heads& heads) {
+  const bool kept_only = layer == pass.spec.layers - 1;
+  std::vector<AttentionTask> tasks;
+  int64_t row = 0;  // of the pass's queries
+  for (const Chunk& chunk : pass.batch) {
+    if (kept_only && !chunk.logits()) continue;
+    const int64_t end = row + (kept_only ? 1 : chunk.rows());
+    const int64_t first = std::max(row, heads.begin);
+    const int64_t last = std::min(end, heads.begin + heads.queries.rows());
+    if (first < last) {
+      const auto own = [&](const TensorView& view) { return view.Rows(first - heads.begin, last - heads.begin); };
+      const AttentionExtent extent = chunk.exchange == nullptr ? AttentionExtent{chunk.end(), CausalWork::kSkip}
+                                                               : chunk.exchange->Extent(chunk.end());
+      const AttentionOptions options{
+          .scale = pass.spec.attention_scale,
+          .window = pass.spec.window(layer),
+          .softcap = pass.spec.attention_softcap,
+          .key_bias = chunk.tables->key_bias.view,
+          .causal = extent.causal,
+          .rotated = heads.rotated.data() != nullptr ? own(heads.rotated) : TensorView(),
+      };
+      tasks.push_back({own(heads.queries), chunk.end() - (end - first), chunk.cache.Rows(layer, extent.rows), options,
+                       own(heads.out)});
+    }
+    row = end;
+  }
+  return tasks;
+}
+
+/// One head of each row after the other: y_h = x_h W_h^T. x: [n, heads * in]; y: [n, heads * out].
+void MapHeads(const Pass& pass, TensorView x, const std::vector<std::unique_ptr<Linear>>& maps, TensorView y) {
+  int64_t in = 0;
+  int64_t out = 0;
+  for (const std::unique_ptr<Linear>& map : maps) {
+    const int64_t in_end = in + map->in_features();
+    const int64_t out_end = out + map->out_features();
+    pass.ops.Matmul(x.Columns(in, in_end), *map, y.Columns(out, out_end), pass.stream);
+    in = in_end;
+    out = out_end;
+  }
+}
+
+/// Attention to latent vectors, some rows at a time: a query becomes as wide as they are, and what it attended to
+/// becomes a value. So prompts and single tokens are one computation, and leave the same bits.
+void AttendToLatents(const Pass& pass, const LatentWeights& weights, int layer, TensorView queries,
+                     TensorView attended) {
+  const DecoderSpec& spec = pass.spec;
+  const TensorView turning = TurningOf(spec, queries);
+  const TensorView plain = queries.Columns(spec.q_heads * spec.head_dim, queries.row_elements());
+  for (int64_t first = 0; first < queries.rows(); first += kLatentRows) {
+    const int64_t last = std::min(first + kLatentRows, queries.rows());
+    const TensorView wide = pass.workspace.LatentQueries(last - first);
+    const TensorView seen = pass.workspace.LatentAttended(last - first);
+    MapHeads(pass, plain.Rows(first, last), weights.keys, wide);
+    const Heads heads{first, wide.SplitRows(spec.q_heads, spec.latent.rank), turning.Rows(first, last),
+                      seen.SplitRows(spec.q_heads, spec.latent.rank)};
+    pass.ops.AttentionOfMany(TasksOf(pass, layer, heads), pass.stream);
+    MapHeads(pass, seen, weights.values, attended.Rows(first, last));
+  }
+}
+
+}  // namespace
+
+TensorView QueriesOf(const Pass& pass, TensorView qkv) {
+  if (pass.spec.latent.query_rank > 0) return pass.workspace.Queries(qkv.rows());
+  return qkv.Columns(0, pass.spec.query_columns());
+}
+
+TensorView MakeQueries(const Pass& pass, const LayerWeights& weights, TensorView qkv) {
+  const TensorView columns = qkv.Columns(0, pass.spec.query_columns());
+  NormalizeRows(pass, weights.q_norm, columns);
+  const TensorView queries = QueriesOf(pass, qkv);
+  if (weights.latent && weights.latent->queries) {
+    pass.ops.Matmul(columns, *weights.latent->queries, queries, pass.stream);
+  }
+  return queries;
+}
+
+TensorView TurningOf(const DecoderSpec& spec, TensorView queries) {
+  return queries.Columns(0, spec.q_heads * spec.head_dim).SplitRows(spec.q_heads, spec.head_dim);
+}
+
+TensorView KeysOf(const DecoderSpec& spec, TensorView qkv) {
+  const int64_t begin = spec.query_columns() + spec.latent.rank;
+  return qkv.Columns(begin, begin + spec.kv_features()).SplitRows(spec.kv_heads, spec.head_dim);
+}
+
+TensorView ValuesOf(const DecoderSpec& spec, TensorView qkv) {
+  const int64_t begin = spec.query_columns();
+  if (spec.is_latent()) return qkv.Columns(begin, begin + spec.latent.rank).SplitRows(1, spec.latent.rank);
+  return qkv.Columns(begin + spec.kv_features(), qkv.row_elements()).SplitRows(spec.kv_heads, spec.head_dim);
+}
+
+void NormalizeKeys(const Pass& pass, const LayerWeights& weights, TensorView qkv) {
+  const TensorView normed = pass.spec.is_latent() ? ValuesOf(pass.spec, qkv) : KeysOf(pass.spec, qkv);
+  NormalizeRows(pass, weights.k_norm, normed.AsMatrix());
+}
+
+TensorView Attend(const Pass& pass, const LayerWeights& weights, int layer, TensorView queries) {
+  const TensorView attended = pass.workspace.Attended(queries.rows());
+  if (weights.latent) {
+    AttendToLatents(pass, *weights.latent, layer, queries, attended);
+    return attended;
+  }
+  const auto heads = [&](TensorView rows) { return rows.SplitRows(pass.spec.q_heads, pass.spec.head_dim); };
+  pass.ops.AttentionOfMany(TasksOf(pass, layer, {0, heads(queries), {}, heads(attended)}), pass.stream);
+  return attended;
+}
+
+}  // namespace runahead
