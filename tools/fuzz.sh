@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-600}
-targets=(safetensors config gguf tokenizer_json sentencepiece http_request http_answer wire)
+targets=(safetensors config gguf tokenizer_json sentencepiece http_request http_answer wire store)
 
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz -j "$(nproc)"
@@ -14,7 +14,7 @@ for target in "${targets[@]}"; do
   grown=build/fuzz/corpus/$target  # what earlier runs found interesting
   mkdir -p "$grown"
   dictionary=()
-  case $target in sentencepiece | gguf | http_answer | wire) ;; *) dictionary=(-dict=tests/fuzz/json.dict) ;; esac
+  case $target in sentencepiece | gguf | http_answer | wire | store) ;; *) dictionary=(-dict=tests/fuzz/json.dict) ;; esac
   echo "fuzzing $target for $seconds s"
   log=build/fuzz/$target.log
   if ! "build/fuzz/bin/${target}_fuzz" -max_total_time="$seconds" -max_len=900000 -len_control=200 -malloc_limit_mb=64 \
