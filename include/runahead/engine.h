@@ -44,6 +44,10 @@ struct EngineOptions {
   /// Bytes of each rank's KV-cache for all its requests, made by Load; 0: what is free when the first one is
   /// submitted, less a reserve. Sessions have caches of their own.
   size_t kv_memory = 0;
+  /// Folder in which rows of requests outlive the engine, for every process with the same model: made where it does
+  /// not exist. Empty: they go with the engine. Ranks of other processes than the first keep and find none.
+  std::string cache_dir;
+  size_t cache_size = 10'000'000'000;  // bytes that the folder holds at most; what was used least recently goes
   double max_pause_ms = 200;  // longest time that running answers wait for a step of somebody's prompt phase, ms
   int max_queued = 100'000;   // most requests that wait to begin; Submit refuses what is beyond
   /// This process's place among several that make one engine (runahead/group.h); null: there is one. Such an engine
@@ -73,6 +77,7 @@ struct PrefillReport {
   std::vector<int64_t> cuts;            // ranks used + 1 cut points
   std::vector<int> members;             // ranks of the engine, one for each chunk
   std::string plan;                     // the reason for these ranks and cuts, one line
+  int64_t cached_tokens = 0;            // tokens whose rows a cache had; of a session none
   double predicted_ms = 0;              // predicted TTFT, ms; 0: there are no measurements to predict from
   double ttft_ms = 0;                   // time from the call to the last position's logits in host memory, ms
   std::vector<TimelineEvent> timeline;  // empty unless asked for
@@ -144,6 +149,10 @@ class RUNAHEAD_API Engine {
   [[nodiscard]] ModelFacts facts() const;
   /// What its requests and ranks do now; sessions are no part of it. Thread-safe, and waits for no step.
   [[nodiscard]] EngineStatus Status() const;
+
+  /// Waits until the rows of requests that have ended are in EngineOptions::cache_dir, for a minute at most. Returns
+  /// why some are not; empty: all are.
+  [[nodiscard]] std::string FlushCache() const;
 
   /// A sequence of at most `capacity` tokens, prompt and continuation. Throws ConfigError when that is beyond the
   /// model's context, or when its cache does not fit in memory.

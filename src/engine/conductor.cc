@@ -9,6 +9,7 @@
 
 #include "base/deadline.h"
 #include "engine/engine_group.h"
+#include "engine/page_archive.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -45,7 +46,8 @@ Conductor::Conductor(EngineState& engine, const EngineOptions& options)
   }
   forecast_ = std::make_unique<PlannerForecast>(held.planner(), engine.decoder().spec());
   Crew& crew = *this;
-  scheduler_ = std::make_unique<Scheduler>(crew, *forecast_, std::move(limits));
+  archive_ = NewArchive(options);
+  scheduler_ = std::make_unique<Scheduler>(crew, *forecast_, std::move(limits), archive_.get());
   status_ = scheduler_->Status();
   thread_ = std::thread([this] { Run(); });
   if (remote_ == nullptr) return;
@@ -60,8 +62,19 @@ Conductor::~Conductor() {
   }
   changed_.notify_all();
   thread_.join();
+  archive_.reset();  // once it has saved what is left
   if (remote_ != nullptr) remote_->StopListening();
 }
+
+std::unique_ptr<PageArchive> Conductor::NewArchive(const EngineOptions& options) {
+  if (options.cache_dir.empty()) return nullptr;
+  const PageArchive::Listener listener{
+      [this](uint64_t move, int64_t tokens) { Tell([this, move, tokens] { scheduler_->Loaded(move, tokens); }); },
+      [this](uint64_t move) { Tell([this, move] { scheduler_->Saved(move); }); }};
+  return std::make_unique<PageArchive>(engine_, options, local_->caches(), listener);
+}
+
+std::string Conductor::FlushCache() { return archive_ == nullptr ? "" : archive_->Flush(); }
 
 Admission Conductor::Submit(Request request, std::vector<std::unique_ptr<Listener>> listeners) {
   const auto refuse = [this] {

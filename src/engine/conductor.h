@@ -23,6 +23,7 @@
 
 namespace runahead {
 
+class PageArchive;
 class RemoteRanks;
 
 /// Holds the engine while requests run, so that sessions wait for their end. The caches of this process's ranks are
@@ -38,6 +39,8 @@ class Conductor final : private Crew {
 
   /// Queues a request; throws what Scheduler::Add throws, and ConfigError for prefill options out of range.
   Admission Submit(Request request, std::vector<std::unique_ptr<Listener>> listeners);
+  /// See Engine::FlushCache.
+  [[nodiscard]] std::string FlushCache();
   /// Ends `count` choices, the first of which is `id`.
   void Cancel(SequenceId id, int count);
 
@@ -105,6 +108,9 @@ class Conductor final : private Crew {
   void Take(StepResult result);
   void PublishStatus();
 
+  /// Makes the archive, where there is to be one.
+  [[nodiscard]] std::unique_ptr<PageArchive> NewArchive(const EngineOptions& options);
+
   EngineState& engine_;
   RemoteRanks* remote_;  // null: all ranks are here
   std::unique_ptr<LocalRanks> local_;
@@ -117,11 +123,12 @@ class Conductor final : private Crew {
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  Inbox inbox_;                // guarded by mutex_
-  std::string failure_;        // guarded by mutex_
-  EngineStatus status_;        // guarded by mutex_
-  std::atomic<int> news_ = 0;  // messages and results that came since the last look
-  std::thread thread_;         // last: it uses all of the above
+  Inbox inbox_;                           // guarded by mutex_
+  std::string failure_;                   // guarded by mutex_
+  EngineStatus status_;                   // guarded by mutex_
+  std::atomic<int> news_ = 0;             // messages and results that came since the last look
+  std::unique_ptr<PageArchive> archive_;  // null: there is none; its threads use the above
+  std::thread thread_;                    // last: it uses all of the above
 };
 
 }  // namespace runahead

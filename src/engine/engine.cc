@@ -31,10 +31,11 @@ std::string_view Name(RankActivity activity) {
   throw ConfigError(fmt::format("rank activity: no value has the number {}", static_cast<int>(activity)));
 }
 
-EngineState::EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
+EngineState::EngineState(std::filesystem::path model, std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
                          std::vector<std::shared_ptr<const Decoder>> decoders, EngineOptions options,
                          LinkOptions links, PhasePlanner planner, std::unique_ptr<EngineGroup> group)
-    : group_(std::move(group)),
+    : model_(std::move(model)),
+      group_(std::move(group)),
       first_rank_(ranks.front()->index()),
       decoders_(std::move(decoders)),
       threads_per_rank_(threads_per_rank),
@@ -161,8 +162,10 @@ Engine Engine::Load(const Model& model, const EngineOptions& options) {
                                   options.group->process));
   }
   Engine engine(LoadEngineState(ConfigOf(model), options));
-  // Caches of a given size are refused at once, and a rank elsewhere that is lost is noticed.
-  if (options.kv_memory > 0 || options.group != nullptr) (void)engine.State().conductor();
+  // Caches of a given size and folders are refused at once, and a rank elsewhere that is lost is noticed.
+  if (options.kv_memory > 0 || !options.cache_dir.empty() || options.group != nullptr) {
+    (void)engine.State().conductor();
+  }
   return engine;
 }
 
@@ -179,6 +182,8 @@ int Engine::threads_per_rank() const { return State().threads_per_rank(); }
 std::vector<std::string> Engine::devices() const { return State().device_names(); }
 
 EngineStatus Engine::Status() const { return State().Status(); }
+
+std::string Engine::FlushCache() const { return State().conductor().FlushCache(); }
 
 ModelFacts Engine::facts() const {
   const DecoderSpec& spec = State().decoder().spec();

@@ -30,7 +30,8 @@ class HeldEngine;
 class EngineState {
  public:
   /// `decoders`: one for each rank here; ranks of one memory share theirs.
-  EngineState(std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
+  /// `model`: the folder or file that they were loaded from.
+  EngineState(std::filesystem::path model, std::vector<std::unique_ptr<Rank>> ranks, int threads_per_rank,
               std::vector<std::shared_ptr<const Decoder>> decoders, EngineOptions options, LinkOptions links,
               PhasePlanner planner, std::unique_ptr<EngineGroup> group);
   ~EngineState();
@@ -46,6 +47,7 @@ class EngineState {
   [[nodiscard]] EngineGroup* group() const { return group_.get(); }
   /// Processes of the group on this host.
   [[nodiscard]] int processes_here() const;
+  [[nodiscard]] const std::filesystem::path& model() const { return model_; }
   [[nodiscard]] int threads_per_rank() const { return threads_per_rank_; }
   /// The model as a rank here has it; its shape is the same on all.
   [[nodiscard]] const Decoder& decoder() const { return *decoders_.front(); }
@@ -79,6 +81,7 @@ class EngineState {
   [[nodiscard]] std::unique_ptr<Fabric> NewFabric(bool limited = true) const;
   [[nodiscard]] size_t IndexOf(int rank) const { return static_cast<size_t>(rank - first_rank_); }
 
+  std::filesystem::path model_;
   std::unique_ptr<EngineGroup> group_;  // null: there is one process
   int first_rank_;
   std::vector<std::shared_ptr<const Decoder>> decoders_;  // [ranks here]

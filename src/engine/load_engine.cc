@@ -239,8 +239,8 @@ std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const En
   }
   const WorkShape shape = WorkShapeOf(spec, compute, format, workers.front()->ops().WeightDType(compute));
   PhasePlanner planner = PlannerFor(shape, compute, facts, on_gpu, links, options.tuned_folder);
-  return std::make_shared<EngineState>(std::move(workers), shares.front().threads, std::move(decoders), options,
-                                       std::move(links), std::move(planner), std::move(group));
+  return std::make_shared<EngineState>(config.dir(), std::move(workers), shares.front().threads, std::move(decoders),
+                                       options, std::move(links), std::move(planner), std::move(group));
 }
 
 std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const EngineOptions& options) {

@@ -25,6 +25,7 @@ class LocalRanks {
   LocalRanks(const LocalRanks&) = delete;
   LocalRanks& operator=(const LocalRanks&) = delete;
 
+  [[nodiscard]] std::span<const KvCache> caches() const { return caches_; }
   /// Pages of a rank's cache.
   [[nodiscard]] int32_t Pages(int rank) const;
   /// Runs `plan` behind what the rank was told before. `fabric` joins the members of its gang, by their places in it;

@@ -71,6 +71,35 @@ struct PromptProgress {
   std::vector<int> members;  // ranks that read it
 };
 
+/// Whole pages of a sequence that move between a rank's cache and an archive.
+struct PageMove {
+  uint64_t id = 0;
+  int rank = 0;
+  std::vector<int32_t> tokens;    // whose rows they are; whole pages
+  bool long_angles = false;       // RopeSpec::IsLong of the sequence
+  PageList pages;                 // of all tokens, in the rank's cache
+  int64_t first = 0;              // the first of them to be loaded; those before it are there
+  std::vector<double> compute_s;  // time in which each page from `first` on is computed, s; empty: nobody knows
+};
+
+/// Where pages outlive the ranks' caches. Thread-safe.
+class Archive {
+ public:
+  virtual ~Archive() = default;
+  /// Whether pages of `rank` can move.
+  [[nodiscard]] virtual bool Serves(int rank) const = 0;
+  /// Tokens of the longest prefix of `tokens` that is in the archive, in whole pages; of the first `have`, whole
+  /// pages too, it need not be.
+  [[nodiscard]] virtual int64_t Kept(std::span<const int32_t> tokens, int64_t have, bool long_angles) = 0;
+  /// Time in which a page is loaded, s; 0: none was loaded yet.
+  [[nodiscard]] virtual double LoadSeconds() const = 0;
+  /// Fills the move's pages from `first` on, as far as the archive has them and it seems sooner than computing them.
+  /// Answered, once, through Scheduler::Loaded.
+  virtual void Load(PageMove move) = 0;
+  /// Keeps all of the move's pages, which nobody changes until it is answered through Scheduler::Saved.
+  virtual void Save(PageMove move) = 0;
+};
+
 /// Who waits for a request's answer. Called by the thread that works with the scheduler.
 class Listener {
  public:

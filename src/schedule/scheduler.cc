@@ -24,8 +24,8 @@ std::span<const int32_t> CompleteTokens(const Sequence& sequence) {
 
 }  // namespace
 
-Scheduler::Scheduler(Crew& crew, Forecast& forecast, Limits limits)
-    : crew_(crew), forecast_(forecast), limits_(std::move(limits)) {
+Scheduler::Scheduler(Crew& crew, Forecast& forecast, Limits limits, Archive* archive)
+    : crew_(crew), forecast_(forecast), limits_(std::move(limits)), archive_(archive) {
   CHECK_EQ(limits_.pages.size(), static_cast<size_t>(crew.ranks()));
   for (const int32_t pages : limits_.pages) lanes_.emplace_back(pages);
 }
@@ -97,7 +97,8 @@ Admission Scheduler::Add(Request request, std::vector<std::unique_ptr<Listener>>
   listeners.erase(listeners.begin());
   owned->others = std::move(listeners);
   Sequence& sequence = *owned;
-  const double own_s = Predicted(sequence, Cached(sequence));
+  sequence.archived = Archived(sequence);
+  const double own_s = Predicted(sequence, std::max(Cached(sequence), sequence.archived));
   const double predicted_s = own_s > 0 ? own_s + WaitingSeconds(sequence.request.priority) : 0;
   const double deadline_s = sequence.request.ttft_deadline_s;
   if (deadline_s > 0 && predicted_s > deadline_s) {
@@ -315,6 +316,7 @@ void Scheduler::End(Sequence& sequence, FinishReason finish, const std::string& 
     LaneOf(sequence.rank)
         .pages.End(sequence.held, finish == FinishReason::kError ? complete.first(0) : complete, sequence.valid_from,
                    sequence.long_angles);
+    if (finish != FinishReason::kError) Save(sequence, complete);
     admit_ = true;
   }
   Leave(sequence);

@@ -48,7 +48,8 @@ class Scheduler {
     int most_waiting = 100'000;  // most requests that wait
   };
 
-  Scheduler(Crew& crew, Forecast& forecast, Limits limits);
+  /// `archive`: may be null.
+  Scheduler(Crew& crew, Forecast& forecast, Limits limits, Archive* archive = nullptr);
 
   /// Queues a request; listeners: [choices], whose ids follow that of the first. Throws ConfigError when it can never
   /// fit; RefusedError when too many wait, and when its deadline cannot be met.
@@ -58,6 +59,9 @@ class Scheduler {
   void Cancel(SequenceId id);
   /// A step has ended.
   void Finish(StepResult result);
+  /// The archive's answers. Rows of the first `tokens` tokens of a load are there now.
+  void Loaded(uint64_t move, int64_t tokens);
+  void Saved(uint64_t move);
   /// Starts all that can start. To be called after any of the above.
   void Work();
   void CancelAll();
@@ -124,7 +128,15 @@ class Scheduler {
     double busy_until_s = 0;  // time at which the steps of its members are expected to have ended
     double rate = 0;          // FLOPs per second and member; 0: nothing is known
   };
-  enum class Placed : unsigned char { kYes, kLater, kForPrefix, kNoPages };
+  /// Pages on their way between a rank and the archive, which hold them until then.
+  struct Moving {
+    int rank = 0;
+    HeldPages held;
+    std::vector<int32_t> tokens;
+    bool long_angles = false;
+    SequenceId sequence = 0;  // which waits for them; 0: they are saved
+  };
+  enum class Placed : unsigned char { kYes, kLoading, kLater, kForPrefix, kNoPages };
   enum class Kind : unsigned char { kAlone, kTogether };
   using Queue = std::map<std::pair<int, SequenceId>, Sequence*>;  // those that come first, first
 
@@ -184,6 +196,19 @@ class Scheduler {
   /// The sequence has begun on the last of `members`, which shall read it together.
   void FormGang(Sequence& sequence, const std::vector<int>& members);
 
+  // ---- The archive
+  /// Rows of its prompt that the archive has, in whole pages.
+  [[nodiscard]] int64_t Archived(const Sequence& sequence) const;
+  /// Has the archive load rows that no rank has, where that seems sooner than computing them. Nothing: there are
+  /// none.
+  [[nodiscard]] std::optional<Placed> LoadFirst(Sequence& sequence);
+  /// The rank to load to, and the rows in whole pages that it has; -1: none.
+  [[nodiscard]] std::pair<int, int64_t> RankToLoad(const Sequence& sequence);
+  /// Times in which the pages of rows [begin, end) are computed, s; empty: nobody knows.
+  [[nodiscard]] std::vector<double> PageSeconds(const Sequence& sequence, int64_t begin, int64_t end) const;
+  /// Gives the archive the pages of `tokens`, whose rows are complete on the sequence's rank.
+  void Save(Sequence& sequence, std::span<const int32_t> tokens);
+
   // ---- Steps of single ranks
   void StartLane(int rank);
   [[nodiscard]] bool HoldsForGang(int rank) const;
@@ -223,6 +248,9 @@ class Scheduler {
   Crew& crew_;
   Forecast& forecast_;
   Limits limits_;
+  Archive* archive_;                   // may be null
+  std::map<uint64_t, Moving> moving_;  // by the move's id
+  uint64_t last_move_ = 0;
   std::deque<Lane> lanes_;  // [ranks]; a lane does not move
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   std::array<Queue, 2> waiting_;        // by Kind

@@ -53,6 +53,9 @@ void Scheduler::Admit() {
         StopWaiting(sequence);
         TellProgress(sequence);
         break;
+      case Placed::kLoading:
+        StopWaiting(sequence);
+        break;
       case Placed::kLater:
         later[kind] = true;
         break;
@@ -82,6 +85,7 @@ bool Scheduler::MayGangUpWhileIdle(const Sequence& sequence) const {
 }
 
 Scheduler::Placed Scheduler::Place(Sequence& sequence) {
+  if (const std::optional<Placed> placed = LoadFirst(sequence)) return *placed;
   return sequence.together || MayGangUpWhileIdle(sequence) ? PlaceGang(sequence) : PlaceAlone(sequence);
 }
 

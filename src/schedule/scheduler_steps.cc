@@ -240,6 +240,7 @@ void Scheduler::FinishReading(Sequence& sequence) {
   InsertByAge(lane.answering, sequence);
   sequence.answering = true;
   lane.pages.Share(sequence.held, sequence.tokens, sequence.valid_from, sequence.long_angles);
+  Save(sequence, sequence.tokens);
   BeginOthers(sequence);
 }
 

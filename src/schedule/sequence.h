@@ -24,6 +24,9 @@ struct Sequence {
   GangChoice choice;
   bool together = false;    // it waits for a gang
   double waiting_work = 0;  // FLOPs of all its tokens, while it waits
+  int64_t archived = 0;     // tokens of its prompt whose rows an archive has, as it came; 0 once they were asked for
+  bool loading = false;     // they are on their way: it waits in no queue
+  int64_t saved = 0;        // tokens whose rows were given to the archive
 
   // Where it is: nowhere while it waits.
   int rank = -1;                 // the rank that holds all its rows

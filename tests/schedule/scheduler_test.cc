@@ -3,12 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "kv/kv_pages.h"
 #include "plan/partition.h"
 #include "runahead/error.h"
 
@@ -90,6 +92,25 @@ class Silent final : public Listener {
 
  private:
   std::vector<std::string>* errors_;
+};
+
+/// Has the first tokens of prompts that count from 0 on. Moves wait to be answered.
+class PlayedArchive final : public Archive {
+ public:
+  [[nodiscard]] bool Serves(int rank) const override { return rank != 1; }
+  [[nodiscard]] int64_t Kept(std::span<const int32_t> tokens, int64_t /*have*/, bool /*long_angles*/) override {
+    int64_t same = 0;
+    while (same < std::min<int64_t>(kept, std::ssize(tokens)) && tokens[static_cast<size_t>(same)] == same) ++same;
+    return same / kPageRows * kPageRows;
+  }
+  [[nodiscard]] double LoadSeconds() const override { return load_s; }
+  void Load(PageMove move) override { loads.push_back(std::move(move)); }
+  void Save(PageMove move) override { saves.push_back(std::move(move)); }
+
+  int64_t kept = 0;
+  double load_s = 0;
+  std::vector<PageMove> loads;
+  std::vector<PageMove> saves;
 };
 
 class SchedulerTest : public testing::Test {
@@ -243,6 +264,105 @@ TEST_F(SchedulerTest, WhatIsAbandonedIsToldSo) {
   EXPECT_EQ(errors, std::vector<std::string>(3, "no more"));
   EXPECT_TRUE(scheduler.idle());
   EXPECT_TRUE(*crew.step(0)->stop);
+}
+
+TEST_F(SchedulerTest, RowsOfAnArchiveComeBeforeAPromptIsRead) {
+  PlayedCrew crew(2);
+  PlayedArchive archive;
+  archive.kept = 1000;
+  Scheduler scheduler(crew, forecast_, LimitsOf(2), &archive);
+  const SequenceId first = Add(scheduler, 300, 20);
+  const SequenceId second = Add(scheduler, 300, 30);
+  scheduler.Work();
+  ASSERT_EQ(archive.loads.size(), 1U) << "the second one waits for the rows that the first one asked for";
+  const PageMove& load = archive.loads.front();
+  EXPECT_EQ(load.rank, 0) << "the archive does not serve the other";
+  EXPECT_EQ(std::ssize(load.tokens), 256);
+  EXPECT_EQ(load.pages.size(), 2U);
+  EXPECT_EQ(load.first, 0);
+  EXPECT_FALSE(crew.step(0) || crew.step(1));
+  scheduler.Loaded(load.id, 256);
+  scheduler.Work();
+  EXPECT_EQ(SequencesAndBegins(crew.step(0)), (Chunks{{first, 256}, {second, 256}}));
+  EXPECT_EQ(crew.step(0)->chunks[0].pages[1], load.pages[1]);
+}
+
+TEST_F(SchedulerTest, WhatAnArchiveHasNotIsComputed) {
+  PlayedCrew crew(1);
+  PlayedArchive archive;
+  archive.kept = 1000;
+  Scheduler scheduler(crew, forecast_, LimitsOf(1), &archive);
+  const SequenceId first = Add(scheduler, 600, 20);
+  scheduler.Work();
+  scheduler.Loaded(archive.loads.at(0).id, 128);  // its second page was damaged
+  scheduler.Work();
+  EXPECT_EQ(SequencesAndBegins(crew.step(0)), (Chunks{{first, 128}}));
+  EXPECT_EQ(archive.loads.size(), 1U) << "it is asked once";
+}
+
+TEST_F(SchedulerTest, RowsThatAreSoonerComputedAreNotLoaded) {
+  PlayedCrew crew(1);
+  PlayedArchive archive;
+  Scheduler scheduler(crew, forecast_, LimitsOf(1), &archive);
+  Add(scheduler, 0, 500);
+  scheduler.Work();
+  scheduler.Finish(crew.End(0));  // 500 rows in 10 ms
+  archive.kept = 1000;
+  archive.load_s = 0.1;
+  Add(scheduler, 300, 20);
+  scheduler.Work();
+  EXPECT_EQ(archive.loads.size(), 0U);
+  scheduler.Finish(crew.End(0));
+  archive.load_s = 0.0001;
+  Add(scheduler, 600, 20);
+  scheduler.Work();
+  ASSERT_EQ(archive.loads.size(), 1U);
+  EXPECT_EQ(archive.loads[0].first, 2) << "what the rank has need not come";
+  EXPECT_EQ(archive.loads[0].compute_s.size(), 2U);
+}
+
+TEST_F(SchedulerTest, APromptThatIsCancelledWhileItsRowsComeLeavesThemToOthers) {
+  PlayedCrew crew(1);
+  PlayedArchive archive;
+  archive.kept = 1000;
+  Scheduler scheduler(crew, forecast_, LimitsOf(1), &archive);
+  const SequenceId first = Add(scheduler, 300, 20);
+  scheduler.Work();
+  scheduler.Cancel(first);
+  EXPECT_TRUE(scheduler.idle());
+  scheduler.Loaded(archive.loads.at(0).id, 256);
+  EXPECT_TRUE(scheduler.pages(0).AllAtRest());
+  const SequenceId second = Add(scheduler, 300, 20);
+  scheduler.Work();
+  EXPECT_EQ(SequencesAndBegins(crew.step(0)), (Chunks{{second, 256}}));
+  EXPECT_EQ(archive.loads.size(), 1U);
+}
+
+TEST_F(SchedulerTest, PagesStayUntilTheArchiveHasThem) {
+  PlayedCrew crew(1);
+  PlayedArchive archive;
+  Scheduler::Limits limits = LimitsOf(1);
+  limits.pages = {8};
+  Scheduler scheduler(crew, forecast_, limits, &archive);
+  const SequenceId first = Add(scheduler, 300, 20);
+  scheduler.Work();
+  scheduler.Finish(crew.End(0));
+  ASSERT_EQ(archive.saves.size(), 1U) << "once the prompt was read";
+  EXPECT_EQ(std::ssize(archive.saves[0].tokens), 256);
+  EXPECT_EQ(archive.saves[0].pages.size(), 2U);
+  scheduler.Cancel(first);
+  EXPECT_EQ(archive.saves.size(), 1U) << "nothing is new";
+  EXPECT_EQ(scheduler.pages(0).available(), 6);
+  const SequenceId large = Add(scheduler, 0, 900);
+  scheduler.Work();
+  EXPECT_FALSE(crew.step(0)) << "it would need the pages that are saved";
+  scheduler.Saved(archive.saves[0].id);
+  scheduler.Work();
+  EXPECT_EQ(SequencesAndBegins(crew.step(0)), (Chunks{{large, 0}}));
+  scheduler.Finish(crew.End(0));
+  scheduler.Cancel(large);
+  for (size_t i = 1; i < archive.saves.size(); ++i) scheduler.Saved(archive.saves[i].id);
+  EXPECT_TRUE(scheduler.pages(0).AllAtRest());
 }
 
 }  // namespace
