@@ -249,6 +249,7 @@ int Run(Flags& flags) {
   const auto begin = std::chrono::steady_clock::now();
   const Totals totals = BatchRun(engine, words, std::move(tasks), write).Run(flags.concurrency, interrupts);
   PrintSummary(totals, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  FinishCache(engine, flags.engine);
   if (totals.answers < wanted) return kInterrupted;
   if (totals.failed == 0) return 0;
   WriteError(
@@ -276,6 +277,7 @@ Action AddBatch(CLI::App& command) {
              fmt::format("Requests that the engine has at a time, in the file's order [{}]", flags->concurrency));
   AddEngineFlags(command, flags->engine);
   AddKvMemoryFlag(command, flags->engine);
+  AddCacheFlags(command, flags->engine);
   AddMaxPauseFlag(command, flags->engine);
   AddGroupFlags(command, flags->group);
   return [flags] { return Run(*flags); };

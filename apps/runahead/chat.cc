@@ -235,7 +235,10 @@ int Run(Flags& flags) {
   Chat chat(flags, engine, *tokenizer, *talk, interrupts);
   Lines lines(interrupts);
   while (std::optional<std::string> line = lines.Next()) {
-    if (*line == "/exit") return 0;
+    if (*line == "/exit") {
+      FinishCache(engine, flags.engine);
+      return 0;
+    }
     if (*line == "/clear") chat.Clear();
     if (line->empty() || *line == "/clear") continue;
     try {
@@ -246,6 +249,7 @@ int Run(Flags& flags) {
     }
   }
   if (lines.terminal()) WriteOut("\n");
+  FinishCache(engine, flags.engine);
   return 0;
 }
 
@@ -272,6 +276,7 @@ Action AddChat(CLI::App& command) {
   command.add_flag("--json", flags->json, "Print one JSON object for each answer instead of its text");
   AddEngineFlags(command, flags->engine);
   AddKvMemoryFlag(command, flags->engine);
+  AddCacheFlags(command, flags->engine);
   AddGroupFlags(command, flags->group);
   return [flags] { return Run(*flags); };
 }

@@ -21,6 +21,7 @@ Action AddBatch(CLI::App& command);
 Action AddChat(CLI::App& command);
 Action AddServe(CLI::App& command);
 Action AddBench(CLI::App& command);
+Action AddCache(CLI::App& command);
 Action AddDemo(CLI::App& command);
 Action AddPlan(CLI::App& command);
 Action AddTune(CLI::App& command);

@@ -9,14 +9,15 @@
 namespace runahead::cli {
 namespace {
 
-/// The lines "generate.--strategy) ...;;" of every flag that takes one of a few names.
+/// The lines "generate.--strategy) ...;;" of every flag that takes one of a few names; an argument without a flag
+/// follows the command.
 std::string ValueCases(const std::vector<const CLI::App*>& commands) {
   std::string cases;
   for (const CLI::App* command : commands) {
     for (const FlagFacts& flag : FlagsOf(*command)) {
       if (flag.values.empty()) continue;
-      cases += fmt::format("    {}.{}) words=\"{}\" ;;\n", command->get_name(), flag.names.back(),
-                           fmt::join(flag.values, " "));
+      const std::string& before = flag.names.empty() ? command->get_name() : flag.names.back();
+      cases += fmt::format("    {}.{}) words=\"{}\" ;;\n", command->get_name(), before, fmt::join(flag.values, " "));
     }
   }
   return cases;

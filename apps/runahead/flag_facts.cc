@@ -43,6 +43,7 @@ FlagFacts FactsOf(const std::string& command, const CLI::Option& option) {
     facts.values = ValuesOf(command, facts.names.back());
   }
   if (option.get_items_expected_max() > 0) facts.value = option.get_type_name();
+  if (command == "cache" && facts.names.empty()) facts.values = {"list", "verify", "drop"};
   if (facts.names.empty() && facts.value.empty()) facts.value = option.get_name(/*positional=*/true);
   facts.help = option.get_description();
   return facts;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "ops/weight_format.h"
+#include "output.h"
 #include "protocol/sampling_ranges.h"
 #include "runahead/error.h"
 #include "tensor/dtype.h"
@@ -223,6 +224,29 @@ void AddKvMemoryFlag(CLI::App& command, EngineOptions& options) {
                                         "Memory of each rank's KV-cache, for all sequences together, as in 8GB or "
                                         "512MiB [what is free, less a reserve]")
       ->type_name("SIZE");
+}
+
+void AddCacheFlags(CLI::App& command, EngineOptions& options) {
+  CLI::Option* const folder =
+      command
+          .add_option("--cache-dir", options.cache_dir,
+                      "Keep rows of prompts and answers in this folder, and find those of earlier runs there")
+          ->type_name("DIR");
+  const auto read_size = [&options](const std::string& text) {
+    options.cache_size = ParseBytes("--cache-size", text);
+  };
+  command
+      .add_option_function<std::string>("--cache-size", read_size,
+                                        "Room for them; what was used least recently goes [10GB]")
+      ->type_name("SIZE")
+      ->needs(folder);
+}
+
+void FinishCache(const Engine& engine, const EngineOptions& options) {
+  if (options.cache_dir.empty()) return;
+  if (const std::string failure = engine.FlushCache(); !failure.empty()) {
+    Warn(fmt::format("--cache-dir: not all rows are kept: {}", failure));
+  }
 }
 
 void AddMaxPauseFlag(CLI::App& command, EngineOptions& options) {

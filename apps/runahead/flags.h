@@ -47,6 +47,12 @@ void AddEngineFlags(CLI::App& command, EngineOptions& options);
 /// --kv-memory, for commands that submit requests.
 void AddKvMemoryFlag(CLI::App& command, EngineOptions& options);
 
+/// --cache-dir and --cache-size, for the same.
+void AddCacheFlags(CLI::App& command, EngineOptions& options);
+
+/// Waits until the cache on disk has what it shall keep, and warns of what it has not.
+void FinishCache(const Engine& engine, const EngineOptions& options);
+
 /// --max-pause, for those that submit several at once.
 void AddMaxPauseFlag(CLI::App& command, EngineOptions& options);
 

@@ -96,6 +96,10 @@ int64_t Capacity(const Flags& flags, size_t prompt_tokens, int64_t context) {
   return std::min(context, prompt + flags.generation.max_new_tokens);
 }
 
+/// Whether the prompt is a request: an engine of several processes runs nothing else, and sessions have no cache on
+/// disk.
+bool ByRequest(const Flags& flags) { return flags.engine.group != nullptr || !flags.engine.cache_dir.empty(); }
+
 std::string ToJson(const Generation& result, const Flags& flags, const Engine& engine, size_t prompt_tokens) {
   const PrefillReport& prefill = result.prefill;
   std::vector<int64_t> chunks;
@@ -104,6 +108,7 @@ std::string ToJson(const Generation& result, const Flags& flags, const Engine& e
                {"text", result.text},
                {"finish", Name(result.finish)},
                {"prompt_tokens", prompt_tokens},
+               {"cached_tokens", prefill.cached_tokens},
                {"ttft_ms", prefill.ttft_ms},
                {"tpot_ms", result.tpot_ms},
                {"strategy", Name(prefill.strategy)},
@@ -116,7 +121,7 @@ std::string ToJson(const Generation& result, const Flags& flags, const Engine& e
                {"plan", prefill.plan},
                {"dtype", engine.facts().dtype},
                {"weights", engine.facts().weights}};
-  if (flags.engine.group != nullptr) {  // a request's answer does not tell
+  if (ByRequest(flags)) {  // whose answer does not tell
     json.erase("topology");
     json.erase("plan");
   }
@@ -142,7 +147,6 @@ struct Watchers {
   std::function<void(int32_t)> on_id;
 };
 
-/// An engine of several processes runs requests alone.
 Generation GenerateByRequest(const Engine& engine, std::shared_ptr<const Tokenizer> words,
                              const std::vector<int32_t>& prompt, const Flags& flags, const Watchers& watchers) {
   constexpr auto kPatience = std::chrono::seconds(1);
@@ -171,6 +175,7 @@ Generation GenerateByRequest(const Engine& engine, std::shared_ptr<const Tokeniz
     result.prefill.cuts = stats.cuts;
     result.prefill.members = stats.members;
     result.prefill.predicted_ms = stats.predicted_ttft_ms;
+    result.prefill.cached_tokens = stats.cached_tokens;
     result.prefill.ttft_ms = stats.ttft_ms;
     result.prefill.timeline = stats.timeline;
     return result;
@@ -184,8 +189,10 @@ void WritePictures(const PrefillReport& prefill, OutputFile& trace, OutputFile& 
 
 int Run(Flags& flags) {
   if (const std::optional<int> code = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *code;
-  const bool in_group = flags.engine.group != nullptr;
-  if (in_group && flags.logits) throw ConfigError("--logits: not with ranks in several processes");
+  if (ByRequest(flags) && flags.logits) {
+    throw ConfigError(fmt::format("--logits: not with {}",
+                                  flags.engine.group != nullptr ? "ranks in several processes" : "--cache-dir"));
+  }
   OutputFiles outputs;
   outputs.Protect(flags.model);
   outputs.Protect(flags.prompt_file.value_or(""));
@@ -213,7 +220,7 @@ int Run(Flags& flags) {
     watchers.on_id = [&separator](int32_t id) { WriteOut(fmt::format("{}{}", std::exchange(separator, ","), id)); };
   }
   Generation result;
-  if (in_group) {
+  if (ByRequest(flags)) {
     auto shared = words == nullptr ? nullptr : std::make_shared<const Tokenizer>(*words);
     result = GenerateByRequest(engine, std::move(shared), prompt, flags, watchers);
   } else {
@@ -222,8 +229,8 @@ int Run(Flags& flags) {
   }
   WritePictures(result.prefill, trace, timeline);
   WriteOut(flags.json ? ToJson(result, flags, engine, prompt.size()) : "\n");
-  if (flags.json) return 0;
-  PrintSummary(result, prompt.size());
+  if (!flags.json) PrintSummary(result, prompt.size());
+  FinishCache(engine, flags.engine);
   return 0;
 }
 
@@ -236,6 +243,7 @@ Action AddGenerate(CLI::App& command) {
   AddSamplingFlags(command, flags->generation);
   command.add_flag("--ignore-eos", flags->ignore_eos, "Go on behind end-of-sequence tokens");
   AddEngineFlags(command, flags->engine);
+  AddCacheFlags(command, flags->engine);
   AddPrefillFlags(command, flags->prefill);
   AddGroupFlags(command, flags->group);
   command.add_flag("--json", flags->json, "Print one JSON object instead of the text");

@@ -38,6 +38,7 @@ constexpr std::array kCommands = {
     Command{"bench", "Time strategies, partitions, ranks and contexts against the matmul ceiling", AddBench},
     Command{"tune", "Measure this machine's costs, search for the best partitions, check predictions", AddTune},
     Command{"plan", "Predict the time to the first token on a described cluster", AddPlan},
+    Command{"cache", "List, check or remove the rows that --cache-dir kept", AddCache},
     Command{"demo", "Answer a question about a long log book on one rank and on several", AddDemo},
     Command{"launch", "Run a command once per rank, here or on several hosts", AddLaunch},
     Command{"tokenize", "Turn text into token ids, or ids into text", AddTokenize},

@@ -119,7 +119,9 @@ int Run(Flags& flags) {
   server.ListenToSignals();
   server.Listen();
   Greet(server, name, log, flags.quiet);
-  return server.Run() == server::Server::Outcome::kDrained ? 0 : kInterrupted;
+  const bool drained = server.Run() == server::Server::Outcome::kDrained;
+  FinishCache(*engine, flags.engine);
+  return drained ? 0 : kInterrupted;
 }
 
 void AddSize(CLI::App& command, const std::string& flag, size_t& size, size_t most, const std::string& help) {
@@ -212,6 +214,7 @@ Action AddServe(CLI::App& command) {
   AddLogFlags(command, *flags);
   AddEngineFlags(command, flags->engine);
   AddKvMemoryFlag(command, flags->engine);
+  AddCacheFlags(command, flags->engine);
   AddMaxPauseFlag(command, flags->engine);
   AddGroupFlags(command, flags->group);
   return [flags, &command] {

@@ -58,6 +58,7 @@ TEST(PagesTest, BashCompletes) {
   EXPECT_EQ(Offered("runahead plan --pres"), "--preset");
   EXPECT_EQ(Offered("runahead plan --preset 4x"), "4x4090-pcie");
   EXPECT_EQ(Offered("runahead generate --strategy tsp"), "tsp tsp-causal");
+  EXPECT_EQ(Offered("runahead cache ver"), "verify");
   EXPECT_EQ(Offered("runahead inspect models/"), "");  // paths are bash's own
   EXPECT_EQ(Runahead({"--completion", "fish"}).exit_code, 2);
 }
