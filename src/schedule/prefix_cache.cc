@@ -49,7 +49,11 @@ PrefixMatch PrefixCache::Find(std::span<const int32_t> tokens, int64_t most) {
   PrefixMatch match;
   match.tokens = static_cast<int64_t>(path.size() - 1) * page_rows_ + partial.rows;
   match.partial = partial.rows;
-  if (partial.node != nullptr) path.push_back(partial.node);
+  match.valid_from = valid_from.back();
+  if (partial.node != nullptr) {
+    path.push_back(partial.node);
+    match.valid_from = std::max(match.valid_from, partial.node->valid_from);
+  }
   ++uses_;
   for (size_t i = 1; i < path.size(); ++i) {
     Touch(*path[i]);

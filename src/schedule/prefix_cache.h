@@ -15,6 +15,7 @@ struct PrefixMatch {
   int64_t tokens = 0;          // length of the prefix
   std::vector<int32_t> pages;  // the pages of its rows, in order; the last one is the partial one when partial > 0
   int64_t partial = 0;         // rows of the last page to copy to a page of one's own; 0: the prefix ends with a page
+  int64_t valid_from = 0;      // tokens of the shortest prefix that may use the rows of all its pages
 
   /// How many pages can be shared: all but a partial one.
   [[nodiscard]] int64_t whole_pages() const { return static_cast<int64_t>(pages.size()) - (partial > 0 ? 1 : 0); }

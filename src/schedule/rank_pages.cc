@@ -37,6 +37,7 @@ std::optional<RankPages::Start> RankPages::Begin(std::span<const int32_t> tokens
   }
   Start start;
   start.cached = match.tokens;
+  start.valid_from = match.valid_from;
   if (match.partial > 0) {
     start.copy = PageCopy{match.pages.back(), taken->front(), match.partial};
     start.held.source = match.pages.back();

@@ -42,6 +42,7 @@ class RankPages {
   struct Start {
     HeldPages held;
     int64_t cached = 0;            // rows that are there
+    int64_t valid_from = 0;        // PrefixMatch::valid_from of them
     std::optional<PageCopy> copy;  // the last of them are still on somebody else's page
   };
   /// Pages for `rows` rows of a sequence that begins with `tokens`, of which at most `most` are taken from the cache.

@@ -102,8 +102,7 @@ void Scheduler::Loaded(uint64_t move, int64_t tokens) {
 void Scheduler::Save(Sequence& sequence, std::span<const int32_t> tokens) {
   constexpr int64_t kMostHeld = 2;  // one part of so many of a rank's pages may wait to be saved
   const int rank = sequence.rank;
-  // Behind a window a prefix may lack rows.
-  if (archive_ == nullptr || !archive_->Serves(rank) || sequence.valid_from > 0) return;
+  if (archive_ == nullptr || !archive_->Serves(rank)) return;
   RankPages& pages = LaneOf(rank).pages;
   int64_t room = pages.pages() / kMostHeld;
   for (const auto& [id, other] : moving_) room -= other.rank == rank ? std::ssize(other.held.pages) : 0;
@@ -114,6 +113,7 @@ void Scheduler::Save(Sequence& sequence, std::span<const int32_t> tokens) {
       pages.Begin(tokens.first(static_cast<size_t>(rows)), rows, rows, sequence.long_angles);
   CHECK(start && start->cached == rows);
   sequence.saved = rows;
+  if (start->valid_from > 0) return pages.Drop(start->held);  // behind a window some pages lack rows
   PageMove move;
   move.id = ++last_move_;
   move.rank = rank;

@@ -154,7 +154,7 @@ void Scheduler::Begin(Sequence& sequence, int rank, RankPages::Start start) {
   sequence.held = std::move(start.held);
   sequence.copy = start.copy;
   sequence.done = start.cached;
-  if (forecast_.windowed()) sequence.valid_from = start.cached;
+  sequence.valid_from = start.valid_from;
   sequence.reading_s = crew_.Now();
   sequence.read_from = start.cached;
   if (sequence.begun_s >= 0) return;  // it begins again

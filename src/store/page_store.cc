@@ -58,6 +58,10 @@ PageStore::PageStore(const std::filesystem::path& folder, size_t limit, const St
       limit_(limit),
       row_bytes_(row_bytes),
       written_(limit) {  // the folder is read once in any case
+  if (most_pages() == 0) {
+    throw ConfigError(fmt::format("cache size: {} bytes hold no page of {} tokens, which takes {} bytes", limit,
+                                  kPageRows, row_bytes + kPageHeadBytes));
+  }
   const std::filesystem::path about = AboutFile(pages_);
   std::error_code error;
   std::filesystem::create_directories(pages_, error);

@@ -25,7 +25,8 @@ struct StoredModel {
 class PageStore {
  public:
   /// Makes `folder` where there is none. All its pages together, of other models too, shall take `limit` bytes at
-  /// most. `row_bytes`: of one page. Throws IoError naming the folder and the reason.
+  /// most. `row_bytes`: of one page. Throws IoError naming the folder and the reason, and ConfigError for a limit
+  /// below a page.
   PageStore(const std::filesystem::path& folder, size_t limit, const StoredModel& model, size_t row_bytes);
 
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }

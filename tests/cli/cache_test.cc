@@ -90,6 +90,7 @@ TEST_F(CacheTest, WrongUseIsOneLine) {
       {{"generate", "--model", LongModel(), "--prompt-ids", "1", "--cache-size", "1GB"}, "--cache-dir"},
       {{"generate", "--model", LongModel(), "--prompt-ids", "1", "--cache-dir", "x", "--cache-size", "some"},
        "'some'"},
+      {{"generate", "--model", LongModel(), "--prompt-ids", "1", "--cache-dir", "x", "--cache-size", "9kB"}, "9000"},
       {{"generate", "--model", LongModel(), "--prompt-ids", "1", "--cache-dir", ""}, "--cache-dir"},
       {{"generate", "--model", LongModel(), "--prompt-ids", "1", "--cache-dir", InFolder("file")}, InFolder("file")},
       {{"generate", "--model", LongModel(), "--prompt-ids", "1", "--cache-dir", "x", "--json", "--logits"},
