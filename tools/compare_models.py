@@ -76,7 +76,8 @@ def make_model(family, rng, directory):
     randomise(model, rng.randrange(1 << 30), torch.float32)
     prepare(family, model)
     model.save_pretrained(directory)
-    best = "eager" if family == "bloom" else "sdpa"  # transformers has no other for BLOOM
+    only_eager = ("bloom", "gpt_oss", "gpt_oss_mxfp4")  # transformers has no other for these
+    best = "eager" if family in only_eager else "sdpa"
     # The grouped products of experts want sizes that ours are not.
     load = functools.partial(loader.from_pretrained, directory, dtype=torch.float32, experts_implementation="eager")
     model = load(attn_implementation=best).eval()

@@ -18,12 +18,15 @@ import sys
 import torch
 import transformers
 from transformers import (AutoModelForCausalLM, BloomConfig, Cohere2Config, CohereConfig, DeepseekV2Config,
-                          DeepseekV3Config, Exaone4Config, FalconConfig,
-                          Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config, GlmConfig, GPT2Config,
-                          GPTNeoXConfig, GraniteConfig, GraniteMoeConfig, GraniteMoeSharedConfig, InternLM3Config,
-                          LlamaConfig, Ministral3Config, MistralConfig, MixtralConfig, NemotronConfig, Olmo2Config,
-                          Olmo3Config, OlmoeConfig, OPTConfig, Phi3Config, PhiConfig, Qwen2Config, Qwen2MoeConfig,
-                          Qwen3Config, Qwen3MoeConfig, SmolLM3Config, StableLmConfig, Starcoder2Config)
+                          DeepseekV3Config, Exaone4Config, FalconConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig,
+                          Glm4Config, GlmConfig, GPT2Config, GPTNeoXConfig, GptOssConfig, GraniteConfig,
+                          GraniteMoeConfig, GraniteMoeSharedConfig, InternLM3Config, LlamaConfig, Ministral3Config,
+                          MistralConfig, MixtralConfig, NemotronConfig, Olmo2Config, Olmo3Config, OlmoeConfig,
+                          OPTConfig, Phi3Config, PhiConfig, Qwen2Config, Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig,
+                          SmolLM3Config, StableLmConfig, Starcoder2Config)
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from model_families import prepare, rewrite  # noqa: E402
 
 GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "tests" / "model" / "goldens"
 PROMPT_LENGTHS = [1, 7, 64, 333]
@@ -159,6 +162,11 @@ MODELS = {
         n_shared_experts=1, n_group=4, topk_group=2, first_k_dense_replace=1, rope_parameters=dict(
             rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=60, beta_fast=32.0,
             beta_slow=1.0, mscale=0.7, mscale_all_dim=1.0)), "bfloat16", {"old_rope": "type"}),
+    "gpt-oss-bf16": (GptOssConfig, dict(num_key_value_heads=2, head_dim=8, num_local_experts=3, num_experts_per_tok=2,
+                                        sliding_window=20), "bfloat16", {}),
+    "gpt-oss-mxfp4-bf16": (GptOssConfig, dict(num_key_value_heads=1, head_dim=6, num_local_experts=4,
+                                              num_experts_per_tok=1, sliding_window=50, intermediate_size=64,
+                                              attention_bias=False), "bfloat16", {"family": "gpt_oss_mxfp4"}),
 }
 GPT2_BASE = dict(n_embd=32, n_layer=2, n_head=4, n_positions=512, vocab_size=53, bos_token_id=1, eos_token_id=2)
 BLOOM_BASE = dict(n_layer=2, vocab_size=53, bos_token_id=1, eos_token_id=2)
@@ -254,12 +262,14 @@ def make(name, seed):
     config = config_class(**{**BASES.get(config_class, BASE), **fields})
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     randomise(model, seed, dtype)
+    prepare(options.get("family"), model)
     write_model(directory, model, dtype, options)
 
     # What the files say is the reference, not the model that wrote them.
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32,
                                                  attn_implementation=reference_attention(config),
                                                  experts_implementation="eager").eval()
+    rewrite(options.get("family"), directory)
     generator = torch.Generator().manual_seed(seed + 1)
     prompts = []
     for length in PROMPT_LENGTHS:

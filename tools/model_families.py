@@ -206,6 +206,17 @@ def deepseek_v2(rng):
                 q_lora_rank=rng.choice((None, 6, 24)), qk_nope_head_dim=rng.choice((2, 4, 10)))  # fmt: skip
 
 
+def gpt_oss(rng, quantised=False):
+    """Without rope_parameters YaRN as transformers has it; quantised columns are whole blocks of 32."""
+    fields = mixture(rng, dict(own_head_dim(rng, base(rng)), attention_bias=chance(rng)), "num_local_experts")
+    fields.update(sliding_window=window(rng), swiglu_limit=rng.choice((7.0, 1.5)))
+    if quantised:
+        fields.update(hidden_size=rng.choice((32, 96)), intermediate_size=rng.choice((32, 64)))
+    if chance(rng):
+        fields["rope_parameters"] = rope(rng, fields["head_dim"])
+    return fields
+
+
 @dataclasses.dataclass
 class Family:
     model_type: str  # transformers'
@@ -260,6 +271,8 @@ FAMILIES = {
                                                             norm_topk_prob=chance(rng)))),  # fmt: skip
     "deepseek_v2": Family("deepseek_v2", deepseek_v2),
     "deepseek_v3": Family("deepseek_v3", lambda rng: dict(deepseek(rng, 2), rope_interleave=chance(rng))),
+    "gpt_oss": Family("gpt_oss", gpt_oss),
+    "gpt_oss_mxfp4": Family("gpt_oss", lambda rng: gpt_oss(rng, quantised=True)),
     "granitemoe": Family("granitemoe", lambda rng: mixture(rng, granite(rng), "num_local_experts")),
     "granitemoeshared": Family("granitemoeshared", lambda rng: dict(
         mixture(rng, granite(rng), "num_local_experts"), shared_intermediate_size=rng.choice((0, 5, 40)))),
@@ -304,8 +317,40 @@ def rewrite_baichuan(tensors, config):
     return renamed
 
 
+FP4_VALUES = (0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6)
+
+
+def quantise_mxfp4(weights):
+    """[experts, in, out] to blocks and scales of MXFP4 of [experts, out, in], and the numbers that these stand for."""
+    import torch
+    values = torch.tensor(FP4_VALUES)
+    blocks = weights.transpose(1, 2).contiguous().unflatten(-1, (-1, 32))
+    exponents = torch.floor(torch.log2(blocks.abs().amax(-1).clamp(min=1e-6) / 4)).clamp(min=-100)
+    scaled = blocks / torch.exp2(exponents).unsqueeze(-1)
+    codes = (scaled.unsqueeze(-1) - values).abs().argmin(-1)
+    numbers = (values[codes] * torch.exp2(exponents).unsqueeze(-1)).flatten(-2).transpose(1, 2).contiguous()
+    packed = (codes[..., ::2] | codes[..., 1::2] << 4).to(torch.uint8)
+    return packed, (exponents + 127).to(torch.uint8), numbers
+
+
+def rewrite_gpt_oss_mxfp4(tensors, config):
+    """Experts as gpt-oss comes, whose numbers `prepare` has rounded to these."""
+    packed = {}
+    for name, tensor in tensors.items():
+        if name.endswith(("gate_up_proj", "down_proj")):
+            packed[name + "_blocks"], packed[name + "_scales"], _ = quantise_mxfp4(tensor)
+        else:
+            packed[name] = tensor
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    return packed
+
+
 def prepare(family, model):
     """Gives a random model what its family's models have."""
+    if family == "gpt_oss_mxfp4":
+        for name, parameter in model.named_parameters():
+            if name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+                parameter.data = quantise_mxfp4(parameter.data)[2]
     if family == "baichuan":
         import torch
         model.lm_head.weight.data = torch.nn.functional.normalize(model.lm_head.weight.data)
@@ -313,7 +358,8 @@ def prepare(family, model):
 
 def rewrite(family, directory):
     """Makes a saved model one of a family that transformers does not have."""
-    rewriters = {"internlm2": rewrite_internlm2, "baichuan": rewrite_baichuan}
+    rewriters = {"internlm2": rewrite_internlm2, "baichuan": rewrite_baichuan,
+                 "gpt_oss_mxfp4": rewrite_gpt_oss_mxfp4}  # fmt: skip
     if family not in rewriters:
         return
     directory = pathlib.Path(directory)

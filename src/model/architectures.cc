@@ -9,7 +9,7 @@
 namespace runahead {
 namespace {
 
-constexpr std::array<Architecture, 40> kArchitectures = {{
+constexpr std::array<Architecture, 41> kArchitectures = {{
     {"LlamaForCausalLM", "llama", &ParseLlama},
     {"MistralForCausalLM", "mistral", &ParseMistral},
     {"Qwen2ForCausalLM", "qwen2", &ParseQwen2},
@@ -48,6 +48,7 @@ constexpr std::array<Architecture, 40> kArchitectures = {{
     {"OlmoeForCausalLM", "olmoe", &ParseOlmoe},
     {"GraniteMoeForCausalLM", "granitemoe", &ParseGraniteMoe},
     {"GraniteMoeSharedForCausalLM", "granitemoeshared", &ParseGraniteMoeShared},
+    {"GptOssForCausalLM", "gpt_oss", &ParseGptOss},
     {"DeepseekV2ForCausalLM", "deepseek_v2", &ParseDeepseekV2},
     {"DeepseekV3ForCausalLM", "deepseek_v3", &ParseDeepseekV3},
 }};

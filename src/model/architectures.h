@@ -21,6 +21,13 @@ struct PairedHeads {
   int64_t first = 0;       // the first feature that turns
 };
 
+/// What the tensors of a matrix are called, and how they hold it.
+enum class MatrixLayout : uint8_t {
+  kWeight,  // `name`.weight and `name`.bias
+  kBare,    // `name` of shape [matrices, columns, rows / matrices], and `name`_bias of [matrices, rows / matrices]
+  kMxfp4,   // the numbers of kBare's transposed in blocks of 32: `name`_blocks and `name`_scales, and kBare's bias
+};
+
 /// Rows [begin, end) of the matrix `name`.weight, and of the vector `name`.bias where there is one; in fused matrices
 /// `blocks` such ranges, each `stride` rows behind the one before.
 struct MatrixSource {
@@ -35,7 +42,9 @@ struct MatrixSource {
   int64_t matrices = 0;     // the tensor is [matrices, rows / matrices, columns]; 0: [rows, columns]
   PairedHeads paired;       // of all rows
   bool transposed = false;  // the file holds [columns, rows] (GPT-2)
-  bool unit_rows = false;   // each row is divided by its length (Baichuan 2's head)
+  // Others than kWeight are of all experts, and a source of one of them: [begin, end) is one of the matrices.
+  MatrixLayout layout = MatrixLayout::kWeight;
+  bool unit_rows = false;  // each row is divided by its length (Baichuan 2's head)
 };
 
 /// Matrices stacked by output row.
@@ -52,6 +61,12 @@ struct NormSource {
   float epsilon = 0;        // 0: DecoderSpec::norm_epsilon
 };
 
+/// A vector by its whole name.
+struct VectorSource {
+  std::string name;
+  int64_t elements = 0;
+};
+
 /// Where the experts of one layer come from; fields as in MixtureWeights.
 struct MixtureSource {
   struct Expert {
@@ -60,7 +75,7 @@ struct MixtureSource {
   };
   StackedSource router;
   std::vector<Expert> experts;
-  std::string choice_bias;  // the whole name of the vector; empty: none
+  std::optional<VectorSource> choice_bias;  // [experts to choose from]
 };
 
 /// Where the maps of latent attention come from.
@@ -76,6 +91,7 @@ struct LayerSource {
   std::optional<NormSource> q_norm;
   std::optional<NormSource> k_norm;
   std::optional<LatentSource> latent;
+  std::optional<VectorSource> sinks;  // [q_heads]
   StackedSource out;
   std::optional<NormSource> post_attention_norm;
   std::optional<NormSource> mlp_norm;
@@ -163,6 +179,7 @@ ParsedModel ParseQwen3Moe(const JsonObject& config);
 ParsedModel ParseOlmoe(const JsonObject& config);
 ParsedModel ParseGraniteMoe(const JsonObject& config);
 ParsedModel ParseGraniteMoeShared(const JsonObject& config);
+ParsedModel ParseGptOss(const JsonObject& config);
 ParsedModel ParseDeepseekV2(const JsonObject& config);
 ParsedModel ParseDeepseekV3(const JsonObject& config);
 

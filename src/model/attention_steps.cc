@@ -12,6 +12,7 @@ struct Heads {
   TensorView queries;  // [n, q_heads, features]
   TensorView rotated;  // AttentionOptions::rotated, or empty
   TensorView out;      // [n, q_heads, features of values]
+  TensorView sinks;    // AttentionOptions::sinks, or empty
 };
 
 /// The attentions of those chunks whose rows `heads` holds.
@@ -35,6 +36,7 @@ std::vector<AttentionTask> TasksOf(const Pass& pass, int layer, const Heads& hea
           .key_bias = chunk.tables->key_bias.view,
           .causal = extent.causal,
           .rotated = heads.rotated.data() != nullptr ? own(heads.rotated) : TensorView(),
+          .sinks = heads.sinks,
       };
       tasks.push_back({own(heads.queries), chunk.end() - (end - first), chunk.cache.Rows(layer, extent.rows), options,
                        own(heads.out)});
@@ -69,8 +71,11 @@ void AttendToLatents(const Pass& pass, const LatentWeights& weights, int layer, 
     const TensorView wide = pass.workspace.LatentQueries(last - first);
     const TensorView seen = pass.workspace.LatentAttended(last - first);
     MapHeads(pass, plain.Rows(first, last), weights.keys, wide);
-    const Heads heads{first, wide.SplitRows(spec.q_heads, spec.latent.rank), turning.Rows(first, last),
-                      seen.SplitRows(spec.q_heads, spec.latent.rank)};
+    const Heads heads{first,
+                      wide.SplitRows(spec.q_heads, spec.latent.rank),
+                      turning.Rows(first, last),
+                      seen.SplitRows(spec.q_heads, spec.latent.rank),
+                      {}};
     pass.ops.AttentionOfMany(TasksOf(pass, layer, heads), pass.stream);
     MapHeads(pass, seen, weights.values, attended.Rows(first, last));
   }
@@ -120,7 +125,8 @@ TensorView Attend(const Pass& pass, const LayerWeights& weights, int layer, Tens
     return attended;
   }
   const auto heads = [&](TensorView rows) { return rows.SplitRows(pass.spec.q_heads, pass.spec.head_dim); };
-  pass.ops.AttentionOfMany(TasksOf(pass, layer, {0, heads(queries), {}, heads(attended)}), pass.stream);
+  pass.ops.AttentionOfMany(TasksOf(pass, layer, {0, heads(queries), {}, heads(attended), weights.sinks.view}),
+                           pass.stream);
   return attended;
 }
 

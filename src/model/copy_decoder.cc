@@ -60,6 +60,7 @@ std::shared_ptr<const Decoder> Decoder::CopyTo(Ops& ops) const {
     other.qkv = copier.Copy(layer.qkv);
     other.q_norm = copier.Copy(layer.q_norm);
     other.k_norm = copier.Copy(layer.k_norm);
+    other.sinks = copier.Copy(layer.sinks);
     if (layer.latent) other.latent = copier.Copy(*layer.latent);
     other.out = copier.Copy(layer.out);
     other.post_attention_norm = copier.Copy(layer.post_attention_norm);

@@ -149,7 +149,8 @@ void AddExperts(const Pass& pass, const MixtureWeights& weights, TensorView x, T
                         .renormalise = spec.renormalise,
                         .routing = spec.routing,
                         .choice_bias = weights.choice_bias.view,
-                        .activation = pass.spec.activation};
+                        .activation = pass.spec.activation,
+                        .clamped = spec.clamped};
   const TensorView scores = pass.workspace.Scores(x.rows());
   pass.ops.Matmul(x, *weights.router, scores, pass.stream);
   pass.ops.AddMixture(x, scores, mixture, pass.workspace.Mixture(x.rows()), hidden, pass.stream);
@@ -216,6 +217,7 @@ Decoder::Decoder(DecoderSpec spec, DType compute, DecoderWeights weights)
     CHECK_EQ(layer.mixture.has_value(), spec_.mixes(i));
     CHECK(!layer.mixture || !layer.post_mlp_norm);
     CHECK_EQ(layer.latent.has_value(), spec_.is_latent());
+    CHECK_EQ(layer.sinks.view.data() != nullptr, spec_.sinks);
   }
   CHECK(spec_.alibi_slopes.empty() || std::ssize(spec_.alibi_slopes) == spec_.q_heads);
 }

@@ -40,6 +40,7 @@ struct LayerWeights {
   std::optional<Norm> q_norm;  // of DecoderSpec::qk_norm; HeadSteps says of which features
   std::optional<Norm> k_norm;
   std::optional<LatentWeights> latent;
+  Tensor sinks;                             // [q_heads], f32, of DecoderSpec::sinks; or empty
   std::unique_ptr<Linear> out;              // [hidden, attended_columns]
   std::optional<Norm> post_attention_norm;  // [hidden], norm of what attention adds
   std::optional<Norm>

@@ -77,6 +77,7 @@ struct MixtureSpec {
   bool gated_shared = false;  // it is weighted by the logistic function of a score of its own; otherwise by 1
   std::vector<bool> layers;   // [layers], which have experts; empty: all
   Routing routing;
+  ClampedGate clamped;  // of every expert
 
   /// Experts that a row goes through, the shared one included.
   [[nodiscard]] int64_t active() const { return chosen + (shared_ffn > 0 ? 1 : 0); }
@@ -116,6 +117,7 @@ struct DecoderSpec {
   QkNorm qk_norm = QkNorm::kHead;        // with a latent vector kRow: of its features
   float attention_scale = 1;             // factor of q.k, usually 1 / sqrt(head_dim)
   float attention_softcap = 0;           // AttentionOptions::softcap of every layer
+  bool sinks = false;                    // AttentionOptions::sinks of every layer
   std::vector<int64_t> windows;  // [layers], AttentionOptions::window of each; empty: all positions everywhere
   float logit_softcap = 0;       // cap * tanh(logit / cap) of the head's output; 0: none
   RopeSpec rope;

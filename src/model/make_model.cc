@@ -16,6 +16,7 @@
 #include "model/presets.h"
 #include "model/random_weights.h"
 #include "model/weight_list.h"
+#include "model/weight_reader.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -46,21 +47,21 @@ std::vector<MadeTensor> PlanTensors(const ParsedModel& model) {
   std::map<std::string, double> scales;
   const double residual = 1 / std::sqrt(2.0 * spec.layers);
   for (const LayerSource& layer : sources.layers) {
-    for (const MatrixSource& matrix : layer.out) scales[matrix.name + ".weight"] = residual;
-    for (const MatrixSource& matrix : layer.down) scales[matrix.name + ".weight"] = residual;
+    for (const MatrixSource& matrix : layer.out) scales[WeightName(matrix)] = residual;
+    for (const MatrixSource& matrix : layer.down) scales[WeightName(matrix)] = residual;
     if (!layer.mixture) continue;
     for (const MixtureSource::Expert& expert : layer.mixture->experts) {
-      for (const MatrixSource& matrix : expert.down) scales[matrix.name + ".weight"] = residual;
+      for (const MatrixSource& matrix : expert.down) scales[WeightName(matrix)] = residual;
     }
   }
   std::vector<MadeTensor> tensors;
-  for (auto& [name, shape] : ListWeights(sources)) {
+  for (auto& [name, shape, packed] : ListWeights(sources)) {
     double stddev = 0;
     if (shape.rank() >= 2) {
       const auto scale = scales.find(name);
       stddev = kSpread / std::sqrt(static_cast<double>(shape[shape.rank() - 1])) *
                (scale == scales.end() ? 1 : scale->second);
-    } else if (name.ends_with("bias")) {
+    } else if (name.ends_with("bias") || name.ends_with("sinks")) {
       stddev = kBiasSpread;
     }
     tensors.push_back({name, shape, stddev, 1 - spec.norm_offset});

@@ -20,6 +20,24 @@ void Count(const StoredTensor& tensor, TensorFacts& facts) {
   if (at == facts.dtypes.end() || *at != tensor.dtype) facts.dtypes.insert(at, tensor.dtype);
 }
 
+/// Parameters of packed matrices beyond the bytes that hold them.
+int64_t PackedParameters(const WeightSources& sources) {
+  int64_t further = 0;
+  for (const LayerSource& layer : sources.layers) {
+    if (!layer.mixture) continue;
+    for (const MixtureSource::Expert& expert : layer.mixture->experts) {
+      for (const StackedSource* stack : {&expert.gate_up, &expert.down}) {
+        for (const MatrixSource& matrix : *stack) {
+          if (matrix.layout != MatrixLayout::kMxfp4) continue;
+          const int64_t bytes = StoredShape(matrix).elements() + ScalesShape(matrix).elements();
+          further += (matrix.end - matrix.begin) * matrix.columns - bytes / matrix.matrices;
+        }
+      }
+    }
+  }
+  return further;
+}
+
 }  // namespace
 
 ModelInfo DescribeModel(const ModelConfig& config) {
@@ -32,11 +50,12 @@ ModelInfo DescribeModel(const ModelConfig& config) {
   std::set<std::string> used;
   NameByFiles(info.spec, files, sources);
   const WeightReader reader(files, sources.scale_block);
-  for (const auto& [name, shape] : ListWeights(sources)) {
-    Count(*files.Find(name, shape).tensor, info.weights);
-    used.insert(name);
-    used.insert(reader.ScalesOf(name));
+  for (const NamedShape& tensor : ListWeights(sources)) {
+    Count(*files.Find(tensor.name, tensor.shape, tensor.packed).tensor, info.weights);
+    used.insert(tensor.name);
+    used.insert(reader.ScalesOf(tensor.name));
   }
+  info.weights.parameters += PackedParameters(sources);
   used.insert(gguf::kRopeFactors);
   info.active_parameters = info.weights.parameters;
   for (int layer = 0; layer < info.spec.layers; ++layer) {

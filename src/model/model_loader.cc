@@ -64,7 +64,9 @@ class Loader {
   }
 
   void CheckFiles() const {
-    for (const NamedShape& tensor : ListWeights(sources_)) (void)files_->Find(tensor.name, tensor.shape);
+    for (const NamedShape& tensor : ListWeights(sources_)) {
+      (void)files_->Find(tensor.name, tensor.shape, tensor.packed);
+    }
   }
 
   /// What becomes a copy on the device: vectors, matrices that it does not read where they are, and the embedding
@@ -78,8 +80,8 @@ class Loader {
       if (layer.mixture) layers += PreparedBytes(*layer.mixture);
     }
     size_t vectors = 0;
-    for (const auto& [name, shape] : ListWeights(sources_)) {
-      if (shape.rank() == 1) vectors += static_cast<size_t>(shape.elements()) * sizeof(float);
+    for (const NamedShape& tensor : ListWeights(sources_)) {
+      if (tensor.shape.rank() == 1) vectors += static_cast<size_t>(tensor.shape.elements()) * sizeof(float);
     }
     MemoryPlan plan;
     const bool stored = format_ == WeightFormat::kStored;
@@ -111,18 +113,20 @@ class Loader {
     size_t all = 0;
     bool copied = false;
     for (const MatrixSource& matrix : part) {
-      const StoredTensor& tensor = *files_->Find(WeightName(matrix), StoredShape(matrix)).tensor;
       const Shape block{matrix.end - matrix.begin, matrix.columns};
       if (format != WeightFormat::kStored) {
         copied = true;
         all += static_cast<size_t>(matrix.blocks * block[0]) * QuantisedRowBytes(format, matrix.columns);
         continue;
       }
-      copied =
-          copied || !reader_.IsAsStored(matrix) || !ops_.LeavesInPlace(block, *StoredDType(tensor.dtype), compute_);
+      copied = copied || !reader_.IsAsStored(matrix) || !ops_.LeavesInPlace(block, StoredDTypeOf(matrix), compute_);
       all += static_cast<size_t>(matrix.blocks * block.elements()) * SizeOf(ops_.WeightDType(compute_));
     }
     return copied ? all : 0;
+  }
+
+  DType StoredDTypeOf(const MatrixSource& matrix) const {
+    return *StoredDType(files_->Find(WeightName(matrix), StoredShape(matrix)).tensor->dtype);
   }
 
   /// What an element of the embedding has for a dtype where it does not stay in its file. A file's dtype that nothing
@@ -183,6 +187,12 @@ class Loader {
     });
   }
 
+  Tensor LoadVector(const VectorSource& source) {
+    std::vector<float> values;
+    AppendFloats(source.name, {source.elements}, values);
+    return CopyToDevice({values.data(), DType::kF32, {source.elements}});
+  }
+
   /// The vectors `suffix` of a norm in f32, with `offset` added, times `scale`.
   Tensor LoadVector(const NormSource& source, const char* suffix, float offset, float scale) {
     std::vector<float> stored;
@@ -237,13 +247,16 @@ class Loader {
       LinearPart& linear = prepared.emplace_back();
       linear.lasting = true;
       for (const MatrixSource& matrix : part) {
+        MatrixSource rows = matrix;  // of what the reader gives
+        if (matrix.layout != MatrixLayout::kWeight) rows.begin = 0;
+        rows.end = matrix.end - matrix.begin + rows.begin;
         take(
-            WeightName(matrix), matrix, [&] { return reader_.Matrix(matrix); }, linear.weights);
+            WeightName(matrix), rows, [&] { return reader_.Matrix(matrix); }, linear.weights);
         linear.names.resize(linear.weights.size(), WeightName(matrix));
         linear.lasting = linear.lasting && hosts.at(WeightName(matrix)).copy.empty();
         if (!matrix.bias) continue;
         take(
-            matrix.name + ".bias", matrix, [&] { return reader_.Bias(matrix); }, linear.biases);
+            BiasName(matrix), rows, [&] { return reader_.Bias(matrix); }, linear.biases);
       }
       CHECK(linear.biases.empty() || linear.biases.size() == linear.weights.size());
     }
@@ -255,16 +268,14 @@ class Loader {
     mixture.router = Pack({source.router}, WeightFormat::kStored);
     HostTensors fused;  // tensors of all experts
     const auto pack = [&](const StackedSource& matrices) {
-      return matrices.front().matrices > 0 ? Pack({matrices}, format_, fused) : Pack({matrices});
+      const MatrixSource& first = matrices.front();
+      const bool shared = first.matrices > 0 && first.layout == MatrixLayout::kWeight;
+      return shared ? Pack({matrices}, format_, fused) : Pack({matrices});
     };
     for (const MixtureSource::Expert& expert : source.experts) {
       mixture.experts.push_back({pack(expert.gate_up), pack(expert.down)});
     }
-    if (!source.choice_bias.empty()) {
-      std::vector<float> biases;
-      AppendFloats(source.choice_bias, {spec_.mixture.experts}, biases);
-      mixture.choice_bias = CopyToDevice({biases.data(), DType::kF32, {spec_.mixture.experts}});
-    }
+    if (source.choice_bias) mixture.choice_bias = LoadVector(*source.choice_bias);
     return mixture;
   }
 
@@ -294,6 +305,7 @@ class Loader {
     layer.qkv = Pack(source.qkv);
     layer.q_norm = LoadNorm(source.q_norm);
     layer.k_norm = LoadNorm(source.k_norm);
+    if (source.sinks) layer.sinks = LoadVector(*source.sinks);
     if (source.latent) layer.latent = LoadLatent(*source.latent);
     layer.out = Pack({source.out});
     layer.post_attention_norm = LoadNorm(source.post_attention_norm);

@@ -23,6 +23,7 @@ constexpr std::string_view kMixtral = "MixtralForCausalLM";
 constexpr std::string_view kQwen2Moe = "Qwen2MoeForCausalLM";
 constexpr std::string_view kDeepseekV2 = "DeepseekV2ForCausalLM";
 constexpr std::string_view kDeepseekV3 = "DeepseekV3ForCausalLM";
+constexpr std::string_view kGptOss = "GptOssForCausalLM";
 constexpr std::string_view kQwen3Moe = "Qwen3MoeForCausalLM";
 
 constexpr const char* kLlama31Rope =
@@ -55,6 +56,10 @@ constexpr const char* kMediumLatent = R"({"kv_lora_rank": 256, "q_lora_rank": nu
 constexpr const char* kTinyDeepseekV3 = R"({"kv_lora_rank": 24, "q_lora_rank": 20, "qk_nope_head_dim": 10,
     "qk_rope_head_dim": 6, "v_head_dim": 7, "n_routed_experts": 6, "num_experts_per_tok": 3,
     "moe_intermediate_size": 24, "n_shared_experts": 2, "first_k_dense_replace": 1, "n_group": 3, "topk_group": 2})";
+constexpr const char* kGptOss20b = R"({"num_local_experts": 32, "num_experts_per_tok": 4, "attention_bias": true})";
+constexpr const char* kTinyGptOss = R"({"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 32,
+    "attention_bias": true, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "truncate": false,
+    "original_max_position_embeddings": 4096}})";
 constexpr const char* kNothing = "{}";
 
 // clang-format off
@@ -76,6 +81,7 @@ constexpr std::array kPresets = {
     Preset{"qwen3-30b-a3b",     kQwen3Moe,48,  2048, 32,  4, 128,  6144, 151936, 1000000.0, false, kQwen3A3b},
     Preset{"deepseek-v2-lite",kDeepseekV2,27, 2048, 16, 16,  64, 10944, 102400,   10000.0, false, kV2Lite},
     Preset{"deepseek-v3",     kDeepseekV3,61, 7168,128,128,  64, 18432, 129280,   10000.0, false, kV3},
+    Preset{"gpt-oss-20b",       kGptOss,  24,  2880, 64,  8,  64,  2880, 201088,  150000.0, false, kGptOss20b},
     Preset{"medium-latent",   kDeepseekV2,16, 1024, 16, 16,  32,  5376,  32000,   10000.0, false, kMediumLatent},
     Preset{"medium-moe",        kQwen3Moe,16,  1024, 16,  4,  64,  5376,  32000, 1000000.0, false, kMediumMoe},
     Preset{"medium-dense",      kQwen3,   16,  1024, 16,  4,  64,  5376,  32000, 1000000.0, false, kNothing},
@@ -96,6 +102,7 @@ constexpr std::array kPresets = {
     Preset{"tiny-mixtral",      kMixtral,  2,    64,  4,  2,  16,    48,    320,   10000.0, false, kTinyMixtral},
     Preset{"tiny-qwen2-moe",    kQwen2Moe, 3,    64,  4,  2,  16,    56,    320,   10000.0, false, kTinyQwen2Moe},
     Preset{"tiny-deepseek-v3",kDeepseekV3, 3,    64,  4,  4,   6,    56,    320,   10000.0, false, kTinyDeepseekV3},
+    Preset{"tiny-gpt-oss",      kGptOss,   3,    64,  4,  2,  16,    48,    320,  150000.0, false, kTinyGptOss},
 };
 // clang-format on
 

@@ -51,7 +51,10 @@ size_t BitsOf(std::string_view dtype) {
 /// A name from a file, fit for one line of an error.
 std::string Shown(std::string name) {
   constexpr size_t kMaxShown = 120;
-  if (name.size() > kMaxShown) name = name.substr(0, kMaxShown) + "...";
+  if (name.size() > kMaxShown) {
+    name.resize(kMaxShown);
+    name += "...";
+  }
   std::replace_if(
       name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) < ' '; }, '?');
   return name;
@@ -279,13 +282,16 @@ void WeightFiles::RefuseMissing(const std::string& name, const Shape& shape) con
       fmt::format("{}: tensor {} is missing, though {} says it is there", shard, name, origin_.string()));
 }
 
-WeightFiles::Place WeightFiles::Find(const std::string& name, const Shape& shape) const {
+WeightFiles::Place WeightFiles::Find(const std::string& name, const Shape& shape, bool packed) const {
   const auto found = places_.find(name);
   if (found == places_.end()) RefuseMissing(name, shape);
   const auto& [file, tensor] = found->second;
   const bool wide = tensor->dtype == kF64Name || tensor->dtype == kFp8Name;
-  if (!StoredDType(tensor->dtype) && !wide && tensor->quantised == nullptr) {
-    const std::string known = IsGgufPath(file->path()) ? gguf::TypeNames() : "BF16, F16, F32, F64 or F8_E4M3";
+  const bool numbers = StoredDType(tensor->dtype) || wide || tensor->quantised != nullptr;
+  if (packed ? tensor->dtype != kBytesName : !numbers) {
+    const std::string known = packed                     ? std::string(kBytesName)
+                              : IsGgufPath(file->path()) ? gguf::TypeNames()
+                                                         : "BF16, F16, F32, F64 or F8_E4M3";
     throw ConfigError(
         fmt::format("{}: tensor {}: expected dtype {}, got {}", file->path().string(), name, known, tensor->dtype));
   }

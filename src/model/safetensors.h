@@ -36,6 +36,8 @@ struct StoredTensor {
 /// Names of dtypes that are read as f32, as GGUF's quantised ones are; FP8 times the scales beside it (WeightReader).
 inline constexpr std::string_view kF64Name = "F64";
 inline constexpr std::string_view kFp8Name = "F8_E4M3";
+/// The dtype of tensors of bytes in which other numbers are.
+inline constexpr std::string_view kBytesName = "U8";
 
 /// The dtype that the file's name for it means, or nothing where Runahead does not compute with it.
 std::optional<DType> StoredDType(std::string_view name);
@@ -96,7 +98,9 @@ class WeightFiles {
   [[nodiscard]] bool Has(const std::string& name) const { return places_.contains(name); }
   /// A tensor that must be there with this shape, in a dtype that Runahead reads. Throws ConfigError naming
   /// file, tensor, expected and got, and IoError for a tensor whose shard is missing.
-  [[nodiscard]] Place Find(const std::string& name, const Shape& shape) const;
+  [[nodiscard]] Place Find(const std::string& name, const Shape& shape) const { return Find(name, shape, false); }
+  /// The same, with `packed` of a tensor of bytes in which other numbers are.
+  [[nodiscard]] Place Find(const std::string& name, const Shape& shape, bool packed) const;
   /// The elements of what Find finds, which has a dtype of ours.
   [[nodiscard]] HostTensor Read(const std::string& name, const Shape& shape) const;
 

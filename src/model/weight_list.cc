@@ -15,8 +15,10 @@ namespace {
 class Collector {
  public:
   void Add(const MatrixSource& matrix) {
-    AddTensor(WeightName(matrix), StoredShape(matrix));
-    if (matrix.bias) AddTensor(matrix.name + ".bias", {matrix.rows});
+    const bool packed = matrix.layout == MatrixLayout::kMxfp4;
+    AddTensor(WeightName(matrix), StoredShape(matrix), packed);
+    if (packed) AddTensor(ScalesName(matrix), ScalesShape(matrix), packed);
+    if (matrix.bias) AddTensor(BiasName(matrix), BiasShape(matrix));
   }
   void Add(const StackedSource& stack) {
     for (const MatrixSource& matrix : stack) Add(matrix);
@@ -31,9 +33,7 @@ class Collector {
       Add(expert.gate_up);
       Add(expert.down);
     }
-    if (!mixture.choice_bias.empty()) {
-      AddTensor(mixture.choice_bias, {mixture.router.front().rows});
-    }
+    Add(mixture.choice_bias);
   }
   void Add(const LatentSource& latent) {
     Add(latent.queries);
@@ -45,11 +45,12 @@ class Collector {
       if (norm.bias) AddTensor(name + ".bias", NormShape(norm));
     }
   }
+  void Add(const VectorSource& vector) { AddTensor(vector.name, {vector.elements}); }
   std::vector<NamedShape> Take() { return std::move(list_); }
 
  private:
-  void AddTensor(std::string name, const Shape& shape) {
-    if (seen_.insert(name).second) list_.push_back({std::move(name), shape});
+  void AddTensor(std::string name, const Shape& shape, bool packed = false) {
+    if (seen_.insert(name).second) list_.push_back({std::move(name), shape, packed});
   }
 
   std::set<std::string> seen_;
@@ -82,6 +83,7 @@ std::vector<NamedShape> ListWeights(const WeightSources& sources) {
     collector.Add(layer.q_norm);
     collector.Add(layer.k_norm);
     collector.Add(layer.latent);
+    collector.Add(layer.sinks);
     collector.Add(layer.out);
     collector.Add(layer.post_attention_norm);
     collector.Add(layer.mlp_norm);
@@ -117,16 +119,32 @@ void ForNames(WeightSources& sources, const Visit& visit) {
     }
     for (StackedSource& part : layer.qkv) stack(part);
     for (StackedSource* matrices : {&layer.out, &layer.gate_up, &layer.down}) stack(*matrices);
+    optional(layer.sinks);
     if (layer.latent) {
       stack(layer.latent->queries);
       visit(layer.latent->expand.name);
     }
     if (!layer.mixture) continue;
     stack(layer.mixture->router);
-    if (!layer.mixture->choice_bias.empty()) visit(layer.mixture->choice_bias);
+    optional(layer.mixture->choice_bias);
     for (MixtureSource::Expert& expert : layer.mixture->experts) {
       stack(expert.gate_up);
       stack(expert.down);
+    }
+  }
+}
+
+/// Experts of MXFP4 where the files hold those.
+void FindPackedExperts(const WeightFiles& files, WeightSources& sources) {
+  for (LayerSource& layer : sources.layers) {
+    if (!layer.mixture) continue;
+    for (MixtureSource::Expert& expert : layer.mixture->experts) {
+      for (StackedSource* stack : {&expert.gate_up, &expert.down}) {
+        for (MatrixSource& matrix : *stack) {
+          const bool bare = matrix.layout == MatrixLayout::kBare && !files.Has(matrix.name);
+          if (bare && files.Has(matrix.name + "_blocks")) matrix.layout = MatrixLayout::kMxfp4;
+        }
+      }
     }
   }
 }
@@ -160,6 +178,7 @@ void NameByFiles(const DecoderSpec& spec, const WeightFiles& files, WeightSource
       break;
     }
   }
+  FindPackedExperts(files, sources);
   if (!spec.tied_head) return;
   if (!has(sources.head.name)) {
     sources.head.name = sources.embedding.name;

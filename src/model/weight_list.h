@@ -15,6 +15,7 @@ namespace runahead {
 struct NamedShape {
   std::string name;
   Shape shape;
+  bool packed = false;  // a tensor of bytes, in which other numbers are
 };
 
 /// Every tensor of a model once, in the order of its layers. A tied head is its embedding.

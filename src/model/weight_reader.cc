@@ -33,6 +33,26 @@ float FromE4M3(uint8_t bits) {
   return (bits & 0x80) != 0 ? -value : value;
 }
 
+constexpr int64_t kMxfp4Block = 32;       // numbers with a scale in common
+constexpr int64_t kMxfp4BlockBytes = 16;  // two numbers a byte, the lower half first
+
+int64_t BlocksOf(int64_t columns) { return (columns + kMxfp4Block - 1) / kMxfp4Block; }
+
+/// A row of MXFP4 ("OCP Microscaling Formats", 2023, sections 5.3.3 and 5.4.1): numbers of 1 bit of sign, 2 of
+/// exponent and 1 of mantissa, times powers of two.
+void ReadMxfp4Row(const std::byte* blocks, const std::byte* scales, int64_t columns, float* row) {
+  constexpr int kBias = 127;
+  constexpr std::array<float, 16> kValues = {0,     0.5F,  1,     1.5F,  2,     3,     4,     6,
+                                             -0.0F, -0.5F, -1.0F, -1.5F, -2.0F, -3.0F, -4.0F, -6.0F};
+  for (int64_t first = 0; first < columns; first += kMxfp4Block) {
+    const float scale = std::ldexp(1.0F, std::to_integer<int>(scales[first / kMxfp4Block]) - kBias);
+    for (int64_t i = first; i < std::min(first + kMxfp4Block, columns); ++i) {
+      const auto pair = std::to_integer<unsigned>(blocks[i / 2]);
+      row[i] = scale * kValues[(i % 2 == 0 ? pair : pair >> 4) & 15];
+    }
+  }
+}
+
 std::array<float, 256> E4M3Values() {
   std::array<float, 256> values{};
   for (size_t i = 0; i < values.size(); ++i) values[i] = FromE4M3(static_cast<uint8_t>(i));
@@ -91,11 +111,45 @@ HostTensor UnitRows(TensorView from) {
 
 }  // namespace
 
-std::string WeightName(const MatrixSource& matrix) { return matrix.name + ".weight"; }
+std::string WeightName(const MatrixSource& matrix) {
+  switch (matrix.layout) {
+    case MatrixLayout::kWeight:
+      return matrix.name + ".weight";
+    case MatrixLayout::kBare:
+      return matrix.name;
+    case MatrixLayout::kMxfp4:
+      return matrix.name + "_blocks";
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "unknown layout");
+}
 
 Shape StoredShape(const MatrixSource& matrix) {
-  if (matrix.matrices > 0) return {matrix.matrices, matrix.rows / matrix.matrices, matrix.columns};
-  return matrix.transposed ? Shape{matrix.columns, matrix.rows} : Shape{matrix.rows, matrix.columns};
+  const int64_t rows = matrix.matrices > 0 ? matrix.rows / matrix.matrices : matrix.rows;
+  switch (matrix.layout) {
+    case MatrixLayout::kWeight:
+      if (matrix.matrices > 0) return {matrix.matrices, rows, matrix.columns};
+      return matrix.transposed ? Shape{matrix.columns, rows} : Shape{rows, matrix.columns};
+    case MatrixLayout::kBare:
+      return {matrix.matrices, matrix.columns, rows};
+    case MatrixLayout::kMxfp4:
+      return {matrix.matrices, rows, BlocksOf(matrix.columns), kMxfp4BlockBytes};
+  }
+  internal::CheckFailed(__FILE__, __LINE__, "unknown layout");
+}
+
+std::string BiasName(const MatrixSource& matrix) {
+  return matrix.name + (matrix.layout == MatrixLayout::kWeight ? ".bias" : "_bias");
+}
+
+Shape BiasShape(const MatrixSource& matrix) {
+  if (matrix.layout == MatrixLayout::kWeight) return {matrix.rows};
+  return {matrix.matrices, matrix.rows / matrix.matrices};
+}
+
+std::string ScalesName(const MatrixSource& matrix) { return matrix.name + "_scales"; }
+
+Shape ScalesShape(const MatrixSource& matrix) {
+  return {matrix.matrices, matrix.rows / matrix.matrices, BlocksOf(matrix.columns)};
 }
 
 std::vector<int64_t> PairedOrder(const PairedHeads& paired, int64_t rows) {
@@ -179,13 +233,47 @@ HostTensor WeightReader::Dequantized(const std::string& name, const Shape& shape
 }
 
 bool WeightReader::IsAsStored(const MatrixSource& source) const {
+  if (source.layout != MatrixLayout::kWeight) return false;
   const StoredTensor& tensor = *files_.Find(WeightName(source), StoredShape(source)).tensor;
   const std::optional<DType> dtype = StoredDType(tensor.dtype);
   return dtype && IsAligned(tensor, *dtype) && source.paired.rotary_dim == 0 && !source.transposed &&
          !source.unit_rows;
 }
 
+HostTensor WeightReader::ExpertOfBlocks(const MatrixSource& source, int64_t expert) const {
+  const auto bytes = [&](const std::string& name, const Shape& shape) {
+    const auto [file, tensor] = files_.Find(name, shape, /*packed=*/true);
+    return file->Bytes(*tensor).data();
+  };
+  const int64_t rows = source.rows / source.matrices;
+  const int64_t row_scales = BlocksOf(source.columns);
+  const std::byte* blocks = bytes(WeightName(source), StoredShape(source));
+  const std::byte* scales = bytes(ScalesName(source), ScalesShape(source));
+  HostTensor matrix = NewTensor(DType::kF32, {rows, source.columns});
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t first = (expert * rows + row) * row_scales;
+    ReadMxfp4Row(blocks + first * kMxfp4BlockBytes, scales + first, source.columns,
+                 matrix.view.As<float>() + row * source.columns);
+  }
+  return matrix;
+}
+
+HostTensor WeightReader::ExpertMatrix(const MatrixSource& source) const {
+  const int64_t rows = source.rows / source.matrices;
+  const int64_t expert = source.begin / rows;
+  CHECK_EQ(source.end, (expert + 1) * rows);
+  if (source.layout == MatrixLayout::kMxfp4) return ExpertOfBlocks(source, expert);
+  const HostTensor all = Read(WeightName(source), StoredShape(source));
+  const TensorView own = all.view.Rows(expert, expert + 1);
+  return Transposed(TensorView(own.data(), own.dtype(), {source.columns, rows}));
+}
+
 HostTensor WeightReader::Matrix(const MatrixSource& source) const {
+  if (source.layout != MatrixLayout::kWeight) {
+    HostTensor matrix = ExpertMatrix(source);
+    if (source.paired.rotary_dim == 0) return matrix;
+    return Reordered(matrix.view, PairedOrder(source.paired, matrix.view.rows()));
+  }
   HostTensor matrix = Read(WeightName(source), StoredShape(source));
   if (source.matrices > 0) {
     matrix.view = TensorView(matrix.view.data(), matrix.view.dtype(), {source.rows, source.columns});
@@ -197,8 +285,13 @@ HostTensor WeightReader::Matrix(const MatrixSource& source) const {
 }
 
 HostTensor WeightReader::Bias(const MatrixSource& source) const {
-  HostTensor bias = Read(source.name + ".bias", {source.rows});
-  if (source.paired.rotary_dim != 0) bias = Reordered(bias.view, PairedOrder(source.paired, source.rows));
+  HostTensor bias = Read(BiasName(source), BiasShape(source));
+  if (source.layout != MatrixLayout::kWeight) {
+    const int64_t rows = source.rows / source.matrices;
+    const TensorView own = bias.view.Rows(source.begin / rows, source.begin / rows + 1);
+    bias.view = TensorView(own.data(), own.dtype(), {rows});
+  }
+  if (source.paired.rotary_dim != 0) bias = Reordered(bias.view, PairedOrder(source.paired, bias.view.rows()));
   return bias;
 }
 

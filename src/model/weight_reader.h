@@ -16,6 +16,12 @@ namespace runahead {
 /// The tensor of a matrix's weights: its name and its shape in the file.
 std::string WeightName(const MatrixSource& matrix);
 Shape StoredShape(const MatrixSource& matrix);
+/// The tensor of its bias.
+std::string BiasName(const MatrixSource& matrix);
+Shape BiasShape(const MatrixSource& matrix);
+/// The tensor of the scales of MatrixLayout::kMxfp4.
+std::string ScalesName(const MatrixSource& matrix);
+Shape ScalesShape(const MatrixSource& matrix);
 
 /// Reads tensors of `files`, which must outlive it and what it gives. Tensors of F64 become f32, and so do quantised
 /// ones of GGUF files, and those of FP8 times the scales beside them.
@@ -27,9 +33,9 @@ class WeightReader {
 
   /// Any tensor as it is stored. Throws what WeightFiles::Find throws, and ConfigError for FP8 without scales.
   [[nodiscard]] HostTensor Read(const std::string& name, const Shape& shape) const;
-  /// All rows of a matrix, [rows, columns], arranged.
+  /// All rows of a matrix, [rows, columns], arranged; of MatrixLayouts of all experts those of [begin, end).
   [[nodiscard]] HostTensor Matrix(const MatrixSource& source) const;
-  /// Its bias, [rows], arranged alike.
+  /// Its bias, [rows] or of [begin, end), arranged alike.
   [[nodiscard]] HostTensor Bias(const MatrixSource& source) const;
 
   /// Whether Matrix gives the file's own bytes.
@@ -38,6 +44,9 @@ class WeightReader {
   [[nodiscard]] std::string ScalesOf(const std::string& name) const;
 
  private:
+  /// One of the matrices of a tensor of all experts, [rows, columns].
+  [[nodiscard]] HostTensor ExpertMatrix(const MatrixSource& source) const;
+  [[nodiscard]] HostTensor ExpertOfBlocks(const MatrixSource& source, int64_t expert) const;
   [[nodiscard]] HostTensor Dequantized(const std::string& name, const Shape& shape,
                                        std::span<const std::byte> stored) const;
 

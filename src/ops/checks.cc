@@ -99,6 +99,10 @@ void CheckAttention(TensorView q, int64_t position, const KvRows& keys, const At
   CHECK(q.dtype() == keys.k.dtype() && q.dtype() == keys.v.dtype() && q.dtype() == out.dtype());
   CHECK_GE(options.window, 0);
   CHECK_GE(options.softcap, 0.0f);
+  if (options.sinks.data() != nullptr) {
+    CHECK(options.sinks.dtype() == DType::kF32);
+    CHECK_EQ(options.sinks.shape().elements(), q.shape()[1]);
+  }
   if (options.key_bias.data() != nullptr) {
     CHECK_EQ(options.softcap, 0.0f);
     CHECK(options.key_bias.dtype() == DType::kF32);

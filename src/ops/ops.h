@@ -86,7 +86,7 @@ class Linear {
   [[nodiscard]] int64_t out_features() const { return out_features(0, parts()); }
 };
 
-/// The scores of an attention: softmax over visible positions of softcap(scale * q.k) + key_bias.
+/// The weights of an attention: softmax over visible positions of softcap(scale * q.k) + key_bias.
 struct AttentionOptions {
   float scale = 1;
   int64_t window = 0;  // positions a query sees, its own included; 0: all
@@ -98,6 +98,9 @@ struct AttentionOptions {
   /// [n, q_heads, head_dim of k]: of multi-head latent attention (DeepSeek-V2, Liu et al. 2024, section 2.1), whose
   /// queries q are as wide as v; a score's dot product is q.v + rotated.k. Empty: it is q.k.
   TensorView rotated = {};
+  /// [q_heads], f32: scores of one more position that every query sees, and whose value is 0 (StreamingLLM, Xiao et
+  /// al. 2023, section 3.3). Empty: none.
+  TensorView sinks = {};
 };
 
 /// The arguments of an attention, for several at once.
@@ -125,6 +128,13 @@ struct Routing {
   float scale = 1;            // factor of the weights
 };
 
+/// Experts that are down((up + 1) * gate * logistic(slope * gate)) of a gate up to `limit` and an up within it
+/// (gpt-oss).
+struct ClampedGate {
+  float slope = 0;
+  float limit = 0;  // 0: experts are as Expert says
+};
+
 /// How rows go through experts (Shazeer et al. 2017). An expert's weight is its share, of which Routing tells.
 /// Borrows the experts.
 struct Mixture {
@@ -135,6 +145,7 @@ struct Mixture {
   Routing routing;
   TensorView choice_bias;  // [choices], f32: added to shares where experts are chosen, not where they weigh; or empty
   Activation activation = Activation::kSilu;
+  ClampedGate clamped;
 
   [[nodiscard]] int64_t choices() const { return std::ssize(experts) - (shared ? 1 : 0); }
   /// Experts that a row goes through.

@@ -95,7 +95,7 @@ TEST_P(FamilyInvariance, EveryStrategyComputesWhatOneRankComputes) {
 INSTANTIATE_TEST_SUITE_P(Families, FamilyInvariance,
                          testing::Values("tiny-mistral", "tiny-qwen2", "tiny-qwen3", "tiny-phi3", "tiny-gemma2",
                                          "tiny-falcon", "tiny-falcon-40b", "tiny-falcon-rw", "tiny-gpt-neox",
-                                         "tiny-mixtral", "tiny-qwen2-moe", "tiny-deepseek-v3"),
+                                         "tiny-mixtral", "tiny-qwen2-moe", "tiny-deepseek-v3", "tiny-gpt-oss"),
                          [](const auto& instance) {
                            std::string name = instance.param;
                            std::replace(name.begin(), name.end(), '-', '_');

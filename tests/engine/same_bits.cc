@@ -12,10 +12,10 @@
 namespace runahead {
 namespace {
 
-constexpr const char* kPresets[] = {"tiny-llama",    "tiny-llama-mha", "tiny-llama-mqa",  "tiny-llama-tied",
-                                    "tiny-mistral",  "tiny-qwen2",     "tiny-qwen3",      "tiny-phi3",
-                                    "tiny-gemma2",   "tiny-falcon",    "tiny-falcon-40b", "tiny-falcon-rw",
-                                    "tiny-gpt-neox", "tiny-mixtral",   "tiny-qwen2-moe",  "tiny-deepseek-v3"};
+constexpr const char* kPresets[] = {
+    "tiny-llama",    "tiny-llama-mha", "tiny-llama-mqa", "tiny-llama-tied",  "tiny-mistral",    "tiny-qwen2",
+    "tiny-qwen3",    "tiny-phi3",      "tiny-gemma2",    "tiny-falcon",      "tiny-falcon-40b", "tiny-falcon-rw",
+    "tiny-gpt-neox", "tiny-mixtral",   "tiny-qwen2-moe", "tiny-deepseek-v3", "tiny-gpt-oss"};
 
 /// Half of the lengths are below 100, some reach 4,000.
 int64_t DrawLength(std::mt19937& random) {

@@ -32,14 +32,15 @@ INSTANTIATE_TEST_SUITE_P(FamiliesAndDTypes, SameBits,
                          testing::Combine(testing::Values("tiny-llama", "tiny-mistral", "tiny-qwen2", "tiny-qwen3",
                                                           "tiny-phi3", "tiny-gemma2", "tiny-falcon",
                                                           "tiny-falcon-40b", "tiny-falcon-rw", "tiny-gpt-neox",
-                                                          "tiny-mixtral", "tiny-qwen2-moe", "tiny-deepseek-v3"),
+                                                          "tiny-mixtral", "tiny-qwen2-moe", "tiny-deepseek-v3",
+                                                          "tiny-gpt-oss"),
                                           testing::Values(DType::kF32, DType::kBF16, DType::kF16),
                                           testing::Values(WeightFormat::kStored)),
                          NameOf);
 
 INSTANTIATE_TEST_SUITE_P(Formats, SameBits,
                          testing::Combine(testing::Values("tiny-llama", "tiny-gemma2", "tiny-falcon-40b",
-                                                          "tiny-qwen2-moe", "tiny-deepseek-v3"),
+                                                          "tiny-qwen2-moe", "tiny-deepseek-v3", "tiny-gpt-oss"),
                                           testing::Values(DType::kF32, DType::kBF16),
                                           testing::Values(WeightFormat::kInt8, WeightFormat::kInt4)),
                          NameOf);

@@ -66,7 +66,7 @@ TEST_P(BatchTest, EachSequenceGetsTheBitsThatItGetsAlone) {
 
 INSTANTIATE_TEST_SUITE_P(Families, BatchTest,
                          testing::Values("tiny-llama", "tiny-mistral", "tiny-falcon-rw", "tiny-qwen3",
-                                         "tiny-qwen2-moe", "tiny-deepseek-v3"),
+                                         "tiny-qwen2-moe", "tiny-deepseek-v3", "tiny-gpt-oss"),
                          [](const auto& preset) {
                            std::string name = preset.param;
                            std::replace(name.begin(), name.end(), '-', '_');

@@ -252,11 +252,40 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"tiny-deepseek-v3", R"({"kv_lora_rank": 0})", {"kv_lora_rank", "0"}},
         Refused{"deepseek-v2-lite", R"({"topk_method": "noaux_tc"})", {"topk_method", "greedy", "noaux_tc"}},
         Refused{"deepseek-v2-lite", R"({"moe_layer_freq": 2})", {"moe_layer_freq", "2"}},
+        Refused{"tiny-gpt-oss", R"({"swiglu_limit": 0})", {"swiglu_limit", "0"}},
+        Refused{"tiny-gpt-oss",
+                R"({"num_local_experts": 4096, "num_hidden_layers": 17})",
+                {"num_local_experts", "65536"}},
+        Refused{"tiny-mixtral",
+                R"({"quantization_config": {"quant_method": "mxfp4"}})",
+                {"quantization_config", "fp8", "mxfp4"}},
         Refused{"tiny-llama", R"({"num_local_experts": 8})", {"num_local_experts", "8"}},
         Refused{"tiny-gemma2", R"({"attn_logit_softcapping": -1})", {"attn_logit_softcapping", "-1"}},
         Refused{"tiny-gemma2", R"({"query_pre_attn_scalar": 0})", {"query_pre_attn_scalar", "0"}},
         Refused{"tiny-gemma2", R"({"use_bidirectional_attention": true})", {"use_bidirectional_attention"}},
         Refused{"tiny-qwen3", R"({"rope_scaling": {"type": "spiral", "factor": 4}})", {"spiral"}}));
+
+TEST(FamiliesTest, GptOssAsPublished) {
+  const ParsedModel model = ParsePublished(R"({"architectures": ["GptOssForCausalLM"], "attention_bias": true,
+      "attention_dropout": 0.0, "eos_token_id": 200002, "experts_per_token": 4, "head_dim": 64, "hidden_act": "silu",
+      "hidden_size": 2880, "initial_context_length": 4096, "initializer_range": 0.02, "intermediate_size": 2880,
+      "layer_types": ["sliding_attention", "full_attention"], "max_position_embeddings": 131072,
+      "model_type": "gpt_oss", "num_attention_heads": 64, "num_experts_per_tok": 4, "num_hidden_layers": 2,
+      "num_key_value_heads": 8, "num_local_experts": 32, "pad_token_id": 199999,
+      "quantization_config": {"modules_to_not_convert": ["model.layers.*.self_attn"], "quant_method": "mxfp4"},
+      "rms_norm_eps": 1e-05, "rope_scaling": {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0,
+      "original_max_position_embeddings": 4096, "rope_type": "yarn", "truncate": false}, "rope_theta": 150000,
+      "router_aux_loss_coef": 0.9, "sliding_window": 128, "swiglu_limit": 7.0, "tie_word_embeddings": false,
+      "use_cache": true, "vocab_size": 201088})");
+  EXPECT_EQ(model.spec.windows, (std::vector<int64_t>{128, 0}));
+  EXPECT_EQ(model.spec.mixture.chosen, 4);
+  EXPECT_EQ(model.spec.mixture.clamped.limit, 7);
+  EXPECT_EQ(model.spec.max_positions, 131072);
+  EXPECT_EQ(model.sources.layers[1].sinks->name, "model.layers.1.self_attn.sinks");
+  const StackedSource& down = model.sources.layers[1].mixture->experts[31].down;
+  EXPECT_EQ(down[0].begin, 31 * 2880);
+  EXPECT_EQ(down[0].rows, 32 * 2880);
+}
 
 TEST(FamiliesTest, DeepseekV2LiteAsPublished) {
   const ParsedModel model = ParsePublished(R"({"architectures": ["DeepseekV2ForCausalLM"], "attention_bias": false,

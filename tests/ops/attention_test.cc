@@ -287,6 +287,33 @@ TEST_F(AttentionTest, RowsBehindTheQueriesAreNotRead) {
   }
 }
 
+TEST_F(AttentionTest, SinksMatchOracleAndTheBitsOfAnyCompany) {
+  for (const DType dtype : kAllDTypes) {
+    for (const Case& c : {Case{1, 300, 6, 6, 64}, Case{150, 280, 6, 2, 32}, Case{40, 40, 5, 1, 20, 9}}) {
+      Inputs in = Make(c, dtype, 0);
+      HostTensor sinks(DType::kF32, {c.q_heads});
+      sinks.Randomise(random, 3);
+      sinks.Set(0, 0, 200);  // takes all of the weight
+      const Shape shape{c.queries, c.q_heads, c.head_dim};
+      HostTensor expected(dtype, shape);
+      HostTensor actual(dtype, shape);
+      HostTensor last(dtype, {1, c.q_heads, c.head_dim});
+      AttentionOptions options = Options(c);
+      options.sinks = TensorView(sinks.view().data(), DType::kF32, {c.q_heads});
+      oracle->Attention(in.q.view(), c.keys - c.queries, in.span, options, expected.view(), *stream);
+      two->Attention(in.q.view(), c.keys - c.queries, in.span, options, actual.view(), *stream);
+      const double score = SumTolerance(DType::kF32, c.head_dim, 4);
+      const double allowed = (6 * UnitRoundoff(dtype) + score) * in.v.Largest();
+      ExpectNear(
+          actual, expected, [&](int64_t, int64_t) { return allowed; },
+          fmt::format("sinks {} {} queries", Name(dtype), c.queries));
+      one->Attention(in.q.view().Rows(c.queries - 1, c.queries), c.keys - 1, in.span, options, last.view(), *stream);
+      const size_t row = last.memory().size();
+      EXPECT_TRUE(std::equal(last.memory().begin(), last.memory().end(), actual.memory().end() - row)) << Name(dtype);
+    }
+  }
+}
+
 TEST_F(AttentionTest, BiasesOfKeysMatchOracle) {
   for (const DType dtype : kAllDTypes) {
     for (const Case& c : {Case{1, 300, 6, 6, 64}, Case{150, 280, 6, 2, 32}, Case{40, 40, 5, 1, 20, 9}}) {

@@ -342,6 +342,7 @@ TEST_F(OpsTest, MixturesMatchOracleAndHaveTheSameBitsInAnyCompany) {
       wanted.shared = shared;
       wanted.renormalise = chosen == 2;
       wanted.routing = routing;
+      if (routing.chosen_groups == 3) wanted.clamped = {.slope = 1.702f, .limit = 0.8f};
       if (routing.logistic) {
         wanted.choice_bias = {biases.view().data(), DType::kF32, {wanted.shared ? 3 : 4}};
       }

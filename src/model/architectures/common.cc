@@ -59,7 +59,8 @@ void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::stri
     const char* key;
     double neutral;  // the number that changes nothing; null and false always do
   };
-  static_cast<void>(ScaleBlock(config));
+  const bool mxfp4 = std::find(supported.begin(), supported.end(), "mxfp4") != supported.end();
+  static_cast<void>(ScaleBlock(config, mxfp4));
   static constexpr std::array kOptions = {
       Option{"compression_config", 0},
       Option{"qk_norm", 0},

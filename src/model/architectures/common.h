@@ -44,12 +44,12 @@ DecoderSpec ParseCommon(const JsonObject& config, const CommonFields& fields);
 void RequireWholeHeads(const JsonObject& config, const DecoderSpec& spec);
 
 /// Refuses every option that changes a model's numbers in a way the family does not have, unless it is in `supported`
-/// or has the value that changes nothing.
+/// or has the value that changes nothing; of quantisations "mxfp4".
 void RefuseUnsupported(const JsonObject& config, std::initializer_list<std::string_view> supported);
 
 /// Rows and columns of an FP8 matrix that share a scale, 128 each where config.json does not say. Throws ConfigError
-/// for quantisations that are not supported.
-std::array<int64_t, 2> ScaleBlock(const JsonObject& config);
+/// for quantisations that are not supported; with `mxfp4` that one is.
+std::array<int64_t, 2> ScaleBlock(const JsonObject& config, bool mxfp4 = false);
 
 /// How a family names the options of its rope.
 struct RopeFields {

@@ -217,7 +217,7 @@ ParsedModel ParseDeepseekV3(const JsonObject& config) {
   for (int i = 0; i < model.spec.layers; ++i) {
     if (!model.spec.mixes(i)) continue;
     model.sources.layers[static_cast<size_t>(i)].mixture->choice_bias =
-        fmt::format("model.layers.{}.mlp.gate.e_score_correction_bias", i);
+        VectorSource{fmt::format("model.layers.{}.mlp.gate.e_score_correction_bias", i), mixture.experts};
   }
   return model;
 }

@@ -9,9 +9,13 @@ namespace runahead {
 
 MixtureSpec ParseMixture(const JsonObject& config, const DecoderSpec& spec, const MixtureFields& fields) {
   constexpr int64_t kMostExperts = 4096;
+  constexpr int64_t kMostOfAllLayers = int64_t{1} << 16;
   constexpr int64_t kMostFeatures = int64_t{1} << 20;
   MixtureSpec mixture;
   mixture.experts = config.Int(fields.experts, 1, kMostExperts, fields.default_experts);
+  if (mixture.experts * spec.layers > kMostOfAllLayers) {
+    config.Refuse(fields.experts, fmt::format("expected at most {} in all layers", kMostOfAllLayers));
+  }
   mixture.chosen = config.Int(fields.chosen, 1, kMostExperts, fields.default_chosen);
   if (mixture.chosen > mixture.experts) {
     config.Refuse(fields.chosen, fmt::format("expected at most {} {}", fields.experts, mixture.experts));

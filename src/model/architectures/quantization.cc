@@ -44,7 +44,7 @@ std::array<int64_t, 2> ExtentsOfGroups(const JsonObject& quantization) {
 
 }  // namespace
 
-std::array<int64_t, 2> ScaleBlock(const JsonObject& config) {
+std::array<int64_t, 2> ScaleBlock(const JsonObject& config, bool mxfp4) {
   if (!config.Has("quantization_config")) return {kUsualExtent, kUsualExtent};
   const JsonObject quantization = config.Object("quantization_config");
   const std::string method = quantization.String("quant_method", "none");
@@ -52,11 +52,12 @@ std::array<int64_t, 2> ScaleBlock(const JsonObject& config) {
   if (method == "compressed-tensors" && quantization.String("format", "") == "float-quantized") {
     return ExtentsOfGroups(quantization);
   }
+  if (method == "mxfp4" && mxfp4) return {kUsualExtent, kUsualExtent};
   config.Refuse("quantization_config", "not supported; supported are fp8, and compressed-tensors of float-quantized");
 }
 
 std::array<int64_t, 2> ScaleBlockOfWeights(const JsonObject& config) {
-  if (!config.Has("text_config")) return ScaleBlock(config);
+  if (!config.Has("text_config")) return ScaleBlock(config, true);
   const Json text = TextConfig(config);
   return ScaleBlock(JsonObject(text, config.origin() + ": text_config"));
 }

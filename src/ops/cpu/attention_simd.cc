@@ -336,10 +336,19 @@ HWY_INLINE void TurnFour(D d, const float* sums, size_t lanes, float* features) 
   std::memcpy(features, turned, 4 * lanes * sizeof(float));
 }
 
+/// Adds the weights of positions that only take some.
+void AddSinks(const AttentionCall& call, const RowGroup& rows, const Attended& whole) {
+  for (int64_t lane = 0; lane < rows.rows(); ++lane) {
+    const int64_t head = rows.kv_head * call.group() + (rows.begin + lane) % call.group();
+    whole.sums[lane] += std::exp2(call.options.sinks.As<float>()[head] * kLog2E - whole.maxima[lane]);
+  }
+}
+
 void FinishSimd(const AttentionCall& call, const RowGroup& rows, const Attended& whole) {
   const FloatTag d;
   const int64_t features = call.size().value;
   const auto lanes = static_cast<size_t>(rows.lanes);
+  if (call.options.sinks.data() != nullptr) AddSinks(call, rows, whole);
   for (int64_t i = 0; i < features; i += 4) {
     float* four = whole.output + i * rows.lanes;
     if (lanes == 8) {

@@ -18,6 +18,29 @@
 HWY_BEFORE_NAMESPACE();
 namespace runahead::cpu::HWY_NAMESPACE {
 
+/// Rows [begin, end) of `out`. product: [rows, 2 * features], gate first; out: [rows, features].
+void ClampedGateRange(const ClampedGate& clamped, const TensorView& product, const TensorView& out, int64_t begin,
+                      int64_t end) {
+  const FloatTag d;
+  const auto n = static_cast<size_t>(out.row_elements());
+  const auto one = hn::Set(d, 1.0f);
+  const auto limit = hn::Set(d, clamped.limit);
+  Dispatch(out.dtype(), [&](auto zero) HWY_ATTR {
+    using T = decltype(zero);
+    for (int64_t i = begin; i < end; ++i) {
+      const T* gates = product.As<T>() + i * product.row_stride();
+      const T* ups = gates + n;
+      T* target = out.As<T>() + i * out.row_stride();
+      ForVectors(d, n, [&](auto load, auto store) HWY_ATTR {
+        const auto gate = hn::Min(load(gates), limit);
+        const auto up = hn::Max(hn::Min(load(ups), limit), hn::Neg(limit));
+        const auto logistic = hn::Div(one, hn::Add(one, Exp(d, hn::Mul(gate, hn::Set(d, -clamped.slope)))));
+        store(hn::Mul(hn::Add(up, one), hn::Mul(gate, logistic)), target);
+      });
+    }
+  });
+}
+
 /// Rows [begin, end) of `sum` plus the weighted rows of `results` that `slots` names. slots, weights: [rows, active].
 void CombineRange(const TensorView& results, const int64_t* slots, const float* weights, int64_t active,
                   const TensorView& sum, int64_t begin, int64_t end) {
@@ -46,6 +69,7 @@ HWY_AFTER_NAMESPACE();
 namespace runahead::cpu {
 namespace {
 
+HWY_EXPORT(ClampedGateRange);
 HWY_EXPORT(CombineRange);
 
 /// The softmax of `scores`, which has room for it.
@@ -138,7 +162,7 @@ void Mixer::Add(TensorView x, TensorView scores, const Mixture& mixture, const M
     if (rows == 0) continue;
     const TensorView results = memory.results.Rows(first, first + rows);
     if (rows == x.rows()) {
-      Multiply(x, mixture.experts[e], mixture.activation, memory, results);
+      Multiply(x, mixture.experts[e], mixture, memory, results);
       continue;
     }
     constexpr int64_t kWorthAThread = 16384;  // elements
@@ -148,7 +172,7 @@ void Mixer::Add(TensorView x, TensorView scores, const Mixture& mixture, const M
         std::memcpy(memory.gathered.Rows(i, i + 1).data(), x.Rows(row, row + 1).data(), row_bytes);
       }
     });
-    Multiply(memory.gathered.Rows(0, rows), mixture.experts[e], mixture.activation, memory, results);
+    Multiply(memory.gathered.Rows(0, rows), mixture.experts[e], mixture, memory, results);
   }
   Combine(mixture, memory.results, sum);
 }
@@ -191,12 +215,20 @@ void Mixer::Sort(const Mixture& mixture, int64_t rows) {
   }
 }
 
-void Mixer::Multiply(TensorView x, const Expert& expert, Activation activation, const MixtureMemory& memory,
+void Mixer::Multiply(TensorView x, const Expert& expert, const Mixture& mixture, const MixtureMemory& memory,
                      TensorView results) {
+  constexpr int64_t kWorthAThread = 8192;  // elements
   const int64_t ffn = expert.down->in_features();
+  const TensorView product = memory.product.Rows(0, x.rows()).Columns(0, 2 * ffn);
   const TensorView activated = memory.activated.Rows(0, x.rows()).Columns(0, ffn);
-  multiplier_.MultiplyActivate(x, *expert.gate_up, activation, memory.product.Rows(0, x.rows()).Columns(0, 2 * ffn),
-                               activated);
+  if (mixture.clamped.limit > 0) {
+    multiplier_.Multiply(x, *expert.gate_up, 0, expert.gate_up->parts(), product);
+    team_.RunRanges(x.rows(), 1 + kWorthAThread / ffn, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(ClampedGateRange)(mixture.clamped, product, activated, begin, end);
+    });
+  } else {
+    multiplier_.MultiplyActivate(x, *expert.gate_up, mixture.activation, product, activated);
+  }
   multiplier_.Multiply(activated, *expert.down, 0, expert.down->parts(), results);
 }
 

@@ -23,7 +23,7 @@ class Mixer {
   void Choose(TensorView scores, const Mixture& mixture);
   /// Gives each pair of a row and one of its experts a row of the results: those of an expert follow each other.
   void Sort(const Mixture& mixture, int64_t rows);
-  void Multiply(TensorView x, const Expert& expert, Activation activation, const MixtureMemory& memory,
+  void Multiply(TensorView x, const Expert& expert, const Mixture& mixture, const MixtureMemory& memory,
                 TensorView results);
   void Combine(const Mixture& mixture, TensorView results, TensorView sum);
 

@@ -262,8 +262,9 @@ class ScalarOps final : public Ops {
         const Expert& expert = mixture.experts[e];
         const int64_t ffn = expert.down->in_features();
         const TensorView activated = memory.activated.Rows(0, 1).Columns(0, ffn);
-        MatmulActivate(x.Rows(i, i + 1), *expert.gate_up, mixture.activation,
-                       memory.product.Rows(0, 1).Columns(0, 2 * ffn), activated, stream);
+        const TensorView product = memory.product.Rows(0, 1).Columns(0, 2 * ffn);
+        MatmulActivate(x.Rows(i, i + 1), *expert.gate_up, mixture.activation, product, activated, stream);
+        if (mixture.clamped.limit > 0) ApplyClampedGate(mixture.clamped, product, activated);
         const TensorView result = memory.results.Rows(0, 1);
         Ops::Matmul(activated, *expert.down, result, stream);
         for (size_t j = 0; j < total.size(); ++j) total[j] += weights[e] * Get(result, 0, static_cast<int64_t>(j));
@@ -294,6 +295,15 @@ class ScalarOps final : public Ops {
           Set(y, i, column, row.Times(part.integers[j]) + bias);
         }
       }
+    }
+  }
+
+  static void ApplyClampedGate(const ClampedGate& clamped, TensorView product, TensorView out) {
+    for (int64_t j = 0; j < out.row_elements(); ++j) {
+      const double limit = clamped.limit;
+      const double gate = std::min(Get(product, 0, j), limit);
+      const double up = std::clamp(Get(product, 0, out.row_elements() + j), -limit, limit);
+      Set(out, 0, j, (up + 1) * gate / (1 + std::exp(-static_cast<double>(clamped.slope) * gate)));
     }
   }
 
@@ -418,7 +428,7 @@ class ScalarOps final : public Ops {
       scores.push_back(score);
     }
     const double largest = *std::max_element(scores.begin(), scores.end());
-    double total = 0;
+    double total = options.sinks.data() == nullptr ? 0 : std::exp(GetFlat(options.sinks, head) - largest);
     for (double& score : scores) total += score = std::exp(score - largest);
     const int64_t features = keys.v.shape()[2];
     for (int64_t d = 0; d < features; ++d) {
