@@ -109,11 +109,13 @@ void Scheduler::Save(Sequence& sequence, std::span<const int32_t> tokens) {
   const int64_t most = std::min(std::ssize(tokens), room * kPageRows);  // less where the disk does not keep up
   const int64_t rows = most > 0 ? WholePages(pages.Cached(tokens, most, sequence.long_angles)) : 0;
   if (rows <= sequence.saved) return;
-  std::optional<RankPages::Start> start =
-      pages.Begin(tokens.first(static_cast<size_t>(rows)), rows, rows, sequence.long_angles);
+  tokens = tokens.first(static_cast<size_t>(rows));
+  if (pages.Cached(tokens, rows, sequence.long_angles) < rows)
+    return;  // a prefix that is valid only when it is longer
+  std::optional<RankPages::Start> start = pages.Begin(tokens, rows, rows, sequence.long_angles);
   CHECK(start && start->cached == rows);
-  sequence.saved = rows;
   if (start->valid_from > 0) return pages.Drop(start->held);  // behind a window some pages lack rows
+  sequence.saved = rows;
   PageMove move;
   move.id = ++last_move_;
   move.rank = rank;

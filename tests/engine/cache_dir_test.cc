@@ -120,10 +120,10 @@ TEST_F(CacheDirTest, AConversationGoesOnWhereItEnded) {
 
 // Behind a window ranks hand over what later queries see, and none has all rows.
 TEST_F(CacheDirTest, PagesThatLackRowsAreNotKept) {
-  Request request = Prompt(512, 10);
-  request.prefill.ranks = 2;
-  const Answered cold = Cold(Prompt(512, 10), "tiny-mistral");
-  {
+  for (const size_t tokens : {500U, 512U}) {
+    Request request = Prompt(tokens, 10);
+    const Answered cold = Cold(request, "tiny-mistral");
+    request.prefill.ranks = 2;
     const Engine engine = Load("cpu:2", {}, "tiny-mistral");
     EXPECT_EQ(Await(engine.Submit(request)), cold);
     EXPECT_EQ(engine.FlushCache(), "");

@@ -174,6 +174,7 @@ const Engine& ServingEngines::Of(const Key& key) {
   if (const auto found = engines_.find(key); found != engines_.end()) return *found->second.engine;
   if (engines_.size() >= kAtOnce) engines_.clear();
   EngineOptions options = OptionsOf(key);
+  options.cache_dir = cache_dir_;
   const auto others = std::make_shared<Others>();
   if (key.processes > 1) {
     const int port = SocketListener(WireAddress::Parse("127.0.0.1:0")).address().port;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runahead/engine.h"
@@ -37,6 +38,9 @@ class ServingEngines {
     int processes = 1;  // that share the engine, each with ranks on `devices`
     friend auto operator<=>(const Key&, const Key&) = default;
   };
+  /// `cache_dir`: EngineOptions::cache_dir of all.
+  explicit ServingEngines(std::string cache_dir = "") : cache_dir_(std::move(cache_dir)) {}
+
   /// At most a few are kept.
   const Engine& Of(const Key& key);
 
@@ -49,6 +53,7 @@ class ServingEngines {
     std::shared_ptr<const void> others;
     std::unique_ptr<const Engine> engine;  // goes first
   };
+  std::string cache_dir_;
   std::map<Key, Served> engines_;
 };
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "runahead/error.h"
+#include "tests/cli/process.h"
 
 namespace runahead {
 namespace {
@@ -24,6 +25,23 @@ TEST(ServingTest, RandomTracesGiveTheBitsOfEachRequestAlone) {
   EXPECT_GT(gangs, 0);
   EXPECT_GT(cached, 0);
   EXPECT_GT(cancelled, 0);
+}
+
+// The same with pages on disk, which the second engines find there.
+TEST(ServingTest, RowsFromDiskChangeNoBit) {
+  const TemporaryFolder folder;
+  int64_t cached = 0;
+  for (int turn = 0; turn < 2; ++turn) {
+    ServingEngines engines(folder / "cache");
+    int64_t now = 0;
+    for (unsigned seed = 1; seed <= 8; ++seed) {
+      const TraceOutcome outcome = PlayTrace(engines, seed);
+      EXPECT_EQ(outcome.differ, 0) << outcome.situation << ": " << outcome.first_difference;
+      now += outcome.cached_tokens;
+    }
+    EXPECT_GT(now, cached) << "turn " << turn;
+    cached = now;
+  }
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // Plays random traces of requests for as long as one likes: serving_traces [--seed S] [--runs N] [--devices
-// cuda:0,0] [--deterministic yes] [--processes P].
+// cuda:0,0] [--deterministic yes] [--processes P] [--cache-dir DIR].
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -12,6 +12,7 @@ int main(int argc, char** argv) try {
   std::string devices = "cpu";
   bool deterministic = false;
   int processes = 1;
+  std::string cache_dir;
   if (argc > 1 && std::string(argv[1]) == "--serve-ranks") {
     runahead::ServeRanksOf({argv + 2, argv + argc});
     return 0;
@@ -21,10 +22,11 @@ int main(int argc, char** argv) try {
     if (flag == "--seed") seed = static_cast<unsigned>(std::strtoul(argv[i + 1], nullptr, 10));
     if (flag == "--runs") runs = std::atoi(argv[i + 1]);
     if (flag == "--devices") devices = argv[i + 1];
+    if (flag == "--cache-dir") cache_dir = argv[i + 1];
     if (flag == "--processes") processes = std::atoi(argv[i + 1]);
     if (flag == "--deterministic") deterministic = std::string(argv[i + 1]) == "yes";
   }
-  runahead::ServingEngines engines;
+  runahead::ServingEngines engines(cache_dir);
   runahead::TraceOutcome all;
   for (int run = 0; run < runs; ++run) {
     const runahead::TraceOutcome outcome =
