@@ -83,10 +83,8 @@ std::vector<PageKey> PageArchive::KeysOf(std::span<const int32_t> tokens, bool l
   return runahead::KeysOf(roots_[long_angles ? 1 : 0], tokens);
 }
 
-int64_t PageArchive::Kept(std::span<const int32_t> tokens, int64_t have, bool long_angles) {
-  const std::vector<PageKey> keys = KeysOf(tokens, long_angles);
-  const auto first = static_cast<size_t>(have / kPageRows);
-  return have + store_.Count(std::span(keys).subspan(std::min(first, keys.size()))) * kPageRows;
+int64_t PageArchive::Kept(std::span<const int32_t> tokens, bool long_angles) {
+  return store_.Count(KeysOf(tokens, long_angles)) * kPageRows;
 }
 
 void PageArchive::Load(PageMove move) { Add(loads_, std::move(move)); }
@@ -138,19 +136,20 @@ void PageArchive::LoadNow(const PageMove& move) {
 int64_t PageArchive::LoadPages(const PageMove& move, std::span<const PageKey> keys) {
   constexpr double kNew = 0.3;  // weight of the newest
   std::vector<std::byte> rows(store_.row_bytes());
+  double load_s = 0;  // of a page, as those of this move took; 0: none was loaded yet
   double left_s = std::accumulate(move.compute_s.begin(), move.compute_s.end(), 0.0);
   const bool known = left_s > 0;
   int64_t page = move.first;
   for (; page < std::ssize(keys) && !stopping_; ++page) {
     const auto at = static_cast<size_t>(page);
-    if (known && load_s_ * static_cast<double>(std::ssize(keys) - page) > left_s) break;
+    if (known && load_s * static_cast<double>(std::ssize(keys) - page) > left_s) break;
     const auto begin = Clock::now();
     const auto tokens =
         std::span(move.tokens).subspan(at * static_cast<size_t>(kPageRows), static_cast<size_t>(kPageRows));
     if (!store_.Read(keys[at], tokens, rows)) break;
     Copy(move.rank, move.pages[at], rows, Direction::kToCache);
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    load_s_ = load_s_ == 0 ? seconds : (1 - kNew) * load_s_ + kNew * seconds;
+    load_s = load_s == 0 ? seconds : (1 - kNew) * load_s + kNew * seconds;
     if (known) left_s -= move.compute_s[static_cast<size_t>(page - move.first)];
   }
   store_.Touch(keys.first(static_cast<size_t>(page)));

@@ -37,8 +37,7 @@ class PageArchive final : public Archive {
   PageArchive& operator=(const PageArchive&) = delete;
 
   [[nodiscard]] bool Serves(int rank) const override;
-  [[nodiscard]] int64_t Kept(std::span<const int32_t> tokens, int64_t have, bool long_angles) override;
-  [[nodiscard]] double LoadSeconds() const override { return load_s_; }
+  [[nodiscard]] int64_t Kept(std::span<const int32_t> tokens, bool long_angles) override;
   void Load(PageMove move) override;
   void Save(PageMove move) override;
 
@@ -62,8 +61,8 @@ class PageArchive final : public Archive {
   /// How many pages are there now.
   [[nodiscard]] int64_t LoadPages(const PageMove& move, std::span<const PageKey> keys);
   [[nodiscard]] Status SavePages(const PageMove& move, std::span<const PageKey> keys);
-  /// Copies a page's rows between `rows`, in host memory, and the cache of `rank`.
   enum class Direction : unsigned char { kToCache, kFromCache };
+  /// Copies a page's rows between `rows`, in host memory, and the cache of `rank`.
   void Copy(int rank, int32_t page, std::span<std::byte> rows, Direction direction);
   [[nodiscard]] std::vector<PageKey> KeysOf(std::span<const int32_t> tokens, bool long_angles) const;
   [[nodiscard]] bool MayGoOn() const;
@@ -73,7 +72,6 @@ class PageArchive final : public Archive {
   Listener listener_;
   std::array<PageKey, 2> roots_;  // of short and of long sequences
   PageStore store_;
-  std::atomic<double> load_s_ = 0;  // of a page, s; 0: none was loaded yet
 
   mutable std::mutex mutex_;
   std::string failure_;                 // guarded by mutex_

@@ -88,13 +88,10 @@ class Archive {
   virtual ~Archive() = default;
   /// Whether pages of `rank` can move.
   [[nodiscard]] virtual bool Serves(int rank) const = 0;
-  /// Tokens of the longest prefix of `tokens` that is in the archive, in whole pages; of the first `have`, whole
-  /// pages too, it need not be.
-  [[nodiscard]] virtual int64_t Kept(std::span<const int32_t> tokens, int64_t have, bool long_angles) = 0;
-  /// Time in which a page is loaded, s; 0: none was loaded yet.
-  [[nodiscard]] virtual double LoadSeconds() const = 0;
-  /// Fills the move's pages from `first` on, as far as the archive has them and it seems sooner than computing them.
-  /// Answered, once, through Scheduler::Loaded.
+  /// Tokens of the longest prefix of `tokens` that is in the archive, in whole pages.
+  [[nodiscard]] virtual int64_t Kept(std::span<const int32_t> tokens, bool long_angles) = 0;
+  /// Fills the move's pages from `first` on, as far as the archive has them, and until the others seem to be computed
+  /// sooner. Answered, once, through Scheduler::Loaded.
   virtual void Load(PageMove move) = 0;
   /// Keeps all of the move's pages, which nobody changes until it is answered through Scheduler::Saved.
   virtual void Save(PageMove move) = 0;

@@ -199,8 +199,7 @@ class Scheduler {
   // ---- The archive
   /// Rows of its prompt that the archive has, in whole pages.
   [[nodiscard]] int64_t Archived(const Sequence& sequence) const;
-  /// Has the archive load rows that no rank has, where that seems sooner than computing them. Nothing: there are
-  /// none.
+  /// Has the archive load rows that no rank has. Nothing: there are none.
   [[nodiscard]] std::optional<Placed> LoadFirst(Sequence& sequence);
   /// The rank to load to, and the rows in whole pages that it has; -1: none.
   [[nodiscard]] std::pair<int, int64_t> RankToLoad(const Sequence& sequence);

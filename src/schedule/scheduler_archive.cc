@@ -1,6 +1,5 @@
 // Pages that come from an archive before a prompt is read, and go there behind it.
 #include <algorithm>
-#include <numeric>
 
 #include "base/check.h"
 #include "kv/kv_pages.h"
@@ -20,7 +19,7 @@ std::span<const int32_t> FirstOf(const std::vector<int32_t>& tokens, int64_t cou
 int64_t Scheduler::Archived(const Sequence& sequence) const {
   const bool goes_on = sequence.choice.members.size() < 2 || sequence.choice.strategy == Strategy::kRunahead;
   if (archive_ == nullptr || !sequence.reuses() || !goes_on) return 0;
-  return archive_->Kept(FirstOf(sequence.tokens, std::ssize(sequence.tokens) - 1), 0, sequence.long_angles);
+  return archive_->Kept(FirstOf(sequence.tokens, std::ssize(sequence.tokens) - 1), sequence.long_angles);
 }
 
 std::pair<int, int64_t> Scheduler::RankToLoad(const Sequence& sequence) {
@@ -60,13 +59,6 @@ std::optional<Scheduler::Placed> Scheduler::LoadFirst(Sequence& sequence) {
   const auto [rank, cached] = RankToLoad(sequence);
   if (rank < 0) return std::nullopt;
   const int64_t rows = sequence.archived;
-  const std::vector<double> page_s = PageSeconds(sequence, cached, rows);
-  const double compute_s = std::accumulate(page_s.begin(), page_s.end(), 0.0);
-  const double load_s = archive_->LoadSeconds() * static_cast<double>(PagesOf(rows - cached));
-  if (compute_s > 0 && load_s > compute_s) {
-    sequence.archived = 0;
-    return std::nullopt;
-  }
   std::optional<RankPages::Start> start =
       LaneOf(rank).pages.Begin(FirstOf(sequence.tokens, rows), cached, rows, sequence.long_angles);
   if (!start) return Placed::kNoPages;

@@ -16,7 +16,7 @@ namespace runahead {
 /// Whose pages they are.
 struct StoredModel {
   PageKey root;       // the key before the first page's
-  std::string about;  // one line for people: "llama, bf16, 1536 bytes a token"
+  std::string about;  // one line for people: "demo, bf16, weights stored"
 };
 
 /// A page is a file named by its key, and the folder is all that processes know of each other's: a file has its name
