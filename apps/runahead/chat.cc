@@ -278,6 +278,7 @@ Action AddChat(CLI::App& command) {
   AddKvMemoryFlag(command, flags->engine);
   AddCacheFlags(command, flags->engine);
   AddGroupFlags(command, flags->group);
+  flags->group.interrupt_ends = false;
   return [flags] { return Run(*flags); };
 }
 

@@ -1,11 +1,13 @@
 #include "group_flags.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <csignal>
 #include <memory>
 
+#include "base/descriptor.h"
 #include "flags.h"
 #include "runahead/error.h"
 #include "runahead/group.h"
@@ -28,6 +30,14 @@ void AddGroupFlags(CLI::App& command, GroupFlags& flags) {
             fmt::format("Under a launcher: a process that gives no sign of life for so many seconds is lost [{}]",
                         flags.lost_after_s))
       ->type_name("SECONDS");
+  command
+      .add_option(
+          "--on-failure", flags.on_failure,
+          fmt::format("Under a launcher, when another process than the first is lost: 'replan' goes on with the "
+                      "others until it is started again, 'fail' ends all [{}]",
+                      flags.on_failure))
+      ->type_name("DO")
+      ->check(CLI::IsMember({"fail", "replan"}));
 }
 
 std::optional<int> ServeFirstProcess(const std::string& model, const GroupFlags& flags, EngineOptions& options) {
@@ -36,12 +46,18 @@ std::optional<int> ServeFirstProcess(const std::string& model, const GroupFlags&
   if (!flags.secret_file.empty()) group->secret = ReadGroupSecret(flags.secret_file);
   group->meet_timeout_s = flags.meet_timeout_s;
   group->lost_after_s = flags.lost_after_s;
+  group->replan = flags.on_failure == "replan";
+  group->on_change = [](const std::string& line) {
+    (void)WriteAll(STDERR_FILENO, fmt::format("runahead: {}\n", line));
+  };
   const bool first = group->process == 0;
   options.group = std::make_shared<const GroupOptions>(*std::move(group));
   if (first) return std::nullopt;
   // A terminal and a launcher tell all processes to end: the first one ends its work, and then this one has none.
   constexpr auto kPatience = std::chrono::seconds(60);
-  const Interrupts interrupts({SIGINT, SIGTERM}, SecondSignal::kEndsTheProgram);
+  if (!flags.interrupt_ends) (void)std::signal(SIGINT, SIG_IGN);
+  const Interrupts interrupts = flags.interrupt_ends ? Interrupts({SIGINT, SIGTERM}, SecondSignal::kEndsTheProgram)
+                                                     : Interrupts({SIGTERM}, SecondSignal::kEndsTheProgram);
   std::optional<std::chrono::steady_clock::time_point> until;
   ServeRanks(Model(model), options, [&] {
     if (!until && interrupts.Came()) until = std::chrono::steady_clock::now() + kPatience;

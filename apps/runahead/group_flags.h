@@ -13,9 +13,11 @@ struct GroupFlags {
   std::string secret_file;  // empty: what the environment says
   double meet_timeout_s = 300;
   double lost_after_s = 2;
+  bool interrupt_ends = true;       // SIGINT asks the command to end, and not only for the end of an answer
+  std::string on_failure = "fail";  // what is done when a process other than the first is lost
 };
 
-/// --secret-file, --meet-timeout and --lost-after, for commands that can run in several processes.
+/// --secret-file, --meet-timeout, --lost-after and --on-failure, for commands that can run in several processes.
 void AddGroupFlags(CLI::App& command, GroupFlags& flags);
 
 /// Looks where a launcher put this process. Nothing: the command goes on, with an engine of `options`, which may now

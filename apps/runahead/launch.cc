@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "base/descriptor.h"
 #include "base/file.h"
@@ -15,10 +16,13 @@
 namespace runahead::cli {
 namespace {
 
+constexpr int kRestartsOfServe = 3;
+
 struct Flags {
   int ranks = 0;
   std::string hosts;
   double grace = 3;
+  std::optional<int> restarts;
   std::vector<std::string> command;
 };
 
@@ -45,6 +49,9 @@ int Run(const CLI::App& launch, const Flags& flags) {
   if (flags.ranks == 0 && flags.hosts.empty()) throw ConfigError("launch: --ranks or --hosts is wanted");
   options.command = WholeCommand(launch, flags.command);
   options.grace = std::chrono::milliseconds(static_cast<int64_t>(flags.grace * 1000));
+  options.restarts = flags.restarts;
+  // It goes on without ranks that are lost, unless it is told otherwise, and then rank 0 ends all.
+  if (!options.restarts && flags.command.front() == "serve") options.restarts = kRestartsOfServe;
   return StartRanks(options,
                     [](std::string_view line) { (void)WriteAll(STDERR_FILENO, std::string(line).append("\n")); });
 }
@@ -66,6 +73,13 @@ Action AddLaunch(CLI::App& command) {
           "Seconds that the others have to end by themselves once a rank failed, and again to heed SIGTERM [3]")
       ->type_name("S")
       ->check(CLI::Range(0.0, 3600.0));
+  command
+      .add_option("--restarts", flags->restarts,
+                  fmt::format("How often each rank but 0 is started again when it failed, while the others go on "
+                              "(--on-failure replan) [serve: {}, else all end]",
+                              kRestartsOfServe))
+      ->type_name("N")
+      ->check(CLI::Range(0, 1'000'000));
   command
       .add_option("command", flags->command,
                   "What each rank runs, behind '--': one of this program's commands, or any other program")

@@ -216,6 +216,7 @@ Action AddServe(CLI::App& command) {
   AddKvMemoryFlag(command, flags->engine);
   AddCacheFlags(command, flags->engine);
   AddMaxPauseFlag(command, flags->engine);
+  flags->group.on_failure = "replan";
   AddGroupFlags(command, flags->group);
   return [flags, &command] {
     if (!flags->config.empty()) ReadConfigFile(command, flags->config);

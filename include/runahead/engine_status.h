@@ -28,6 +28,7 @@ struct RankStatus {
   double busy_s = 0;  // time of its steps so far, s
   double wait_s = 0;  // the part of it in which it waited for rows of others, s; GPUs: with recorded timelines alone
   int64_t bytes_sent = 0;  // keys and values that it handed over
+  bool lost = false;       // its process is gone: the others do its work until it comes back
 };
 
 /// Counts of the requests that have ended.

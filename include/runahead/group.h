@@ -24,6 +24,10 @@ struct GroupOptions {
   std::string secret;
   double meet_timeout_s = 300;  // longest wait for processes that are missing, s
   double lost_after_s = 2;      // a process that gives no sign of life for longer is lost, s
+  /// When another process than 0 is lost, the others do its work, and it may come again. Otherwise the group ends.
+  bool replan = false;
+  /// Is told, in a line each, which ranks are lost and back while the group goes on. By any thread; may be empty.
+  std::function<void(const std::string& line)> on_change;
 };
 
 /// What torchrun, mpirun (Open MPI), srun (Slurm), Kubernetes' LeaderWorkerSet, or RANK, WORLD_SIZE, MASTER_ADDR and

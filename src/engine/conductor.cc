@@ -40,6 +40,7 @@ Conductor::Conductor(EngineState& engine, const EngineOptions& options)
   limits.most_rows = kMostRows;
   limits.max_pause_s = options.max_pause_ms * 1e-3;
   limits.most_waiting = options.max_queued;
+  limits.replan = engine.group() != nullptr && engine.group()->processes->replan();
   for (int rank = 0; rank < engine.local_ranks(); ++rank) limits.pages.push_back(local_->Pages(rank));
   if (remote_ != nullptr) {
     for (const RankFacts& rank : remote_->facts()) limits.pages.push_back(rank.pages);
@@ -52,7 +53,12 @@ Conductor::Conductor(EngineState& engine, const EngineOptions& options)
   thread_ = std::thread([this] { Run(); });
   if (remote_ == nullptr) return;
   remote_->Listen([this](StepResult result) { Take(std::move(result)); },
-                  [this](const std::string& reason) { Tell([reason] { throw DeviceError(reason); }); });
+                  [this](int process, const std::string& reason) {
+                    Take(Change{process, reason, {}});
+                  },
+                  [this](int process, std::vector<RankFacts> ranks) {
+                    Take(Change{process, "", std::move(ranks)});
+                  });
 }
 
 Conductor::~Conductor() {
@@ -126,7 +132,9 @@ std::string Conductor::failure() const {
 
 Conductor::Inbox Conductor::TakeInbox() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return inbox_.stopping || !inbox_.messages.empty() || !inbox_.results.empty(); });
+  changed_.wait(lock, [this] {
+    return inbox_.stopping || !inbox_.changes.empty() || !inbox_.messages.empty() || !inbox_.results.empty();
+  });
   Inbox inbox = std::move(inbox_);
   inbox_ = Inbox();
   news_ = 0;
@@ -153,18 +161,42 @@ void Conductor::Run() {
 
 void Conductor::Serve(Inbox& inbox) {
   if (!held_) held_.emplace(engine_);
-  FinishSteps(std::move(inbox.results));
+  FinishSteps(inbox);
   for (const Message& message : inbox.messages) message();
   if (inbox.stopping) return;
   scheduler_->Work();
   if (remote_ != nullptr) remote_->PassStops();
 }
 
-void Conductor::FinishSteps(std::deque<StepResult> results) {
-  for (StepResult& result : results) {
+void Conductor::FinishSteps(Inbox& inbox) {
+  for (const Change& change : inbox.changes) {
+    if (!change.lost.empty()) Heed(change);
+  }
+  for (StepResult& result : inbox.results) {
     if (result.device_failed) throw DeviceError(result.error);
     scheduler_->Finish(std::move(result));
   }
+  for (const Change& change : inbox.changes) {  // what they left has been finished
+    if (change.lost.empty()) Heed(change);
+  }
+}
+
+void Conductor::Heed(const Change& change) {
+  const ProcessGroup& group = *engine_.group()->processes;
+  const bool lost = !change.lost.empty();
+  if (lost && !group.replan()) throw DeviceError(change.lost);
+  if (!lost && !remote_->Join(change.process)) return;
+  std::erase_if(links_, [&](const auto& entry) {
+    const auto& [members, links] = entry;
+    const bool among = std::any_of(members.begin(), members.end(),
+                                   [&](int member) { return group.ProcessOf(member) == change.process; });
+    if (among) Forget(links);
+    return among;
+  });
+  if (lost) remote_->TellLost(change.process, change.lost);
+  int rank = group.FirstRank(change.process);
+  for (; lost && rank < group.FirstRank(change.process + 1); ++rank) scheduler_->Lose(rank);
+  for (const RankFacts& facts : change.ranks) scheduler_->Return(rank++, facts.pages);
 }
 
 void Conductor::Stop() {
@@ -198,15 +230,21 @@ void Conductor::LookForNews() const {
 }
 
 void Conductor::AwaitRest() {
-  while (at_work_ > 0) FinishSteps(TakeResults());
+  while (at_work_ > 0) {
+    Inbox inbox = TakeResults();
+    FinishSteps(inbox);
+    if (remote_ != nullptr) remote_->PassStops();
+  }
 }
 
-std::deque<StepResult> Conductor::TakeResults() {
+Conductor::Inbox Conductor::TakeResults() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return !inbox_.results.empty(); });
-  std::deque<StepResult> results = std::exchange(inbox_.results, {});
-  at_work_ -= static_cast<int>(std::ssize(results));
-  return results;
+  changed_.wait(lock, [this] { return !inbox_.changes.empty() || !inbox_.results.empty(); });
+  Inbox taken;
+  taken.changes = std::exchange(inbox_.changes, {});
+  taken.results = std::exchange(inbox_.results, {});
+  at_work_ -= static_cast<int>(std::ssize(taken.results));
+  return taken;
 }
 
 int64_t Conductor::PositionsOf(int64_t tokens) const {
@@ -249,6 +287,13 @@ void Conductor::Take(StepResult result) {
   changed_.notify_all();
 }
 
+void Conductor::Take(Change change) {
+  const std::lock_guard lock(mutex_);
+  inbox_.changes.push_back(std::move(change));
+  ++news_;
+  changed_.notify_all();
+}
+
 void Conductor::Start(int rank, StepPlan plan) { Post(rank, std::move(plan), nullptr, 0); }
 
 void Conductor::StartTogether(std::vector<StepPlan> plans) {
@@ -276,7 +321,7 @@ Conductor::Links Conductor::NewLinks(const std::vector<int>& members) {
     return {std::move(within), 0};
   }
   const uint64_t id = NewLinksId();
-  return {engine_.group()->processes->NewLinks(id, std::move(within), engine_.DevicesHere()), id};
+  return {engine_.group()->processes->NewLinks(id, members, std::move(within), engine_.DevicesHere()), id};
 }
 
 void Conductor::Forget(const Links& links) {

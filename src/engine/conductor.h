@@ -17,6 +17,7 @@
 #include "engine/local_ranks.h"
 #include "engine/metered_fabric.h"
 #include "engine/planner_forecast.h"
+#include "group/group_messages.h"
 #include "runahead/engine_status.h"
 #include "runahead/request.h"
 #include "schedule/scheduler.h"
@@ -56,8 +57,15 @@ class Conductor final : private Crew {
   void MakeFabricsBy(std::function<std::unique_ptr<Fabric>()> make);
 
  private:
+  /// A process of the group is lost, or back.
+  struct Change {
+    int process = 0;
+    std::string lost;              // why; empty: it is back
+    std::vector<RankFacts> ranks;  // of one that is back
+  };
   /// What the thread has been told.
   struct Inbox {
+    std::deque<Change> changes;      // of the group, which come before the results
     std::deque<Message> messages;    // from those who ask
     std::deque<StepResult> results;  // from the ranks
     bool stopping = false;
@@ -70,7 +78,10 @@ class Conductor final : private Crew {
   /// step of answers can wait.
   void LookForNews() const;
   void Serve(Inbox& inbox);
-  void FinishSteps(std::deque<StepResult> results);
+  void FinishSteps(Inbox& inbox);
+  /// The group goes on with other ranks.
+  void Heed(const Change& change);
+  void Take(Change change);
   /// Cancels what is left and waits for the ranks.
   void Stop();
   /// Ends all requests with an error, and takes none any more.
@@ -78,7 +89,7 @@ class Conductor final : private Crew {
   /// Waits until no rank works.
   void AwaitRest();
   /// Waits for results.
-  [[nodiscard]] std::deque<StepResult> TakeResults();
+  [[nodiscard]] Inbox TakeResults();
   /// Positions that a sequence of so many tokens needs tables for.
   [[nodiscard]] int64_t PositionsOf(int64_t tokens) const;
   /// Whether sequences of so many tokens lack tables.

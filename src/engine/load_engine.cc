@@ -185,6 +185,7 @@ std::unique_ptr<EngineGroup> JoinGroup(const ModelConfig& config, const EngineOp
                           {"dtype", std::string(Name(compute))},
                           {"weights", std::string(Name(WeightFormatOf(options.weights, on_gpu)))},
                           {"deterministic", options.deterministic ? "yes" : "no"},
+                          {"on failure", options.group->replan ? "replan" : "fail"},
                           {"timeout", fmt::format("{} s", options.timeout_s)}},
       static_cast<int>(devices.size()));
   return group;

@@ -26,7 +26,7 @@ std::vector<int64_t> PlannerForecast::Cuts(const GangChoice& choice, const Prefi
   if (choice.strategy != Strategy::kRunahead || options.partition.kind == PartitionKind::kEven) {
     return EvenPartition(rows, ranks).Behind(begin).cuts();
   }
-  if (options.partition.kind == PartitionKind::kManual) {
+  if (options.partition.kind == PartitionKind::kManual && std::ssize(options.partition.fractions) == ranks) {
     return FractionPartition(rows, options.partition.fractions).Behind(begin).cuts();
   }
   if (begin == 0) {  // as a whole prompt of this length is cut, where it is cut for as many ranks

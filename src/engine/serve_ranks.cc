@@ -45,9 +45,10 @@ class RankServer {
 
   /// Until process 0 says that it is over. Throws LinkError when somebody is lost, or process 0 talks nonsense.
   void Run(const std::function<bool()>& stop) {
+    const std::shared_ptr<Channel> control = group_.ControlOf(0);
     while (!stop || !stop()) {
       std::optional<WireMessage> message;
-      const Status heard = group_.ControlOf(0).Receive(message, After(kLook));
+      const Status heard = control->Receive(message, After(kLook));
       if (const std::string lost = group_.lost(); !lost.empty()) throw LinkError(lost);
       if (!heard.ok()) throw LinkError(fmt::format("{} is lost: {}", group_.NameOf(0), heard.message()));
       if (!message) continue;
@@ -74,6 +75,10 @@ class RankServer {
         return Stop(message.payload);
       case GroupMessage::kForget:
         return Forget(message.payload);
+      case GroupMessage::kLost:
+        return Lose(message.payload);
+      case GroupMessage::kBack:
+        return TakeBack(message.payload);
       case GroupMessage::kReady:
       case GroupMessage::kTrouble:
       case GroupMessage::kResult:
@@ -151,8 +156,22 @@ class RankServer {
     constexpr size_t kMostKept = 4096;  // more than process 0 keeps
     if (links_.size() >= kMostKept) throw LinkError(fmt::format("{}: it forgets no links", group_.NameOf(0)));
     std::shared_ptr<Fabric>& links = links_[step.links];
-    if (links == nullptr) links = group_.NewLinks(step.links, held_.NewFabric(), engine_.DevicesHere());
+    if (links == nullptr)
+      links = group_.NewLinks(step.links, step.plan.gang->members, held_.NewFabric(), engine_.DevicesHere());
     return links;
+  }
+
+  Status Lose(std::string_view bytes) {
+    LostProcess lost;
+    if (Status read = Decode(bytes, lost); !read.ok()) return read;
+    group_.Lose(lost.process, lost.why);
+    return Status::Ok();
+  }
+
+  Status TakeBack(std::string_view bytes) {
+    MemberProcess member;
+    if (Status read = Decode(bytes, member); !read.ok()) return read;
+    return group_.Replace(member);
   }
 
   Status Stop(std::string_view bytes) {

@@ -70,6 +70,36 @@ Status Decode(std::string_view bytes, StepName& name) {
   return in.End();
 }
 
+std::string Encode(const LostProcess& lost) {
+  ByteWriter out;
+  out.Put(lost.process);
+  out.PutText(lost.why);
+  return out.Take();
+}
+
+Status Decode(std::string_view bytes, LostProcess& lost) {
+  ByteReader in(bytes);
+  lost.process = in.Get<int>("process");
+  lost.why = in.GetText("why");
+  return in.End();
+}
+
+std::string Encode(const MemberProcess& member) {
+  ByteWriter out;
+  out.Put(member.rank);
+  out.PutText(member.host);
+  out.PutText(member.address);
+  return out.Take();
+}
+
+Status Decode(std::string_view bytes, MemberProcess& member) {
+  ByteReader in(bytes);
+  member.rank = in.Get<int>("process");
+  member.host = in.GetText("host");
+  member.address = in.GetText("address");
+  return in.End();
+}
+
 std::string EncodeStep(int rank, uint64_t links, const StepPlan& plan) {
   ByteWriter out;
   out.Put(rank);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "launch/rendezvous.h"
 #include "worker/step_plan.h"
 
 namespace runahead {
@@ -21,6 +22,8 @@ enum class GroupMessage : uint16_t {
   kForget = 37,   // the id of links that are not used any more
   kResult = 38,   // from the others: StepResult
   kEnd = 39,      // why the group ends; empty: its work is done
+  kLost = 40,     // LostProcess
+  kBack = 41,     // MemberProcess, which takes the place of one that was lost
 };
 
 /// A rank as process 0 must know it.
@@ -43,6 +46,11 @@ struct StepName {
   uint64_t step = 0;
 };
 
+struct LostProcess {
+  int process = 0;
+  std::string why;
+};
+
 struct RankStep {
   int rank = 0;
   uint64_t links = 0;  // id of the links of its gang, the same at all members; 0: no gang
@@ -52,6 +60,8 @@ struct RankStep {
 std::string Encode(const std::vector<RankFacts>& ranks);
 std::string Encode(const PositionRoom& room);
 std::string Encode(const StepName& name);
+std::string Encode(const LostProcess& lost);
+std::string Encode(const MemberProcess& member);
 std::string EncodeStep(int rank, uint64_t links, const StepPlan& plan);
 std::string EncodeId(uint64_t id);
 
@@ -59,6 +69,8 @@ std::string EncodeId(uint64_t id);
 Status Decode(std::string_view bytes, std::vector<RankFacts>& ranks);
 Status Decode(std::string_view bytes, PositionRoom& room);
 Status Decode(std::string_view bytes, StepName& name);
+Status Decode(std::string_view bytes, LostProcess& lost);
+Status Decode(std::string_view bytes, MemberProcess& member);
 Status Decode(std::string_view bytes, RankStep& step);
 Status Decode(std::string_view bytes, uint64_t& id);
 

@@ -6,6 +6,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,7 +27,8 @@
 namespace runahead {
 
 /// Who is in the group, the connections to them, and the links between their ranks. From its begin to its end it
-/// watches over the others: once one is lost, all links fail. Thread-safe, but for the receiving end of a connection,
+/// watches over the others: once one is lost, all links to its ranks fail. Where the group goes on without it,
+/// process 0 tells the others whom it lost and who is back. Thread-safe, but for the receiving end of a connection,
 /// which is one thread's.
 class ProcessGroup {
  public:
@@ -39,7 +42,7 @@ class ProcessGroup {
   ProcessGroup& operator=(const ProcessGroup&) = delete;
 
   [[nodiscard]] int process() const { return process_; }
-  [[nodiscard]] int processes() const { return static_cast<int>(members_.size()); }
+  [[nodiscard]] int processes() const { return static_cast<int>(first_rank_.size()) - 1; }
   [[nodiscard]] int ranks() const { return static_cast<int>(process_of_.size()); }
   [[nodiscard]] int ProcessOf(int rank) const { return process_of_.at(static_cast<size_t>(rank)); }
   [[nodiscard]] int FirstRank(int process) const { return first_rank_.at(static_cast<size_t>(process)); }
@@ -50,15 +53,19 @@ class ProcessGroup {
   /// "rank 2 on hostb", or "ranks 2 to 3 on hostb".
   [[nodiscard]] std::string NameOf(int process) const;
 
-  /// At process 0 the connection to another, elsewhere that to process 0.
-  [[nodiscard]] Channel& ControlOf(int process);
+  /// Whether the group goes on when another process than 0 is lost.
+  [[nodiscard]] bool replan() const { return replan_; }
+
+  /// At process 0 the connection to another, elsewhere that to process 0. One that comes back has a new one.
+  [[nodiscard]] std::shared_ptr<Channel> ControlOf(int process);
   /// Sends; what fails loses the other process.
   void Tell(int process, GroupMessage type, std::string_view payload);
 
-  /// Links of the whole group's ranks with an id that its processes share: `within` those here, by UCX between them.
-  /// device: [own ranks]. Throws LinkError.
-  [[nodiscard]] std::shared_ptr<Fabric> NewLinks(uint64_t id, std::unique_ptr<Fabric> within,
-                                                 const std::vector<Device*>& devices);
+  /// Links between `members`, which are numbered as in the whole group, with an id that their processes share:
+  /// `within` those here, by UCX between them. device: [own ranks]. They fail at once where one is lost. Throws
+  /// LinkError.
+  [[nodiscard]] std::shared_ptr<Fabric> NewLinks(uint64_t id, const std::vector<int>& members,
+                                                 std::unique_ptr<Fabric> within, const std::vector<Device*>& devices);
   /// Memory that rows will be sent from and received in, and its end.
   void Register(std::span<std::byte> memory);
   void Forget(std::span<std::byte> memory);
@@ -68,26 +75,56 @@ class ProcessGroup {
   /// From now on `on_lost` hears of each process that is lost, from any thread; at once of those that are. An empty
   /// one ends that: when it returns, nobody is being told.
   void WhenLost(OnLost on_lost);
-  /// `process` is lost, unless that is known or it may go.
-  void Lose(int process, const std::string& why);
-  /// Who was lost first, and why; empty: nobody.
+  /// `process` is lost, unless that is known or it may go. `through`: the connection that says so, which counts while
+  /// it is the process's own; null: nothing but the process itself.
+  void Lose(int process, const std::string& why, const Channel* through = nullptr);
+  /// Why the group cannot go on: who was lost first, and why. With replan() that is process 0, or one that was lost
+  /// before WhenLost was called. Empty: it can.
   [[nodiscard]] std::string lost() const;
 
+  /// At process 0 with replan(): a process that takes the place of one that was lost, or nothing by the deadline. It
+  /// is lost until Join.
+  [[nodiscard]] std::optional<int> Admit(Deadline deadline);
+  /// A process that was admitted can work. False: it is lost again.
+  [[nodiscard]] bool Join(int process);
+  /// The process as Join, or Replace, knows it.
+  [[nodiscard]] MemberProcess MemberOf(int process) const;
+  /// GroupOptions::on_change
+  void Report(const std::string& line) const;
+  /// Elsewhere: process 0 says that `member` took the place of one that was lost. Fails naming what makes no sense.
+  Status Replace(const MemberProcess& member);
+
  private:
+  /// Links that are alive, and the processes that they join.
+  struct Joined {
+    std::weak_ptr<Fabric> links;
+    std::set<int> processes;
+  };
+
+  void FailLinksTo(int process, const std::string& reason);
+  [[nodiscard]] std::set<int> ProcessesOf(const std::vector<int>& ranks) const;
+  /// Why links that join `processes` cannot be used; empty: they can. With mutex_ held.
+  [[nodiscard]] std::string ObstacleTo(const std::set<int>& processes) const;
+  void SetMember(const MemberProcess& member);
+
   int process_;
-  std::vector<MemberProcess> members_;  // [processes]
-  std::vector<int> process_of_;         // [ranks]
-  std::vector<int> first_rank_;         // [processes + 1]
+  bool replan_;
+  std::function<void(const std::string&)> on_change_;
+  std::vector<int> process_of_;  // [ranks]
+  std::vector<int> first_rank_;  // [processes + 1]
   int processes_here_ = 0;
   int number_here_ = 0;
-  std::vector<UcxPeer> peers_;  // [ranks]
-  std::vector<std::unique_ptr<Channel>> control_;
   std::shared_ptr<UcxPort> port_;
+  std::unique_ptr<Door> door_;  // at process 0 with replan_
 
   mutable std::mutex mutex_;
-  std::vector<std::weak_ptr<Fabric>> links_;  // guarded by mutex_
-  std::map<int, std::string> lost_;           // processes and why, guarded by mutex_
-  std::string first_lost_;                    // guarded by mutex_
+  std::vector<MemberProcess> members_;             // [processes], guarded by mutex_
+  std::vector<UcxPeer> peers_;                     // [ranks], guarded by mutex_
+  std::vector<std::shared_ptr<Channel>> control_;  // guarded by mutex_
+  std::vector<Joined> links_;                      // guarded by mutex_
+  std::map<int, std::string> lost_;                // processes and why, guarded by mutex_
+  std::set<int> coming_;                           // those of them that were admitted, guarded by mutex_
+  std::string first_lost_;                         // lost(), guarded by mutex_
   std::mutex telling_;
   OnLost on_lost_;                        // guarded by telling_
   std::unique_ptr<Heartbeat> heartbeat_;  // last: it uses all of the above

@@ -18,18 +18,23 @@ constexpr auto kLook = std::chrono::seconds(1);  // between two looks whether th
 RemoteRanks::RemoteRanks(std::shared_ptr<ProcessGroup> group, int64_t vocab)
     : group_(std::move(group)), vocab_(vocab) {
   try {
-    for (int process = 1; process < group_->processes(); ++process) AwaitReady(process);
+    for (int process = 1; process < group_->processes(); ++process) {
+      const std::vector<RankFacts> ranks = AwaitReady(process);
+      facts_.insert(facts_.end(), ranks.begin(), ranks.end());
+    }
   } catch (const Error& error) {
     End(error.what());
     throw;
   }
 }
 
-void RemoteRanks::AwaitReady(int process) {
+std::vector<RankFacts> RemoteRanks::AwaitReady(int process) {
+  const std::shared_ptr<Channel> control = group_->ControlOf(process);
   std::optional<WireMessage> message;
   while (!message) {  // loading takes as long as it takes: who is lost meanwhile is noticed
-    const Status heard = group_->ControlOf(process).Receive(message, After(kLook));
-    if (const std::string lost = group_->lost(); !lost.empty()) throw LinkError(lost);
+    const Status heard = control->Receive(message, After(kLook));
+    if (ending_) throw LinkError("the group's work has ended");
+    if (const std::string lost = group_->lost(); !listening_ && !lost.empty()) throw LinkError(lost);
     if (!heard.ok()) throw LinkError(fmt::format("{} is lost: {}", group_->NameOf(process), heard.message()));
   }
   if (message->type == static_cast<uint16_t>(GroupMessage::kTrouble)) {
@@ -43,7 +48,7 @@ void RemoteRanks::AwaitReady(int process) {
     read = Status::Failed(fmt::format("it has {} ranks and told of {}", group_->RanksOf(process), ranks.size()));
   }
   if (!read.ok()) throw LinkError(fmt::format("{}: {}", group_->NameOf(process), read.message()));
-  facts_.insert(facts_.end(), ranks.begin(), ranks.end());
+  return ranks;
 }
 
 RemoteRanks::~RemoteRanks() { StopListening(); }
@@ -51,7 +56,8 @@ RemoteRanks::~RemoteRanks() { StopListening(); }
 void RemoteRanks::StopListening() {
   End("");
   group_->WhenLost({});
-  for (std::thread& listener : listeners_) listener.join();
+  if (door_.joinable()) door_.join();
+  for (auto& [process, listener] : listeners_) listener.join();
   listeners_.clear();
 }
 
@@ -62,22 +68,75 @@ void RemoteRanks::End(const std::string& reason) {
   }
 }
 
-void RemoteRanks::Listen(Answer answer, OnLost on_lost) {
+void RemoteRanks::Listen(Answer answer, OnLost on_lost, OnBack on_back) {
   answer_ = std::move(answer);
   on_lost_ = std::move(on_lost);
+  on_back_ = std::move(on_back);
+  listening_ = true;
   for (int process = 1; process < group_->processes(); ++process) {
-    listeners_.emplace_back([this, process] { Hear(process); });
+    listeners_.emplace(process, [this, process] { Hear(process); });
   }
   group_->WhenLost([this](int process, const std::string& reason) { AnswerFor(process, reason); });
+  if (group_->replan()) door_ = std::thread([this] { KeepDoor(); });
+}
+
+void RemoteRanks::KeepDoor() {
+  while (!ending_) {
+    const std::optional<int> process = group_->Admit(After(kLook));
+    if (!process) continue;
+    std::thread& listener = listeners_.at(*process);
+    listener.join();  // it heard the end of the one that was lost
+    listener = std::thread([this, process] { Welcome(*process); });
+  }
+}
+
+void RemoteRanks::Welcome(int process) {
+  try {
+    on_back_(process, AwaitReady(process));
+  } catch (const LinkError& error) {
+    return group_->Lose(process, error.what());
+  }
+  Hear(process);
+}
+
+bool RemoteRanks::IsLost(int process) {
+  const std::lock_guard lock(mutex_);
+  return lost_.contains(process);
+}
+
+void RemoteRanks::TellOthers(int except, GroupMessage type, std::string_view payload) {
+  for (int process = 1; process < group_->processes(); ++process) {
+    if (process != except && !IsLost(process)) group_->Tell(process, type, payload);
+  }
+}
+
+void RemoteRanks::TellLost(int process, const std::string& reason) {
+  TellOthers(process, GroupMessage::kLost, Encode(LostProcess{process, reason}));
+}
+
+bool RemoteRanks::Join(int process) {
+  {
+    const std::lock_guard lock(mutex_);  // a second loss comes behind it
+    if (!group_->Join(process)) return false;
+    lost_.erase(process);
+  }
+  for (const PositionRoom& room : rooms_) group_->Tell(process, GroupMessage::kReserve, Encode(room));
+  for (int other = 1; other < group_->processes(); ++other) {
+    if (other != process && !IsLost(other)) {
+      group_->Tell(process, GroupMessage::kBack, Encode(group_->MemberOf(other)));
+    }
+  }
+  TellOthers(process, GroupMessage::kBack, Encode(group_->MemberOf(process)));
+  return true;
 }
 
 void RemoteRanks::Hear(int process) {
-  Channel& control = group_->ControlOf(process);
+  const std::shared_ptr<Channel> control = group_->ControlOf(process);
   while (true) {
     std::optional<WireMessage> message;
-    Status status = control.Receive(message, After(kLook));
+    Status status = control->Receive(message, After(kLook));
     if (status.ok() && message) status = Take(process, *message);
-    if (!status.ok()) return group_->Lose(process, status.message());
+    if (!status.ok()) return group_->Lose(process, status.message(), control.get());
     if (message || !ending_) continue;
     const std::lock_guard lock(mutex_);
     if (told_.empty()) return;
@@ -90,6 +149,7 @@ Status RemoteRanks::Take(int process, const WireMessage& message) {
   }
   StepResult result;
   if (Status read = DecodeStepResult(message.payload, result); !read.ok()) return read;
+  if (result.device_failed && group_->replan()) return Status::Failed(result.error);
   {
     const std::lock_guard lock(mutex_);
     const auto found = told_.find({result.rank, result.step});
@@ -129,12 +189,14 @@ void RemoteRanks::AnswerFor(int process, const std::string& reason) {
       result.step = step;
       result.rank = rank;
       result.error = reason;
-      result.device_failed = true;
+      result.lost = group_->replan();
+      result.device_failed = !result.lost;
       results.push_back(std::move(result));
       told = told_.erase(told);
     }
   }
-  on_lost_(reason);
+  if (group_->replan() && !ending_) group_->Report(reason + "; the others go on");
+  on_lost_(process, reason);
   for (StepResult& result : results) answer_(std::move(result));
 }
 
@@ -160,21 +222,17 @@ void RemoteRanks::Post(int rank, const StepPlan& plan, uint64_t links) {
   result.step = plan.step;
   result.rank = rank;
   result.error = lost;
-  result.device_failed = true;
+  result.lost = group_->replan();
+  result.device_failed = !result.lost;
   answer_(std::move(result));
 }
 
 void RemoteRanks::Reserve(const PositionRoom& room) {
-  for (int process = 1; process < group_->processes(); ++process) {
-    group_->Tell(process, GroupMessage::kReserve, Encode(room));
-  }
+  rooms_.push_back(room);
+  TellOthers(0, GroupMessage::kReserve, Encode(room));
 }
 
-void RemoteRanks::Forget(uint64_t links) {
-  for (int process = 1; process < group_->processes(); ++process) {
-    group_->Tell(process, GroupMessage::kForget, EncodeId(links));
-  }
-}
+void RemoteRanks::Forget(uint64_t links) { TellOthers(0, GroupMessage::kForget, EncodeId(links)); }
 
 void RemoteRanks::PassStops() {
   std::vector<StepName> stopping;

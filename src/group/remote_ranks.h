@@ -17,11 +17,13 @@
 namespace runahead {
 
 /// Sends steps to ranks elsewhere and hears their answers. Each step is answered once, with an error and
-/// device_failed where its process was lost. Used by one thread; answers come from others.
+/// device_failed where its process was lost, or as lost where the group goes on. Used by one thread; answers come
+/// from others.
 class RemoteRanks {
  public:
   using Answer = std::function<void(StepResult result)>;
-  using OnLost = std::function<void(const std::string& reason)>;
+  using OnLost = std::function<void(int process, const std::string& reason)>;
+  using OnBack = std::function<void(int process, std::vector<RankFacts> ranks)>;
 
   /// Waits until the ranks of all others can work. Throws LinkError where one cannot, or is lost.
   RemoteRanks(std::shared_ptr<ProcessGroup> group, int64_t vocab);
@@ -33,8 +35,13 @@ class RemoteRanks {
   /// Of the ranks of the others, in their order.
   [[nodiscard]] const std::vector<RankFacts>& facts() const { return facts_; }
 
-  /// Begins to hear. `on_lost` is told of each process that is lost, before the steps that it leaves are answered.
-  void Listen(Answer answer, OnLost on_lost);
+  /// Begins to hear. `on_lost` is told of each process that is lost, before the steps that it leaves are answered,
+  /// and `on_back` of one that is ready to take its place: it gets no step before Join.
+  void Listen(Answer answer, OnLost on_lost, OnBack on_back);
+  /// The others learn that `process` is lost.
+  void TellLost(int process, const std::string& reason);
+  /// `process` gets steps from now on, and the others learn that it is back. False: it is lost again.
+  [[nodiscard]] bool Join(int process);
   /// The others end; no answer comes from here on.
   void StopListening();
   /// `links`: ProcessGroup::NewLinks of the step's gang; 0: none.
@@ -57,8 +64,16 @@ class RemoteRanks {
   };
   using Key = std::pair<int, uint64_t>;  // rank and step
 
-  void AwaitReady(int process);
+  /// Its ranks, once they can work.
+  [[nodiscard]] std::vector<RankFacts> AwaitReady(int process);
   void Hear(int process);
+  /// Lets in those that come back, until the end.
+  void KeepDoor();
+  /// Hears one that came back.
+  void Welcome(int process);
+  [[nodiscard]] bool IsLost(int process);
+  /// Tells all but `except` that are there.
+  void TellOthers(int except, GroupMessage type, std::string_view payload);
   /// Fails naming what is wrong with it.
   [[nodiscard]] Status Take(int process, const WireMessage& message);
   void AnswerFor(int process, const std::string& reason);
@@ -68,11 +83,15 @@ class RemoteRanks {
   std::vector<RankFacts> facts_;
   Answer answer_;
   OnLost on_lost_;
+  OnBack on_back_;
+  std::vector<PositionRoom> rooms_;  // that there must be on all ranks
   std::mutex mutex_;
   std::map<Key, Told> told_;         // guarded by mutex_
   std::map<int, std::string> lost_;  // processes and why, guarded by mutex_
+  std::atomic<bool> listening_ = false;
   std::atomic<bool> ending_ = false;
-  std::vector<std::thread> listeners_;  // last: they use all of the above
+  std::map<int, std::thread> listeners_;  // by process; they use all of the above
+  std::thread door_;                      // last: it replaces listeners
 };
 
 }  // namespace runahead

@@ -83,20 +83,20 @@ Status Decode(std::string_view bytes, std::vector<MemberProcess>& members) {
   return in.End();
 }
 
-/// The first difference from rank 0, or nothing.
+/// The first difference from process 0, or nothing.
 std::string Difference(const Hello& zero, const Hello& other) {
-  const std::string who = fmt::format("rank {} on {}", other.rank, other.host);
+  const std::string who = fmt::format("process {} on {}", other.rank, other.host);
   if (other.ranks != zero.ranks) {
-    return fmt::format("{} has ranks {}, rank 0 has {}", who, other.ranks, zero.ranks);
+    return fmt::format("{} is one of {}, process 0 of {}", who, other.ranks, zero.ranks);
   }
   const auto& own = zero.introduction.facts;
   const auto& theirs = other.introduction.facts;
   for (size_t i = 0; i < std::max(own.size(), theirs.size()); ++i) {
     const auto& mine = i < own.size() ? own[i] : std::pair<std::string, std::string>("nothing more", "");
     const auto& its = i < theirs.size() ? theirs[i] : std::pair<std::string, std::string>("nothing more", "");
-    if (mine.first != its.first) return fmt::format("{} says {} where rank 0 says {}", who, its.first, mine.first);
+    if (mine.first != its.first) return fmt::format("{} says {} where process 0 says {}", who, its.first, mine.first);
     if (mine.second != its.second) {
-      return fmt::format("{} has {} {}, rank 0 has {}", who, its.first, its.second, mine.second);
+      return fmt::format("{} has {} {}, process 0 has {}", who, its.first, its.second, mine.second);
     }
   }
   return {};
@@ -106,7 +106,7 @@ std::string Difference(const Hello& zero, const Hello& other) {
 bool IsLoopback(std::string_view host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
 
 /// Rank 0's side: hears introductions until all are there.
-class Host {
+class Host final : public Door {
  public:
   Host(const Place& place, Hello own, std::string_view secret, Deadline deadline)
       : secret_(secret), deadline_(deadline), listener_(AddressOf(place)) {
@@ -127,14 +127,40 @@ class Host {
       }
       std::optional<Socket> socket = listener_.Accept(std::min(deadline_, Clock::now() + kLook));
       if (!socket.has_value()) continue;
-      heard.push_back(
-          std::async(std::launch::async, [this, taken = std::move(*socket)]() mutable { Hear(std::move(taken)); }));
+      heard.push_back(std::async(
+          std::launch::async, [this, taken = std::move(*socket)]() mutable { Hear(std::move(taken), deadline_); }));
     }
     return Conclude();
   }
 
+  void Vacate(int rank) override {
+    const std::lock_guard lock(mutex_);
+    Seat& seat = places_.at(static_cast<size_t>(rank));
+    seat.vacant = true;
+    seat.control.reset();
+    seat.heartbeat.reset();
+  }
+
+  std::optional<Arrival> Await(Deadline deadline) override {
+    std::optional<Socket> socket = listener_.Accept(deadline);
+    if (!socket.has_value()) return std::nullopt;
+    Hear(std::move(*socket), Deadline::max());
+    const std::lock_guard lock(mutex_);
+    for (Seat& seat : places_) {
+      if (!seat.vacant || seat.control == nullptr || seat.heartbeat == nullptr) continue;
+      seat.vacant = false;
+      (void)seat.control->Send(kMembers, Encode(Members()), After(kIntroduce));
+      const Hello& hello = *seat.hello;
+      return Arrival{{hello.rank, hello.host, hello.introduction.address},
+                     std::move(seat.control),
+                     {hello.rank, hello.host, std::move(seat.heartbeat)}};
+    }
+    return std::nullopt;
+  }
+
  private:
   struct Seat {
+    bool vacant = true;  // somebody may come
     std::optional<Hello> hello;
     std::unique_ptr<Channel> control;
     std::unique_ptr<Channel> heartbeat;
@@ -156,8 +182,8 @@ class Host {
   }
 
   /// One connection: a rank's, or a stranger's, which ends here.
-  void Hear(Socket socket) {
-    const Deadline soon = std::min(deadline_, Clock::now() + kIntroduce);
+  void Hear(Socket socket, Deadline latest) {
+    const Deadline soon = std::min(latest, Clock::now() + kIntroduce);
     try {
       std::unique_ptr<Channel> channel = Channel::Open(std::move(socket), /*connected=*/false, secret_, soon);
       WireMessage message;
@@ -177,10 +203,10 @@ class Host {
     met_.insert(hello.rank);
     std::string difference = Difference(zero, hello);
     if (difference.empty() && (hello.rank < 1 || hello.rank >= zero.ranks)) {
-      difference = fmt::format("rank {} on {} is none of {}", hello.rank, hello.host, zero.ranks);
+      difference = fmt::format("process {} on {} is none of {}", hello.rank, hello.host, zero.ranks);
     }
     if (!difference.empty()) {
-      if (useless_.empty()) {
+      if (useless_.empty() && !concluded_) {
         useless_ = difference;
         useless_until_ = Clock::now() + kIntroduce;
       }
@@ -189,8 +215,9 @@ class Host {
     if (!useless_.empty()) return useless_;
     Seat& seat = places_.at(static_cast<size_t>(hello.rank));
     std::unique_ptr<Channel>& taken = type == kHeartbeat ? seat.heartbeat : seat.control;
-    if (taken != nullptr) {
-      return fmt::format("rank {} came twice: from {} and from {}", hello.rank, seat.hello->host, hello.host);
+    if (concluded_ && type == kControl) seat.heartbeat.reset();  // one that came before did not come in
+    if (!seat.vacant || (taken != nullptr && !concluded_)) {
+      return fmt::format("process {} came twice: from {} and from {}", hello.rank, seat.hello->host, hello.host);
     }
     seat.hello = hello;
     taken = std::move(channel);
@@ -212,8 +239,9 @@ class Host {
       if (places_[rank].control == nullptr || places_[rank].heartbeat == nullptr)
         missing.push_back(static_cast<int>(rank));
     }
-    const std::string late = fmt::format("{} {} of {} did not come to {}", missing.size() == 1 ? "rank" : "ranks",
-                                         fmt::join(missing, ", "), places_.size(), listener_.address().text());
+    const std::string late =
+        fmt::format("{} {} of {} did not come to {}", missing.size() == 1 ? "process" : "processes",
+                    fmt::join(missing, ", "), places_.size(), listener_.address().text());
     Tell(kLate, late);
     throw LinkError(late);
   }
@@ -225,11 +253,11 @@ class Host {
       throw ConfigError(useless_);
     }
     Meeting meeting;
-    for (const Seat& seat : places_) {
-      meeting.members.push_back({seat.hello->rank, seat.hello->host, seat.hello->introduction.address});
-    }
+    meeting.members = Members();
     Tell(kMembers, Encode(meeting.members));
+    concluded_ = true;
     for (Seat& seat : places_) {
+      seat.vacant = false;
       meeting.control.push_back(std::move(seat.control));
       if (seat.heartbeat == nullptr) continue;
       meeting.heartbeats.push_back({seat.hello->rank, seat.hello->host, std::move(seat.heartbeat)});
@@ -237,11 +265,21 @@ class Host {
     return meeting;
   }
 
+  /// With mutex_ held.
+  [[nodiscard]] std::vector<MemberProcess> Members() const {
+    std::vector<MemberProcess> members;
+    for (const Seat& seat : places_) {
+      members.push_back({seat.hello->rank, seat.hello->host, seat.hello->introduction.address});
+    }
+    return members;
+  }
+
   std::string secret_;
   Deadline deadline_;
   SocketListener listener_;
   std::mutex mutex_;
   std::vector<Seat> places_;         // [ranks], guarded by mutex_
+  bool concluded_ = false;           // the group has met, guarded by mutex_
   std::set<int> met_;                // ranks that introduced themselves, guarded by mutex_
   std::string useless_;              // why there can be no group, guarded by mutex_
   Clock::time_point useless_until_;  // end of telling late ranks so, guarded by mutex_
@@ -280,16 +318,16 @@ Meeting Attend(const Place& place, const Hello& own, std::string_view secret, De
       answer = Answer(*meeting.control.front(), deadline + kIntroduce);
     }
   } catch (const LinkError& error) {
-    throw LinkError(
-        fmt::format("rank {}: rank 0 at {}:{}: {}", place.rank, place.master_host, place.master_port, error.what()));
+    throw LinkError(fmt::format("process {}: process 0 at {}:{}: {}", place.rank, place.master_host,
+                                place.master_port, error.what()));
   }
   if (answer.type == kUseless) throw ConfigError(answer.payload);
   if (answer.type == kLate) throw LinkError(answer.payload);
   const Status read = Decode(answer.payload, meeting.members);
   if (answer.type != kMembers || meeting.heartbeats.empty() || !read.ok() ||
       std::ssize(meeting.members) != place.ranks) {
-    throw LinkError(
-        fmt::format("rank 0 at {}:{}: it named no group of {}", place.master_host, place.master_port, place.ranks));
+    throw LinkError(fmt::format("process 0 at {}:{}: it named no group of {}", place.master_host, place.master_port,
+                                place.ranks));
   }
   meeting.heartbeats.front().host = meeting.members.front().host;
   return meeting;
@@ -305,13 +343,16 @@ std::string HostName() {
 Meeting Meet(const Place& place, const Introduction& own, std::string_view secret, Deadline deadline) {
   CHECK(0 <= place.rank && place.rank < place.ranks);
   if (secret.empty() && !IsLoopback(place.master_host)) {
-    throw ConfigError(
-        fmt::format("rank 0 is at {}, which is not 127.0.0.1: ranks on several hosts need a secret (--secret-file)",
-                    place.master_host));
+    throw ConfigError(fmt::format(
+        "process 0 is at {}, which is not 127.0.0.1: processes on several hosts need a secret (--secret-file)",
+        place.master_host));
   }
   const Hello hello{place.rank, place.ranks, HostName(), own};
   if (place.rank > 0) return Attend(place, hello, secret, deadline);
-  return Host(place, hello, secret, deadline).Gather();
+  auto host = std::make_unique<Host>(place, hello, secret, deadline);
+  Meeting meeting = host->Gather();
+  meeting.door = std::move(host);
+  return meeting;
 }
 
 }  // namespace runahead

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,6 +29,24 @@ struct MemberProcess {
   std::string address;
 };
 
+/// A process that takes the place of one that was lost.
+struct Arrival {
+  MemberProcess member;
+  std::unique_ptr<Channel> control;
+  HeartbeatPeer heartbeat;
+};
+
+/// Rank 0's address, for those who come once the group has met.
+class Door {
+ public:
+  virtual ~Door() = default;
+  /// `rank` is lost: from now on another may come in its place. From any thread.
+  virtual void Vacate(int rank) = 0;
+  /// The next that took a vacant place, or nothing by the deadline. A stranger holds up others for a few seconds. For
+  /// one thread.
+  virtual std::optional<Arrival> Await(Deadline deadline) = 0;
+};
+
 /// The group, seen from one of its processes.
 struct Meeting {
   std::vector<MemberProcess> members;  // [ranks]
@@ -35,6 +54,7 @@ struct Meeting {
   std::vector<std::unique_ptr<Channel>> control;
   /// Connections for heartbeats: at rank 0 to all others, elsewhere to rank 0.
   std::vector<HeartbeatPeer> heartbeats;
+  std::unique_ptr<Door> door;  // at rank 0: while it lives, its port is taken
 };
 
 /// Meets the group at rank 0's address, which all others connect to. Throws LinkError naming the ranks that did not

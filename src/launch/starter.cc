@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -108,6 +107,7 @@ class Starter {
       : options_(options), say_(say), secret_(Hex(TextOf(NewNonce()))), secret_file_(SecretFile(secret_)) {
     const SocketListener free(WireAddress::Parse("127.0.0.1:0"));
     port_ = free.address().port;
+    children_.resize(static_cast<size_t>(options.ranks));
     for (int rank = 0; rank < options.ranks; ++rank) Start(rank);
   }
 
@@ -135,6 +135,7 @@ class Starter {
  private:
   struct Child {
     int rank = 0;
+    int restarts = 0;
     pid_t pid = 0;   // 0: it ended
     Descriptor err;  // its stderr
     std::string line;
@@ -163,7 +164,7 @@ class Starter {
     int in[2] = {-1, -1};
     const bool remote = !options_.hosts.empty();
     if (::pipe2(err, O_CLOEXEC) != 0 || (remote && ::pipe2(in, O_CLOEXEC) != 0)) Refuse("no pipe");
-    Child child;
+    Child& child = children_.at(static_cast<size_t>(rank));
     child.rank = rank;
     child.err = Descriptor(err[0]);
     Descriptor own_err(err[1]);
@@ -175,7 +176,6 @@ class Starter {
     if (child.pid < 0) Refuse("no process");
     if (child.pid == 0) Become(rank, words, variables, own_err.get(), own_in.get());
     (void)::fcntl(child.err.get(), F_SETFL, O_NONBLOCK);
-    children_.push_back(std::move(child));
     if (remote) (void)WriteAll(to.get(), secret_ + "\n");
   }
 
@@ -268,10 +268,14 @@ class Starter {
     child.line.erase(0, begin);
   }
 
-  /// A signal to this process. A terminal's came to the ranks already.
+  /// A signal to this process. A terminal's came to the ranks already, and what Ctrl-C ends is theirs to say.
   void Meet(const signalfd_siginfo& info) {
     const auto signal = static_cast<int>(info.ssi_signo);
     if (signal == SIGCHLD) return;
+    if (signal == SIGINT && info.ssi_code == SI_KERNEL) {
+      interrupted_ = true;
+      return;
+    }
     if (info.ssi_code != SI_KERNEL) SendAll(signal);
     asked_to_end_ = true;
     if (code_ == 0) code_ = 128 + signal;
@@ -291,14 +295,40 @@ class Starter {
       child.pid = 0;
       Drain(child, /*last=*/false);
       const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-      if (code == 0 || asked_to_end_ || until_.has_value()) continue;
-      code_ = code;
-      say_(fmt::format("rank {}{} {}", child.rank, HostOf(child.rank),
-                       WIFSIGNALED(status) ? fmt::format("was killed by signal {} ({})", WTERMSIG(status),
-                                                         ::sigdescr_np(WTERMSIG(status)))
-                                           : fmt::format("ended with exit code {}", code)));
-      if (Running()) until_ = Clock::now() + options_.grace;
+      if (!asked_to_end_ && !until_) Judge(child, status, code);
     }
+  }
+
+  /// What the end of `child` means for the others.
+  void Judge(Child& child, int status, int code) {
+    const bool dispensable = options_.restarts && child.rank != 0;
+    if (interrupted_ && code == 128 + SIGINT) {
+      asked_to_end_ = true;
+      return EndOthers(code);
+    }
+    if (code == 0) {
+      if (options_.restarts && !dispensable) EndOthers(code);
+      return;
+    }
+    const bool again = dispensable && child.restarts < *options_.restarts;
+    say_(fmt::format("rank {}{} {}{}", child.rank, HostOf(child.rank),
+                     WIFSIGNALED(status) ? fmt::format("was killed by signal {} ({})", WTERMSIG(status),
+                                                       ::sigdescr_np(WTERMSIG(status)))
+                                         : fmt::format("ended with exit code {}", code),
+                     again ? ", and is started again" : ""));
+    if (again) return Restart(child);
+    if (!dispensable) EndOthers(code);
+  }
+
+  void EndOthers(int code) {
+    code_ = code;
+    if (Running()) until_ = Clock::now() + options_.grace;
+  }
+
+  void Restart(Child& child) {
+    Drain(child, /*last=*/true);
+    ++child.restarts;
+    Start(child.rank);
   }
 
   [[nodiscard]] std::string HostOf(int rank) const {
@@ -322,6 +352,7 @@ class Starter {
   Signals signals_;
   std::vector<Child> children_;
   int code_ = 0;
+  bool interrupted_ = false;  // by Ctrl-C
   bool asked_to_end_ = false;
   bool terminated_ = false;
   std::optional<Clock::time_point> until_;  // the end of a grace
@@ -331,40 +362,6 @@ class Starter {
 
 int StartRanks(const StartOptions& options, const std::function<void(std::string_view)>& say) {
   return Starter(options, say).Run();
-}
-
-std::vector<std::string> ParseHosts(std::string_view text, const std::string& origin) {
-  constexpr int kMostSlots = 4096;
-  std::vector<std::string> hosts;
-  int number = 0;
-  while (!text.empty()) {
-    std::string_view line = text.substr(0, text.find('\n'));
-    text.remove_prefix(std::min(text.size(), line.size() + 1));
-    ++number;
-    line = line.substr(0, line.find('#'));
-    const auto word = [&] {
-      line.remove_prefix(std::min(line.size(), line.find_first_not_of(" \t\r")));
-      const std::string_view first = line.substr(0, line.find_first_of(" \t\r"));
-      line.remove_prefix(first.size());
-      return first;
-    };
-    const std::string_view host = word();
-    const std::string_view slots = word();
-    if (host.empty()) continue;
-    int count = 1;
-    if (!slots.empty()) {
-      const std::string_view digits = slots.starts_with("slots=") ? slots.substr(6) : "";
-      const auto [end, wrong] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
-      if (digits.empty() || wrong != std::errc() || end != digits.data() + digits.size() || count < 1 ||
-          count > kMostSlots) {
-        throw ConfigError(fmt::format("{}:{}: '{}': slots=N is wanted behind a host", origin, number, slots));
-      }
-    }
-    if (host.starts_with('-')) throw ConfigError(fmt::format("{}:{}: '{}' is no host", origin, number, host));
-    hosts.insert(hosts.end(), static_cast<size_t>(count), std::string(host));
-  }
-  if (hosts.empty()) throw ConfigError(fmt::format("{}: no hosts", origin));
-  return hosts;
 }
 
 }  // namespace runahead

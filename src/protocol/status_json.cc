@@ -10,9 +10,9 @@ namespace {
 std::string RankJson(const RankStatus& rank) {
   return fmt::format(
       R"({{"device":{},"pages":{},"pages_used":{},"pages_cached":{},"doing":"{}","requests":{},"busy_s":{},)"
-      R"("wait_s":{},"bytes_sent":{}}})",
+      R"("wait_s":{},"bytes_sent":{},"lost":{}}})",
       Quoted(rank.device), rank.pages, rank.pages_used, rank.pages_cached, Name(rank.doing), rank.requests,
-      NumberText(rank.busy_s), NumberText(rank.wait_s), rank.bytes_sent);
+      NumberText(rank.busy_s), NumberText(rank.wait_s), rank.bytes_sent, rank.lost);
 }
 
 std::string TotalsJson(const RequestTotals& totals) {

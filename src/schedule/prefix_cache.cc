@@ -96,6 +96,13 @@ std::vector<int32_t> PrefixCache::Insert(std::span<const int32_t> tokens, std::s
   return unused;
 }
 
+void PrefixCache::Clear() {
+  CHECK_EQ(held_, 0);
+  root_.children.clear();
+  leaves_.clear();
+  nodes_.clear();
+}
+
 std::vector<int32_t> PrefixCache::Evict(int32_t count) {
   std::vector<int32_t> evicted;
   while (static_cast<int32_t>(evicted.size()) < count && !leaves_.empty()) {

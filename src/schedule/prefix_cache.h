@@ -61,6 +61,9 @@ class PrefixCache {
   /// only after all behind it. Returns them in this order. O(log(pages)) a page.
   [[nodiscard]] std::vector<int32_t> Evict(int32_t count);
 
+  /// Forgets all pages, none of which is pinned. They stay whose they are.
+  void Clear();
+
  private:
   struct Node;
   using Tokens = std::span<const int32_t>;

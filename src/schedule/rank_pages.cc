@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "kv/kv_pages.h"
 
 namespace runahead {
@@ -98,6 +99,12 @@ void RankPages::Drop(HeldPages& held) {
   pool_.Give(own);
   Unpin(held.pinned);
   held = HeldPages();
+}
+
+void RankPages::Reset(int32_t pages) {
+  CHECK(AllAtRest());
+  for (PrefixCache& cache : caches_) cache.Clear();
+  pool_ = PagePool(pages);
 }
 
 std::optional<PageList> RankPages::Take(int64_t count, int32_t after) {

@@ -61,6 +61,8 @@ class RankPages {
   void End(HeldPages& held, std::span<const int32_t> tokens, int64_t valid_from, bool long_angles);
   /// The sequence has ended, and nothing of it is kept but what was shared.
   void Drop(HeldPages& held);
+  /// The rank has begun anew, with `pages` pages that hold nothing. No sequence runs.
+  void Reset(int32_t pages);
 
  private:
   [[nodiscard]] PrefixCache& CacheOf(bool long_angles) { return caches_[long_angles ? 1 : 0]; }

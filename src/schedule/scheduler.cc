@@ -45,6 +45,7 @@ EngineStatus Scheduler::Status() const {
   status.totals = totals_;
   for (const Lane& lane : lanes_) {
     RankStatus rank;
+    rank.lost = lane.gone;
     rank.pages = lane.pages.pages();
     rank.pages_used = lane.pages.pages() - lane.pages.available();
     rank.pages_cached = lane.pages.evictable();
@@ -62,9 +63,9 @@ EngineStatus Scheduler::Status() const {
   return status;
 }
 
-std::unique_ptr<Sequence> Scheduler::NewSequence(Request request, std::unique_ptr<Listener> listener) const {
+std::unique_ptr<Sequence> Scheduler::NewSequence(Request request, std::unique_ptr<Listener> listener) {
   const auto tokens = std::ssize(request.prompt);
-  const int64_t room = *std::max_element(limits_.pages.begin(), limits_.pages.end()) * kPageRows;
+  const int64_t room = Room();
   if (tokens > std::min(limits_.context, room)) {
     throw ConfigError(fmt::format("prompt: its {} tokens are more than {}", tokens,
                                   tokens > limits_.context
@@ -78,7 +79,7 @@ std::unique_ptr<Sequence> Scheduler::NewSequence(Request request, std::unique_pt
   sequence->long_angles = forecast_.IsLong(tokens);
   sequence->request = std::move(request);
   sequence->listener = std::move(listener);
-  sequence->choice = forecast_.Choose(tokens, sequence->request.prefill);
+  sequence->choice = Chosen(tokens, sequence->request.prefill);
   sequence->submitted_s = crew_.Now();
   sequence->stats.prompt_tokens = tokens;
   return sequence;
@@ -341,7 +342,6 @@ void Scheduler::BackToQueue(Sequence& sequence) {
   sequence.answering = false;
   sequence.copy.reset();
   sequence.long_angles = forecast_.IsLong(std::ssize(sequence.tokens));
-  ++preempted_;
   Wait(sequence);
 }
 

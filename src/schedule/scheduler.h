@@ -46,6 +46,7 @@ class Scheduler {
     int64_t most_rows = 8192;    // most rows of prompts in a step of one rank
     double max_pause_s = 0.2;    // longest time that running answers wait for somebody's prompt phase, s
     int most_waiting = 100'000;  // most requests that wait
+    bool replan = false;         // a prompt whose links failed is read again
   };
 
   /// `archive`: may be null.
@@ -65,6 +66,11 @@ class Scheduler {
   /// Starts all that can start. To be called after any of the above.
   void Work();
   void CancelAll();
+  /// `rank` is gone with all rows that it had: the others compute them again. Its step, if it has one, is still to be
+  /// finished, as lost.
+  void Lose(int rank);
+  /// `rank` is back, with `pages` pages that hold nothing.
+  void Return(int rank, int32_t pages);
   /// Ends all requests with `error`, whatever state an exception has left them in; the steps under way are stopped.
   /// The scheduler is not to be used afterwards, but for idle() and counts().
   void Abandon(const std::string& error) noexcept;
@@ -104,6 +110,7 @@ class Scheduler {
     std::vector<SequenceId> ended;     // whose samplers it shall forget
     Gang* gang = nullptr;              // the one that it belongs to
     bool stepped = false;              // it took a step since the gang's last round
+    bool gone = false;                 // it is lost: it takes no steps, and no request begins there
     double answer_s = 0;               // time of a step of answers alone, s
     double last_token_s = 0;           // time at which its answers got their last tokens
     double rate = 0;                   // FLOPs of prompts per second, as seen; 0: none seen yet
@@ -121,6 +128,8 @@ class Scheduler {
     std::vector<int64_t> cuts;                    // of the round under way
     int running = 0;                              // members that are at work
     bool stopped = false;
+    bool lost = false;         // a member is gone since the round began
+    bool link_failed = false;  // rows of the round did not arrive
     std::string error;
     std::optional<Drawn> drawn;
     std::shared_ptr<std::atomic<bool>> stop;  // of the round under way
@@ -146,7 +155,7 @@ class Scheduler {
   [[nodiscard]] Gang* GangOf(const Sequence& sequence);
 
   // ---- Requests
-  [[nodiscard]] std::unique_ptr<Sequence> NewSequence(Request request, std::unique_ptr<Listener> listener) const;
+  [[nodiscard]] std::unique_ptr<Sequence> NewSequence(Request request, std::unique_ptr<Listener> listener);
   void Answer(Sequence& sequence, const Drawn& drawn);
   /// Ends it for all who listen.
   void TellEnd(Sequence& sequence, FinishReason finish, const std::string& error);
@@ -169,6 +178,10 @@ class Scheduler {
   void Leave(Sequence& sequence);
   /// It waits once more, and its rows are kept as a prefix while there is room.
   void BackToQueue(Sequence& sequence);
+  /// Which ranks that are there read its prompt.
+  [[nodiscard]] GangChoice Chosen(int64_t tokens, const PrefillOptions& options);
+  /// Rows that the largest cache has room for.
+  [[nodiscard]] int64_t Room() const;
 
   // ---- Places
   void Admit();
@@ -243,6 +256,18 @@ class Scheduler {
   void FinishBroken(Gang& gang);
   void DropGang(Gang& gang);
   void GoOnAlone(Gang& gang);
+
+  // ---- Ranks that are lost
+  /// The sequence waits once more, and nothing of it is kept.
+  void Recompute(Sequence& sequence);
+  void FinishLost(const Running& step);
+  /// The gang ends and its sequence waits once more; rows that members have, as far as they are there, are kept.
+  void Disband(Gang& gang);
+  /// The links of its round failed, while nobody is known to be gone.
+  void ReadAgain(Gang& gang);
+  /// Requests are planned for the ranks that are there; those that none has room for end.
+  void PlanAnew();
+  void EndWithoutRoom(Sequence& sequence);
 
   Crew& crew_;
   Forecast& forecast_;

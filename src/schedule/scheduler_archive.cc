@@ -27,7 +27,7 @@ std::pair<int, int64_t> Scheduler::RankToLoad(const Sequence& sequence) {
   int64_t least_before = 0;
   for (int rank = 0; rank < crew_.ranks(); ++rank) {
     const Lane& lane = LaneOf(rank);
-    if (!archive_->Serves(rank) || PagesOf(std::ssize(sequence.tokens)) > lane.pages.pages()) continue;
+    if (lane.gone || !archive_->Serves(rank) || PagesOf(std::ssize(sequence.tokens)) > lane.pages.pages()) continue;
     const int64_t cached = WholePages(CachedOn(rank, sequence));
     const int64_t before = RowsBefore(lane, std::ssize(sequence.tokens)) + std::ssize(lane.answering);
     if (best.first >= 0 && (cached < best.second || (cached == best.second && before >= least_before))) continue;
@@ -94,7 +94,7 @@ void Scheduler::Loaded(uint64_t move, int64_t tokens) {
 void Scheduler::Save(Sequence& sequence, std::span<const int32_t> tokens) {
   constexpr int64_t kMostHeld = 2;  // one part of so many of a rank's pages may wait to be saved
   const int rank = sequence.rank;
-  if (archive_ == nullptr || !archive_->Serves(rank)) return;
+  if (archive_ == nullptr || LaneOf(rank).gone || !archive_->Serves(rank)) return;
   RankPages& pages = LaneOf(rank).pages;
   int64_t room = pages.pages() / kMostHeld;
   for (const auto& [id, other] : moving_) room -= other.rank == rank ? std::ssize(other.held.pages) : 0;

@@ -91,7 +91,7 @@ void Scheduler::StartRound(Gang& gang) {
   if (gang.cuts.size() != gang.choice.members.size() + 1) return GoOnAlone(gang);
   const bool last_round = gang.cuts.back() == std::ssize(sequence.tokens);
   gang.stop = std::make_shared<std::atomic<bool>>(false);
-  gang.stopped = false;
+  gang.stopped = gang.lost = gang.link_failed = false;
   gang.error.clear();
   gang.drawn.reset();
   const auto together = std::make_shared<GangPlan>();
@@ -139,6 +139,8 @@ void Scheduler::StartRound(Gang& gang) {
 void Scheduler::FinishMember(Gang& gang, StepResult result) {
   RecordTimeline(*gang.sequence, result, gang.choice.members);
   gang.stopped = gang.stopped || result.stopped;
+  gang.lost = gang.lost || result.lost;
+  gang.link_failed = gang.link_failed || result.link_failed;
   if (gang.error.empty()) gang.error = std::move(result.error);
   for (Drawn& drawn : result.drawn) gang.drawn = std::move(drawn);
   if (--gang.running == 0) FinishRound(gang);
@@ -156,7 +158,7 @@ void Scheduler::FinishRound(Gang& gang) {
   }
   sequence.copy.reset();
   admit_ = true;
-  if (gang.stopped || !gang.error.empty()) return FinishBroken(gang);
+  if (gang.stopped || gang.lost || !gang.error.empty()) return FinishBroken(gang);
   const double seconds = crew_.Now() - gang.began_s;
   const double work = forecast_.Work(gang.cuts.front(), gang.cuts.back()) / static_cast<double>(members);
   if (seconds > 0) gang.rate = work / seconds;
@@ -179,8 +181,11 @@ void Scheduler::FinishBroken(Gang& gang) {
   if (sequence.sampler_on >= 0) LaneOf(sequence.sampler_on).ended.push_back(sequence.id);
   sequence.sampler_on = -1;  // it may have drawn what does not count
   crew_.Renew(gang.choice.members);
-  const std::string error = sequence.cancelled ? "" : gang.error;
-  End(sequence, sequence.cancelled ? FinishReason::kCancelled : FinishReason::kError, error);
+  if (sequence.cancelled) return End(sequence, FinishReason::kCancelled);
+  if (gang.lost) return Disband(gang);
+  if (gang.link_failed && limits_.replan) return ReadAgain(gang);
+  const std::string error = gang.error;
+  End(sequence, FinishReason::kError, error);
 }
 
 void Scheduler::RecordTimeline(Sequence& sequence, const StepResult& result, const std::vector<int>& members) {

@@ -90,7 +90,7 @@ Scheduler::Placed Scheduler::Place(Sequence& sequence) {
 }
 
 int64_t Scheduler::CachedOn(int rank, const Sequence& sequence) {
-  if (!sequence.reuses()) return 0;
+  if (!sequence.reuses() || LaneOf(rank).gone) return 0;
   return LaneOf(rank).pages.Cached(sequence.tokens, std::ssize(sequence.tokens) - 1, sequence.long_angles);
 }
 
@@ -119,6 +119,7 @@ Scheduler::Placed Scheduler::PlaceAlone(Sequence& sequence) {
   bool room = false;
   for (int rank = 0; rank < crew_.ranks(); ++rank) {
     const Lane& lane = LaneOf(rank);
+    if (lane.gone) continue;
     const int64_t before = RowsBefore(lane, rows);
     if (before - rows >= limits_.most_rows || PagesOf(rows) > lane.pages.pages()) continue;
     room = true;
@@ -167,22 +168,28 @@ void Scheduler::Begin(Sequence& sequence, int rank, RankPages::Start start) {
 
 std::vector<int> Scheduler::MembersFor(const Sequence& sequence) {
   const std::vector<int>& chosen = sequence.choice.members;
-  const auto free = [&](int rank) { return LaneOf(rank).gang == nullptr; };
+  const auto free = [&](int rank) { return LaneOf(rank).gang == nullptr && !LaneOf(rank).gone; };
   if (!forecast_.alike()) {
     return std::all_of(chosen.begin(), chosen.end(), free) ? chosen : std::vector<int>();
   }
   // Neighbours, which share a host where hosts have a power of two of ranks.
   const auto count = static_cast<int>(chosen.size());
+  std::vector<int> there;
+  for (int rank = 0; rank < crew_.ranks(); ++rank) {
+    if (!LaneOf(rank).gone) there.push_back(rank);
+  }
+  const auto ranks = static_cast<int>(there.size());
   const int power = static_cast<int>(std::bit_ceil(static_cast<unsigned>(count)));
-  const int step = crew_.ranks() % power == 0 ? power : count;
+  const int step = ranks % power == 0 ? power : count;
   const int64_t rows = std::ssize(sequence.tokens);
   int64_t least = std::numeric_limits<int64_t>::max();
   std::vector<int> best;
-  for (int first = 0; first + count <= crew_.ranks(); first += step) {
+  for (int first = 0; first + count <= ranks; first += step) {
     int64_t load = 0;
     int64_t cached = 0;
     std::vector<int> members;
-    for (int rank = first; rank < first + count && free(rank); ++rank) {
+    for (int i = first; i < first + count && free(there[static_cast<size_t>(i)]); ++i) {
+      const int rank = there[static_cast<size_t>(i)];
       const Lane& lane = LaneOf(rank);
       cached = std::max(cached, CachedOn(rank, sequence));
       load = std::max(load, RowsBefore(lane, rows) + std::ssize(lane.answering));

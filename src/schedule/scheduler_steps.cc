@@ -63,6 +63,7 @@ void Scheduler::AddAnswers(int rank, StepPlan& plan) {
     if (forecast_.IsLong(std::ssize(sequence->tokens)) != sequence->long_angles) {
       LaneOf(rank).pages.Drop(sequence->held);  // no key of its cache stays valid
       sequence->done = 0;
+      ++preempted_;
       BackToQueue(*sequence);
       again_ = true;
       continue;
@@ -170,6 +171,7 @@ void Scheduler::SendBackYoungest(int rank, Sequence& youngest) {
   Gang* const gang = GangOf(youngest);
   if (gang != nullptr && youngest.rank != rank) return LeaveOut(*gang, rank);
   if (gang != nullptr) DropGang(*gang);
+  ++preempted_;
   BackToQueue(youngest);
 }
 
@@ -184,6 +186,7 @@ void Scheduler::Finish(StepResult result) {
   lane.wait_s += result.wait_s;
   lane.bytes_sent += result.bytes_sent;
   if (step.together) return FinishMember(*lane.gang, std::move(result));
+  if (result.lost) return FinishLost(step);
   lane.stepped = true;
   FinishParts(lane, step, result);
   for (const Drawn& drawn : result.drawn) {

@@ -37,7 +37,8 @@ struct Sequence {
   bool answering = false;        // its prompt phase is over
   bool in_flight = false;        // a step works on it
   bool cancelled = false;
-  int sampler_on = -1;  // the rank that has its sampler; -1: none yet
+  int broken_rounds = 0;  // rounds of its prompt whose links failed
+  int sampler_on = -1;    // the rank that has its sampler; -1: none yet
 
   double submitted_s = 0;
   double reading_s = 0;   // time at which it was placed last

@@ -65,8 +65,7 @@ void AddEngine(const EngineStatus& engine, std::vector<MetricFamily>& families) 
     families.push_back(Family(name, help, type));
     Add(families.back(), value);
   };
-  add("runahead_healthy", "1; 0: a rank is lost, nothing is answered any more", MetricType::Gauge,
-      engine.failed ? 0 : 1);
+  add("runahead_healthy", "1; 0: nothing is answered any more", MetricType::Gauge, engine.failed ? 0 : 1);
   add("runahead_requests_waiting", "Requests that wait to begin", MetricType::Gauge,
       static_cast<double>(engine.waiting));
   add("runahead_requests_running", "Requests that have begun", MetricType::Gauge,
@@ -90,6 +89,7 @@ std::vector<MetricFamily> RankFamilies(const EngineStatus& engine) {
                              MetricType::Counter);
   MetricFamily sent =
       Family("runahead_sent_bytes_total", "Bytes of keys and values that a rank handed over", MetricType::Counter);
+  MetricFamily lost = Family("runahead_rank_lost", "1; 0: the rank works", MetricType::Gauge);
   for (size_t i = 0; i < engine.ranks.size(); ++i) {
     const RankStatus& rank = engine.ranks[i];
     const std::string name = fmt::format("{}", i);
@@ -100,8 +100,9 @@ std::vector<MetricFamily> RankFamilies(const EngineStatus& engine) {
     Add(busy, rank.busy_s, {{"rank", name}});
     Add(wait, rank.wait_s, {{"rank", name}});
     Add(sent, static_cast<double>(rank.bytes_sent), {{"rank", name}});
+    Add(lost, rank.lost ? 1 : 0, {{"rank", name}});
   }
-  return {pages, requests, busy, wait, sent};
+  return {pages, requests, busy, wait, sent, lost};
 }
 
 }  // namespace

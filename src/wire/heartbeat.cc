@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "runahead/error.h"
 #include "wire/bytes.h"
@@ -27,31 +28,56 @@ struct Heartbeat::Watched {
 };
 
 Heartbeat::Heartbeat(std::vector<HeartbeatPeer> peers, OnLost on_lost, HeartbeatOptions options)
-    : on_lost_(std::move(on_lost)), options_(options), stop_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-  if (!stop_) throw LinkError("no eventfd for heartbeats");
-  for (HeartbeatPeer& peer : peers) {
-    peers_.push_back(std::make_unique<Watched>());
-    peers_.back()->peer = std::move(peer);
-    peers_.back()->heard = Clock::now();
-  }
+    : on_lost_(std::move(on_lost)),
+      options_(options),
+      added_(std::move(peers)),
+      wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  if (!wake_) throw LinkError("no eventfd for heartbeats");
+  (void)Wake();
   thread_ = std::thread([this] { Loop(); });
 }
 
 Heartbeat::~Heartbeat() {
-  (void)::eventfd_write(stop_.get(), 1);
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  (void)::eventfd_write(wake_.get(), 1);
   thread_.join();
   for (const auto& watched : peers_) {
     if (watched->open) (void)watched->peer.channel->Send(kBye, {}, After(kSend));
   }
 }
 
+void Heartbeat::Add(HeartbeatPeer peer) {
+  {
+    const std::lock_guard lock(mutex_);
+    added_.push_back(std::move(peer));
+  }
+  (void)::eventfd_write(wake_.get(), 1);
+}
+
+bool Heartbeat::Wake() {
+  eventfd_t count = 0;
+  (void)::eventfd_read(wake_.get(), &count);
+  const std::lock_guard lock(mutex_);
+  for (HeartbeatPeer& peer : std::exchange(added_, {})) {
+    std::erase(lost_, peer.rank);
+    std::erase_if(peers_, [&](const auto& watched) { return watched->peer.rank == peer.rank; });
+    peers_.push_back(std::make_unique<Watched>());
+    peers_.back()->peer = std::move(peer);
+    peers_.back()->heard = Clock::now();
+  }
+  return stopping_;
+}
+
 void Heartbeat::Loop() {
-  while (Beat()) {
+  while (true) {
+    Beat();
     const auto next = Clock::now() + options_.every;
     while (Clock::now() < next) {
       Sleep(next);
-      eventfd_t stop = 0;
-      if (::eventfd_read(stop_.get(), &stop) == 0) return;
+      if (Wake()) return;
       // All that arrived while this process may have been stopped itself is heard before anyone is missed.
       for (const auto& watched : peers_) Drain(*watched);
     }
@@ -65,19 +91,15 @@ void Heartbeat::Loop() {
   }
 }
 
-/// Whether there is anyone to send beats to.
-bool Heartbeat::Beat() {
-  bool any = false;
+void Heartbeat::Beat() {
   for (const auto& watched : peers_) {
-    if (!watched->open) continue;
-    any = true;
-    (void)watched->peer.channel->Send(kBeat, {}, After(kSend));  // what fails is noticed by silence, or by reading
+    // What fails is noticed by silence, or by reading.
+    if (watched->open) (void)watched->peer.channel->Send(kBeat, {}, After(kSend));
   }
-  return any;
 }
 
 void Heartbeat::Sleep(Clock::time_point until) {
-  std::vector<pollfd> waits{pollfd{stop_.get(), POLLIN, 0}};
+  std::vector<pollfd> waits{pollfd{wake_.get(), POLLIN, 0}};
   for (const auto& watched : peers_) {
     if (watched->open) waits.push_back({watched->peer.channel->socket().fd(), POLLIN, 0});
   }

@@ -35,6 +35,8 @@ class Heartbeat {
   using OnLost = std::function<void(int rank, const std::string& host, const std::string& why)>;
 
   Heartbeat(std::vector<HeartbeatPeer> peers, OnLost on_lost, HeartbeatOptions options = {});
+  /// Watches over a rank that is back after it was lost.
+  void Add(HeartbeatPeer peer);
   /// Says good-bye: the others do not miss this process.
   ~Heartbeat();
   Heartbeat(const Heartbeat&) = delete;
@@ -47,14 +49,19 @@ class Heartbeat {
   void Sleep(Clock::time_point until);
   void Drain(Watched& peer);
   void Lose(int rank, const std::string& host, const std::string& why);
-  bool Beat();
+  void Beat();
+  /// Takes in those that were added. Whether to stop.
+  bool Wake();
 
   OnLost on_lost_;
   HeartbeatOptions options_;
   std::vector<std::unique_ptr<Watched>> peers_;  // for the thread alone
   std::vector<int> lost_;                        // ranks that are reported, for the thread alone
-  Descriptor stop_;                              // an eventfd
-  std::thread thread_;                           // last: it uses all of the above
+  std::mutex mutex_;
+  std::vector<HeartbeatPeer> added_;  // guarded by mutex_
+  bool stopping_ = false;             // guarded by mutex_
+  Descriptor wake_;                   // an eventfd
+  std::thread thread_;                // last: it uses all of the above
 };
 
 }  // namespace runahead

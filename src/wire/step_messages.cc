@@ -253,14 +253,15 @@ Status DecodeStepPlan(std::string_view bytes, StepPlan& plan) {
 }
 
 std::string EncodeStepResult(const StepResult& result) {
-  const auto& [step, rank, stopped, error, device_failed, drawn, begin_s, seconds, wait_s, bytes_sent, timeline] =
-      result;
+  const auto& [step, rank, stopped, error, device_failed, link_failed, lost, drawn, begin_s, seconds, wait_s,
+               bytes_sent, timeline] = result;
   ByteWriter out;
   out.Put(step);
   out.Put(rank);
   out.Put(static_cast<uint8_t>(stopped));
   out.PutText(error);
   out.Put(static_cast<uint8_t>(device_failed));
+  out.Put(static_cast<uint8_t>(link_failed));
   PutAll(out, drawn);
   out.Put(begin_s);
   out.Put(seconds);
@@ -278,6 +279,7 @@ Status DecodeStepResult(std::string_view bytes, StepResult& result) {
   read.stopped = in.GetBool("stopped");
   read.error = in.GetText("error");
   read.device_failed = in.GetBool("device_failed");
+  read.link_failed = in.GetBool("link_failed");
   read.drawn = GetAll(in, kDrawnBytes, "drawn", GetDrawn);
   read.begin_s = in.Get<double>("begin_s");
   read.seconds = in.Get<double>("seconds");

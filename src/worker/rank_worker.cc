@@ -85,6 +85,9 @@ StepResult RankWorker::Run(const StepPlan& plan, Fabric* fabric) noexcept {
   } catch (const DeviceError& failure) {  // names the device, which ranks may share
     error = fmt::format("rank {}: {}", rank_.index(), failure.what());
     result.device_failed = !Works(rank_.stream(), timeout_);
+  } catch (const LinkError& failure) {
+    error = failure.what();
+    result.link_failed = true;
   } catch (const std::exception& failure) {
     error = failure.what();
   }

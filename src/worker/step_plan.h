@@ -86,6 +86,8 @@ struct StepResult {
   bool stopped = false;        // it ended early, as asked: nothing of it counts
   std::string error;           // why it failed, with the rank's name; empty: it did not
   bool device_failed = false;  // the rank's device, for good
+  bool link_failed = false;    // its rows or those of others did not arrive
+  bool lost = false;           // its rank is gone, which its own process cannot say: nothing of it counts
   std::vector<Drawn> drawn;
   double begin_s = 0;  // time on Crew's clock at which it began, s
   double seconds = 0;  // time of the step, s

@@ -54,6 +54,18 @@ class Group : public CliTest {
     return {json.at("ids"), json.at("members").size()};
   }
 
+  /// "id: token ids" of each of a batch's answers, sorted.
+  static std::vector<std::string> IdsOf(const std::string& lines) {
+    std::vector<std::string> answers;
+    size_t begin = 0;
+    for (size_t end = 0; (end = lines.find('\n', begin)) != std::string::npos; begin = end + 1) {
+      const Json answer = Json::parse(lines.substr(begin, end - begin));
+      answers.push_back(answer.at("id").dump() + ": " + answer.at("ids").dump());
+    }
+    std::sort(answers.begin(), answers.end());
+    return answers;
+  }
+
   static constexpr const char* kPrompt =
       "5,77,3,200,41,8,90,17,66,250,11,9,120,33,44,55,61,72,83,94,105,116,127,138,149,160,171,182,193,204,215,226,"
       "237";
@@ -92,14 +104,7 @@ TEST_F(Group, AnswersABatchAsOneProcessDoes) {
   WriteFile(InFolder("requests"), lines);
   const auto ids = [](const Outcome& outcome) {
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
-    std::vector<std::string> answers;
-    size_t begin = 0;
-    for (size_t end = 0; (end = outcome.out.find('\n', begin)) != std::string::npos; begin = end + 1) {
-      const Json answer = Json::parse(outcome.out.substr(begin, end - begin));
-      answers.push_back(answer.at("id").dump() + ": " + answer.at("ids").dump());
-    }
-    std::sort(answers.begin(), answers.end());
-    return answers;
+    return IdsOf(outcome.out);
   };
   const std::vector<std::string> batch = {"batch", InFolder("requests"), "--model", Model()};
   const auto alone = ids(Runahead(batch));
@@ -107,7 +112,7 @@ TEST_F(Group, AnswersABatchAsOneProcessDoes) {
   EXPECT_EQ(ids(Launch(3, batch)), alone);
 }
 
-TEST_F(Group, NamesTheRankAndTheFieldThatDiffer) {
+TEST_F(Group, NamesTheProcessAndTheFieldThatDiffer) {
   const std::string script =
       fmt::format("exec {} generate --model {} --prompt-ids 1,2,3 --dtype $([ $RANK = 1 ] && echo f32 || echo bf16)",
                   ProgramPath(), Model());
@@ -118,7 +123,8 @@ TEST_F(Group, NamesTheRankAndTheFieldThatDiffer) {
   ASSERT_EQ(::gethostname(host.data(), host.size() - 1), 0);
   host.resize(host.find('\0'));
   for (int rank = 0; rank < 3; ++rank) {
-    const std::string line = fmt::format("[{}] runahead: rank 1 on {} has dtype f32, rank 0 has bf16\n", rank, host);
+    const std::string line =
+        fmt::format("[{}] runahead: process 1 on {} has dtype f32, process 0 has bf16\n", rank, host);
     EXPECT_NE(outcome.err.find(line), std::string::npos) << outcome.err;
   }
 }
@@ -134,9 +140,12 @@ class LostRank : public Group {
  protected:
   void SetUp() override {
     Group::SetUp();
-    if (IsSkipped()) return;
+    if (!IsSkipped()) WriteRequests(2000);
+  }
+
+  static void WriteRequests(int count) {
     std::string lines;
-    for (int i = 0; i < 2000; ++i) {
+    for (int i = 0; i < count; ++i) {
       lines +=
           Json{{"id", i}, {"prompt", {i % 256, i / 256, 3, 4}}, {"max_tokens", i < 3 ? 1 : 90}, {"ignore_eos", true}}
               .dump() +
@@ -148,22 +157,28 @@ class LostRank : public Group {
   /// Starts it, waits for the first answer, and sends rank `rank` a signal. Returns the exit code; Said(rank) is what
   /// the ranks said.
   static int Lose(int rank, int signal) {
-    for (const char* file : {"answers", "err.0", "err.1", "err.2"}) std::filesystem::remove(InFolder(file));
-    const std::string script = fmt::format(
-        "echo $$ >{0}.$RANK; exec {1} batch {2} --model {3} --output {4} --lost-after {6} --kv-memory 4MB "
-        "--concurrency 3 2>{5}.$RANK",
-        InFolder("pid"), ProgramPath(), InFolder("requests"), Model(), InFolder("answers"), InFolder("err"),
-        signal == SIGSTOP ? 4 : 60);
+    const std::string script = ScriptOf(fmt::format("--lost-after {}", signal == SIGSTOP ? 4 : 60));
     const std::vector<std::string> launch = {"launch", "--ranks", "3", "--grace", "10", "--", "sh", "-c", script};
     Conversation batch(ProgramPath(), launch);
     EXPECT_TRUE(Await([] { return !TextOf("answers").empty(); }));
-    const auto pid = static_cast<pid_t>(std::stol(ReadFile(fmt::format("{}.{}", InFolder("pid"), rank))));
-    EXPECT_EQ(::kill(pid, signal), 0);
+    EXPECT_EQ(::kill(PidOf(rank), signal), 0);
     if (signal == SIGSTOP) {
       EXPECT_TRUE(Await([rank] { return AllTold(rank); }));
-      (void)::kill(pid, SIGKILL);
+      (void)::kill(PidOf(rank), SIGKILL);
     }
     return batch.End();
+  }
+
+  /// What each rank runs. Its process id is in pid.RANK, what it says in err.RANK.
+  static std::string ScriptOf(const std::string& flags) {
+    for (const char* file : {"answers", "err.0", "err.1", "err.2"}) std::filesystem::remove(InFolder(file));
+    return fmt::format(
+        "echo $$ >{0}.$RANK; exec {1} batch {2} --model {3} --output {4} {6} --kv-memory 4MB --concurrency 3 "
+        "2>>{5}.$RANK",
+        InFolder("pid"), ProgramPath(), InFolder("requests"), Model(), InFolder("answers"), InFolder("err"), flags);
+  }
+  static pid_t PidOf(int rank) {
+    return static_cast<pid_t>(std::stol(ReadFile(fmt::format("{}.{}", InFolder("pid"), rank))));
   }
 
   /// Whether it became true within a minute.
@@ -209,6 +224,30 @@ TEST_F(LostRank, KilledFirstIsNamedByAllOthers) {
 TEST_F(LostRank, StoppedIsNamedByAllOthers) {
   EXPECT_NE(Lose(2, SIGSTOP), 0);
   ExpectAllTold(2, " is lost: no sign of life for ");
+}
+
+// One rank is killed and another stopped while a batch runs. Both are started again, and no answer is another.
+TEST_F(LostRank, TheOthersGoOnAndItComesBack) {
+  constexpr int kRequests = 60;
+  WriteRequests(kRequests);
+  const Outcome alone = Runahead({"batch", InFolder("requests"), "--model", Model(), "--threads-per-rank", "1"});
+  ASSERT_EQ(alone.exit_code, 0) << alone.err;
+  const std::vector<std::string> launch = {"launch",     "--ranks", "3",
+                                           "--restarts", "1000",    "--",
+                                           "sh",         "-c",      ScriptOf("--on-failure replan --lost-after 2")};
+  Conversation batch(ProgramPath(), launch);
+  EXPECT_TRUE(Await([] { return !TextOf("answers").empty(); }));
+  EXPECT_EQ(::kill(PidOf(1), SIGKILL), 0);
+  EXPECT_TRUE(Await([] { return Said(0).find("rank 1 on ") != std::string::npos; }));
+  const pid_t stopped = PidOf(2);
+  EXPECT_EQ(::kill(stopped, SIGSTOP), 0);
+  EXPECT_TRUE(Await([] {
+    return Said(0).find("rank 2 on ") != std::string::npos || IdsOf(TextOf("answers")).size() == kRequests;
+  }));
+  (void)::kill(stopped, SIGKILL);
+  EXPECT_EQ(batch.End(), 0) << Said(0);
+  EXPECT_NE(Said(0).find("; the others go on\n"), std::string::npos) << Said(0);
+  EXPECT_EQ(IdsOf(TextOf("answers")), IdsOf(alone.out));
 }
 
 }  // namespace

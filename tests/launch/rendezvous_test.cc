@@ -75,6 +75,42 @@ TEST_F(Rendezvous, AllLearnOfAllAndCanTalk) {
   }
 }
 
+TEST_F(Rendezvous, ALostPlaceCanBeTakenAgain) {
+  auto coming = Start(0, 3, Of(0));
+  auto one = Start(1, 3, Of(1));
+  auto two = Start(2, 3, Of(2));
+  const Meeting zero = coming.get();
+  (void)one.get();
+  (void)two.get();
+  const auto let_in = [&] {
+    std::optional<Arrival> arrival;
+    for (int heard = 0; heard < 2 && !arrival; ++heard) arrival = zero.door->Await(After(seconds(10)));
+    return arrival;
+  };
+  auto twice = Start(1, 3, Of(1));
+  EXPECT_FALSE(zero.door->Await(After(seconds(10))).has_value());
+  EXPECT_EQ(Why(std::move(twice)), fmt::format("process 1 came twice: from {0} and from {0}", HostName()));
+
+  zero.door->Vacate(1);
+  Introduction other = Of(1);
+  other.facts[1].second = "xyz";
+  auto another = Start(1, 3, other);
+  EXPECT_FALSE(zero.door->Await(After(seconds(10))).has_value());
+  EXPECT_EQ(Why(std::move(another)), fmt::format("process 1 on {} has model xyz, process 0 has abc", HostName()));
+
+  Introduction again = Of(1);
+  again.address = "elsewhere";
+  auto back = Start(1, 3, again);
+  const std::optional<Arrival> arrival = let_in();
+  ASSERT_TRUE(arrival.has_value());
+  EXPECT_EQ(arrival->member.rank, 1);
+  EXPECT_EQ(arrival->member.address, "elsewhere");
+  const Meeting seen = back.get();
+  ASSERT_EQ(seen.members.size(), 3U);
+  EXPECT_EQ(seen.members[1].address, "elsewhere");
+  EXPECT_EQ(seen.members[2].address, Of(2).address);
+}
+
 TEST_F(Rendezvous, OneAloneMeetsItself) {
   const Meeting meeting = Start(0, 1, Of(0)).get();
   EXPECT_EQ(meeting.members.size(), 1U);
@@ -86,7 +122,7 @@ TEST_F(Rendezvous, ADifferenceIsNamedToAll) {
   other.facts[1].second = "xyz";
   auto zero = Start(0, 3, Of(0));
   auto one = Start(1, 3, Of(1));
-  const std::string told = fmt::format("rank 2 on {} has model xyz, rank 0 has abc", HostName());
+  const std::string told = fmt::format("process 2 on {} has model xyz, process 0 has abc", HostName());
   EXPECT_EQ(Why(Start(2, 3, other)), told);
   EXPECT_EQ(Why(std::move(zero)), told);
   EXPECT_EQ(Why(std::move(one)), told);
@@ -94,7 +130,7 @@ TEST_F(Rendezvous, ADifferenceIsNamedToAll) {
 
 TEST_F(Rendezvous, AnotherGroupSizeIsNamed) {
   auto zero = Start(0, 2, Of(0));
-  const std::string told = fmt::format("rank 1 on {} has ranks 3, rank 0 has 2", HostName());
+  const std::string told = fmt::format("process 1 on {} is one of 3, process 0 of 2", HostName());
   EXPECT_EQ(Why(Start(1, 3, Of(1))), told);
   EXPECT_EQ(Why(std::move(zero)), told);
 }
@@ -102,12 +138,13 @@ TEST_F(Rendezvous, AnotherGroupSizeIsNamed) {
 TEST_F(Rendezvous, WhoDoesNotComeIsNamed) {
   auto zero = Start(0, 4, Of(0), kSecret, milliseconds(1500));
   auto two = Start(2, 4, Of(2), kSecret, milliseconds(1500));
-  const std::string told = fmt::format("ranks 1, 3 of 4 did not come to 127.0.0.1:{}", port_);
+  const std::string told = fmt::format("processes 1, 3 of 4 did not come to 127.0.0.1:{}", port_);
   EXPECT_EQ(Why(std::move(zero)), told);
   EXPECT_EQ(Why(std::move(two)), told);
   const std::string alone = Why(Start(1, 2, Of(1), kSecret, milliseconds(100)));
-  EXPECT_EQ(alone, fmt::format("rank 1: rank 0 at 127.0.0.1:{0}: no connection to 127.0.0.1:{0}: Connection refused",
-                               port_));
+  EXPECT_EQ(alone,
+            fmt::format("process 1: process 0 at 127.0.0.1:{0}: no connection to 127.0.0.1:{0}: Connection refused",
+                        port_));
 }
 
 TEST_F(Rendezvous, StrangersDoNotKeepTheGroupApart) {
@@ -116,7 +153,7 @@ TEST_F(Rendezvous, StrangersDoNotKeepTheGroupApart) {
   Socket noisy = Socket::Connect({"127.0.0.1", port_, false}, After(seconds(10)));
   ASSERT_TRUE(noisy.WriteAll(std::string(5000, 'x'), After(seconds(10))).ok());
   const std::string stranger = Why(Start(1, 2, Of(1), "another secret"));
-  EXPECT_NE(stranger.find("rank 1: rank 0 at 127.0.0.1:"), std::string::npos) << stranger;
+  EXPECT_NE(stranger.find("process 1: process 0 at 127.0.0.1:"), std::string::npos) << stranger;
   auto one = Start(1, 2, Of(1));
   EXPECT_EQ(one.get().members.size(), 2U);
   silent.Shut();

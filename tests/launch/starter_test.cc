@@ -64,6 +64,19 @@ TEST(Starter, NamesWhoFailedAndEndsTheOthers) {
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
 }
 
+TEST(Starter, StartsAFailedRankAgain) {
+  const TemporaryFolder folder;
+  const std::string came = folder / "came";
+  ASSERT_EQ(::mkfifo(came.c_str(), 0600), 0);
+  StartOptions options{.ranks = 2, .command = {}, .hosts = {}};
+  options.restarts = 1;
+  const Started started = Start(options, "if [ $RANK = 0 ]; then exec 3<>" + came +
+                                             "; [ $(head -c 2 <&3 | wc -c) = 2 ]; exit $?; fi; printf x >" + came +
+                                             "; [ -e " + came + ".again ] || { touch " + came + ".again; exit 7; }");
+  EXPECT_EQ(started.code, 0);
+  EXPECT_EQ(started.said, Lines{"rank 1 ended with exit code 7, and is started again"});
+}
+
 TEST(Starter, NamesTheSignal) {
   const Started started = Start({.ranks = 1, .command = {}, .hosts = {}}, "kill -9 $$");
   EXPECT_EQ(started.code, 137);

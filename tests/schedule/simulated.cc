@@ -67,6 +67,15 @@ void SimulatedRanks::CancelAt(double at_s, size_t index) {
   crew.At(at_s, [this, index] { scheduler->Cancel(ids_[index]); });
 }
 
+void SimulatedRanks::LoseAt(double at_s, double back_s, int rank) {
+  crew.At(at_s, [this, back_s, rank] {
+    const int32_t pages = scheduler->pages(rank).pages();
+    scheduler->Lose(rank);
+    crew.Lose(rank);
+    crew.At(back_s, [this, rank, pages] { scheduler->Return(rank, pages); });
+  });
+}
+
 bool SimulatedRanks::AllAtRest() const {
   for (int rank = 0; rank < costs.ranks(); ++rank) {
     if (!scheduler->pages(rank).AllAtRest()) return false;

@@ -37,6 +37,8 @@ class SimulatedRanks {
   size_t Ask(double at_s, Request request);
   /// Cancels what Ask gave the number `index`.
   void CancelAt(double at_s, size_t index);
+  /// `rank` is gone from `at_s` to `back_s`.
+  void LoseAt(double at_s, double back_s, int rank);
   void Run() { crew.Run(*scheduler); }
 
   [[nodiscard]] const Outcome& Of(size_t index) const { return *outcomes_.at(index); }

@@ -138,6 +138,89 @@ TEST(SimulatedRequestsTest, CancelsAtRandomMomentsLeaveNothingBehind) {
   EXPECT_TRUE(ranks.AllAtRest());
 }
 
+// Ranks go at random moments and come back, up to three of four at once: every request gets its whole answer.
+TEST(SimulatedRequestsTest, LostRanksCostNoRequest) {
+  const WorkShape shape = SevenBillion();
+  int recomputed = 0;
+  for (uint32_t seed = 1; seed <= 20; ++seed) {
+    std::mt19937 random(seed);
+    ClusterCosts costs = Gpus(shape, 4);
+    if (seed % 3 == 0) costs.devices[1] = CostFromRates(shape, {"slow", 2.5e14, 2e14, 1.6e12, 3e-5});
+    SimulatedRanks ranks(shape, costs, /*pages=*/300);
+    std::uniform_real_distribution<double> seconds(0, 20);
+    for (uint64_t i = 0; i < 200; ++i) {
+      const int64_t tokens = i % 10 == 0 ? Between(random, 4000, 30'000) : Between(random, 10, 2000);
+      ranks.Ask(seconds(random), Prompt(tokens, static_cast<int>(Between(random, 1, 100)), i % 60));
+    }
+    for (const int rank : {1, 2, 3}) {
+      for (double at_s = seconds(random) / 4; at_s < 20;) {
+        const double back_s = at_s + seconds(random) / 8;
+        ranks.LoseAt(at_s, back_s, rank);
+        at_s = back_s + 0.01 + seconds(random) / 4;
+      }
+    }
+    ranks.Run();
+    for (size_t i = 0; i < ranks.asked(); ++i) {
+      const Outcome& outcome = ranks.Of(i);
+      EXPECT_EQ(outcome.ends, 1) << i;
+      EXPECT_EQ(outcome.finish, FinishReason::kLength) << outcome.error;
+      int64_t done = 0;
+      for (const auto& [at_s, progress] : outcome.progress) {
+        recomputed += progress.done < done ? 1 : 0;
+        done = progress.done;
+      }
+    }
+    EXPECT_TRUE(ranks.scheduler->idle());
+    EXPECT_TRUE(ranks.AllAtRest());
+  }
+  EXPECT_GT(recomputed, 100);
+}
+
+// The rank that reads a long prompt's end is lost: what the others have of it is where they go on.
+TEST(SimulatedRequestsTest, SurvivorsKeepTheirRowsOfALongPrompt) {
+  const WorkShape shape = SevenBillion();
+  Scheduler::Limits limits;
+  limits.max_pause_s = 0.02;  // rounds of 0.1 s, a sixth of the whole
+  SimulatedRanks whole(shape, Gpus(shape, 2), /*pages=*/500, limits);
+  const size_t undisturbed = whole.Ask(0, Prompt(40'000, 1, 1));
+  whole.Run();
+  ASSERT_EQ(whole.Of(undisturbed).stats.members.size(), 2U);
+  for (const int rank : {0, 1}) {
+    SimulatedRanks ranks(shape, Gpus(shape, 2), /*pages=*/500, limits);
+    const size_t request = ranks.Ask(0, Prompt(40'000, 1, 1));
+    ranks.LoseAt(0.8e-3 * whole.Of(undisturbed).stats.ttft_ms, 1000, rank);
+    ranks.Run();
+    const Outcome& outcome = ranks.Of(request);
+    EXPECT_EQ(outcome.finish, FinishReason::kLength) << outcome.error;
+    bool went_on = false;
+    for (size_t i = 1; i < outcome.progress.size(); ++i) {
+      went_on = went_on || (outcome.progress[i].second.members == std::vector<int>{1 - rank} &&
+                            outcome.progress[i].second.done > 10'000);
+    }
+    EXPECT_TRUE(went_on) << rank;
+    EXPECT_LT(outcome.stats.ttft_ms, 1.6 * whole.Of(undisturbed).stats.ttft_ms);
+  }
+}
+
+// What fits no cache that is left ends with an error that says so, and holds up nobody.
+TEST(SimulatedRequestsTest, WhatFitsNoRankThatIsLeftEnds) {
+  const WorkShape shape = SevenBillion();
+  Scheduler::Limits limits;
+  limits.pages = {20, 300};
+  SimulatedRanks ranks(shape, Gpus(shape, 2), 0, limits);
+  const size_t too_long = ranks.Ask(0, Prompt(30'000, 300, 1));
+  const size_t later = ranks.Ask(0, Prompt(30'000, 300, 2));
+  const size_t fits = ranks.Ask(0, Prompt(1000, 300, 3));
+  ranks.LoseAt(0.5, 1000, 1);
+  ranks.Run();
+  for (const size_t index : {too_long, later}) {
+    EXPECT_EQ(ranks.Of(index).finish, FinishReason::kError);
+    EXPECT_NE(ranks.Of(index).error.find("any rank that is left"), std::string::npos) << ranks.Of(index).error;
+  }
+  EXPECT_EQ(ranks.Of(fits).finish, FinishReason::kLength);
+  EXPECT_TRUE(ranks.AllAtRest());
+}
+
 // Eight ranks and prompts that ask for two: gangs run side by side, and all share the links that fail when one of
 // them is stopped.
 TEST(SimulatedRequestsTest, AStoppedGangHarmsNoOther) {

@@ -353,6 +353,20 @@ TEST(Heartbeat, SilenceAndEndsAreReportedToAll) {
   EXPECT_EQ(at_one.Await(3, milliseconds(50)), lost);
 }
 
+TEST(Heartbeat, OneThatIsBackIsMissedAgain) {
+  Reports reports;
+  Ends first = Open(Pair());
+  const auto zero = Beating(std::move(first.connected), 1, "a", reports);
+  first.listened.reset();
+  EXPECT_EQ(reports.Await(1).size(), 1U);
+  Ends second = Open(Pair());
+  zero->Add({1, "b", std::move(second.connected)});
+  second.listened.reset();
+  const std::vector<std::string> lost = reports.Await(2);
+  ASSERT_EQ(lost.size(), 2U);
+  EXPECT_EQ(lost[1], "rank 1 on b: it closed the connection");
+}
+
 TEST(Heartbeat, BeatsKeepAConnectionAlive) {
   Ends ends = Open(Pair());
   Reports left;

@@ -35,6 +35,7 @@ class UcxPort {
 struct UcxPeer {
   std::string address;  // UcxPort::address() of its process
   std::string host;     // name in messages; empty: none
+  bool linked = true;   // whether links to it are used
 };
 
 /// A group of ranks as one of its processes sees it. All processes name the same `id`, `peers` and order.

@@ -136,7 +136,8 @@ UcxHeader UcxGroupState::HeaderOf(UcxHeader::Kind kind, const UcxPost& post, uin
 bool UcxGroupState::IsOurs(const UcxHeader& header, bool sending) const {
   const auto ranks = static_cast<int32_t>(peers_.size());
   if (header.from < 0 || header.from >= ranks || header.to < 0 || header.to >= ranks) return false;
-  return IsOwn(header.from) == sending && IsOwn(header.to) != sending;
+  return IsOwn(header.from) == sending && IsOwn(header.to) != sending &&
+         peers_.at(static_cast<size_t>(sending ? header.to : header.from)).linked;
 }
 
 void UcxGroupState::StartSend(const std::shared_ptr<UcxPost>& post) {
@@ -256,8 +257,8 @@ void UcxGroupState::Landed(const UcxHeader& header, const char* error) {
 }
 
 void UcxGroupState::Lost(const std::string& address, const std::string& why) {
-  const bool member =
-      std::any_of(peers_.begin(), peers_.end(), [&](const UcxPeer& peer) { return peer.address == address; });
+  const bool member = std::any_of(peers_.begin(), peers_.end(),
+                                  [&](const UcxPeer& peer) { return peer.linked && peer.address == address; });
   if (!member) return;
   lost_.insert(address);
   if (!waiters_.Fail(Status::Failed(fmt::format("lost {}: {}", RanksAt(peers_, address), why)))) return;
@@ -271,7 +272,7 @@ void UcxGroupState::TellFailure() {
   const std::string reason = waiters_.failure().message();
   std::set<std::string> told = lost_;
   for (size_t rank = 0; rank < peers_.size(); ++rank) {
-    if (is_own_[rank] || !told.insert(peers_[rank].address).second) continue;
+    if (is_own_[rank] || !peers_[rank].linked || !told.insert(peers_[rank].address).second) continue;
     worker_.SendMessage(peers_[rank].address, header, reason);
   }
 }

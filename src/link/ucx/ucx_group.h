@@ -95,7 +95,7 @@ class UcxGroupState final : public UcxReceiver, public std::enable_shared_from_t
 
   Lane& LaneOf(int from, int to) { return lanes_[{from, to}]; }
   [[nodiscard]] UcxHeader HeaderOf(UcxHeader::Kind kind, const UcxPost& post, uint64_t number) const;
-  /// Whether `header` names a link between a rank of its sender's and one here.
+  /// Whether `header` names a link between a rank of its sender's, to which there are links, and one here.
   [[nodiscard]] bool IsOurs(const UcxHeader& header, bool sending) const;
   void Match(const std::shared_ptr<UcxPost>& post, const UcxHeader& ready);
   void Ended(const std::shared_ptr<UcxPost>& post, const std::string& address, const char* error);
