@@ -231,7 +231,7 @@ int Run(Flags& flags) {
   OutputFiles outputs;
   outputs.Protect(flags.model);
   if (flags.file != "-") outputs.Protect(flags.file);
-  const Model model(flags.model);
+  const Model model = OpenModel(flags.model, flags.engine);
   const TokenizerOrRefusal loaded = TryTokenizer(flags.model);
   const BatchInput input = ReadBatch(flags.file, LimitsOf(model, loaded));
   if (!IsRight(input)) return kBadInput;

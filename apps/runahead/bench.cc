@@ -166,7 +166,7 @@ int Run(Flags& flags) {
   OutputFile trace = outputs.Open("--trace", flags.trace);
   BenchPlan& plan = flags.plan;
   plan.contexts = ParseIntegers("--contexts", flags.contexts, 1, INT32_MAX);
-  const Model model(folder);
+  const Model model = OpenModel(folder, flags.engine);
   const DecoderSpec& spec = ConfigOf(model).spec();
   CheckContexts(plan.contexts, spec.max_positions);
   const std::vector<RankDevice> devices = ParseDevices(flags.engine.devices);

@@ -24,7 +24,7 @@ DecodePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   if (request.models.size() != 1) {
     throw ConfigError(fmt::format("--model: the decode suite takes one, got '{}' too", request.models.at(1)));
   }
-  const Model model(request.models.front());
+  const Model model = OpenModel(request.models.front(), request.engine);
   DecodePlan plan{model, NameOfFolder(request.models.front()), LoadEngine, request.engine, {}, {}};
   for (const int64_t batch : ParseIntegers("--batch", flags.batch, 1, kMostSequences)) {
     plan.batches.push_back(static_cast<int>(batch));

@@ -30,7 +30,7 @@ ServingPlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
     throw ConfigError(fmt::format(
         "--contexts: the serving suite takes the tokens of a long prompt alone, got {} values", lengths.size()));
   }
-  const Model model(request.models.front());
+  const Model model = OpenModel(request.models.front(), request.engine);
   const int64_t context = ConfigOf(model).spec().max_positions;
   constexpr int64_t kTurns = 256;  // tokens of an answer and of what follows it
   if (lengths.front() + lengths.front() / 64 + kTurns > context) {

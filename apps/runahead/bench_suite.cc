@@ -27,7 +27,8 @@ constexpr const char* kContexts = "1024,2048,4096,8192,12288,16384,32768";
 
 SuitePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   SuitePlan plan;
-  for (const std::string& folder : request.models) plan.models.push_back({Model(folder), NameOfFolder(folder)});
+  for (const std::string& folder : request.models)
+    plan.models.push_back({OpenModel(folder, request.engine), NameOfFolder(folder)});
   plan.engine = request.engine;
   plan.load = LoadEngine;
   plan.contexts = ParseIntegers("--contexts", request.contexts.empty() ? kContexts : request.contexts, 2, INT32_MAX);

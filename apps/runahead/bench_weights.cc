@@ -218,7 +218,7 @@ int RunWeights(const SuiteFlags& flags, const SuiteRequest& request) {
   OutputFiles outputs;
   outputs.Protect(folder);
   OutputFile json = outputs.Open("--json", request.json);
-  const Model model(folder);
+  const Model model = OpenModel(folder, request.engine);
   const Tokenizer tokenizer = Tokenizer::Load(folder);
   const std::vector<int32_t> ids = IdsOf(flags, model, tokenizer);
   const int64_t window = WindowOf(request, model);

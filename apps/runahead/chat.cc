@@ -217,7 +217,7 @@ std::unique_ptr<Talk> TalkFor(Flags& flags, const Tokenizer& tokenizer) {
 
 int Run(Flags& flags) {
   if (const std::optional<int> code = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *code;
-  const Model model(flags.model);
+  const Model model = OpenModel(flags.model, flags.engine);
   const std::optional<Tokenizer> tokenizer = LoadTokenizer(flags.model);
   if (!tokenizer)
     throw ConfigError(flags.model + ": the folder has no tokenizer, so there are no words to talk with");

@@ -181,7 +181,7 @@ int Run(const Flags& flags) {
   outputs.Protect(folder);
   OutputFile picture;
   TryPicture(flags, [&] { picture = outputs.Open("--timeline", flags.timeline.value_or(kPicture)); });
-  const Model model(folder);
+  const Model model = OpenModel(folder, flags.engine);
   const ModelInfo info = DescribeModel(ConfigOf(model));
   const std::optional<Tokenizer> tokenizer = LoadTokenizer(folder);
   if (!tokenizer) throw IoError(folder + ": the folder has no tokenizer");

@@ -189,6 +189,8 @@ void AddEngineFlags(CLI::App& command, EngineOptions& options) {
                   "For experiments: no more than this leaves a rank, over all its links, and no more enters it; or a "
                   "list with one rate for each")
       ->type_name("RATE|LIST");
+  AddInteger(command, "--context", options.context, 1, INT32_MAX,
+             "Longest sequence, prompt and answer together, be it more than the model says [as it says]");
   const auto read_dtype = [&options](const std::string& text) {
     if (!ParseDType(text))
       throw ConfigError(fmt::format("--dtype: expected f32, bf16 or f16, got '{}'", Shorten(text)));

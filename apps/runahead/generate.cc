@@ -198,7 +198,7 @@ int Run(Flags& flags) {
   outputs.Protect(flags.prompt_file.value_or(""));
   OutputFile trace = outputs.Open("--trace", flags.trace);
   OutputFile timeline = outputs.Open("--timeline", flags.timeline);
-  const Model model(flags.model);
+  const Model model = OpenModel(flags.model, flags.engine);
   const TokenizerOrRefusal loaded = TryTokenizer(flags.model);
   const Tokenizer* const words = loaded.tokenizer ? &*loaded.tokenizer : nullptr;
   if (words == nullptr && !flags.generation.stop.empty()) {

@@ -1,5 +1,7 @@
 #include "model_folder.h"
 
+#include <fmt/format.h>
+
 #include "base/gguf_tokens.h"
 #include "base/model_folder.h"
 #include "group_flags.h"
@@ -32,6 +34,18 @@ TokenizerOrRefusal TryTokenizer(const std::filesystem::path& model) {
   } catch (const Error& error) {
     return {std::nullopt, error.what()};
   }
+}
+
+Model OpenModel(const std::string& folder, const EngineOptions& options) {
+  Model model(folder);
+  if (options.context == 0) return model;
+  Model other = model.WithContext(options.context);
+  if (options.context > model.max_positions()) {
+    Warn(fmt::format(
+        "--context: {} tokens are more than the {} that {} was made for; what lies beyond may be of little use",
+        options.context, model.max_positions(), folder));
+  }
+  return other;
 }
 
 Engine LoadEngine(const Model& model, EngineOptions options) {

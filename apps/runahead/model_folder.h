@@ -21,6 +21,9 @@ struct TokenizerOrRefusal {
 };
 TokenizerOrRefusal TryTokenizer(const std::filesystem::path& model);
 
+/// The model in `folder` with the context that `options` ask for. Warns where that is beyond what it was made for.
+Model OpenModel(const std::string& folder, const EngineOptions& options);
+
 /// Engine::Load with progress on stderr. Throws ConfigError where a launcher started several processes and `options`
 /// know nothing of it.
 Engine LoadEngine(const Model& model, EngineOptions options);

@@ -103,7 +103,7 @@ int Run(Flags& flags) {
   // Before the weights, which take long, and with nobody accepted until they are there.
   server::Server server(flags.server, std::move(service), std::move(hooks));
 
-  const Model model(flags.model);
+  const Model model = OpenModel(flags.model, flags.engine);
   const TokenizerOrRefusal loaded = TryTokenizer(flags.model);
   protocol::ApiOptions options = ApiOptionsFor(flags, loaded);
   const std::string name = options.model_name;

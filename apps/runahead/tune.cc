@@ -75,7 +75,7 @@ int Run(Flags& flags) {
   if (flags.profile || flags.search) outputs.Protect(Tuner::FolderToStoreIn(flags.engine.tuned_folder));
   OutputFile json = outputs.Open("--json", flags.json);
   if (json && !flags.check) throw ConfigError("--json: writes what --check finds, which was not asked for");
-  const Model model(flags.model);
+  const Model model = OpenModel(flags.model, flags.engine);
   const DecoderSpec& spec = ConfigOf(model).spec();
   const std::vector<int64_t> contexts = ParseIntegers("--contexts", flags.contexts, 1, spec.max_positions);
   const std::vector<Topology> topologies = ParseTopologies(flags.topologies);

@@ -33,6 +33,7 @@ struct EngineOptions {
   /// one for each rank. Empty: not limited.
   std::string rank_bandwidth;
   std::string tuned_folder;  // folder of the measurements of `runahead tune`; empty: the user's cache folder
+  int64_t context = 0;       // tokens of the longest sequence (Model::WithContext); 0: as the model says
   /// "f32", "bf16" or "f16". Empty: the weights' own dtype where the device is good at it, f32 elsewhere.
   std::string dtype;
   /// "int8" or "int4": matrices are quantised when they are loaded (CPU ranks). Empty or "stored": as they are.

@@ -29,8 +29,14 @@ class RUNAHEAD_API Model {
   [[nodiscard]] int64_t vocab() const;          // token ids are below it
   [[nodiscard]] int64_t max_positions() const;  // the longest sequence, tokens
 
+  /// The same model for sequences of up to `tokens`, be it fewer or more than its configuration says; 0: as it is.
+  /// Throws ConfigError for less than 0, and for more than a learned table of positions has.
+  [[nodiscard]] Model WithContext(int64_t tokens) const;
+
  private:
   friend const ModelConfig& ConfigOf(const Model& model);
+
+  explicit Model(std::shared_ptr<const ModelConfig> config);
 
   std::shared_ptr<const ModelConfig> config_;  // never null
 };

@@ -182,7 +182,7 @@ void BindEngine(nb::module_& module) {
           [](Engine* self, const std::filesystem::path& model_dir, std::string devices, int threads_per_rank,
              std::vector<int> threads_of_rank, std::string link, std::string link_bandwidth,
              std::string rank_bandwidth, std::string tuned_folder, std::string dtype, std::string weights,
-             double timeout_s, std::function<void(double)> on_load_progress) {
+             int64_t context, double timeout_s, std::function<void(double)> on_load_progress) {
             EngineOptions options;
             options.devices = std::move(devices);
             options.threads_per_rank = threads_per_rank;
@@ -193,20 +193,23 @@ void BindEngine(nb::module_& module) {
             options.tuned_folder = std::move(tuned_folder);
             options.dtype = std::move(dtype);
             options.weights = std::move(weights);
+            options.context = context;
             options.timeout_s = timeout_s;
             options.on_load_progress = std::move(on_load_progress);
             new (self) Engine(WithoutGil([&] { return Engine::Load(model_dir, options); }));
           },
           "model_dir"_a, nb::kw_only(), "devices"_a = "cpu", "threads_per_rank"_a = 0,
           "threads_of_rank"_a = nb::list(), "link"_a = "auto", "link_bandwidth"_a = "", "rank_bandwidth"_a = "",
-          "tuned_folder"_a = "", "dtype"_a = "", "weights"_a = "", "timeout_s"_a = 600.0,
+          "tuned_folder"_a = "", "dtype"_a = "", "weights"_a = "", "context"_a = 0, "timeout_s"_a = 600.0,
           "on_load_progress"_a = nb::none(),
           "Loads a Hugging Face folder or a GGUF file. `devices`: \"cpu\", \"cpu:4\" (four ranks of this process) or "
           "\"cuda:0,1\". "
           "`threads_per_rank`: 0 divides this machine's processors by the ranks. `dtype`: \"f32\", \"bf16\", "
           "\"f16\"; empty: the weights' own where the device is good at it. `weights`: \"int8\" or \"int4\" "
           "quantises "
-          "matrices while they are loaded, on CPU ranks; empty: as they are stored. `timeout_s`: the longest wait of "
+          "matrices while they are loaded, on CPU ranks; empty: as they are stored. `context`: the longest sequence, "
+          "be it "
+          "more than the model says; 0: as it says. `timeout_s`: the longest wait of "
           "a rank for rows of another. `on_load_progress` is told the share that is ready. Raises ConfigError or "
           "IoError naming the file and the value.")
       .def_prop_ro("ranks", &Engine::ranks)

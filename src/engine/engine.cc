@@ -161,7 +161,7 @@ Engine Engine::Load(const Model& model, const EngineOptions& options) {
     throw ConfigError(fmt::format("engine: process 0 of a group has it, and this is process {}: it runs ServeRanks",
                                   options.group->process));
   }
-  Engine engine(LoadEngineState(ConfigOf(model), options));
+  Engine engine(LoadEngineState(ConfigOf(model.WithContext(options.context)), options));
   // Caches of a given size and folders are refused at once, and a rank elsewhere that is lost is noticed.
   if (options.kv_memory > 0 || !options.cache_dir.empty() || options.group != nullptr) {
     (void)engine.State().conductor();

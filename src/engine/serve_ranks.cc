@@ -219,7 +219,8 @@ void ServeRanks(const Model& model, const EngineOptions& options, const std::fun
   if (options.group == nullptr || options.group->process == 0) {
     throw ConfigError("ranks: process 0 of a group has the engine, the others serve theirs");
   }
-  const ModelConfig& config = ConfigOf(model);
+  const Model own = model.WithContext(options.context);
+  const ModelConfig& config = ConfigOf(own);
   std::unique_ptr<EngineGroup> group = JoinGroup(config, options);
   const std::shared_ptr<ProcessGroup> processes = group->processes;
   std::shared_ptr<EngineState> engine;

@@ -34,9 +34,9 @@ struct LatentWeights {
 /// Weights of one layer, ready for one memory (the host's, or one GPU's).
 struct LayerWeights {
   std::optional<Norm> attention_norm;  // [hidden]; none: attention reads the residual stream
-  std::unique_ptr<Linear> qkv;         // parts: q [q_features, hidden] | k,v [2 * kv_features, hidden]; with latent
-                                // attention what queries are made of, or of all heads what turns, then the rest | the
-                                // latent vector, then the key that turns
+  // Parts: q [q_features, hidden] | k,v [2 * kv_features, hidden]. With latent attention: what queries are made of,
+  // or of all heads what turns and then the rest | the latent vector, then the key that turns.
+  std::unique_ptr<Linear> qkv;
   std::optional<Norm> q_norm;  // of DecoderSpec::qk_norm; HeadSteps says of which features
   std::optional<Norm> k_norm;
   std::optional<LatentWeights> latent;

@@ -384,6 +384,24 @@ DType ModelConfig::WeightDType() const {
   return StoredDType(place.tensor->dtype).value_or(DType::kF32);
 }
 
+ModelConfig ModelConfig::WithContext(int64_t tokens) const {
+  const int64_t learned = spec().learned_positions;
+  const int64_t most = learned > 0 ? learned : INT32_MAX;
+  if (tokens < 1 || tokens > most) {
+    throw ConfigError(fmt::format("{}: context: expected 1 to {} tokens{}, got {}", dir_.string(), most,
+                                  learned > 0 ? ", as many as the model has learned positions" : "", tokens));
+  }
+  ModelConfig other = *this;
+  other.model_.spec.max_positions = tokens;
+  return other;
+}
+
+Model::Model(std::shared_ptr<const ModelConfig> config) : config_(std::move(config)) {}
+
+Model Model::WithContext(int64_t tokens) const {
+  return tokens == 0 ? *this : Model(std::make_shared<const ModelConfig>(config_->WithContext(tokens)));
+}
+
 Model::Model(const std::filesystem::path& dir) : config_(std::make_shared<const ModelConfig>(dir)) {}
 
 const std::filesystem::path& Model::dir() const { return config_->dir(); }

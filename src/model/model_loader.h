@@ -39,6 +39,9 @@ class ModelConfig {
   [[nodiscard]] const DecoderSpec& spec() const { return model_.spec; }
   [[nodiscard]] const WeightSources& sources() const { return model_.sources; }
 
+  /// The same with another longest sequence. Throws what Model::WithContext throws.
+  [[nodiscard]] ModelConfig WithContext(int64_t tokens) const;
+
   /// The dtype that the weights are meant to have: config.json's, or where that is "auto" the one that the embedding
   /// is stored in, f32 for FP8. Throws what WeightFiles throws.
   [[nodiscard]] DType WeightDType() const;

@@ -120,11 +120,10 @@ struct Expert {
 
 /// How a row chooses its experts.
 struct Routing {
-  bool logistic =
-      false;           // an expert's share is the logistic function of its score; otherwise of the softmax over all
-  int64_t groups = 1;  // groups of experts that follow each other
-  int64_t chosen_groups = 1;  // groups that a row chooses from: those of the highest sums of ...
-  int64_t group_best = 1;     // ... so many of the largest shares
+  bool logistic = false;  // a share is the logistic function of the expert's score; otherwise of the softmax over all
+  int64_t groups = 1;     // groups of experts that follow each other
+  int64_t chosen_groups = 1;  // groups that a row chooses from: those of the highest sums of `group_best` shares
+  int64_t group_best = 1;     // shares of a group that its sum has, the largest
   float scale = 1;            // factor of the weights
 };
 

@@ -247,6 +247,24 @@ TEST_F(GenerateTest, AFactorOfTheRopeStretchesTheContext) {
   EXPECT_NE(beyond.err.find("more than the model's context of 384"), std::string::npos) << beyond.err;
 }
 
+TEST_F(GenerateTest, TheContextMayBeAnotherThanTheModels) {
+  const auto generate = [&](const std::string& model, int64_t tokens, const std::string& context) {
+    std::string ids = "1";
+    for (int64_t i = 1; i < tokens; ++i) ids += ",1";
+    return Runahead(
+        {"generate", "--model", model, "--prompt-ids", ids, "-n", "2", "--ignore-eos", "--context", context});
+  };
+  const Outcome longer = generate(Model(), kContext + 5, "200");
+  EXPECT_EQ(longer.exit_code, 0) << longer.err;
+  EXPECT_EQ(longer.out.find(','), longer.out.rfind(','));  // two ids
+  EXPECT_NE(longer.err.find("warning: --context: 200 tokens are more than the 96"), std::string::npos) << longer.err;
+  const Outcome shorter = generate(Model(), 21, "20");
+  EXPECT_EQ(shorter.exit_code, 2);
+  EXPECT_NE(shorter.err.find("more than the model's context of 20"), std::string::npos) << shorter.err;
+  EXPECT_EQ(shorter.err.find("warning"), std::string::npos) << shorter.err;
+  EXPECT_EQ(generate(Model(), 5, "0").exit_code, 2);
+}
+
 TEST_F(GenerateTest, IdsNeedNoTokenizer) {
   const std::string model = CopyOfModel("unigram");
   Json tokenizer = LoadJson(model + "/tokenizer.json");
