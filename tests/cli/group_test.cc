@@ -234,7 +234,7 @@ TEST_F(LostRank, TheOthersGoOnAndItComesBack) {
   ASSERT_EQ(alone.exit_code, 0) << alone.err;
   const std::vector<std::string> launch = {"launch",     "--ranks", "3",
                                            "--restarts", "1000",    "--",
-                                           "sh",         "-c",      ScriptOf("--on-failure replan --lost-after 2")};
+                                           "sh",         "-c",      ScriptOf("--on-failure replan --lost-after 4")};
   Conversation batch(ProgramPath(), launch);
   EXPECT_TRUE(Await([] { return !TextOf("answers").empty(); }));
   EXPECT_EQ(::kill(PidOf(1), SIGKILL), 0);
