@@ -13,15 +13,9 @@
 #include "runahead/error.h"
 
 namespace runahead {
-namespace {
-
-constexpr mode_t kMode = 0666;  // less the user's mask
-
-}  // namespace
-
 AppendedFile::AppendedFile(const std::filesystem::path& path)
     : path_(path),
-      file_(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, kMode)) {
+      file_(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, kNewFileMode)) {
   if (!file_) throw IoError(fmt::format("{}: cannot write: {}", path_.string(), WhyNotOpened(path, errno)));
   struct stat info {};
   if (::fstat(file_.get(), &info) != 0) Refuse("cannot read", errno);

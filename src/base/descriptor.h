@@ -12,6 +12,9 @@
 
 namespace runahead {
 
+/// Who may use a new file, less the user's mask.
+inline constexpr mode_t kNewFileMode = 0666;
+
 /// Owns a descriptor, or none (-1). Move-only.
 class Descriptor {
  public:

@@ -19,7 +19,6 @@ namespace {
 
 constexpr std::string_view kPartialPrefix = ".runahead-";
 constexpr std::string_view kPartialSuffix = ".partial";
-constexpr mode_t kMode = 0666;  // less the user's mask
 
 std::string OwnLink(const Descriptor& file) { return fmt::format("/proc/self/fd/{}", file.get()); }
 
@@ -57,7 +56,7 @@ std::filesystem::path NearestExisting(std::filesystem::path folder) {
 /// A file without a name, which vanishes with the process; nothing where the file system has none.
 Descriptor OpenNameless(const std::filesystem::path& folder) {
   if (::access("/proc/self/fd", X_OK) != 0) return Descriptor();  // it gets its name through there
-  return Descriptor(::open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, kMode));
+  return Descriptor(::open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, kNewFileMode));
 }
 
 int SyncFolder(const std::filesystem::path& folder) {
@@ -170,7 +169,7 @@ void OutputFile::OpenBeside(const std::filesystem::path& folder) {
   file_ = OpenNameless(folder);
   if (file_) return;
   std::filesystem::path beside = folder / PartialName();
-  file_ = Descriptor(::open(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kMode));
+  file_ = Descriptor(::open(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kNewFileMode));
   if (!file_) Refuse(std::strerror(errno));
   beside_ = std::move(beside);
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/units.h"
 #include "model/make_model.h"
 #include "plan/plan_table.h"
 #include "plan/planner.h"
@@ -13,8 +14,6 @@
 
 namespace runahead {
 namespace {
-
-constexpr double kMsPerSecond = 1000;
 
 /// Throws ConfigError "<name>: expected ..., got <value>" for one outside [1, most].
 void CheckRange(const char* name, const std::vector<int64_t>& values, int64_t most) {

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/file.h"
+#include "base/units.h"
 #include "plan/cost_profile.h"
 #include "plan/profile_key_json.h"
 #include "plan/toml.h"
@@ -18,8 +19,6 @@ namespace runahead {
 namespace {
 
 constexpr double kTera = 1e12;
-constexpr double kGiga = 1e9;
-constexpr double kMicro = 1e-6;
 constexpr int64_t kMostDevices = 4096;
 constexpr int64_t kLongestContext = int64_t{1} << 32;
 constexpr double kSmallest = 1e-9;  // smallest value of what must be above 0
@@ -62,15 +61,15 @@ ClusterDevice DeviceFrom(const JsonObject& object) {
   device.rates.flops = peak * efficiency;
   device.rates.attention_flops = peak * Share(object, "attention_efficiency", efficiency);
   device.rates.memory_bytes_per_s = NumberOr(object, "memory_gbs", 0, 0) * kGiga;
-  device.rates.layer_overhead_s = NumberOr(object, "layer_overhead_us", 0, 0) * kMicro;
+  device.rates.layer_overhead_s = NumberOr(object, "layer_overhead_us", 0, 0) / kMicrosPerSecond;
   return device;
 }
 
 LinkCost LinkFrom(const JsonObject& object) {
   LinkCost link;
   link.bytes_per_s = NumberAtLeast(object, "bandwidth_gbs", kSmallest) * kGiga;
-  link.latency_s = NumberOr(object, "latency_us", 0, 0) * kMicro;
-  link.setup_s = NumberOr(object, "setup_us", 0, 0) * kMicro;
+  link.latency_s = NumberOr(object, "latency_us", 0, 0) / kMicrosPerSecond;
+  link.setup_s = NumberOr(object, "setup_us", 0, 0) / kMicrosPerSecond;
   return link;
 }
 

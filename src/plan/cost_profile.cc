@@ -3,31 +3,29 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
+#include "base/units.h"
 #include "plan/profile_key_json.h"
 #include "runahead/error.h"
 
 namespace runahead {
 namespace {
 
-constexpr int64_t kVersion = 2;
+constexpr int64_t kProfileVersion = 2;
 constexpr int64_t kMostRows = int64_t{1} << 40;
-constexpr double kMicro = 1e6;
-constexpr double kNano = 1e9;
-constexpr double kGiga = 1e9;
 constexpr double kSlowest = 1e-9;  // GB/s, so that no time is infinite
 
 Json ToJson(const DeviceCost& device) {
   Json rows = Json::array();
   for (const RowCost& knot : device.knots) {
     rows.push_back({{"rows", knot.rows},
-                    {"before_us", knot.before_s * kMicro},
-                    {"layer_us", knot.layer_s * kMicro},
-                    {"pair_ns", knot.pair_s * kNano}});
+                    {"before_us", knot.before_s * kMicrosPerSecond},
+                    {"layer_us", knot.layer_s * kMicrosPerSecond},
+                    {"pair_ns", knot.pair_s * kNanosPerSecond}});
   }
   return {{"name", device.name},
           {"rows", std::move(rows)},
-          {"finish_us", device.finish_s * kMicro},
-          {"finish_pair_ns", device.finish_pair_s * kNano},
+          {"finish_us", device.finish_s * kMicrosPerSecond},
+          {"finish_pair_ns", device.finish_pair_s * kNanosPerSecond},
           {"masked_pair", device.masked_pair}};
 }
 
@@ -38,12 +36,13 @@ DeviceCost DeviceFromJson(const JsonObject& object) {
   for (const JsonObject& knot : ObjectsOf(object, "rows")) {
     const int64_t rows = knot.Int("rows", more_than + 1, kMostRows);
     more_than = rows;
-    device.knots.push_back({rows, NumberAtLeast(knot, "before_us", 0) / kMicro,
-                            NumberAtLeast(knot, "layer_us", 0) / kMicro, NumberAtLeast(knot, "pair_ns", 0) / kNano});
+    device.knots.push_back({rows, NumberAtLeast(knot, "before_us", 0) / kMicrosPerSecond,
+                            NumberAtLeast(knot, "layer_us", 0) / kMicrosPerSecond,
+                            NumberAtLeast(knot, "pair_ns", 0) / kNanosPerSecond});
   }
   if (device.knots.empty()) object.Refuse("rows", "expected at least one measurement");
-  device.finish_s = NumberAtLeast(object, "finish_us", 0) / kMicro;
-  device.finish_pair_s = NumberAtLeast(object, "finish_pair_ns", 0) / kNano;
+  device.finish_s = NumberAtLeast(object, "finish_us", 0) / kMicrosPerSecond;
+  device.finish_pair_s = NumberAtLeast(object, "finish_pair_ns", 0) / kNanosPerSecond;
   device.masked_pair = NumberAtLeast(object, "masked_pair", 0);
   return device;
 }
@@ -56,8 +55,8 @@ Json ToJson(const LinkTable& links) {
       const LinkCost& link = links.Between(from, to);
       list.push_back({{"from", from},
                       {"to", to},
-                      {"latency_us", link.latency_s * kMicro},
-                      {"setup_us", link.setup_s * kMicro},
+                      {"latency_us", link.latency_s * kMicrosPerSecond},
+                      {"setup_us", link.setup_s * kMicrosPerSecond},
                       {"bandwidth_gbs", link.bytes_per_s / kGiga},
                       {"moved_by", link.mover == Mover::kThread ? "thread" : "engine"}});
     }
@@ -73,8 +72,8 @@ LinkTable LinksFromJson(const JsonObject& object, int ranks) {
   LinkTable links(ranks, {0, kGiga, 0, Mover::kEngine});
   for (const JsonObject& link : list) {
     LinkCost cost;
-    cost.latency_s = NumberAtLeast(link, "latency_us", 0) / kMicro;
-    cost.setup_s = NumberAtLeast(link, "setup_us", 0) / kMicro;
+    cost.latency_s = NumberAtLeast(link, "latency_us", 0) / kMicrosPerSecond;
+    cost.setup_s = NumberAtLeast(link, "setup_us", 0) / kMicrosPerSecond;
     cost.bytes_per_s = NumberAtLeast(link, "bandwidth_gbs", kSlowest) * kGiga;
     const std::string moved_by = link.String("moved_by");
     if (moved_by != "thread" && moved_by != "engine") link.Refuse("moved_by", "expected thread or engine");
@@ -98,26 +97,27 @@ std::string ToJson(const CostProfile& profile) {
     Json devices = Json::array();
     for (const DeviceCost& device : costs.devices) devices.push_back(ToJson(device));
     measured.push_back({{"ranks_at_work", ranks},
-                        {"start_us", costs.start_s * kMicro},
-                        {"end_us", costs.end_s * kMicro},
+                        {"start_us", costs.start_s * kMicrosPerSecond},
+                        {"end_us", costs.end_s * kMicrosPerSecond},
                         {"devices", std::move(devices)},
                         {"links", ToJson(costs.links)}});
   }
-  return Json{{"version", kVersion}, {"key", KeyToJson(profile.key)}, {"measured", std::move(measured)}}.dump(1) +
+  return Json{{"version", kProfileVersion}, {"key", KeyToJson(profile.key)}, {"measured", std::move(measured)}}.dump(
+             1) +
          "\n";
 }
 
 CostProfile ParseCostProfile(std::string_view text, const std::string& origin) {
   const Json json = ParseJson(text, origin);
   const JsonObject file(json, origin);
-  (void)file.Int("version", kVersion, kVersion);
+  (void)file.Int("version", kProfileVersion, kProfileVersion);
   CostProfile profile;
   profile.key = KeyFromJson(file);
   const int ranks = profile.key.ranks();
   for (const JsonObject& measured : ObjectsOf(file, "measured")) {
     ClusterCosts costs;
-    costs.start_s = NumberAtLeast(measured, "start_us", 0) / kMicro;
-    costs.end_s = NumberAtLeast(measured, "end_us", 0) / kMicro;
+    costs.start_s = NumberAtLeast(measured, "start_us", 0) / kMicrosPerSecond;
+    costs.end_s = NumberAtLeast(measured, "end_us", 0) / kMicrosPerSecond;
     for (const JsonObject& device : ObjectsOf(measured, "devices")) costs.devices.push_back(DeviceFromJson(device));
     if (costs.ranks() != ranks) measured.Refuse("devices", fmt::format("expected {}", ranks));
     costs.links = LinksFromJson(measured, ranks);

@@ -5,14 +5,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/units.h"
 #include "plan/profile_key_json.h"
 #include "runahead/error.h"
 
 namespace runahead {
 namespace {
 
-constexpr int64_t kVersion = 1;
-constexpr double kMsPerSecond = 1000;
+constexpr int64_t kTableVersion = 1;
 constexpr double kFurthest = 2;  // longest prompt that is predicted, over the outermost entry
 
 /// Each chunk's part of the prompt.
@@ -97,14 +97,14 @@ std::string ToJson(const PartitionTable& table) {
                        {"cuts", entry.partition.cuts()},
                        {"ttft_ms", entry.ttft_s * kMsPerSecond}});
   }
-  return Json{{"version", kVersion}, {"key", KeyToJson(table.key)}, {"partitions", std::move(entries)}}.dump(1) +
+  return Json{{"version", kTableVersion}, {"key", KeyToJson(table.key)}, {"partitions", std::move(entries)}}.dump(1) +
          "\n";
 }
 
 PartitionTable ParsePartitionTable(std::string_view text, const std::string& origin) {
   const Json json = ParseJson(text, origin);
   const JsonObject file(json, origin);
-  (void)file.Int("version", kVersion, kVersion);
+  (void)file.Int("version", kTableVersion, kTableVersion);
   PartitionTable table;
   table.key = KeyFromJson(file);
   for (const JsonObject& object : ObjectsOf(file, "partitions")) {

@@ -4,14 +4,13 @@
 #include <queue>
 
 #include "base/check.h"
+#include "base/units.h"
 #include "plan/chain_simulator.h"
 #include "plan/phase_work.h"
 #include "plan/tensor_parallel.h"
 
 namespace runahead {
 namespace {
-
-constexpr double kMsPerSecond = 1000;
 
 /// What a rank does next. A layer's steps follow each other in this order; layer -1 is what precedes the first.
 enum class Step : unsigned char { kPostReceives, kSendOwn, kWait, kSendArrived, kCompute, kDone };

@@ -2,12 +2,9 @@
 
 #include <algorithm>
 
+#include "base/units.h"
+
 namespace runahead {
-namespace {
-
-constexpr double kMsPerSecond = 1000;
-
-}  // namespace
 
 Simulation SimulateTensorParallel(const WorkShape& shape, const ClusterCosts& costs, const Partition& partition,
                                   KeepTimeline keep) {

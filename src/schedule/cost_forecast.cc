@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kPlayedEachTime = 32;  // members up to which each question is simulated
 constexpr int64_t kExact = 16;           // lengths up to this one have a plan of their own
-constexpr int64_t kRowsWorthARank = 64;  // rows of a prompt for each rank that is tried
+constexpr int64_t kRowsForARank = 64;    // rows of a prompt for each rank that is tried
 
 /// `tokens` with three significant binary digits, rounded up.
 int64_t Rounded(int64_t tokens) {
@@ -57,7 +57,7 @@ GangChoice CostForecast::Make(int64_t tokens, const PrefillOptions& options) con
   if (options.strategy == Strategy::kRunahead && most > 1) {
     PlanRequest request;
     request.tokens = tokens;
-    request.ranks = free ? static_cast<int>(std::clamp<int64_t>(tokens / kRowsWorthARank, 1, most)) : most;
+    request.ranks = free ? static_cast<int>(std::clamp<int64_t>(tokens / kRowsForARank, 1, most)) : most;
     request.may_leave_out = free;
     if (options.topology) request.scheme = SchemeOf(Strategy::kRunahead, *options.topology);
     const PhasePlan plan = ChoosePlan(

@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kMaxStrip = 1 << 20;
 constexpr double kMaxDecodedGrowth = 16;
 
-std::unique_ptr<const Decoder> Make(const JsonObject& component);
+std::unique_ptr<const Decoder> MakeDecoder(const JsonObject& component);
 
 /// A decoder without settings: a stage's maker.
 class SimpleDecoder final : public Decoder {
@@ -27,7 +27,7 @@ class SimpleDecoder final : public Decoder {
 class SequenceDecoder final : public Decoder {
  public:
   explicit SequenceDecoder(const JsonObject& component) {
-    for (const JsonObject& part : ObjectArray(component, "decoders")) parts_.push_back(Make(part));
+    for (const JsonObject& part : ObjectArray(component, "decoders")) parts_.push_back(MakeDecoder(part));
   }
   double Growth() const override {
     double growth = 1;
@@ -84,7 +84,7 @@ class PieceDecoder final : public Decoder {
   PieceSettings settings_;
 };
 
-std::unique_ptr<const Decoder> Make(const JsonObject& component) {
+std::unique_ptr<const Decoder> MakeDecoder(const JsonObject& component) {
   const std::string type = component.String("type");
   if (type == "Sequence") return std::make_unique<SequenceDecoder>(component);
   if (type == "ByteLevel") return std::make_unique<SimpleDecoder>(BytesOfCharacters);
@@ -100,7 +100,7 @@ std::unique_ptr<const Decoder> Make(const JsonObject& component) {
 
 std::unique_ptr<const Decoder> LoadDecoder(const JsonObject& file, const char* key) {
   if (!file.Has(key)) return std::make_unique<SimpleDecoder>(JoinWithSpaces);
-  auto decoder = Make(file.Object(key));
+  auto decoder = MakeDecoder(file.Object(key));
   if (decoder->Growth() > kMaxDecodedGrowth) file.Refuse(key, "a text may become too much longer");
   return decoder;
 }

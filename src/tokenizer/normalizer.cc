@@ -11,12 +11,12 @@
 namespace runahead::tokenizer {
 namespace {
 
-std::unique_ptr<const Normalizer> Make(const JsonObject& component);
+std::unique_ptr<const Normalizer> MakeNormalizer(const JsonObject& component);
 
 class SequenceNormalizer final : public Normalizer {
  public:
   explicit SequenceNormalizer(const JsonObject& component) {
-    for (const JsonObject& part : ObjectArray(component, "normalizers")) parts_.push_back(Make(part));
+    for (const JsonObject& part : ObjectArray(component, "normalizers")) parts_.push_back(MakeNormalizer(part));
   }
   double Growth() const override {
     double growth = 1;
@@ -104,7 +104,7 @@ class StripNormalizer final : public Normalizer {
   bool right_;
 };
 
-std::unique_ptr<const Normalizer> Make(const JsonObject& component) {
+std::unique_ptr<const Normalizer> MakeNormalizer(const JsonObject& component) {
   const std::string type = component.String("type");
   if (type == "Sequence") return std::make_unique<SequenceNormalizer>(component);
   if (type == "NFC") return std::make_unique<UnicodeNormalizer>(NormalForm::kNfc);
@@ -122,7 +122,7 @@ std::unique_ptr<const Normalizer> Make(const JsonObject& component) {
 
 std::unique_ptr<const Normalizer> LoadNormalizer(const JsonObject& file, const char* key) {
   if (!file.Has(key)) return nullptr;
-  auto normalizer = Make(file.Object(key));
+  auto normalizer = MakeNormalizer(file.Object(key));
   if (normalizer->Growth() > kMaxGrowth) file.Refuse(key, "a text may become too much longer");
   return normalizer;
 }

@@ -37,7 +37,7 @@ int32_t LoadNamedId(const JsonObject& component, const char* key) {
   return LoadTokenId(pair[1], fmt::format("{}: {}", component.origin(), key));
 }
 
-Template Make(const JsonObject& component) {
+Template MakeTemplate(const JsonObject& component) {
   const std::string type = component.String("type");
   if (type == "TemplateProcessing") return LoadTemplate(component);
   if (type == "ByteLevel") return {};  // moves offsets only
@@ -47,7 +47,7 @@ Template Make(const JsonObject& component) {
   if (type != "Sequence") RefuseType(component, "post-processor");
   Template all;
   for (const JsonObject& part : ObjectArray(component, "processors")) {
-    all = Make(part).Around(all);
+    all = MakeTemplate(part).Around(all);
     if (all.items().size() > kMaxItems) component.Refuse("type", fmt::format("more than {} special ids", kMaxItems));
   }
   return all;
@@ -70,7 +70,7 @@ std::vector<int32_t> Template::Fill(std::vector<int32_t> text) const {
 }
 
 Template LoadPostProcessor(const JsonObject& file, const char* key) {
-  return file.Has(key) ? Make(file.Object(key)) : Template();
+  return file.Has(key) ? MakeTemplate(file.Object(key)) : Template();
 }
 
 }  // namespace runahead::tokenizer

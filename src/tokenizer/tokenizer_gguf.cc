@@ -73,9 +73,9 @@ Json PreTokenizerOf(const Words& words) {
   return {{"type", "Sequence"}, {"pretokenizers", std::move(stages)}};
 }
 
-class Loader {
+class GgufLoader {
  public:
-  explicit Loader(const GgufFile& file) : file_(file), tokens_(file.TextArray(kGgufTokens)) {
+  explicit GgufLoader(const GgufFile& file) : file_(file), tokens_(file.TextArray(kGgufTokens)) {
     CheckTexts(kGgufTokens, tokens_);
     if (file.Has(kTypes) && file.NumberArray(kTypes).size() != tokens_.size()) {
       file.Refuse(kTypes, fmt::format("expected one for each of {} tokens", tokens_.size()));
@@ -188,6 +188,6 @@ class Loader {
 
 }  // namespace
 
-std::shared_ptr<const TokenizerParts> LoadTokenizerGguf(const GgufFile& file) { return Loader(file).Run(); }
+std::shared_ptr<const TokenizerParts> LoadTokenizerGguf(const GgufFile& file) { return GgufLoader(file).Run(); }
 
 }  // namespace runahead::tokenizer

@@ -17,9 +17,9 @@ std::unique_ptr<const Model> LoadModel(const JsonObject& file) {
   return std::make_unique<ModelOf<Bpe>>(model);
 }
 
-class Loader {
+class JsonLoader {
  public:
-  Loader(const JsonObject& file, const TokenConfig& config) : file_(file), config_(config) {}
+  JsonLoader(const JsonObject& file, const TokenConfig& config) : file_(file), config_(config) {}
 
   std::shared_ptr<const TokenizerParts> Run() {
     parts_->origin = file_.origin();
@@ -81,7 +81,7 @@ std::shared_ptr<const TokenizerParts> LoadTokenizerJson(const Json& json, const 
 }
 
 std::shared_ptr<const TokenizerParts> MakeTokenizer(const JsonObject& file, const TokenConfig& config) {
-  return Loader(file, config).Run();
+  return JsonLoader(file, config).Run();
 }
 
 }  // namespace runahead::tokenizer

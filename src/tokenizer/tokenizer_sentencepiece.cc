@@ -14,9 +14,9 @@
 namespace runahead::tokenizer {
 namespace {
 
-class Loader {
+class SentencePieceLoader {
  public:
-  Loader(const SentencePieceFile& file, const TokenConfig& config, const std::string& origin)
+  SentencePieceLoader(const SentencePieceFile& file, const TokenConfig& config, const std::string& origin)
       : origin_(origin), file_(file), config_(config) {}
 
   std::shared_ptr<const TokenizerParts> Run() {
@@ -115,7 +115,7 @@ std::shared_ptr<const TokenizerParts> LoadTokenizerModel(const std::filesystem::
 
 std::shared_ptr<const TokenizerParts> MakeTokenizer(const SentencePieceFile& file, const TokenConfig& config,
                                                     const std::string& origin) {
-  return Loader(file, config, origin).Run();
+  return SentencePieceLoader(file, config, origin).Run();
 }
 
 }  // namespace runahead::tokenizer

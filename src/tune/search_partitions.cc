@@ -3,14 +3,13 @@
 #include <algorithm>
 
 #include "base/median.h"
+#include "base/units.h"
 #include "engine/engine_state.h"
 #include "plan/search.h"
 #include "tune/requests.h"
 
 namespace runahead {
 namespace {
-
-constexpr double kMsPerSecond = 1000;
 
 /// TTFT of one request, in seconds.
 double Once(Requests& requests, Scheme scheme, const Partition& partition) {

@@ -24,7 +24,7 @@ void Configure() {
   set("UCX_SYSV_ERROR_HANDLING", "y");
 }
 
-UcxApi Open() {
+UcxApi OpenUcx() {
   Configure();
   void* const library = ::dlopen("libucp.so.0", RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
@@ -65,7 +65,7 @@ UcxApi Open() {
 }  // namespace
 
 const UcxApi& Ucx() {
-  static const UcxApi ucx = Open();
+  static const UcxApi ucx = OpenUcx();
   return ucx;
 }
 

@@ -19,11 +19,6 @@ namespace runahead {
 namespace {
 
 constexpr unsigned kMessage = 1;  // id of our active messages
-constexpr size_t kMostEarly = 4096;
-constexpr size_t kMostEnded = 1024;
-/// From this size on rows land where they were posted, for a message more each way; smaller ones are copied on
-/// arrival.
-constexpr size_t kZeroCopyBytes = 16 << 10;
 /// What is still on its way when a process ends gets this long to leave.
 constexpr auto kLeave = std::chrono::seconds(2);
 
