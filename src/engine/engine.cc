@@ -196,7 +196,7 @@ ModelFacts Engine::facts() const {
           spec.max_positions,
           spec.kv_shape(compute).BytesPerToken(),
           std::string(Name(format)),
-          WeightBytesOf(spec, format, State().rank(0).ops().WeightDType(compute)).total()};
+          WeightBytesOf(spec, format, State().rank(0).ops().WeightDType(compute), ExpertsCounted::kChosen).total()};
 }
 
 Session Engine::NewSession(int64_t capacity) const {

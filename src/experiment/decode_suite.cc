@@ -205,6 +205,19 @@ Json LayerOf(const Engine& engine, int batch, int64_t context) {
   return ops;
 }
 
+/// Bytes of the weights that a step of `batch` answers reads.
+double WeightBytesOfStep(const DecoderSpec& spec, DType compute, int batch) {
+  // A multiplication by each weight is two operations.
+  double weights = ChunkFlops(spec, 0, 1, LastLayer::kLastRow).linear / 2;
+  for (int layer = 0; layer < spec.layers; ++layer) {
+    if (!spec.mixes(layer)) continue;
+    const MixtureSpec& mixture = spec.mixture;
+    const double more = ExpertsMet(mixture.experts, mixture.chosen, batch) - static_cast<double>(mixture.chosen);
+    weights += more * static_cast<double>(spec.mlp_matrices() * mixture.ffn * spec.hidden);
+  }
+  return weights * static_cast<double>(SizeOf(compute));
+}
+
 }  // namespace
 
 Json RunDecodeSuite(const DecodePlan& plan, const std::function<void(const std::string&)>& say) {
@@ -214,9 +227,6 @@ Json RunDecodeSuite(const DecodePlan& plan, const std::function<void(const std::
   const DType compute = state->decoder().compute_dtype();
   const RankDevice device{state->rank(0).gpu()};
   const double copy_rate = device.gpu ? MeasureCopyRate(device) : 0;
-  // A multiplication by each weight is two operations.
-  const double weight_bytes =
-      ChunkFlops(spec, 0, 1, LastLayer::kLastRow).linear / 2 * static_cast<double>(SizeOf(compute));
   Json runs = Json::array();
   for (const int64_t context : plan.contexts) {
     for (const int batch : plan.batches) {
@@ -227,7 +237,7 @@ Json RunDecodeSuite(const DecodePlan& plan, const std::function<void(const std::
         run.Time();
         run.TakeSecondTurn();
       }
-      runs.push_back(run.Result(weight_bytes, copy_rate));
+      runs.push_back(run.Result(WeightBytesOfStep(spec, compute, batch), copy_rate));
       runs.back()["layer"] = LayerOf(engine, batch, context);
     }
   }

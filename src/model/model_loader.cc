@@ -425,18 +425,33 @@ GenerationDefaults ModelConfig::Defaults() const {
   return defaults;
 }
 
+namespace {
+
+/// Throws ConfigError naming what the device of `ops` cannot do.
+void CheckAbilities(const ModelConfig& config, Ops& ops) {
+  const DecoderSpec& spec = config.spec();
+  const Abilities abilities = ops.abilities();
+  const auto refuse = [&](const std::string& what) {
+    throw ConfigError(fmt::format("{}: {} has {}", config.dir().string(), spec.architecture, what));
+  };
+  constexpr std::string_view kOnCpus = "which CPUs alone have; expected devices of cpu";
+  if (spec.is_latent() && !abilities.latent_attention)
+    refuse(fmt::format("multi-head latent attention, {}", kOnCpus));
+  if (spec.sinks && !abilities.sinks) refuse(fmt::format("attention sinks, {}", kOnCpus));
+  if (spec.mixture.clamped.limit > 0 && !abilities.clamped_gates) {
+    refuse(fmt::format("experts with clamped gates, {}", kOnCpus));
+  }
+  if (spec.mixture.experts > abilities.most_experts) {
+    refuse(fmt::format("{} experts to choose from; expected at most {} on {}", spec.mixture.experts,
+                       abilities.most_experts, ops.device().name()));
+  }
+}
+
+}  // namespace
+
 std::shared_ptr<const Decoder> LoadDecoder(const ModelConfig& config, DType compute, Ops& ops,
                                            const Progress& progress, WeightFormat format) {
-  if (config.spec().mixture.experts > 0 && !ops.HasMixtures()) {
-    throw ConfigError(
-        fmt::format("{}: {} has a mixture of experts, which runs on CPUs alone; expected devices of cpu",
-                    config.dir().string(), config.spec().architecture));
-  }
-  if (config.spec().is_latent() && !ops.HasLatentAttention()) {
-    throw ConfigError(
-        fmt::format("{}: {} has multi-head latent attention, which runs on CPUs alone; expected devices of cpu",
-                    config.dir().string(), config.spec().architecture));
-  }
+  CheckAbilities(config, ops);
   DecoderWeights weights = Loader(config, compute, format, ops, progress).Load();
   return std::make_shared<const Decoder>(config.spec(), compute, std::move(weights));
 }

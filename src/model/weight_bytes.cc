@@ -9,8 +9,8 @@ size_t BytesOf(int64_t rows, int64_t depth, WeightFormat format, DType stored) {
   return static_cast<size_t>(rows) * row;
 }
 
-/// The MLP of a layer, or all its experts.
-size_t MlpBytes(const DecoderSpec& spec, int layer, WeightFormat format, DType stored) {
+/// The MLP of a layer, or its experts.
+size_t MlpBytes(const DecoderSpec& spec, int layer, WeightFormat format, DType stored, ExpertsCounted experts) {
   const auto mlp = [&](int64_t ffn) {
     return BytesOf((spec.mlp_matrices() - 1) * ffn, spec.hidden, format, stored) +
            BytesOf(spec.hidden, ffn, format, stored);
@@ -18,7 +18,8 @@ size_t MlpBytes(const DecoderSpec& spec, int layer, WeightFormat format, DType s
   if (!spec.mixes(layer)) return mlp(spec.ffn);
   const MixtureSpec& mixture = spec.mixture;
   return BytesOf(mixture.scores(), spec.hidden, WeightFormat::kStored, stored) +
-         static_cast<size_t>(mixture.experts) * mlp(mixture.ffn) + mlp(mixture.shared_ffn);
+         static_cast<size_t>(experts == ExpertsCounted::kAll ? mixture.experts : mixture.chosen) * mlp(mixture.ffn) +
+         mlp(mixture.shared_ffn);
 }
 
 /// The maps between latent vectors and heads, of which those of single heads stay as they are stored.
@@ -33,12 +34,13 @@ size_t LatentBytes(const DecoderSpec& spec, WeightFormat format, DType stored) {
 
 }  // namespace
 
-WeightBytes WeightBytesOf(const DecoderSpec& spec, WeightFormat format, DType stored) {
+WeightBytes WeightBytesOf(const DecoderSpec& spec, WeightFormat format, DType stored, ExpertsCounted experts) {
   const size_t attention = BytesOf(spec.query_columns() + spec.kv_columns(), spec.hidden, format, stored) +
                            BytesOf(spec.hidden, spec.attended_columns(), format, stored) +
                            LatentBytes(spec, format, stored);
   size_t layers = 0;
-  for (int layer = 0; layer < spec.layers; ++layer) layers += attention + MlpBytes(spec, layer, format, stored);
+  for (int layer = 0; layer < spec.layers; ++layer)
+    layers += attention + MlpBytes(spec, layer, format, stored, experts);
   return {layers, BytesOf(spec.vocab, spec.hidden, HeadFormat(format), stored)};
 }
 

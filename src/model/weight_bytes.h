@@ -2,13 +2,16 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "model/decoder_spec.h"
 #include "ops/weight_format.h"
 
 namespace runahead {
 
-/// Bytes of the matrices, those of all experts included.
+enum class ExpertsCounted : uint8_t { kAll, kChosen };
+
+/// Bytes of the matrices.
 struct WeightBytes {
   size_t layers = 0;
   size_t head = 0;
@@ -17,6 +20,8 @@ struct WeightBytes {
 };
 
 /// The matrices of `spec` with layers in `format` and the head in HeadFormat; `stored`: the dtype of kStored's.
-WeightBytes WeightBytesOf(const DecoderSpec& spec, WeightFormat format, DType stored);
+/// `experts`: all, or those that a row goes through.
+WeightBytes WeightBytesOf(const DecoderSpec& spec, WeightFormat format, DType stored,
+                          ExpertsCounted experts = ExpertsCounted::kAll);
 
 }  // namespace runahead

@@ -53,7 +53,8 @@ Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows, int64_t blo
   }
   size_t mlp_end = end;
   layout.gate_up = place(mlp_end, block * spec.mlp_in_features(), compute);
-  layout.activated = place(mlp_end, block * spec.widest_ffn(), compute);
+  const int64_t inner = spec.mixture.chosen * spec.mixture.ffn;
+  layout.activated = place(mlp_end, block * std::max(spec.widest_ffn(), inner), compute);
   if (const MixtureSpec& mixture = spec.mixture; mixture.experts > 0) {
     layout.scores = place(mlp_end, block * mixture.scores(), DType::kF32);
     layout.gathered = place(mlp_end, block * spec.hidden, compute);
@@ -107,6 +108,7 @@ Workspace::Workspace(Device& device, const DecoderSpec& spec, DType compute, int
   if (const MixtureSpec& mixture = spec.mixture; mixture.experts > 0) {
     scores_ = view(layout.scores, DType::kF32, {block, mixture.scores()});
     gathered_ = view(layout.gathered, compute, {block, spec.hidden});
+    inner_ = view(layout.activated, compute, {block * mixture.chosen, mixture.ffn});
     experts_out_ = view(layout.experts_out, compute, {block * mixture.active(), spec.hidden});
   }
 }

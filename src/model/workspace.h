@@ -56,7 +56,8 @@ class Workspace {
   /// The memory of a mixture of experts for n rows.
   [[nodiscard]] MixtureMemory Mixture(int64_t n) const {
     return {gathered_.Rows(0, n), GateUp(n), Activated(n),
-            experts_out_.Rows(0, experts_out_.rows() / scores_.rows() * n)};
+            experts_out_.Rows(0, experts_out_.rows() / scores_.rows() * n),
+            inner_.Rows(0, inner_.rows() / scores_.rows() * n)};
   }
   [[nodiscard]] TensorView Logits(int64_t n) const { return logits_.Rows(0, n); }  // [n, vocab], f32
 
@@ -76,6 +77,7 @@ class Workspace {
   TensorView activated_;
   TensorView scores_;
   TensorView gathered_;
+  TensorView inner_;
   TensorView experts_out_;
   TensorView logits_;
 };

@@ -1,5 +1,7 @@
 #include "ops/ops.h"
 
+#include <cmath>
+
 namespace runahead {
 
 void Ops::AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream) {
@@ -20,6 +22,11 @@ TensorView Ops::KeepRows(TensorView x, std::span<const int64_t> rows, Stream& st
     device().Copy(x.Rows(i, i + 1).data(), from.data(), from.bytes(), stream);
   }
   return x.Rows(0, count);
+}
+
+double ExpertsMet(int64_t choices, int64_t chosen, int64_t rows) {
+  const double passed_by = 1 - static_cast<double>(chosen) / static_cast<double>(choices);
+  return static_cast<double>(choices) * (1 - std::pow(passed_by, static_cast<double>(rows)));
 }
 
 void Ops::PrepareHeads(const HeadRows& heads, Stream& stream) {

@@ -151,12 +151,16 @@ struct Mixture {
   [[nodiscard]] int64_t active() const { return chosen + (shared ? 1 : 0); }
 };
 
+/// Experts of `choices` that at least one of n rows goes through, on average, when all are as likely.
+double ExpertsMet(int64_t choices, int64_t chosen, int64_t rows);
+
 /// What Ops::AddMixture works in for n rows, of the compute dtype.
 struct MixtureMemory {
   TensorView gathered;   // [n, hidden]
   TensorView product;    // [n, at least twice the widest expert's features]
   TensorView activated;  // [n, at least the widest expert's features]
   TensorView results;    // [n * active, hidden]
+  TensorView inner;      // [n * chosen, features of an expert to choose from]; may be where `activated` is
 };
 
 /// What happens to one row of queries.
@@ -174,6 +178,15 @@ class ChosenToken {
   virtual int32_t Wait() = 0;
 };
 
+/// What not every device can do.
+struct Abilities {
+  int64_t most_experts = 0;       // experts that Ops::AddMixture can choose from; 0: there are no mixtures
+  bool clamped_gates = false;     // Mixture::clamped, and biases of experts
+  bool latent_attention = false;  // AttentionOptions::rotated
+  bool sinks = false;             // AttentionOptions::sinks
+};
+inline constexpr Abilities kAllAbilities{INT64_MAX, true, true, true};
+
 /// Operations of one rank on its device, enqueued on a stream in order. Shapes are programmer's duty (checked).
 /// Activations and the KV-cache share one dtype, the compute dtype; accumulation is f32 or better. One thread at a
 /// time uses an instance.
@@ -182,6 +195,7 @@ class Ops {
   virtual ~Ops() = default;
 
   [[nodiscard]] virtual Device& device() = 0;
+  [[nodiscard]] virtual Abilities abilities() const { return {}; }
 
   // ---- Preparation, off the timed path
 
@@ -243,7 +257,7 @@ class Ops {
   virtual void AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& stream) = 0;
 
   /// Causal attention of n queries at positions [position, position + n). q: [n, q_heads, head_dim]; out: [n,
-  /// q_heads, head_dim of v], which is q's on devices without HasLatentAttention; `keys`: positions [0, rows), rows
+  /// q_heads, head_dim of v], which is q's without Abilities::latent_attention; `keys`: positions [0, rows), rows
   /// >= position + n. A query sees the positions up to its own (within the window); rows of `keys` that no query sees
   /// are not read. q_heads is a multiple of kv_heads; query head h reads kv head h / (q_heads / kv_heads). (Vaswani
   /// et al. 2017; online softmax: Milakov and Gimelshein 2018.)
@@ -262,10 +276,6 @@ class Ops {
   /// out = activation(x). x, out: [n, features]; out may be x.
   virtual void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) = 0;
 
-  /// Whether attention knows AttentionOptions::rotated.
-  [[nodiscard]] virtual bool HasLatentAttention() const { return false; }
-  /// Whether AddMixture is there.
-  [[nodiscard]] virtual bool HasMixtures() const { return false; }
   /// sum += the weighted sum of what its experts make of each row of x. What an expert makes is rounded to the
   /// compute dtype; the sum is made in f32, over a row's experts in their order, and rounded once. x, sum: [n,
   /// hidden]; scores: [n, choices], f32, and where they have a column more, its logistic function is the weight of

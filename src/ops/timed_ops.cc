@@ -128,11 +128,12 @@ void TimedOps::AddMixture(TensorView x, TensorView scores, const Mixture& mixtur
   };
   double weights = mixture.experts.empty() ? 0 : static_cast<double>(mixture.chosen) * weights_of(mixture.experts[0]);
   if (mixture.shared) weights += weights_of(mixture.experts.back());
-  // Each expert is counted once: with few rows less is read.
-  double all = 0;
-  for (const Expert& expert : mixture.experts) all += weights_of(expert) * static_cast<double>(SizeOf(x.dtype()));
+  const double met = ExpertsMet(mixture.choices(), mixture.chosen, x.rows());
+  double read = mixture.experts.empty() ? 0 : met * weights_of(mixture.experts[0]);
+  if (mixture.shared) read += weights_of(mixture.experts.back());
   Measure({fmt::format("{} of {} experts", mixture.chosen, mixture.choices()), 0,
-           2 * weights * static_cast<double>(x.rows()), BytesOf(x, sum, sum) + all},
+           2 * weights * static_cast<double>(x.rows()),
+           BytesOf(x, sum, sum) + read * static_cast<double>(SizeOf(x.dtype()))},
           stream, [&] { inner_.AddMixture(x, scores, mixture, memory, sum, stream); });
 }
 

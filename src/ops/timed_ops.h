@@ -48,8 +48,7 @@ class TimedOps final : public Ops {
                  Stream& stream) override;
   void GatedActivation(Activation activation, TensorView gate_up, TensorView out, Stream& stream) override;
   void Activate(Activation activation, TensorView x, TensorView out, Stream& stream) override;
-  [[nodiscard]] bool HasLatentAttention() const override { return inner_.HasLatentAttention(); }
-  [[nodiscard]] bool HasMixtures() const override { return inner_.HasMixtures(); }
+  [[nodiscard]] Abilities abilities() const override { return inner_.abilities(); }
   void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
                   TensorView sum, Stream& stream) override;
   void Softcap(TensorView x, float cap, Stream& stream) override;

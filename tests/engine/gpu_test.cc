@@ -80,15 +80,19 @@ class GpuModel : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     if (CudaDeviceCount() == 0) GTEST_SKIP() << "no NVIDIA GPU to test on";
+    const auto cpu = Load(GetParam(), "cpu", DType::kF32);
+    const DecoderSpec& spec = cpu->decoder().spec();
+    if (spec.is_latent() || spec.sinks) GTEST_SKIP() << spec.architecture << " runs on CPUs alone";
   }
 
   /// About ten roundings in each layer add up as a random walk, weights and activations alike, and grow by what
-  /// softmax and activations make of them; ten times that is allowed.
-  static double Tolerance(DType dtype, int layers, int64_t hidden) {
-    constexpr double kMargin = 10;
-    const double roundings = std::sqrt(10.0 * layers);
-    const double sums = UnitRoundoff(DType::kF32) * std::sqrt(static_cast<double>(hidden));
-    return kMargin * roundings * (UnitRoundoff(dtype) + sums);
+  /// softmax and activations make of them; ten times that is allowed, and more where rows whose scores are nearly
+  /// equal can go through other experts.
+  static double Tolerance(DType dtype, const DecoderSpec& spec) {
+    const double margin = spec.mixture.experts > 0 ? 40 : 10;
+    const double roundings = std::sqrt(10.0 * spec.layers);
+    const double sums = UnitRoundoff(DType::kF32) * std::sqrt(static_cast<double>(spec.hidden));
+    return margin * roundings * (UnitRoundoff(dtype) + sums);
   }
 };
 
@@ -97,7 +101,7 @@ TEST_P(GpuModel, ComputesWhatTheCpuComputesInF32) {
   const DecoderSpec& spec = cpu->decoder().spec();
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     const auto gpu = Load(GetParam(), "cuda:0", dtype);
-    const double tolerance = Tolerance(dtype, spec.layers, spec.hidden);
+    const double tolerance = Tolerance(dtype, spec);
     for (const int64_t length : {1, 2, 17, 61, 200}) {
       if (length + kGreedyTokens > spec.max_positions) continue;
       SCOPED_TRACE(testing::Message() << Name(dtype) << ", " << length << " tokens");
@@ -176,8 +180,7 @@ TEST_P(GpuModel, DecodingAheadGivesTheTokensOfDecodingByStep) {
   SessionState whole(gpu, std::ssize(prompt) + kTokens);
   whole.Prefill(changed, {});
   for (int layer = 0; layer < spec.layers; ++layer) {
-    EXPECT_LE(Distance(session.CacheRows(layer, false), whole.CacheRows(layer, false)),
-              Tolerance(DType::kF32, spec.layers, spec.hidden))
+    EXPECT_LE(Distance(session.CacheRows(layer, false), whole.CacheRows(layer, false)), Tolerance(DType::kF32, spec))
         << "keys of layer " << layer;
   }
 }

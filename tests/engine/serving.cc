@@ -252,8 +252,9 @@ TraceOutcome PlayTrace(ServingEngines& engines, unsigned seed, const std::string
   const bool on_cpu = devices == "cpu";
   const bool same_bits = on_cpu || deterministic;
   ServingEngines::Key key;
-  key.preset = draws.Of(
-      std::vector<std::string>{"tiny-llama", "tiny-mistral", "tiny-falcon", "tiny-mixtral", "tiny-deepseek-v3"});
+  std::vector<std::string> presets = {"tiny-llama", "tiny-mistral", "tiny-falcon", "tiny-mixtral"};
+  if (on_cpu) presets.emplace_back("tiny-deepseek-v3");
+  key.preset = draws.Of(presets);
   key.dtype = draws.Of(std::vector<std::string>{"f32", same_bits ? "bf16" : "f32"});
   key.devices = on_cpu ? "cpu:" + std::to_string(draws.Of(std::vector<int>{1, 2, 2, 3, 4, 8})) : devices;
   key.pages = draws.Of(std::vector<int64_t>{10, 16, 64});

@@ -22,7 +22,7 @@ plans=("$@")
 program=$bin/runahead
 
 summary=()
-for test in device_test memory_plan_test cuda_rows_test cuda_matmul_test cuda_sequences_test cuda_steps_test cuda_attention_test gpu_test; do
+for test in device_test memory_plan_test cuda_rows_test cuda_matmul_test cuda_mixture_test cuda_sequences_test cuda_steps_test cuda_attention_test gpu_test; do
   [ -x "$bin/$test" ] || continue
   if timeout 600 "$bin/$test" --gtest_brief=1 >"$results/$test.log" 2>&1; then summary+=("$test passed"); else
     summary+=("$test FAILED: $results/$test.log")

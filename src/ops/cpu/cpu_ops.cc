@@ -122,8 +122,7 @@ class CpuOps final : public Ops {
     cpu::Activate(team_, activation, x, out);
   }
 
-  [[nodiscard]] bool HasLatentAttention() const override { return true; }
-  [[nodiscard]] bool HasMixtures() const override { return true; }
+  [[nodiscard]] Abilities abilities() const override { return kAllAbilities; }
   void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
                   TensorView sum, Stream& /*stream*/) override {
     CheckMixture(x, scores, mixture, memory, sum);

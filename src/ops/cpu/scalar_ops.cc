@@ -249,8 +249,7 @@ class ScalarOps final : public Ops {
     }
   }
 
-  [[nodiscard]] bool HasLatentAttention() const override { return true; }
-  [[nodiscard]] bool HasMixtures() const override { return true; }
+  [[nodiscard]] Abilities abilities() const override { return kAllAbilities; }
   void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
                   TensorView sum, Stream& stream) override {
     CheckMixture(x, scores, mixture, memory, sum);

@@ -13,6 +13,7 @@
 #include "ops/cuda/cudnn_attention.h"
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/matmul.h"
+#include "ops/cuda/mixture.h"
 #include "ops/cuda/sequences.h"
 #include "ops/cuda/staging.h"
 #include "runahead/error.h"
@@ -35,7 +36,8 @@ class CudaOps final : public Ops {
         tokens_(ordinal),
         multiplier_(device, ordinal, deterministic),
         cudnn_(device, ordinal, deterministic),
-        sequences_(device, ordinal) {
+        sequences_(device, ordinal),
+        mixer_(device) {
     const int blocks = 8 * properties_.multiProcessorCount;
     partial_ = device.Allocate(cuda::SplitScratch::PartialBytes(blocks));
     counters_ = device.Allocate(static_cast<size_t>(blocks) * sizeof(unsigned));
@@ -263,6 +265,23 @@ class CudaOps final : public Ops {
     cuda::Activate(Enter(stream), activation, x, out);
   }
 
+  [[nodiscard]] Abilities abilities() const override { return {.most_experts = cuda::kMostExperts}; }
+
+  void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
+                  TensorView sum, Stream& stream) override {
+    CheckMixture(x, scores, mixture, memory, sum);
+    if (mixture.shared) {
+      const Expert& shared = mixture.experts.back();
+      const int64_t ffn = shared.down->in_features();
+      const int64_t slots = x.rows() * mixture.chosen;
+      const TensorView activated = memory.activated.Rows(0, x.rows()).Columns(0, ffn);
+      const TensorView product = memory.product.Rows(0, x.rows()).Columns(0, 2 * ffn);
+      MatmulActivate(x, *shared.gate_up, mixture.activation, product, activated, stream);
+      Ops::Matmul(activated, *shared.down, memory.results.Rows(slots, slots + x.rows()), stream);
+    }
+    mixer_.Add(Enter(stream), x, scores, mixture, memory, sum);
+  }
+
   std::unique_ptr<ChosenToken> NewChosenToken() override { return std::make_unique<cuda::CudaChosenToken>(ordinal_); }
 
   void ChooseLikeliest(TensorView logits, ChosenToken& token, Stream& stream) override {
@@ -453,6 +472,7 @@ class CudaOps final : public Ops {
   cuda::Multiplier multiplier_;
   cuda::CudnnAttention cudnn_;
   cuda::Sequences sequences_;
+  cuda::Mixer mixer_;
   std::optional<cuda::LikeliestTokens> likeliest_;
   Buffer partial_;
   Buffer counters_;
