@@ -15,9 +15,9 @@ namespace {
 std::vector<int> CountsToTry(const PlanRequest& request) {
   const int most = static_cast<int>(std::min<int64_t>(request.ranks, request.tokens));
   if (!request.may_leave_out) return {most};
-  constexpr int kEveryCountUpTo = 8;
+  constexpr int kEachUpTo = 8;
   std::vector<int> counts;
-  for (int count = 1; count < most; count += count < kEveryCountUpTo ? 1 : count) counts.push_back(count);
+  for (int count = 1; count < most; count += count < kEachUpTo ? 1 : count) counts.push_back(count);
   counts.push_back(most);
   return counts;
 }

@@ -309,7 +309,7 @@ struct RandomMixture {
     mixture.experts = experts;
   }
   void Add(Ops& ops, TensorView x, TensorView scores, TensorView sum, Stream& stream) {
-    ops.AddMixture(x, scores, mixture, {gathered.view(), product.view(), activated.view(), results.view()}, sum,
+    ops.AddMixture(x, scores, mixture, {gathered.view(), product.view(), activated.view(), results.view(), {}}, sum,
                    stream);
   }
   std::vector<Expert> experts;
