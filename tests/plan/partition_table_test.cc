@@ -52,7 +52,13 @@ TEST(PartitionTable, LeavesEveryRankAShareBeyondItsEntries) {
 
 TEST(PartitionTable, PredictsBeyondItsEntriesWhatASearchWouldFind) {
   const Cluster cluster = ParseCluster(FindClusterPreset("8xh200-nvlink").toml, "8xh200-nvlink");
-  const WorkShape shape{32, 4096, 32, 32, 128, 11008, 32000, 3, 2, {}};
+  WorkShape shape;
+  shape.layers = 32;
+  shape.hidden = 4096;
+  shape.q_heads = shape.kv_heads = 32;
+  shape.head_dim = 128;
+  shape.ffn = 11008;
+  shape.vocab = 32000;
   const ClusterCosts all = cluster.CostsFor(shape, "");
   const Scheme scheme = Scheme::kRunaheadDirect;
   for (const std::vector<int>& members : {std::vector{0, 1}, std::vector{0, 1, 2, 3}}) {
