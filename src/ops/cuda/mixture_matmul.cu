@@ -123,32 +123,47 @@ __global__ void __launch_bounds__(32 * kWarpRows * kWarpColumns)
   const int warp_row = warp / kWarpColumns * (kRows / kWarpRows);
   const int warp_column = warp % kWarpColumns * (kColumns / kWarpColumns);
   float sums[Shape::kOwnRows][Shape::kOwnColumns][4] = {};
-  for (int step = 0; step < steps; ++step) {
-    __pipeline_wait_prior(Shape::kStages - 2);
-    __syncthreads();
-    if (step + Shape::kStages - 1 < steps) bring(step + Shape::kStages - 1);
-    __pipeline_commit();
+  // What is multiplied now, and next: on its way from shared memory meanwhile.
+  unsigned a[2][Shape::kOwnRows][4];
+  unsigned b[2][Shape::kOwnColumns / 2][4];
+  const auto load = [&](int step, int k, int into) {
     const T* const rows = stages + step % Shape::kStages * (kRows + kColumns) * kDepth;
     const T* const columns = rows + kRows * kDepth;
 #pragma unroll
-    for (int k = 0; k < kDepth / 16; ++k) {
-      unsigned a[Shape::kOwnRows][4];
-      unsigned b[Shape::kOwnColumns / 2][4];
+    for (int m = 0; m < Shape::kOwnRows; ++m) {
+      LoadMatrices(rows + Shape::Place(warp_row + 16 * m + lane % 16, 2 * k + lane / 16), a[into][m]);
+    }
 #pragma unroll
-      for (int m = 0; m < Shape::kOwnRows; ++m) {
-        LoadMatrices(rows + Shape::Place(warp_row + 16 * m + lane % 16, 2 * k + lane / 16), a[m]);
-      }
+    for (int n = 0; n < Shape::kOwnColumns / 2; ++n) {
+      LoadMatrices(columns + Shape::Place(warp_column + 16 * n + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2),
+                   b[into][n]);
+    }
+  };
+  constexpr int kParts = kDepth / 16;  // multiplications along a stage's inputs
+  static_assert(kParts % 2 == 0);
+  __pipeline_wait_prior(Shape::kStages - 2);
+  __syncthreads();
+  load(0, 0, 0);
+  for (int step = 0; step < steps; ++step) {
 #pragma unroll
-      for (int n = 0; n < Shape::kOwnColumns / 2; ++n) {
-        LoadMatrices(columns + Shape::Place(warp_column + 16 * n + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2),
-                     b[n]);
+    for (int k = 0; k < kParts; ++k) {
+      if (k + 1 < kParts) {
+        load(step, k + 1, (k + 1) % 2);
+      } else {
+        // The stage before this one is free since all warps met at its end.
+        if (step + Shape::kStages - 1 < steps) bring(step + Shape::kStages - 1);
+        __pipeline_commit();
+        __pipeline_wait_prior(Shape::kStages - 2);
+        __syncthreads();
+        if (step + 1 < steps) load(step + 1, 0, 0);
       }
 #pragma unroll
       for (int m = 0; m < Shape::kOwnRows; ++m) {
 #pragma unroll
         for (int n = 0; n < Shape::kOwnColumns; ++n) {
-          tiles::Multiply<T>(a[m][0], a[m][1], a[m][2], a[m][3], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1],
-                             sums[m][n]);
+          const unsigned(&row)[4] = a[k % 2][m];
+          const unsigned(&column)[4] = b[k % 2][n / 2];
+          tiles::Multiply<T>(row[0], row[1], row[2], row[3], column[n % 2 * 2], column[n % 2 * 2 + 1], sums[m][n]);
         }
       }
     }
