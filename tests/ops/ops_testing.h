@@ -129,6 +129,21 @@ void ExpectNear(const HostTensor& actual, const HostTensor& expected, const Tole
   EXPECT_TRUE(actual.GapsUntouched()) << what << ": wrote between rows";
 }
 
+/// Experts of random weights with so many features each, prepared by `ops`.
+inline std::vector<Expert> RandomExperts(Ops& ops, std::mt19937& random, DType dtype, int64_t hidden,
+                                         std::span<const int64_t> features) {
+  const auto prepare = [&](int64_t out, int64_t in) {
+    HostTensor weights(dtype, {out, in});
+    weights.Randomise(random, 1 / std::sqrt(static_cast<float>(in)));
+    LinearPart part;
+    part.weights = {weights.view()};
+    return ops.Prepare({part}, dtype);
+  };
+  std::vector<Expert> experts;
+  for (const int64_t ffn : features) experts.push_back({prepare(2 * ffn, hidden), prepare(hidden, ffn)});
+  return experts;
+}
+
 /// The fast operations with one and with two threads, and the oracle.
 class OpsTest : public ::testing::Test {
  protected:

@@ -293,19 +293,12 @@ TEST_F(OpsTest, GatedActivationsMatchOracle) {
 struct RandomMixture {
   RandomMixture(Ops& ops, std::mt19937& random, DType dtype, int64_t rows, int64_t hidden, Mixture wanted,
                 std::span<const int64_t> features)
-      : mixture(wanted),
+      : experts(RandomExperts(ops, random, dtype, hidden, features)),
+        mixture(wanted),
         gathered(dtype, {rows, hidden}),
         product(dtype, {rows, 2 * features.back()}),
         activated(dtype, {rows, features.back()}),
         results(dtype, {rows * wanted.active(), hidden}) {
-    const auto prepare = [&](int64_t out, int64_t in) {
-      HostTensor weights(dtype, {out, in});
-      weights.Randomise(random, 1 / std::sqrt(static_cast<float>(in)));
-      LinearPart part;
-      part.weights = {weights.view()};
-      return ops.Prepare({part}, dtype);
-    };
-    for (const int64_t ffn : features) experts.push_back({prepare(2 * ffn, hidden), prepare(hidden, ffn)});
     mixture.experts = experts;
   }
   void Add(Ops& ops, TensorView x, TensorView scores, TensorView sum, Stream& stream) {

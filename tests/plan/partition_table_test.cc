@@ -7,6 +7,7 @@
 
 #include "plan/cluster.h"
 #include "plan/simulator.h"
+#include "tests/plan/random_cases.h"
 
 namespace runahead {
 namespace {
@@ -52,13 +53,7 @@ TEST(PartitionTable, LeavesEveryRankAShareBeyondItsEntries) {
 
 TEST(PartitionTable, PredictsBeyondItsEntriesWhatASearchWouldFind) {
   const Cluster cluster = ParseCluster(FindClusterPreset("8xh200-nvlink").toml, "8xh200-nvlink");
-  WorkShape shape;
-  shape.layers = 32;
-  shape.hidden = 4096;
-  shape.q_heads = shape.kv_heads = 32;
-  shape.head_dim = 128;
-  shape.ffn = 11008;
-  shape.vocab = 32000;
+  const WorkShape shape = SevenBillion();
   const ClusterCosts all = cluster.CostsFor(shape, "");
   const Scheme scheme = Scheme::kRunaheadDirect;
   for (const std::vector<int>& members : {std::vector{0, 1}, std::vector{0, 1, 2, 3}}) {

@@ -23,6 +23,18 @@ inline WorkShape SmallShape() {
   return shape;
 }
 
+/// A model of about 7 billion weights in bf16.
+inline WorkShape SevenBillion() {
+  WorkShape shape;
+  shape.layers = 32;
+  shape.hidden = 4096;
+  shape.q_heads = shape.kv_heads = 32;
+  shape.head_dim = 128;
+  shape.ffn = 11008;
+  shape.vocab = 32000;
+  return shape;
+}
+
 inline WorkShape RandomShape(std::mt19937& random) {
   const auto draw = [&](int64_t low, int64_t high) {
     return std::uniform_int_distribution<int64_t>(low, high)(random);

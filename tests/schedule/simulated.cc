@@ -91,17 +91,6 @@ int64_t SimulatedRanks::PagesTaken() const {
   return taken;
 }
 
-WorkShape SevenBillion() {
-  WorkShape shape;
-  shape.layers = 32;
-  shape.hidden = 4096;
-  shape.q_heads = shape.kv_heads = 32;
-  shape.head_dim = 128;
-  shape.ffn = 11008;
-  shape.vocab = 32000;
-  return shape;
-}
-
 ClusterCosts Gpus(const WorkShape& shape, int ranks) {
   ClusterCosts costs;
   costs.devices.assign(static_cast<size_t>(ranks), CostFromRates(shape, {"gpu", 7.4e14, 6.4e14, 4.8e12, 3e-5}));

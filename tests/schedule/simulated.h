@@ -13,6 +13,7 @@
 #include "schedule/cost_forecast.h"
 #include "schedule/scheduler.h"
 #include "schedule/simulated_crew.h"
+#include "tests/plan/random_cases.h"
 
 namespace runahead {
 
@@ -60,8 +61,6 @@ class SimulatedRanks {
   std::vector<SequenceId> ids_;
 };
 
-/// A model of about 7 billion weights in bf16.
-WorkShape SevenBillion();
 /// GPUs of one host.
 ClusterCosts Gpus(const WorkShape& shape, int ranks);
 /// A prompt of `tokens` ids that no other `number` shares, and an answer of `answer` tokens.

@@ -4,21 +4,6 @@
 namespace runahead::testing {
 namespace {
 
-/// A mixture of random experts, prepared by `ops`.
-struct Experts {
-  Experts(Ops& ops, std::mt19937& random, DType dtype, int64_t hidden, std::span<const int64_t> features) {
-    const auto prepare = [&](int64_t out, int64_t in) {
-      HostTensor weights(dtype, {out, in});
-      weights.Randomise(random, 1 / std::sqrt(static_cast<float>(in)));
-      LinearPart part;
-      part.weights = {weights.view()};
-      return ops.Prepare({part}, dtype);
-    };
-    for (const int64_t ffn : features) experts.push_back({prepare(2 * ffn, hidden), prepare(hidden, ffn)});
-  }
-  std::vector<Expert> experts;
-};
-
 struct Case {
   DType dtype;
   int64_t rows;
@@ -47,9 +32,9 @@ class CudaMixtureTest : public CudaOpsTest {
     const auto run = [&](Ops& ops, Device& place, Stream& on, TensorView rows, TensorView row_scores,
                          TensorView biases, TensorView total, int64_t step) {
       std::mt19937 same(seed);
-      Experts experts(ops, same, c.dtype, c.hidden, c.features);
+      const std::vector<Expert> experts = RandomExperts(ops, same, c.dtype, c.hidden, c.features);
       Mixture mixture = c.wanted;
-      mixture.experts = experts.experts;
+      mixture.experts = experts;
       if (mixture.routing.logistic) mixture.choice_bias = {biases.data(), DType::kF32, {choices}};
       const int64_t widest = *std::max_element(c.features.begin(), c.features.end());
       const int64_t slots = c.rows * mixture.active();
