@@ -1,6 +1,6 @@
 # The library that others link: all rooms in one shared object that shows the public API alone, with its version and soname.
 # Until 1.0 each minor version may break its callers.
-set(RUNAHEAD_LIBRARY_ROOMS base tensor kv ops model tokenizer link version plan prefill worker wire launch group store schedule engine)
+set(RUNAHEAD_LIBRARY_ROOMS base tensor kv ops codec model tokenizer link version plan prefill worker wire launch group store schedule engine)
 
 list(TRANSFORM RUNAHEAD_LIBRARY_ROOMS REPLACE "(.+)" "$<TARGET_OBJECTS:runahead_\\1>" OUTPUT_VARIABLE room_objects)
 add_library(runahead SHARED ${room_objects})

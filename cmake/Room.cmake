@@ -23,6 +23,37 @@ function(runahead_room name)
   endif()
 endfunction()
 
+# The room has kernels for several processors, those of the sources named in templates that are slow to compile.
+#   runahead_vector_kernels(ops a.cc ...)
+function(runahead_vector_kernels room)
+  set(target runahead_${room})
+  # Kernels of several processors have the same names and options of their own: they are never joined.
+  set_target_properties(${target} PROPERTIES UNITY_BUILD OFF)
+  # Products and sums are fused where the code says so, nowhere else: the same sum has the same bits in every kernel.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
+  if(RUNAHEAD_SANITIZE)
+    target_compile_options(${target} PRIVATE -O1)  # where tests spend their time
+    set_target_properties(${target} PROPERTIES DISABLE_PRECOMPILE_HEADERS ON)
+  endif()
+  if(RUNAHEAD_SANITIZE MATCHES undefined)
+    # Vector templates for every processor: minutes of compilation each under this sanitizer.
+    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS -fno-sanitize=undefined SKIP_PRECOMPILE_HEADERS ON)
+  endif()
+  # Each kind of vector instructions is compiled anew, and slowly: the sanitizers see those of most processors, and of
+  # threads, whose races are the same with all, the oldest two.
+  if(RUNAHEAD_SANITIZE AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    set(unseen "HWY_SSSE3|HWY_SSE4")
+    if(RUNAHEAD_SANITIZE STREQUAL thread)
+      string(APPEND unseen "|HWY_AVX3|HWY_AVX3_DL")
+    endif()
+    target_compile_definitions(${target} PRIVATE "HWY_DISABLED_TARGETS=(${unseen})")
+  endif()
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+    # Vectors without a size at compile time cannot stand in arrays, as the kernels' sums do: NEON serves these.
+    target_compile_definitions(${target} PRIVATE "HWY_DISABLED_TARGETS=(HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128)")
+  endif()
+endfunction()
+
 # The libraries of these rooms, which exist already.
 function(runahead_rooms out)
   list(TRANSFORM ARGN PREPEND runahead_ OUTPUT_VARIABLE rooms)

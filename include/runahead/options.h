@@ -22,6 +22,10 @@ enum class Topology : unsigned char { kChain, kDirect };
 /// in a build that found NCCL).
 enum class Gather : unsigned char { kCopies, kNccl };
 
+/// How rows of the KV-cache travel between ranks: as they are, or quantised to a byte (integers, or e4m3), or to four
+/// bits for each number. A rank's own rows stay exact in its cache.
+enum class WireFormat : unsigned char { kExact, kInt8, kFp8, kInt4 };
+
 /// Where the prompt is cut: kEven (KVR-E); kSearched (KVR-S) and kPredicted (KVR-P), from the table that `runahead
 /// tune --search` measured; kAuto, by what is known best: the table, the cost profile of `runahead tune --profile`,
 /// or a cost model of the model's sizes alone; kManual (given fractions).
@@ -31,18 +35,21 @@ enum class PartitionKind : unsigned char { kEven, kSearched, kPredicted, kAuto, 
 RUNAHEAD_API std::string_view Name(Strategy strategy);   // "single", "runahead", "tsp", "tsp-causal"
 RUNAHEAD_API std::string_view Name(Topology topology);   // "chain", "direct"
 RUNAHEAD_API std::string_view Name(Gather gather);       // "copies", "nccl"
+RUNAHEAD_API std::string_view Name(WireFormat format);   // "exact", "int8", "fp8", "int4"
 RUNAHEAD_API std::string_view Name(PartitionKind kind);  // "even", "searched", "predicted", "auto", "manual"
 
 // All names that can be asked for, for messages and help: "single, runahead, tsp, tsp-causal".
 RUNAHEAD_API std::string StrategyNames();
 RUNAHEAD_API std::string TopologyNames();
 RUNAHEAD_API std::string GatherNames();
+RUNAHEAD_API std::string WireNames();       // with "auto" before them
 RUNAHEAD_API std::string PartitionNames();  // without "manual", which is asked for by fractions
 
 // Throw ConfigError naming `text` and what is known.
 RUNAHEAD_API Strategy ParseStrategy(std::string_view text);
 RUNAHEAD_API Topology ParseTopology(std::string_view text);
 RUNAHEAD_API Gather ParseGather(std::string_view text);
+RUNAHEAD_API std::optional<WireFormat> ParseWire(std::string_view text);  // nothing for "auto"
 
 /// A partition as asked for: "even", "searched", "predicted", "auto", or positive fractions "5,4,3" of any sum.
 struct RUNAHEAD_API PartitionRequest {

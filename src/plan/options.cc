@@ -20,6 +20,9 @@ constexpr std::array kTopologies{std::pair{std::string_view("chain"), Topology::
                                  std::pair{std::string_view("direct"), Topology::kDirect}};
 constexpr std::array kGathers{std::pair{std::string_view("copies"), Gather::kCopies},
                               std::pair{std::string_view("nccl"), Gather::kNccl}};
+constexpr std::array kWireFormats{
+    std::pair{std::string_view("exact"), WireFormat::kExact}, std::pair{std::string_view("int8"), WireFormat::kInt8},
+    std::pair{std::string_view("fp8"), WireFormat::kFp8}, std::pair{std::string_view("int4"), WireFormat::kInt4}};
 constexpr std::array kAskedPartitions{std::pair{std::string_view("even"), PartitionKind::kEven},
                                       std::pair{std::string_view("searched"), PartitionKind::kSearched},
                                       std::pair{std::string_view("predicted"), PartitionKind::kPredicted},
@@ -64,6 +67,7 @@ double ParseFraction(std::string_view text, std::string_view whole) {
 std::string_view Name(Strategy strategy) { return NameIn(kStrategies, "strategy", strategy); }
 std::string_view Name(Topology topology) { return NameIn(kTopologies, "topology", topology); }
 std::string_view Name(Gather gather) { return NameIn(kGathers, "gather", gather); }
+std::string_view Name(WireFormat format) { return NameIn(kWireFormats, "wire", format); }
 std::string_view Name(PartitionKind kind) {
   return kind == PartitionKind::kManual ? kManualName : NameIn(kAskedPartitions, "partition", kind);
 }
@@ -71,11 +75,19 @@ std::string_view Name(PartitionKind kind) {
 std::string StrategyNames() { return NamesIn(kStrategies); }
 std::string TopologyNames() { return NamesIn(kTopologies); }
 std::string GatherNames() { return NamesIn(kGathers); }
+std::string WireNames() { return "auto, " + NamesIn(kWireFormats); }
 std::string PartitionNames() { return NamesIn(kAskedPartitions); }
 
 Strategy ParseStrategy(std::string_view text) { return ParseIn(kStrategies, "strategy", text); }
 Topology ParseTopology(std::string_view text) { return ParseIn(kTopologies, "topology", text); }
 Gather ParseGather(std::string_view text) { return ParseIn(kGathers, "gather", text); }
+std::optional<WireFormat> ParseWire(std::string_view text) {
+  if (text == "auto") return std::nullopt;
+  for (const auto& [name, format] : kWireFormats) {
+    if (name == text) return format;
+  }
+  throw ConfigError(fmt::format("wire: unknown '{}' (known: {})", text, WireNames()));
+}
 
 PartitionRequest PartitionRequest::Parse(std::string_view text) {
   for (const auto& [name, kind] : kAskedPartitions) {
