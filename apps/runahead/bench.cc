@@ -14,6 +14,7 @@
 #include "experiment/bench_run.h"
 #include "flags.h"
 #include "gpu_report.h"
+#include "group_flags.h"
 #include "model/model_loader.h"
 #include "model_folder.h"
 #include "output.h"
@@ -42,6 +43,7 @@ struct Flags {
   std::string timeline;
   std::string trace;
   SuiteFlags suite;
+  GroupFlags group;
   bool contexts_given = false;
 };
 
@@ -77,8 +79,10 @@ std::vector<Combination> Combine(const Flags& flags, const std::vector<int64_t>&
 
 std::vector<MatmulCeiling> MeasureCeilings(const BenchPlan& plan, const std::vector<RankDevice>& devices, int threads,
                                            DType compute) {
-  std::set<int> counts;
-  for (const Combination& combination : plan.combinations) counts.insert(combination.options.ranks);
+  std::set<int> counts;  // ranks of other processes have their ceilings elsewhere
+  for (const Combination& combination : plan.combinations) {
+    if (combination.options.ranks <= std::ssize(devices)) counts.insert(combination.options.ranks);
+  }
   std::vector<MatmulCeiling> ceilings;
   for (const int ranks : counts) {
     ceilings.push_back(
@@ -152,12 +156,17 @@ SuiteRequest RequestOf(const Flags& flags) {
 
 int Run(Flags& flags) {
   CheckModels(flags);
-  if (!flags.suite.name.empty() || !flags.suite.from.empty()) return RunSuite(flags.suite, RequestOf(flags));
+  if (!flags.suite.name.empty() || !flags.suite.from.empty()) {
+    RefuseGroup();
+    return RunSuite(flags.suite, RequestOf(flags));
+  }
   if (!flags.suite.plots.empty()) {
     throw ConfigError(
         fmt::format("--plots: a suite draws them, which was not asked for, got '{}'", flags.suite.plots));
   }
   const std::string& folder = flags.models.front();
+  if (const std::optional<int> done = ServeFirstProcess(folder, flags.group, flags.engine)) return *done;
+  const bool alone = flags.engine.group == nullptr;
   OutputFiles outputs;
   outputs.Protect(folder);
   OutputFile json = outputs.Open("--json", flags.json);
@@ -170,12 +179,13 @@ int Run(Flags& flags) {
   const DecoderSpec& spec = ConfigOf(model).spec();
   CheckContexts(plan.contexts, spec.max_positions);
   const std::vector<RankDevice> devices = ParseDevices(flags.engine.devices);
-  plan.combinations = Combine(flags, RanksOf(flags, static_cast<int64_t>(devices.size())));
+  if (alone) plan.combinations = Combine(flags, RanksOf(flags, std::ssize(devices)));
   plan.decoded_tokens = DecodedTokens(flags);
 
   const auto load_begin = Clock::now();
   const Engine engine = LoadEngine(model, flags.engine);
   const double load_s = std::chrono::duration<double>(Clock::now() - load_begin).count();
+  if (!alone) plan.combinations = Combine(flags, RanksOf(flags, engine.ranks()));
   CheckPlans(engine, plan);
   const DType compute = ParseDType(engine.facts().dtype).value_or(DType::kF32);
 
@@ -258,8 +268,10 @@ Action AddBench(CLI::App& command) {
   AddSuiteFlags(command, flags->suite);
   AddKvMemoryFlag(command, flags->engine);
   AddMaxPauseFlag(command, flags->engine);
+  AddGroupFlags(command, flags->group);
   const CLI::Option* const contexts = command.get_option("--contexts");
-  return [flags, contexts] {
+  return [flags, contexts, &command] {
+    UseOneRankEach(command, flags->engine);
     flags->contexts_given = contexts->count() > 0;
     return Run(*flags);
   };

@@ -41,9 +41,11 @@ Json ToJson(const Measurement& measurement, const BenchReport& report) {
                {"speed_up", report.SpeedUp(measurement)},
                {"model_flops", measurement.flops},
                {"flop_rate", FlopRate(measurement)},
-               {"share_of_ceiling", FlopRate(measurement) / report.CeilingOf(measurement)},
                {"same_first_token", measurement.same_token},
                {"logit_difference", measurement.logit_difference}};
+  if (const std::optional<double> ceiling = report.CeilingOf(measurement)) {
+    json["share_of_ceiling"] = FlopRate(measurement) / *ceiling;
+  }
   if (!measurement.token_ms.empty()) {
     json["token_ms"] = measurement.token_ms;
     json["tpot_ms_median"] = MedianOf(measurement.token_ms);
@@ -57,11 +59,11 @@ Json ToJson(const Measurement& measurement, const BenchReport& report) {
 
 }  // namespace
 
-double BenchReport::CeilingOf(const Measurement& measurement) const {
+std::optional<double> BenchReport::CeilingOf(const Measurement& measurement) const {
   for (const MatmulCeiling& ceiling : ceilings) {
     if (ceiling.ranks == measurement.combination.options.ranks) return ceiling.Best();
   }
-  internal::CheckFailed(__FILE__, __LINE__, "a number of ranks without a ceiling");
+  return std::nullopt;
 }
 
 double BenchReport::SpeedUp(const Measurement& measurement) const {
@@ -130,6 +132,7 @@ std::string Table(const BenchReport& report) {
     const PrefillOptions& options = measurement.combination.options;
     const auto [min, max] = std::minmax_element(measurement.ttft_ms.begin(), measurement.ttft_ms.end());
     const bool topology = UsesTopology(measurement);
+    const std::optional<double> ceiling = report.CeilingOf(measurement);
     rows.push_back({report::Grouped(measurement.context), std::string(Name(options.strategy)),
                     topology ? std::string(Name(options.topology.value_or(Topology::kChain))) : "",
                     topology ? measurement.combination.partition_name : "", std::to_string(options.ranks),
@@ -138,7 +141,7 @@ std::string Table(const BenchReport& report) {
                     measurement.token_ms.empty() ? "" : fmt::format("{:.3f}", MedianOf(measurement.token_ms)),
                     fmt::format("{:.2f}x", report.SpeedUp(measurement)),
                     fmt::format("{:.1f}", FlopRate(measurement) / kGiga),
-                    fmt::format("{:.1f} %", 100 * FlopRate(measurement) / report.CeilingOf(measurement)),
+                    ceiling ? fmt::format("{:.1f} %", 100 * FlopRate(measurement) / *ceiling) : "",
                     fmt::format("{:.1e}{}", measurement.logit_difference, measurement.same_token ? "" : " (token)")});
   }
   return report::FormatTable(columns, rows);

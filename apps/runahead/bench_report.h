@@ -25,8 +25,8 @@ struct BenchReport {
   std::vector<Measurement> measurements;
   std::optional<GpuReport> gpu;  // report of a GPU; none on CPUs
 
-  /// The best rate of as many ranks as the measurement used.
-  [[nodiscard]] double CeilingOf(const Measurement& measurement) const;
+  /// The best rate of as many ranks as the measurement used; none for more than this process has.
+  [[nodiscard]] std::optional<double> CeilingOf(const Measurement& measurement) const;
   /// The single rank's median over this one's, at the same context.
   [[nodiscard]] double SpeedUp(const Measurement& measurement) const;
   /// Measurements whose logits are further from a single rank's than rounding explains.

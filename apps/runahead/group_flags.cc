@@ -40,6 +40,10 @@ void AddGroupFlags(CLI::App& command, GroupFlags& flags) {
       ->check(CLI::IsMember({"fail", "replan"}));
 }
 
+void UseOneRankEach(const CLI::App& command, EngineOptions& options) {
+  if (command.count("--devices") == 0 && FindGroup()) options.devices = "cpu";
+}
+
 std::optional<int> ServeFirstProcess(const std::string& model, const GroupFlags& flags, EngineOptions& options) {
   std::optional<GroupOptions> group = FindGroup();
   if (!group) return std::nullopt;

@@ -20,6 +20,10 @@ struct GroupFlags {
 /// --secret-file, --meet-timeout, --lost-after and --on-failure, for commands that can run in several processes.
 void AddGroupFlags(CLI::App& command, GroupFlags& flags);
 
+/// Of commands that measure all processors of one process: in a group each process has one CPU rank, unless --devices
+/// says otherwise.
+void UseOneRankEach(const CLI::App& command, EngineOptions& options);
+
 /// Looks where a launcher put this process. Nothing: the command goes on, with an engine of `options`, which may now
 /// be that of a group. Otherwise the exit code: this process was not the first of its group, and its part is done.
 /// Throws as ServeRanks does.

@@ -8,6 +8,7 @@
 #include "command.h"
 #include "experiment/check_predictions.h"
 #include "flags.h"
+#include "group_flags.h"
 #include "model/model_loader.h"
 #include "model_folder.h"
 #include "ops/devices.h"
@@ -24,6 +25,7 @@ namespace {
 struct Flags {
   std::string model;
   EngineOptions engine;
+  GroupFlags group;
   bool profile = false;
   bool search = false;
   bool check = false;
@@ -42,12 +44,15 @@ std::vector<Topology> ParseTopologies(const std::string& text) {
 }
 
 /// The numbers of ranks to search and check on.
-std::vector<int64_t> RanksOf(const Flags& flags) {
-  const auto devices = static_cast<int64_t>(ParseDevices(flags.engine.devices).size());
+std::vector<int64_t> RanksOf(const Flags& flags, int64_t devices) {
   if (!flags.ranks.empty()) return ParseIntegers("--ranks", flags.ranks, 1, devices);
   std::vector<int64_t> ranks;
   for (int64_t count = 2; count <= devices; ++count) ranks.push_back(count);
   return ranks;
+}
+
+std::vector<std::string> PartitionsOf(const Flags& flags, int64_t devices) {
+  return SplitPartitions("--partitions", flags.partitions, RanksOf(flags, devices));
 }
 
 /// Returns what to tell of it.
@@ -70,6 +75,7 @@ std::string Search(Tuner& tuner, const DecoderSpec& spec, const SearchPlan& plan
 
 int Run(Flags& flags) {
   if (!flags.profile && !flags.search && !flags.check) flags.profile = flags.search = true;
+  if (const std::optional<int> done = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *done;
   OutputFiles outputs;
   outputs.Protect(flags.model);
   if (flags.profile || flags.search) outputs.Protect(Tuner::FolderToStoreIn(flags.engine.tuned_folder));
@@ -79,10 +85,12 @@ int Run(Flags& flags) {
   const DecoderSpec& spec = ConfigOf(model).spec();
   const std::vector<int64_t> contexts = ParseIntegers("--contexts", flags.contexts, 1, spec.max_positions);
   const std::vector<Topology> topologies = ParseTopologies(flags.topologies);
-  const std::vector<int64_t> ranks = RanksOf(flags);
-  const std::vector<std::string> partitions = SplitPartitions("--partitions", flags.partitions, ranks);
-
+  const bool alone = flags.engine.group == nullptr;
+  // What one process has is refused before the weights are loaded.
+  if (alone) (void)PartitionsOf(flags, std::ssize(ParseDevices(flags.engine.devices)));
   const Engine engine = LoadEngine(model, flags.engine);
+  const std::vector<int64_t> ranks = RanksOf(flags, engine.ranks());
+  const std::vector<std::string> partitions = PartitionsOf(flags, engine.ranks());
   Tuner tuner(engine, flags.engine.tuned_folder);
   if (const std::string refused = tuner.Refused(); !refused.empty()) {
     if (!flags.profile && !flags.search) throw ConfigError(refused);
@@ -138,7 +146,11 @@ Action AddTune(CLI::App& command) {
   AddInteger(command, "--repeats", flags->repeats, 1, kMostRepeats,
              "Runs whose median counts; searches take a quarter for each candidate [12]");
   command.add_option("--json", flags->json, "Write what --check finds")->type_name("FILE");
-  return [flags] { return Run(*flags); };
+  AddGroupFlags(command, flags->group);
+  return [flags, &command] {
+    UseOneRankEach(command, flags->engine);
+    return Run(*flags);
+  };
 }
 
 }  // namespace runahead::cli

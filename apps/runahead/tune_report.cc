@@ -10,6 +10,28 @@
 #include "report/units.h"
 
 namespace runahead::cli {
+namespace {
+
+std::string Describe(const LinkCost& link) {
+  return fmt::format("{:.3g} GB/s, {:.1f} us of set-up, {:.1f} us to wake the receiver\n", link.bytes_per_s / 1e9,
+                     1e6 * link.setup_s, 1e6 * link.latency_s);
+}
+
+/// One line where all are alike, else one for each direction.
+std::string LinksText(const LinkTable& links) {
+  std::string each;
+  bool alike = true;
+  for (int from = 0; from < links.ranks(); ++from) {
+    for (int to = 0; to < links.ranks(); ++to) {
+      if (from == to) continue;
+      alike = alike && links.Between(from, to) == links.Between(0, 1);
+      each += fmt::format("link {} -> {}: {}", from, to, Describe(links.Between(from, to)));
+    }
+  }
+  return alike && !each.empty() ? "links: " + Describe(links.Between(0, 1)) : each;
+}
+
+}  // namespace
 
 std::string ToText(const CostProfile& profile) {
   std::vector<std::vector<std::string>> rows;
@@ -22,21 +44,15 @@ std::string ToText(const CostProfile& profile) {
                       costs.devices[rank].name});
     }
   }
-  std::string text = report::FormatTable({{"ranks at work"},
-                                          {"rank"},
-                                          {"rows"},
-                                          {"a row of a layer"},
-                                          {"a pair of a layer"},
-                                          {"start"},
-                                          {"device", report::Align::kLeft}},
-                                         rows);
-  const ClusterCosts& all = profile.active.rbegin()->second;
-  if (all.ranks() > 1) {
-    const LinkCost& link = all.links.Between(0, 1);
-    text += fmt::format("links: {:.1f} GB/s, {:.1f} us of set-up, {:.1f} us to wake the receiver\n",
-                        link.bytes_per_s / 1e9, 1e6 * link.setup_s, 1e6 * link.latency_s);
-  }
-  return text;
+  const std::string text = report::FormatTable({{"ranks at work"},
+                                                {"rank"},
+                                                {"rows"},
+                                                {"a row of a layer"},
+                                                {"a pair of a layer"},
+                                                {"start"},
+                                                {"device", report::Align::kLeft}},
+                                               rows);
+  return text + LinksText(profile.active.rbegin()->second.links);
 }
 
 std::string ToText(const std::vector<SearchReport>& reports) {

@@ -4,27 +4,15 @@
 
 #include <algorithm>
 #include <future>
-#include <random>
 #include <utility>
 
 #include "base/deadline.h"
 #include "engine/engine_group.h"
+#include "engine/group_links.h"
 #include "engine/page_archive.h"
 #include "runahead/error.h"
 
 namespace runahead {
-namespace {
-
-/// A number that no links of this group had or will have.
-uint64_t NewLinksId() {
-  std::random_device random;
-  uint64_t id = 0;
-  while (id == 0) id = uint64_t{random()} << 32 | random();
-  return id;
-}
-
-}  // namespace
-
 Conductor::Conductor(EngineState& engine, const EngineOptions& options)
     : engine_(engine), remote_(engine.group() == nullptr ? nullptr : engine.group()->remote.get()) {
   if (!(options.max_pause_ms > 0)) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/engine_state.h"
@@ -15,6 +16,13 @@ struct EngineGroup {
   std::unique_ptr<RemoteRanks> remote;  // ranks of the others; null but at process 0
   std::vector<RankFacts> own;           // [ranks here], without their pages
 };
+
+/// Why the group of `engine` cannot go on; empty: it can, or there is one process.
+inline std::string LostOf(const EngineState& engine) {
+  return engine.group() == nullptr ? std::string() : engine.group()->processes->lost();
+}
+/// Throws LinkError where it cannot.
+void CheckGroup(const EngineState& engine);
 
 /// Meets the group of `options`; null where there is one process. Throws as ProcessGroup does.
 std::unique_ptr<EngineGroup> JoinGroup(const ModelConfig& config, const EngineOptions& options);

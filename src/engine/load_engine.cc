@@ -167,6 +167,10 @@ PhasePlanner PlannerFor(const WorkShape& shape, DType compute, const std::vector
 
 }  // namespace
 
+void CheckGroup(const EngineState& engine) {
+  if (const std::string lost = LostOf(engine); !lost.empty()) throw LinkError(lost);
+}
+
 std::unique_ptr<EngineGroup> JoinGroup(const ModelConfig& config, const EngineOptions& options) {
   if (options.group == nullptr) return nullptr;
   if (!options.link_bandwidth.empty() || !options.rank_bandwidth.empty()) {
@@ -233,8 +237,8 @@ std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const En
   if (processes != nullptr && processes->process() == 0) {
     group->remote = std::make_unique<RemoteRanks>(group->processes, spec.vocab);
     for (RankFacts rank : group->remote->facts()) {
-      // What was measured within one host says nothing of links between several.
-      if (processes_here < processes->processes()) rank.kind += ", of several hosts";
+      // What was measured within one process, or one host, says nothing of links between several.
+      rank.kind += processes_here < processes->processes() ? ", of several hosts" : ", of another process";
       facts.push_back(std::move(rank));
     }
   }

@@ -77,6 +77,13 @@ const ClusterCosts& PhasePlanner::CostsWhile(int active) const {
 }
 
 bool PhasePlanner::alike() const {
+  constexpr double kNoise = 1.25;  // largest ratio of two measured times that are taken for one
+  if (tuned_.profile) {
+    std::vector<double> layer_s;
+    for (const DeviceCost& device : CostsWhile(ranks()).devices) layer_s.push_back(device.knots.back().layer_s);
+    const auto [least, most] = std::minmax_element(layer_s.begin(), layer_s.end());
+    if (*most > kNoise * *least) return false;
+  }
   const std::vector<std::string>& devices = plain_key_.devices;
   return std::adjacent_find(devices.begin(), devices.end(), std::not_equal_to<>()) == devices.end();
 }

@@ -8,6 +8,7 @@
 
 #include "engine/engine_group.h"
 #include "engine/local_ranks.h"
+#include "engine/work_here.h"
 #include "group/step_check.h"
 #include "launch/place.h"
 #include "model/model_loader.h"
@@ -25,6 +26,8 @@ class RankServer {
  public:
   RankServer(EngineState& engine, size_t kv_memory)
       : engine_(engine), group_(*engine.group()->processes), held_(engine.Hold()), local_(held_, kv_memory) {
+    work_ = std::make_unique<WorkHere>(
+        held_, [this](const RankWorkDone& done) { group_.Tell(0, GroupMessage::kWorkDone, Encode(done)); });
     std::vector<RankFacts> facts = engine.group()->own;
     for (size_t i = 0; i < facts.size(); ++i)
       facts[i].pages = local_.Pages(engine.first_rank() + static_cast<int>(i));
@@ -38,6 +41,7 @@ class RankServer {
       for (const auto& [name, stop] : running_) *stop = true;
     }
     group_.FailLinks("the group's work has ended");
+    work_.reset();
     for (int i = 0; i < engine_.local_ranks(); ++i) engine_.rank(engine_.first_rank() + i).Post([] {}).get();
   }
   RankServer(const RankServer&) = delete;
@@ -79,9 +83,14 @@ class RankServer {
         return Lose(message.payload);
       case GroupMessage::kBack:
         return TakeBack(message.payload);
+      case GroupMessage::kWork:
+        return Begin(message.payload);
+      case GroupMessage::kWorkStop:
+        return StopWork(message.payload);
       case GroupMessage::kReady:
       case GroupMessage::kTrouble:
       case GroupMessage::kResult:
+      case GroupMessage::kWorkDone:
       case GroupMessage::kEnd:
         break;
     }
@@ -183,6 +192,20 @@ class RankServer {
     return Status::Ok();
   }
 
+  Status Begin(std::string_view bytes) {
+    RankWork work;
+    if (Status read = Decode(bytes, work); !read.ok()) return read;
+    work_->Begin(std::move(work));
+    return Status::Ok();
+  }
+
+  Status StopWork(std::string_view bytes) {
+    uint64_t number = 0;
+    if (Status read = Decode(bytes, number); !read.ok()) return read;
+    work_->Stop(number);
+    return Status::Ok();
+  }
+
   Status Forget(std::string_view bytes) {
     uint64_t id = 0;
     if (Status read = Decode(bytes, id); !read.ok()) return read;
@@ -197,6 +220,7 @@ class RankServer {
   std::map<uint64_t, std::shared_ptr<Fabric>> links_;  // by their ids
   std::mutex mutex_;
   std::map<Name, std::shared_ptr<std::atomic<bool>>> running_;  // guarded by mutex_
+  std::unique_ptr<WorkHere> work_;                              // last: it uses all of the above
 };
 
 }  // namespace

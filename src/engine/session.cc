@@ -3,39 +3,16 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
-#include <map>
 #include <set>
 
-#include "engine/member_fabric.h"
+#include "engine/engine_group.h"
+#include "engine/group_links.h"
 #include "engine/session_state.h"
-#include "prefill/prefill.h"
 #include "runahead/engine.h"
-#include "tensor/memory_plan.h"
 #include "worker/sampler.h"
 
 namespace runahead {
 namespace {
-
-/// Keeps what the first rank to fail threw.
-class FirstFailure {
- public:
-  void Keep(std::exception_ptr failure) {
-    const std::lock_guard lock(mutex_);
-    if (!failure_) failure_ = std::move(failure);
-    happened_ = true;
-  }
-  void Rethrow() const {
-    if (failure_) std::rethrow_exception(failure_);
-  }
-  explicit operator bool() const { return failure_ != nullptr; }
-  /// Set as soon as a failure is kept.
-  [[nodiscard]] const std::atomic<bool>& happened() const { return happened_; }
-
- private:
-  std::mutex mutex_;
-  std::exception_ptr failure_;
-  std::atomic<bool> happened_ = false;
-};
 
 /// Throws ConfigError for a value that its enum does not have.
 void CheckEnums(const PrefillOptions& options) {
@@ -45,114 +22,128 @@ void CheckEnums(const PrefillOptions& options) {
   static_cast<void>(Name(options.partition.kind));
 }
 
+double MillisecondsBetween(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration<double, std::milli>(end - begin).count();
+}
+double MillisecondsSince(Clock::time_point begin) { return MillisecondsBetween(begin, Clock::now()); }
+
+/// A number that no session of this process had.
+uint64_t NewSessionNumber() {
+  static std::atomic<uint64_t> last = 0;
+  return ++last;
+}
+
 }  // namespace
 
 SessionState::SessionState(std::shared_ptr<EngineState> engine, int64_t capacity)
-    : engine_(std::move(engine)), capacity_(capacity), caches_(static_cast<size_t>(engine_->ranks())) {
-  const Decoder& decoder = engine_->decoder();
-  if (capacity < 1 || capacity > decoder.spec().max_positions) {
-    throw ConfigError(fmt::format("session: capacity must be from 1 to the model's context of {} tokens, got {}",
-                                  decoder.spec().max_positions, capacity));
-  }
-  MemoryPlan plan;
-  plan.Add("KV-cache",
-           static_cast<size_t>(capacity) * decoder.spec().kv_shape(decoder.compute_dtype()).BytesPerToken());
-  plan.CheckFits(fmt::format("a session of {} tokens", capacity), engine_->rank(0).device());
-  logits_.resize(static_cast<size_t>(decoder.spec().vocab));
+    : engine_(std::move(engine)), capacity_(capacity), here_(*engine_, capacity), number_(NewSessionNumber()) {
+  if (engine_->group() != nullptr) links_ = std::make_unique<GroupLinks>(*engine_);
+  logits_.resize(static_cast<size_t>(engine_->decoder().spec().vocab));
 }
 
 PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const PrefillOptions& options) {
   auto begin = Clock::now();
   CheckEnums(options);
   CheckPrompt(tokens);
+  CheckGroup(*engine_);
   HeldEngine held = engine_->Hold();
   held.fabric().KeepTimes(options.record_timeline);
   if (options.record_timeline) begin = Clock::now();  // looking at clocks is no part of the phase
   const PhasePlan& plan = held.planner().PlanFor(static_cast<int64_t>(tokens.size()), options);
   size_ = 0;  // nothing, should this fail
   DropAhead();
-  ReserveCaches(held, options.strategy, plan);
-  for (const int member : plan.members) held.PositionsFor(member, capacity_, plan.partition.tokens());
-
-  std::vector<RankTimeline> timelines;
-  for (int rank = 0; rank < plan.partition.ranks(); ++rank) timelines.emplace_back(rank, begin);
-  RunRanks(held, tokens, options, plan, timelines);
+  const PhaseOrder order{.session = number_,
+                         .capacity = capacity_,
+                         .tokens = {tokens.begin(), tokens.end()},
+                         .strategy = options.strategy,
+                         .topology = TopologyOf(plan.scheme),
+                         .members = plan.members,
+                         .cuts = plan.partition.cuts(),
+                         .links = links_ != nullptr ? links_->IdFor(plan.members) : 0,
+                         .record_timeline = options.record_timeline};
+  here_.Reserve(held, order);
+  const bool gathers = options.strategy == Strategy::kTspDense || options.strategy == Strategy::kTspCausal;
+  const bool by_nccl = gathers && options.gather == Gather::kNccl;
+  if (by_nccl && order.links != 0) throw ConfigError("gather: nccl works in one process");
+  AllGather* const gather = by_nccl ? &held.GatherOf(plan.members) : nullptr;
+  PrefillReport report;
+  RunRanks(held, order, gather, begin, report);
   size_ = plan.partition.tokens();
   tokens_.assign(tokens.begin(), tokens.end());
   options_ = options;
   last_rank_ = plan.members.back();
 
-  PrefillReport report;
   report.strategy = options.strategy;
-  report.topology = TopologyOf(plan.scheme);
+  report.topology = order.topology;
   report.partition_kind = options.partition.kind;
-  report.cuts = plan.partition.cuts();
+  report.cuts = order.cuts;
   report.members = plan.members;
   report.plan = plan.reason;
   report.predicted_ms = plan.predicted_s * 1e3;
-  report.ttft_ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
-  for (const RankTimeline& timeline : timelines) {
-    report.timeline.insert(report.timeline.end(), timeline.events().begin(), timeline.events().end());
-  }
   return report;
 }
 
-void SessionState::RunRanks(HeldEngine& held, std::span<const int32_t> tokens, const PrefillOptions& options,
-                            const PhasePlan& plan, std::vector<RankTimeline>& timelines) {
-  FirstFailure failure;
-  const Partition& partition = plan.partition;
-  MemberFabric fabric(held.fabric(), plan.members);
-  const bool gathers = options.strategy == Strategy::kTspDense || options.strategy == Strategy::kTspCausal;
-  AllGather* const gather = gathers && options.gather == Gather::kNccl ? &held.GatherOf(plan.members) : nullptr;
-  std::vector<const PositionTables*> tables;
-  for (const int member : plan.members) {
-    tables.push_back(&held.PositionsFor(member, capacity_, partition.tokens()));
+void SessionState::RunRanks(HeldEngine& held, const PhaseOrder& order, AllGather* gather, Clock::time_point begin,
+                            PrefillReport& report) {
+  std::vector<GivenWork> others;
+  std::exception_ptr failure;
+  {
+    const std::shared_ptr<Fabric> between = order.links == 0 ? nullptr : links_->For(held, order.members);
+    others = Tell(order);
+    PhaseHere here(here_, held, order, between == nullptr ? held.fabric() : *between, gather, begin);
+    try {
+      here.Await();
+      report.timeline = here.Timeline();
+      if (!here.logits().empty()) logits_ = here.logits();
+    } catch (...) {
+      failure = std::current_exception();
+    }
   }
-  std::vector<std::future<void>> done;
-  for (int index = 0; index < partition.ranks(); ++index) {
-    Rank& rank = engine_->rank(plan.members[static_cast<size_t>(index)]);
-    done.push_back(rank.Post([&, index] {
-      try {
-        RankPrefill job;
-        job.tokens =
-            tokens.subspan(static_cast<size_t>(partition.begin(index)), static_cast<size_t>(partition.rows(index)));
-        job.strategy = options.strategy;
-        job.topology = TopologyOf(plan.scheme);
-        job.exchange = {index,
-                        &partition,
-                        engine_->decoder().spec().windows,
-                        *caches_[static_cast<size_t>(rank.index())],
-                        &fabric,
-                        engine_->timeout(),
-                        options.record_timeline ? &timelines[static_cast<size_t>(index)] : nullptr,
-                        gather,
-                        {},
-                        {}};
-        job.decoder = &engine_->decoder(rank.index());
-        job.tables = tables[static_cast<size_t>(index)];
-        job.workspace = &rank.WorkspaceFor(engine_->decoder(), partition.rows(index));
-        job.ops = &rank.ops();
-        job.stream = &rank.stream();
-        job.slowdown = rank.slowdown();
-        job.work_clock = rank.work_clock();
-        job.given_up = &failure.happened();
-        if (const Status status = PrefillRank(job); !status.ok()) {
-          throw LinkError(fmt::format("rank {}: {}", rank.index(), status.message()));
-        }
-        if (index + 1 == partition.ranks()) FetchLogits(rank);
-      } catch (const DeviceError& error) {  // names the device, which ranks may share
-        const std::string reason = fmt::format("rank {}: {}", rank.index(), error.what());
-        failure.Keep(std::make_exception_ptr(DeviceError(reason)));
-        held.fabric().Fail(Status::Failed(reason));
-      } catch (const std::exception& error) {
-        failure.Keep(std::current_exception());
-        held.fabric().Fail(Status::Failed(error.what()));
+  try {
+    AwaitOthers(std::move(others), order, begin, report);
+  } catch (...) {
+    if (!failure) failure = std::current_exception();
+  }
+  report.ttft_ms = MillisecondsSince(begin);
+  if (!failure) return;
+  if (links_ != nullptr) links_->Drop(order.members);
+  held.RenewFabric();
+  std::rethrow_exception(failure);
+}
+
+std::vector<GivenWork> SessionState::Tell(const PhaseOrder& order) {
+  const std::string bytes = links_ != nullptr ? Encode(order) : "";
+  std::vector<GivenWork> given;
+  for (const int process : links_ != nullptr ? links_->OthersOf(order.members) : std::set<int>()) {
+    elsewhere_.insert(process);
+    given.push_back(GiveWork(*engine_, process, WorkKind::kPhase, bytes));
+  }
+  return given;
+}
+
+void SessionState::AwaitOthers(std::vector<GivenWork> given, const PhaseOrder& order, Clock::time_point begin,
+                               PrefillReport& report) {
+  std::exception_ptr failure;
+  for (GivenWork& work : given) {
+    try {
+      const RankWorkDone done = work.Await();
+      PhaseAnswer answer;
+      work.Take(Decode(done.answer, answer));
+      // The other host's clock is not this one's: the message there took as long as the one back.
+      const double way_ms = (MillisecondsBetween(work.sent, done.came) - done.seconds * 1e3) / 2;
+      const double offset_ms = MillisecondsBetween(begin, work.sent) + std::max(0.0, way_ms);
+      for (TimelineEvent& event : answer.timeline) {
+        if (event.rank < 0 || event.rank >= std::ssize(order.members)) continue;
+        event.begin_ms += offset_ms;
+        event.end_ms += offset_ms;
+        report.timeline.push_back(event);
       }
-    }));
+      if (answer.logits.size() == logits_.size()) logits_ = std::move(answer.logits);
+    } catch (...) {
+      if (!failure) failure = std::current_exception();
+    }
   }
-  for (std::future<void>& future : done) future.get();
-  if (failure) held.RenewFabric();
-  failure.Rethrow();
+  if (failure) std::rethrow_exception(failure);
 }
 
 bool SessionState::ChangesAngles(int64_t tokens) const {
@@ -165,6 +156,7 @@ void SessionState::CheckAppend(int32_t token) const {
   if (size_ >= capacity_)
     throw ConfigError(fmt::format("session: all {} tokens of its capacity are used", capacity_));
   CheckToken(token, size_);
+  CheckGroup(*engine_);
 }
 
 void SessionState::Append(int32_t token) {
@@ -177,19 +169,31 @@ void SessionState::Append(int32_t token) {
     return;
   }
   HeldEngine held = engine_->Hold();
-  const PositionTables& tables = held.PositionsFor(last_rank_, capacity_, size_ + 1);
-  Rank& rank = engine_->rank(last_rank_);
-  rank.Post([&] {
-        RunToken(rank, {.tokens = std::span(&token, 1), .begin = size_, .tables = &tables, .cache = LastCache()});
-        FetchLogits(rank);
-      })
-      .get();
+  if (here_.Has(last_rank_)) {
+    here_.Append(held, last_rank_, token, size_, logits_);
+  } else {
+    AppendElsewhere(token);
+  }
   ++size_;
   tokens_.push_back(token);
 }
 
+void SessionState::AppendElsewhere(int32_t token) {
+  const int process = engine_->group()->processes->ProcessOf(last_rank_);
+  const TokenOrder order{number_, capacity_, last_rank_, size_, token};
+  GivenWork work = GiveWork(*engine_, process, WorkKind::kToken, Encode(order));
+  std::vector<float> logits;
+  work.Take(Decode(work.Await().answer, logits));
+  if (logits.size() != logits_.size()) work.Take(Status::Failed(fmt::format("it sent {} logits", logits.size())));
+  logits_ = std::move(logits);
+}
+
 int32_t SessionState::AppendGreedy(int32_t token, bool go_on) {
   CheckAppend(token);
+  if (!here_.Has(last_rank_)) {
+    Append(token);
+    return LikeliestToken(logits_);
+  }
   Rank& rank = engine_->rank(last_rank_);
   if (chosen_on_ != last_rank_) {
     const HeldEngine held = engine_->Hold();
@@ -209,7 +213,7 @@ int32_t SessionState::AppendGreedy(int32_t token, bool go_on) {
         ahead_.reset();
         const bool ahead = go_on && size_ + 1 < capacity_ && !ChangesAngles(size_ + 2);
         if (ahead) {  // while the GPU is at work on this token
-          const TensorView logits = RunToken(
+          const TensorView logits = here_.RunToken(
               rank, {.tokens = {}, .chosen = &choice, .begin = size_ + 1, .tables = &tables, .cache = LastCache()});
           rank.ops().ChooseLikeliest(logits, *chosen_[0], rank.stream());
           ahead_ = Ahead{size_ + 1, -1};
@@ -224,18 +228,11 @@ int32_t SessionState::AppendGreedy(int32_t token, bool go_on) {
   return next;
 }
 
-TensorView SessionState::RunToken(Rank& rank, const Chunk& chunk) {
-  Workspace& workspace = rank.WorkspaceFor(engine_->decoder(), 1);
-  const Status status = engine_->decoder(last_rank_).Forward(chunk, workspace, rank.ops(), rank.stream());
-  CHECK(status.ok());  // only an exchange can fail
-  return workspace.Logits(1);
-}
-
 ChosenToken& SessionState::ChooseNext(Rank& rank, int32_t token, const PositionTables& tables) {
   const bool done_ahead = ahead_ && ahead_->position == size_ && ahead_->token == token;
   if (!done_ahead) {
-    const TensorView logits =
-        RunToken(rank, {.tokens = std::span(&token, 1), .begin = size_, .tables = &tables, .cache = LastCache()});
+    const TensorView logits = here_.RunToken(
+        rank, {.tokens = std::span(&token, 1), .begin = size_, .tables = &tables, .cache = LastCache()});
     rank.ops().ChooseLikeliest(logits, *chosen_[0], rank.stream());
   }
   std::swap(chosen_[0], chosen_[1]);
@@ -253,6 +250,9 @@ SessionState::~SessionState() {
     DropAhead();
   } catch (const Error&) {  // a failed device: nothing of it is in use any more
   }
+  for (const int process : elsewhere_) {
+    (void)GiveWork(*engine_, process, WorkKind::kEndSession, EncodeId(number_));
+  }
 }
 
 std::vector<float> SessionState::CacheRows(int layer, bool values) {
@@ -261,8 +261,11 @@ std::vector<float> SessionState::CacheRows(int layer, bool values) {
     throw ConfigError(fmt::format("session: CacheRows: expected a layer from 0 to {}, got {}", layers - 1, layer));
   }
   if (size_ == 0) throw ConfigError("session: CacheRows needs a prefilled prompt");
+  if (!here_.Has(last_rank_)) {
+    throw ConfigError(fmt::format("session: CacheRows: rank {} is in another process", last_rank_));
+  }
   const HeldEngine held = engine_->Hold();
-  const KvSpan span = caches_[static_cast<size_t>(last_rank_)]->Span(layer, 0, size_);
+  const KvSpan span = LastCache().Span(layer, 0, size_);
   const TensorView rows = values ? span.v : span.k;
   Rank& rank = engine_->rank(last_rank_);
   std::vector<std::byte> bytes(rows.bytes());
@@ -290,50 +293,6 @@ void SessionState::CheckToken(int32_t token, int64_t position) const {
     throw ConfigError(
         fmt::format("prompt: token id {} at position {} is outside the vocabulary of {}", token, position, vocab));
   }
-}
-
-void SessionState::ReserveCaches(const HeldEngine& held, Strategy strategy, const PhasePlan& plan) {
-  const KvShape shape = engine_->decoder().spec().kv_shape(engine_->decoder().compute_dtype());
-  const Partition& partition = plan.partition;
-  std::vector<int64_t> missing(static_cast<size_t>(partition.ranks()), 0);  // rows of each cache to make
-  // One sum for each memory: ranks of one GPU share it, and so do all ranks of the CPU.
-  std::map<int, std::pair<MemoryPlan, Device*>> needs;
-  std::set<int> tables;  // memories whose tables are counted
-  for (int rank = 0; rank < partition.ranks(); ++rank) {
-    const int member = plan.members[static_cast<size_t>(rank)];
-    Rank& worker = engine_->rank(member);
-    auto& [here, device] = needs[worker.gpu().value_or(0)];
-    device = &worker.device();
-    const auto& cache = caches_[static_cast<size_t>(member)];
-    const bool last = rank + 1 == partition.ranks();
-    const int64_t rows = last ? capacity_ : runahead::CacheRows(strategy, partition, rank);
-    if (!cache || cache->capacity() < rows) {
-      missing[static_cast<size_t>(rank)] = rows;
-      const int64_t freed = cache ? cache->capacity() : 0;
-      here.Add("KV-cache", static_cast<size_t>(rows - freed) * shape.BytesPerToken());
-    }
-    here.Add("workspace", worker.MissingWorkspaceBytes(engine_->decoder(), partition.rows(rank)));
-    if (tables.insert(engine_->MemoryOf(member)).second) {
-      here.Add("position tables", held.MissingPositionBytes(member, capacity_, partition.tokens()));
-    }
-  }
-  for (const auto& [memory, here] : needs) {
-    here.first.CheckFits(
-        fmt::format("a prompt of {} tokens and {} more on {} rank{}", partition.tokens(),
-                    capacity_ - partition.tokens(), partition.ranks(), partition.ranks() == 1 ? "" : "s"),
-        *here.second);
-  }
-  for (int rank = 0; rank < partition.ranks(); ++rank) {
-    const int64_t rows = missing[static_cast<size_t>(rank)];
-    if (rows == 0) continue;
-    const int member = plan.members[static_cast<size_t>(rank)];
-    caches_[static_cast<size_t>(member)].emplace(engine_->rank(member).device(), shape, rows);
-  }
-}
-
-void SessionState::FetchLogits(Rank& rank) {
-  const TensorView logits = rank.WorkspaceFor(engine_->decoder(), 1).Logits(1);
-  rank.device().CopyToHost(logits_.data(), logits.data(), logits.bytes(), rank.stream());
 }
 
 Session::Session(std::unique_ptr<SessionState> state) : state_(std::move(state)) {}

@@ -4,16 +4,20 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <vector>
 
 #include "base/timeline.h"
 #include "engine/engine_state.h"
-#include "kv/kv_cache.h"
+#include "engine/session_ranks.h"
 
 namespace runahead {
 
-/// The caches of a sequence, one per rank, made when a prompt first needs them, and the logits of its last position.
+class GroupLinks;
+struct GivenWork;
+
+/// One sequence: what its ranks here have, what ranks elsewhere are told of it, and the logits of its last position.
 class SessionState {
  public:
   SessionState(std::shared_ptr<EngineState> engine, int64_t capacity);
@@ -34,21 +38,22 @@ class SessionState {
  private:
   void CheckPrompt(std::span<const int32_t> tokens) const;
   void CheckToken(int32_t token, int64_t position) const;
-  /// Makes the cache of every member of `plan` large enough, or throws ConfigError before any is touched.
-  void ReserveCaches(const HeldEngine& held, Strategy strategy, const PhasePlan& plan);
-  /// Runs all ranks and waits for all of them. Rethrows what the first rank to fail threw.
-  void RunRanks(HeldEngine& held, std::span<const int32_t> tokens, const PrefillOptions& options,
-                const PhasePlan& plan, std::vector<RankTimeline>& timelines);
+  /// Runs all ranks and waits for all of them. Rethrows what the first rank here to fail threw, and throws LinkError
+  /// for one elsewhere.
+  void RunRanks(HeldEngine& held, const PhaseOrder& order, AllGather* gather, Clock::time_point begin,
+                PrefillReport& report);
+  /// Tells the other processes of the order's members of it.
+  [[nodiscard]] std::vector<GivenWork> Tell(const PhaseOrder& order);
+  void AwaitOthers(std::vector<GivenWork> given, const PhaseOrder& order, Clock::time_point begin,
+                   PrefillReport& report);
   /// Whether the angles of all positions change when the sequence grows to `tokens` (LongRoPE).
   [[nodiscard]] bool ChangesAngles(int64_t tokens) const;
-  /// Copies the logits that `rank` computed to the host; on the rank's thread.
-  void FetchLogits(Rank& rank);
+  /// The next token on a rank elsewhere.
+  void AppendElsewhere(int32_t token);
 
   void CheckAppend(int32_t token) const;
   /// The cache of the rank that holds all rows.
-  [[nodiscard]] const KvCache& LastCache() const { return *caches_[static_cast<size_t>(last_rank_)]; }
-  /// Enqueues the pass of one token; returns where its logits will be. On the rank's thread.
-  TensorView RunToken(Rank& rank, const Chunk& chunk);
+  [[nodiscard]] const KvCache& LastCache() const { return here_.cache(last_rank_); }
   /// Enqueues the pass of a token at position size_ and the choice of the next one, unless that was done ahead;
   /// returns where the choice will be. On the rank's thread.
   ChosenToken& ChooseNext(Rank& rank, int32_t token, const PositionTables& tables);
@@ -67,8 +72,11 @@ class SessionState {
   std::vector<int32_t> tokens_;  // [size]
   PrefillOptions options_;       // options of the last prompt
   int last_rank_ = 0;            // the rank that holds the whole cache
-  std::vector<std::optional<KvCache>> caches_;
-  std::vector<float> logits_;  // [vocab]
+  SessionRanks here_;
+  uint64_t number_;                    // number of the session for other processes
+  std::set<int> elsewhere_;            // processes that know of it
+  std::unique_ptr<GroupLinks> links_;  // links between processes; null: there is one
+  std::vector<float> logits_;          // [vocab]
   // Greedy decoding on a GPU: choices in turn, on rank chosen_on_; its next one is in chosen_[0].
   std::array<std::unique_ptr<ChosenToken>, 2> chosen_;
   int chosen_on_ = -1;

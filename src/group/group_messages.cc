@@ -100,6 +100,41 @@ Status Decode(std::string_view bytes, MemberProcess& member) {
   return in.End();
 }
 
+std::string Encode(const RankWork& work) {
+  ByteWriter out;
+  out.Put(work.number);
+  out.Put(work.kind);
+  out.PutText(work.order);
+  return out.Take();
+}
+
+Status Decode(std::string_view bytes, RankWork& work) {
+  ByteReader in(bytes);
+  work.number = in.Get<uint64_t>("number");
+  work.kind = in.Get<uint32_t>("kind");
+  work.order = in.GetText("order");
+  return in.End();
+}
+
+std::string Encode(const RankWorkDone& done) {
+  ByteWriter out;
+  out.Put(done.number);
+  out.PutText(done.error);
+  out.Put(done.seconds);
+  out.PutText(done.answer);
+  return out.Take();
+}
+
+Status Decode(std::string_view bytes, RankWorkDone& done) {
+  ByteReader in(bytes);
+  done.number = in.Get<uint64_t>("number");
+  done.error = in.GetText("error");
+  done.seconds = in.Get<double>("seconds");
+  done.answer = in.GetText("answer");
+  if (!(done.seconds >= 0)) in.Refuse(fmt::format("seconds: {}", done.seconds));
+  return in.End();
+}
+
 std::string EncodeStep(int rank, uint64_t links, const StepPlan& plan) {
   ByteWriter out;
   out.Put(rank);

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/deadline.h"
 #include "base/status.h"
 #include "launch/rendezvous.h"
 #include "worker/step_plan.h"
@@ -14,16 +15,19 @@ namespace runahead {
 
 /// The messages of a control connection, from process 0 unless said otherwise.
 enum class GroupMessage : uint16_t {
-  kReady = 32,    // from the others: RankFacts of their ranks, which can work from now on
-  kTrouble = 33,  // from the others: why they cannot
-  kReserve = 34,  // PositionRoom, while no rank works
-  kStep = 35,     // RankStep
-  kStop = 36,     // StepName of a step that shall end at its next layer
-  kForget = 37,   // the id of links that are not used any more
-  kResult = 38,   // from the others: StepResult
-  kEnd = 39,      // why the group ends; empty: its work is done
-  kLost = 40,     // LostProcess
-  kBack = 41,     // MemberProcess, which takes the place of one that was lost
+  kReady = 32,     // from the others: RankFacts of their ranks, which can work from now on
+  kTrouble = 33,   // from the others: why they cannot
+  kReserve = 34,   // PositionRoom, while no rank works
+  kStep = 35,      // RankStep
+  kStop = 36,      // StepName of a step that shall end at its next layer
+  kForget = 37,    // the id of links that are not used any more
+  kResult = 38,    // from the others: StepResult
+  kEnd = 39,       // why the group ends; empty: its work is done
+  kLost = 40,      // LostProcess
+  kBack = 41,      // MemberProcess, which takes the place of one that was lost
+  kWork = 42,      // RankWork
+  kWorkDone = 43,  // from the others: RankWorkDone
+  kWorkStop = 44,  // the number of a RankWork that goes on until then
 };
 
 /// A rank as process 0 must know it.
@@ -57,11 +61,28 @@ struct RankStep {
   StepPlan plan;
 };
 
+/// Something that the ranks of a process do beside steps: a session's prompt, a measurement.
+struct RankWork {
+  uint64_t number = 0;  // number among all that process 0 gave this process
+  uint32_t kind = 0;    // meaning of the order, for whoever gives and takes it
+  std::string order;
+};
+
+struct RankWorkDone {
+  uint64_t number = 0;
+  std::string error;   // why it failed; empty: it did not
+  double seconds = 0;  // time that it took there, s
+  std::string answer;
+  Clock::time_point came;  // time at which it came here; not sent
+};
+
 std::string Encode(const std::vector<RankFacts>& ranks);
 std::string Encode(const PositionRoom& room);
 std::string Encode(const StepName& name);
 std::string Encode(const LostProcess& lost);
 std::string Encode(const MemberProcess& member);
+std::string Encode(const RankWork& work);
+std::string Encode(const RankWorkDone& done);
 std::string EncodeStep(int rank, uint64_t links, const StepPlan& plan);
 std::string EncodeId(uint64_t id);
 
@@ -73,5 +94,7 @@ Status Decode(std::string_view bytes, LostProcess& lost);
 Status Decode(std::string_view bytes, MemberProcess& member);
 Status Decode(std::string_view bytes, RankStep& step);
 Status Decode(std::string_view bytes, uint64_t& id);
+Status Decode(std::string_view bytes, RankWork& work);
+Status Decode(std::string_view bytes, RankWorkDone& done);
 
 }  // namespace runahead

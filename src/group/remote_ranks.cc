@@ -143,7 +143,41 @@ void RemoteRanks::Hear(int process) {
   }
 }
 
+RemoteRanks::Given RemoteRanks::Give(int process, uint32_t kind, std::string order) {
+  Given given;
+  {
+    const std::lock_guard lock(mutex_);
+    given.number = ++works_;
+    std::promise<RankWorkDone> promise;
+    given.done = promise.get_future();
+    if (const auto known = lost_.find(process); known != lost_.end() || ending_) {
+      promise.set_value({given.number, ending_ ? "the group's work has ended" : known->second, 0, {}, {}});
+      return given;
+    }
+    given_.emplace(std::pair(process, given.number), std::move(promise));
+  }
+  group_->Tell(process, GroupMessage::kWork, Encode(RankWork{given.number, kind, std::move(order)}));
+  return given;
+}
+
+void RemoteRanks::StopWork(int process, uint64_t number) {
+  if (!IsLost(process)) group_->Tell(process, GroupMessage::kWorkStop, EncodeId(number));
+}
+
+Status RemoteRanks::TakeWork(int process, const WireMessage& message) {
+  RankWorkDone done;
+  if (Status read = Decode(message.payload, done); !read.ok()) return read;
+  done.came = Clock::now();
+  const std::lock_guard lock(mutex_);
+  const auto given = given_.find({process, done.number});
+  if (given == given_.end()) return Status::Failed(fmt::format("it did work {}, which nobody gave it", done.number));
+  given->second.set_value(std::move(done));
+  given_.erase(given);
+  return Status::Ok();
+}
+
 Status RemoteRanks::Take(int process, const WireMessage& message) {
+  if (message.type == static_cast<uint16_t>(GroupMessage::kWorkDone)) return TakeWork(process, message);
   if (message.type != static_cast<uint16_t>(GroupMessage::kResult)) {
     return Status::Failed(fmt::format("it sent a message of type {}", message.type));
   }
@@ -179,6 +213,14 @@ void RemoteRanks::AnswerFor(int process, const std::string& reason) {
   {
     const std::lock_guard lock(mutex_);
     lost_.emplace(process, reason);
+    for (auto given = given_.begin(); given != given_.end();) {
+      if (given->first.first != process) {
+        ++given;
+        continue;
+      }
+      given->second.set_value({given->first.second, reason, 0, {}, {}});
+      given = given_.erase(given);
+    }
     for (auto told = told_.begin(); told != told_.end();) {
       const auto [rank, step] = told->first;
       if (group_->ProcessOf(rank) != process) {

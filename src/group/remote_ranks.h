@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -48,6 +49,15 @@ class RemoteRanks {
   void Post(int rank, const StepPlan& plan, uint64_t links);
   /// Makes room for positions, while no rank works.
   void Reserve(const PositionRoom& room);
+  /// Has the ranks of a process do something beside steps, behind what they were given before. Any thread may. The
+  /// answer is an error where the process is lost.
+  struct Given {
+    uint64_t number = 0;
+    std::future<RankWorkDone> done;
+  };
+  [[nodiscard]] Given Give(int process, uint32_t kind, std::string order);
+  /// Work that goes on until then shall end.
+  void StopWork(int process, uint64_t number);
   /// Links that are not used any more.
   void Forget(uint64_t links);
   /// Passes on which steps shall stop.
@@ -76,6 +86,7 @@ class RemoteRanks {
   void TellOthers(int except, GroupMessage type, std::string_view payload);
   /// Fails naming what is wrong with it.
   [[nodiscard]] Status Take(int process, const WireMessage& message);
+  [[nodiscard]] Status TakeWork(int process, const WireMessage& message);
   void AnswerFor(int process, const std::string& reason);
 
   std::shared_ptr<ProcessGroup> group_;
@@ -86,8 +97,10 @@ class RemoteRanks {
   OnBack on_back_;
   std::vector<PositionRoom> rooms_;  // that there must be on all ranks
   std::mutex mutex_;
-  std::map<Key, Told> told_;         // guarded by mutex_
-  std::map<int, std::string> lost_;  // processes and why, guarded by mutex_
+  std::map<Key, Told> told_;  // guarded by mutex_
+  uint64_t works_ = 0;        // numbers that were given, guarded by mutex_
+  std::map<std::pair<int, uint64_t>, std::promise<RankWorkDone>> given_;  // by process and number, guarded by mutex_
+  std::map<int, std::string> lost_;                                       // processes and why, guarded by mutex_
   std::atomic<bool> listening_ = false;
   std::atomic<bool> ending_ = false;
   std::map<int, std::thread> listeners_;  // by process; they use all of the above

@@ -89,6 +89,9 @@ class LinkTable {
   /// Places the ranks on hosts, one number of [0, ranks) for each.
   void SetHosts(std::vector<int> host_of_rank);
 
+  /// As SetHosts was told; empty: one host.
+  [[nodiscard]] const std::vector<int>& hosts() const { return host_of_rank_; }
+
   [[nodiscard]] int ranks() const { return ranks_; }
   [[nodiscard]] const LinkCost& Between(int from, int to) const {
     return costs_[index_.empty() ? 0 : index_[Pair(from, to)]];

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/units.h"
 #include "plan/profile_key_json.h"
@@ -64,6 +66,18 @@ Json ToJson(const LinkTable& links) {
   return list;
 }
 
+/// The hosts that ranks are on, where there are several.
+std::vector<int> HostsFromJson(const JsonObject& object, int ranks) {
+  if (!object.Has("hosts")) return {};
+  const Json& list = object.At("hosts");
+  const auto names_one = [ranks](const Json& host) { return host.is_number_unsigned() && host < ranks; };
+  if (!list.is_array() || list.size() != static_cast<size_t>(ranks) ||
+      !std::all_of(list.begin(), list.end(), names_one)) {
+    object.Refuse("hosts", fmt::format("expected a number below {0} for each of {0} ranks", ranks));
+  }
+  return list.get<std::vector<int>>();
+}
+
 LinkTable LinksFromJson(const JsonObject& object, int ranks) {
   const std::vector<JsonObject> list = ObjectsOf(object, "links");
   if (list.size() != static_cast<size_t>(ranks) * static_cast<size_t>(ranks - 1)) {
@@ -80,6 +94,7 @@ LinkTable LinksFromJson(const JsonObject& object, int ranks) {
     cost.mover = moved_by == "thread" ? Mover::kThread : Mover::kEngine;
     links.Set(static_cast<int>(link.Int("from", 0, ranks - 1)), static_cast<int>(link.Int("to", 0, ranks - 1)), cost);
   }
+  if (std::vector<int> hosts = HostsFromJson(object, ranks); !hosts.empty()) links.SetHosts(std::move(hosts));
   return links;
 }
 
@@ -101,6 +116,7 @@ std::string ToJson(const CostProfile& profile) {
                         {"end_us", costs.end_s * kMicrosPerSecond},
                         {"devices", std::move(devices)},
                         {"links", ToJson(costs.links)}});
+    if (!costs.links.hosts().empty()) measured.back()["hosts"] = costs.links.hosts();
   }
   return Json{{"version", kProfileVersion}, {"key", KeyToJson(profile.key)}, {"measured", std::move(measured)}}.dump(
              1) +

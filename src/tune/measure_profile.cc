@@ -1,5 +1,7 @@
 #include "tune/measure_profile.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 #include <optional>
@@ -34,7 +36,10 @@ std::vector<int64_t> RowsToMeasure(int64_t longest, bool gpus) {
 /// Whether what a hypervisor takes from this machine's processors tells in the times of the ranks' compute.
 bool StolenTimeCounts(EngineState& engine) {
   bool counts = false;
-  for (int rank = 0; rank < engine.ranks(); ++rank) counts |= engine.rank(rank).work_clock() != ThreadSeconds;
+  const int first = engine.first_rank();
+  for (int rank = first; rank < first + engine.local_ranks(); ++rank) {
+    counts |= engine.group() != nullptr || engine.rank(rank).work_clock() != ThreadSeconds;
+  }
   return counts && !engine.on_gpus();
 }
 
@@ -50,7 +55,7 @@ class Group {
         link_patience_s_(held.engine().on_gpus() ? 0 : kPatienceS),
         rows_(RowsToMeasure(longest, held.engine().on_gpus())),
         probe_(held, members_, longest) {
-    if (members_.size() > 1) links_.emplace(held, members_, longest);
+    if (members_.size() > 1 && held.engine().group() == nullptr) links_.emplace(held, members_, longest);
   }
 
   [[nodiscard]] int size() const { return static_cast<int>(members_.size()); }
@@ -141,15 +146,19 @@ class Group {
   std::optional<LinkProbe> links_;
 };
 
+using HopsSeen = std::map<std::pair<int, int>, HopSamples>;
+
 class ProfileRun {
  public:
   ProfileRun(std::shared_ptr<EngineState> engine, int64_t longest)
       : engine_(std::move(engine)),
         planner_(engine_->Hold().planner()),
         longest_(std::clamp<int64_t>(longest, 2, engine_->decoder().spec().max_positions)),
+        names_(NamesOf(*engine_, planner_.key().devices)),
         session_(engine_, std::max<int64_t>(kStartTokens, engine_->ranks())) {
     HeldEngine held = engine_->Hold();
     MakeGroups(held);
+    if (engine_->group() != nullptr) hops_.emplace(held, longest_);
     for (const auto& group : groups_) group->WarmUp(held);
   }
 
@@ -163,6 +172,7 @@ class ProfileRun {
         for (size_t i = 0; i < devices.size(); ++i) Append(devices[i], seen.devices[group->members()[i]]);
         if (seen.links.one_row.empty()) seen.links = group->MeasureLinks(held);
       }
+      if (hops_) hop_samples_.push_back(hops_->Measure(held));
     }
     for (auto& [active, seen] : samples) {
       seen.ends = LeastDisturbed([&, count = active] { return MeasureEnds(count); }, kPatienceS).value;
@@ -175,11 +185,12 @@ class ProfileRun {
     profile.key = planner_.key();
     for (const auto& [active, seen] : samples) {
       ClusterCosts costs;
-      costs.devices = FitDevices(planner_.key().devices, planner_.shape(), seen, longest_);
+      costs.devices = FitDevices(names_, planner_.shape(), seen, longest_);
       // One rank alone has no links: those of several stand in.
       const LinkSamples& links = active > 1 ? seen.links : samples.rbegin()->second.links;
       const LinkCost none{0, 1e9, 0, Mover::kThread};
       costs.links = LinkTable(engine_->ranks(), links.one_row.empty() ? none : FitLink(links));
+      if (hops_) costs.links = FitHops(*engine_, Together(hop_samples_));
       costs.start_s = Usual(seen.ends.start_s);
       costs.end_s = Usual(seen.ends.end_s);
       profile.active[active] = std::move(costs);
@@ -188,8 +199,26 @@ class ProfileRun {
   }
 
  private:
-  [[nodiscard]] const std::string& NameOf(int rank) const {
-    return planner_.key().devices[static_cast<size_t>(rank)];
+  /// What is measured of one rank holds for those of its name. Of several processes no two ranks are taken for one.
+  [[nodiscard]] static std::vector<std::string> NamesOf(const EngineState& engine, std::vector<std::string> devices) {
+    for (size_t rank = 0; engine.group() != nullptr && rank < devices.size(); ++rank) {
+      devices[rank] += fmt::format(", rank {}", rank);
+    }
+    return devices;
+  }
+
+  /// All that was seen of each link.
+  [[nodiscard]] static HopsSeen Together(const std::vector<HopsSeen>& all) {
+    HopsSeen together = all.front();
+    for (size_t i = 1; i < all.size(); ++i) {
+      for (const auto& [pair, seen] : all[i]) {
+        HopSamples& to = together.at(pair);
+        to.one_row.insert(to.one_row.end(), seen.one_row.begin(), seen.one_row.end());
+        to.few_rows.insert(to.few_rows.end(), seen.few_rows.begin(), seen.few_rows.end());
+        to.many_rows.insert(to.many_rows.end(), seen.many_rows.begin(), seen.many_rows.end());
+      }
+    }
+    return together;
   }
 
   /// Groups of 1, 2, 4, ... and all ranks: of each size so many that every rank is in one. Of equal GPUs, which
@@ -205,7 +234,7 @@ class ProfileRun {
         // The last group takes some of the ranks before it where they do not come out even.
         std::iota(members.begin(), members.end(), std::min(first, engine_->ranks() - count));
         bool news = !engine_->on_gpus();
-        for (const int member : members) news = named.insert(NameOf(member)).second || news;
+        for (const int member : members) news = named.insert(names_[static_cast<size_t>(member)]).second || news;
         if (news) groups_.push_back(std::make_unique<Group>(held, std::move(members), longest_));
       }
     }
@@ -237,7 +266,10 @@ class ProfileRun {
   std::shared_ptr<EngineState> engine_;
   PhasePlanner planner_;  // planner as it is before anything is measured
   int64_t longest_;
+  std::vector<std::string> names_;  // [ranks]
   SessionState session_;
+  std::optional<HopProbe> hops_;  // of several processes
+  std::vector<HopsSeen> hop_samples_;
   std::vector<std::unique_ptr<Group>> groups_;
 };
 

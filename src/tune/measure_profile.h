@@ -3,12 +3,15 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/engine_state.h"
 #include "plan/cost_profile.h"
+#include "tune/probe.h"
 #include "tune/profile_samples.h"
 
 namespace runahead {
@@ -31,5 +34,23 @@ class LinkProbe {
   int64_t many_;
   std::vector<KvCache> caches_;  // [members]
 };
+
+/// Links between all ranks of a group of processes, over the transports that prompts will take.
+class HopProbe {
+ public:
+  HopProbe(HeldEngine& held, int64_t longest);
+  /// Every direction between two ranks, no rank in two of them at once.
+  std::map<std::pair<int, int>, HopSamples> Measure(HeldEngine& held);
+
+ private:
+  int ranks_;
+  int64_t many_;  // rows of a large hand-over
+  size_t row_bytes_;
+  Probe probe_;
+};
+
+/// The links of the ranks: those of one process are moved by their threads on CPUs, others beside them. Ranks of
+/// different hosts share their hosts' cards.
+LinkTable FitHops(EngineState& engine, const std::map<std::pair<int, int>, HopSamples>& seen);
 
 }  // namespace runahead

@@ -1,135 +1,140 @@
 #include "tune/probe.h"
 
-#include <algorithm>
-#include <atomic>
-#include <barrier>
-#include <memory>
-#include <optional>
+#include <fmt/format.h>
 
-#include "prefill/slow_exchange.h"
+#include <atomic>
+#include <exception>
+#include <future>
+#include <set>
+
+#include "engine/group_links.h"
+#include "runahead/error.h"
+#include "wire/bytes.h"
 
 namespace runahead {
 namespace {
 
-/// An arbitrary prompt, the same in every run: attention takes longer over some numbers than over others.
-int32_t TokenAt(int64_t position, int64_t vocab) {
-  const uint64_t scattered = static_cast<uint64_t>(position + 1) * 0x9E3779B97F4A7C15U >> 33;
-  return static_cast<int32_t>(scattered % static_cast<uint64_t>(vocab));
+/// A number that no probe of this process had.
+uint64_t NewProbeNumber() {
+  static std::atomic<uint64_t> last = 0;
+  return ++last;
 }
 
-/// Notes when each layer's exchange begins, and ends the pass there once it has seen enough of them. A GPU's stream
-/// has marks of its own; a CPU rank computes before it comes here, and looks at its work clock.
-class ProbeExchange final : public PrefillExchange {
- public:
-  ProbeExchange(const Rank& rank, int last_layer, std::optional<AttentionExtent> extent)
-      : on_gpu_(rank.gpu().has_value()), clock_(rank.work_clock()), last_layer_(last_layer), extent_(extent) {}
-
-  void Start(Stream& stream) override { Note(stream); }
-  Status LayerReady(int layer, Stream& stream) override {
-    Note(stream);
-    return layer == last_layer_ ? Status::Failed("enough layers were seen") : Status::Ok();
+/// Work for each other process of the members; `links` null: there are none.
+std::vector<std::pair<int, GivenWork>> GiveOthers(EngineState& engine, const GroupLinks* links,
+                                                  const std::vector<int>& members, WorkKind kind,
+                                                  const std::string& order) {
+  std::vector<std::pair<int, GivenWork>> given;
+  for (const int process : links == nullptr ? std::set<int>() : links->OthersOf(members)) {
+    given.emplace_back(process, GiveWork(engine, process, kind, order));
   }
-  Status Finish(Stream& stream) override {
-    Note(stream);
-    stream.Synchronize();
-    return Status::Ok();
-  }
-  [[nodiscard]] AttentionExtent Extent(int64_t end) const override {
-    return extent_.value_or(AttentionExtent{end, CausalWork::kSkip});
-  }
-  /// Seconds between what was noted: the start, each exchange, and the end where the pass came to it. The stream has
-  /// passed all of them.
-  [[nodiscard]] std::vector<double> Stretches() const {
-    std::vector<double> seconds;
-    for (size_t i = 1; i < marks_.size(); ++i) seconds.push_back(marks_[i]->MillisecondsSince(*marks_[i - 1]) / 1e3);
-    for (size_t i = 1; i < noted_s_.size(); ++i) seconds.push_back(noted_s_[i] - noted_s_[i - 1]);
-    return seconds;
-  }
-
- private:
-  void Note(Stream& stream) {
-    if (on_gpu_) {
-      marks_.push_back(stream.NewMark());
-    } else {
-      noted_s_.push_back(clock_());
-    }
-  }
-
-  bool on_gpu_;
-  WorkClock clock_;
-  int last_layer_;
-  std::optional<AttentionExtent> extent_;     // empty: up to the chunk's end
-  std::vector<std::unique_ptr<Mark>> marks_;  // marks of a GPU's stream
-  std::vector<double> noted_s_;               // times of a CPU rank, s
-};
-
-/// The queries' share of the FLOPs of a layer's queries, keys and values.
-double QueryShare(const DecoderSpec& spec) {
-  const AttentionSize size = spec.attention_size();
-  return static_cast<double>(size.query_weights) / static_cast<double>(size.query_weights + size.key_value_weights);
+  return given;
 }
 
 }  // namespace
 
-Probe::Probe(HeldEngine& held, std::vector<int> members, int64_t longest) : members_(std::move(members)) {
-  EngineState& engine = held.engine();
-  const KvShape shape = engine.decoder().spec().kv_shape(engine.decoder().compute_dtype());
-  for (const int member : members_) {
-    caches_.emplace_back(engine.rank(member).device(), shape, longest);
-    tables_.push_back(&held.PositionsFor(member, longest, longest));
+Probe::Probe(HeldEngine& held, std::vector<int> members, int64_t longest)
+    : engine_(&held.engine()),
+      number_(NewProbeNumber()),
+      members_(std::move(members)),
+      longest_(longest),
+      here_(std::make_unique<ProbeRanks>(held, members_, longest)) {
+  if (engine_->group() != nullptr) links_ = std::make_unique<GroupLinks>(*engine_);
+}
+
+Probe::Probe(Probe&& other) noexcept
+    : engine_(std::exchange(other.engine_, nullptr)),
+      number_(other.number_),
+      members_(std::move(other.members_)),
+      longest_(other.longest_),
+      here_(std::move(other.here_)),
+      links_(std::move(other.links_)) {}
+
+Probe::~Probe() {
+  if (engine_ == nullptr || links_ == nullptr) return;
+  for (const int process : links_->OthersOf(members_)) {
+    (void)GiveWork(*engine_, process, WorkKind::kEndProbe, EncodeId(number_));
   }
+}
+
+std::vector<size_t> Probe::PlacesIn(int process) const {
+  std::vector<size_t> places;
+  for (size_t place = 0; place < members_.size(); ++place) {
+    if (links_ == nullptr || engine_->group()->processes->ProcessOf(members_[place]) == process) {
+      places.push_back(place);
+    }
+  }
+  return places;
 }
 
 void Probe::Run(HeldEngine& held, const ShortRun& run, int times, std::vector<Stretches>* seen) {
-  std::barrier together(static_cast<std::ptrdiff_t>(members_.size()));
-  std::atomic<size_t> finished{0};
-  std::vector<std::future<void>> done;
-  for (size_t i = 0; i < members_.size(); ++i) {
-    done.push_back(held.engine().rank(members_[i]).Post([&, i] {
-      together.arrive_and_wait();
-      for (int counted = 0; counted < times || finished.load() < members_.size();) {
-        Once(held.engine(), i, run, seen == nullptr ? nullptr : &(*seen)[i]);
-        if (++counted == times) ++finished;
-      }
-    }));
+  CheckGroup(*engine_);
+  const auto add = [&](int process, const std::vector<Stretches>& parts) {
+    const std::vector<size_t> places = PlacesIn(process);
+    if (parts.size() != places.size()) {
+      throw LinkError(fmt::format("process {} measured {} ranks of {}", process, parts.size(), places.size()));
+    }
+    for (size_t i = 0; seen != nullptr && i < parts.size(); ++i) Append(parts[i], (*seen)[places[i]]);
+  };
+  auto others = GiveOthers(*engine_, links_.get(), members_, WorkKind::kShortRuns,
+                           Encode(ShortRunsOrder{number_, longest_, members_, run, times}));
+  std::atomic<bool> stop = false;
+  std::promise<std::vector<Stretches>> made;
+  const std::future<void> ended = std::async(std::launch::async, [&] {
+    try {
+      here_->Run(held, run, times, stop, [&](const std::vector<Stretches>& parts) { made.set_value(parts); });
+      if (here_->members().empty()) made.set_value({});
+    } catch (...) {
+      made.set_exception(std::current_exception());
+    }
+  });
+  std::exception_ptr failure;
+  const auto attempt = [&](const auto& part) {
+    try {
+      part();
+    } catch (...) {
+      if (!failure) failure = std::current_exception();
+    }
+  };
+  attempt([&] { add(0, made.get_future().get()); });
+  for (auto& [process, work] : others) {
+    attempt([&, process = process, &work = work] {
+      std::vector<Stretches> parts;
+      work.Take(Decode(work.Await().answer, parts));
+      add(process, parts);
+    });
   }
-  for (std::future<void>& future : done) future.get();
+  stop = true;
+  for (const auto& [process, work] : others) engine_->group()->remote->StopWork(process, work.given.number);
+  ended.wait();
+  if (failure) std::rethrow_exception(failure);
 }
 
-void Probe::Once(EngineState& engine, size_t index, const ShortRun& run, Stretches* seen) {
-  Rank& rank = engine.rank(members_[index]);
-  const Decoder& decoder = engine.decoder(members_[index]);
-  const int64_t rows = run.end - run.begin;
-  const int layers = decoder.spec().layers;
-  std::vector<int32_t> tokens(static_cast<size_t>(rows));
-  for (int64_t i = 0; i < rows; ++i) tokens[static_cast<size_t>(i)] = TokenAt(run.begin + i, decoder.spec().vocab);
-  Workspace& workspace = rank.WorkspaceFor(decoder, rows);
-  std::optional<AttentionExtent> extent;
-  if (run.dense) extent = AttentionExtent{caches_[index].capacity(), CausalWork::kDense};
-  auto owned = std::make_unique<ProbeExchange>(rank, run.last_layer, extent);
-  const ProbeExchange& probe = *owned;
-  std::unique_ptr<PrefillExchange> exchange = std::move(owned);
-  if (rank.slowdown() > 1) exchange = MakeSlowExchange(std::move(exchange), rank.slowdown(), rank.work_clock());
-  exchange->Start(rank.stream());
-  const LastLayer last = run.last_layer >= layers ? LastLayer::kLastRow : LastLayer::kKeysAndValues;
-  const Chunk chunk{.tokens = tokens,
-                    .begin = run.begin,
-                    .last_layer = last,
-                    .tables = tables_[index],
-                    .cache = caches_[index],
-                    .exchange = exchange.get()};
-  const Status status = decoder.Forward(chunk, workspace, rank.ops(), rank.stream());
-  if (status.ok()) CHECK(exchange->Finish(rank.stream()).ok());
-  rank.stream().Synchronize();
-  if (seen == nullptr) return;
-  const std::vector<double> seconds = probe.Stretches();
-  seen->before_s.push_back(seconds[0]);
-  for (int layer = 1; layer <= std::min(run.last_layer, layers - 1); ++layer) {
-    // Before the last exchange no queries are made: they take their share of what the first layer's took.
-    const double missing = layer == layers - 1 ? seen->before_s.back() * QueryShare(decoder.spec()) : 0;
-    seen->layer_s.push_back(seconds[static_cast<size_t>(layer)] + missing);
+std::vector<HopTimes> Probe::Hop(HeldEngine& held, const std::vector<std::pair<int, int>>& pairs, int64_t rows,
+                                 int rounds) {
+  const uint64_t id = links_ == nullptr ? 0 : links_->IdFor(members_);
+  const HopsOrder order{number_, longest_, members_, id, pairs, rows, rounds};
+  const std::shared_ptr<Fabric> between = id == 0 ? nullptr : links_->For(held, members_);
+  auto others = GiveOthers(*engine_, links_.get(), members_, WorkKind::kHops, Encode(order));
+  std::exception_ptr failure;
+  std::vector<HopTimes> times;
+  try {
+    times = here_->Hop(held, order, between == nullptr ? held.fabric() : *between);
+  } catch (...) {
+    failure = std::current_exception();
   }
-  if (last == LastLayer::kLastRow) seen->finish_s.push_back(seconds.back());
+  for (auto& [process, work] : others) {
+    try {
+      std::vector<HopTimes> parts;
+      work.Take(Decode(work.Await().answer, parts));
+      times.insert(times.end(), parts.begin(), parts.end());
+    } catch (...) {
+      if (!failure) failure = std::current_exception();
+    }
+  }
+  if (!failure) return times;
+  if (id != 0) links_->Drop(members_);
+  std::rethrow_exception(failure);
 }
 
 }  // namespace runahead

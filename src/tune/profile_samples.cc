@@ -144,4 +144,21 @@ LinkCost FitLink(const LinkSamples& seen) {
   return link;
 }
 
+LinkCost FitHop(const HopSamples& seen, Mover mover) {
+  constexpr double kLeastShare = 0.1;  // of a round, what goes there takes, and more rows more, at least
+  const double back_s = Usual(seen.one_row) / 2;
+  const auto there_s = [&](const std::vector<double>& rounds) {
+    return std::max(Usual(rounds) - back_s, kLeastShare * Usual(rounds));
+  };
+  const double few_s = there_s(seen.few_rows);
+  const double many_s = there_s(seen.many_rows);
+  const auto more = static_cast<double>(seen.many - seen.few) * static_cast<double>(seen.row_bytes);
+  LinkCost link;
+  link.mover = mover;
+  link.bytes_per_s = more / std::max(many_s - few_s, kLeastShare * many_s);
+  const double moving_s = static_cast<double>(seen.few) * static_cast<double>(seen.row_bytes) / link.bytes_per_s;
+  link.latency_s = std::max(back_s, few_s - moving_s);
+  return link;
+}
+
 }  // namespace runahead

@@ -9,7 +9,7 @@
 
 #include "plan/cluster_costs.h"
 #include "plan/work_shape.h"
-#include "tune/probe.h"
+#include "worker/short_run.h"
 
 namespace runahead {
 
@@ -54,6 +54,16 @@ struct LinkSamples {
   std::vector<double> waking;  // time from the last byte until the receiver goes on, s
 };
 
+/// What was seen of rows that went from one rank to another, and one row back. Seconds.
+struct HopSamples {
+  int64_t few = 0;              // rows of a smaller hand-over
+  int64_t many = 0;             // rows of a large one
+  size_t row_bytes = 0;         // bytes of one row of one layer, K and V
+  std::vector<double> one_row;  // rounds of one row
+  std::vector<double> few_rows;
+  std::vector<double> many_rows;
+};
+
 /// How long phases of a few tokens took to begin and to end. Seconds.
 struct EndSamples {
   Means start_s;
@@ -85,5 +95,7 @@ void Append(const ProfileSamples& from, ProfileSamples& to);
 std::vector<DeviceCost> FitDevices(const std::vector<std::string>& names, const WorkShape& shape,
                                    const GroupSamples& seen, int64_t longest);
 LinkCost FitLink(const LinkSamples& seen);
+/// A line through what a smaller and a large hand-over took: its slope is the rate, and where it begins the latency.
+LinkCost FitHop(const HopSamples& seen, Mover mover);
 
 }  // namespace runahead

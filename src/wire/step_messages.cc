@@ -217,6 +217,10 @@ TimelineEvent GetEvent(ByteReader& in) {
 
 }  // namespace
 
+void PutTimeline(ByteWriter& out, const std::vector<TimelineEvent>& timeline) { PutAll(out, timeline); }
+
+std::vector<TimelineEvent> GetTimeline(ByteReader& in) { return GetAll(in, kEventBytes, "timeline", GetEvent); }
+
 std::string EncodeStepPlan(const StepPlan& plan) {
   const auto& [step, ended, samplers, copies, chunks, gang, member, record_timeline, stop] = plan;
   ByteWriter out;
@@ -267,7 +271,7 @@ std::string EncodeStepResult(const StepResult& result) {
   out.Put(seconds);
   out.Put(wait_s);
   out.Put(bytes_sent);
-  PutAll(out, timeline);
+  PutTimeline(out, timeline);
   return out.Take();
 }
 
@@ -285,7 +289,7 @@ Status DecodeStepResult(std::string_view bytes, StepResult& result) {
   read.seconds = in.Get<double>("seconds");
   read.wait_s = in.Get<double>("wait_s");
   read.bytes_sent = in.Get<int64_t>("bytes_sent");
-  read.timeline = GetAll(in, kEventBytes, "timeline", GetEvent);
+  read.timeline = GetTimeline(in);
   if (Status end = in.End(); !end.ok()) return end;
   result = std::move(read);
   return Status::Ok();

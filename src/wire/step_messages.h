@@ -3,8 +3,10 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/status.h"
+#include "wire/bytes.h"
 #include "worker/step_plan.h"
 
 namespace runahead {
@@ -18,5 +20,8 @@ std::string EncodeStepResult(const StepResult& result);
 /// ranges to check. A plan gets a stop of its own.
 Status DecodeStepPlan(std::string_view bytes, StepPlan& plan);
 Status DecodeStepResult(std::string_view bytes, StepResult& result);
+
+void PutTimeline(ByteWriter& out, const std::vector<TimelineEvent>& timeline);
+std::vector<TimelineEvent> GetTimeline(ByteReader& in);
 
 }  // namespace runahead

@@ -33,7 +33,8 @@ class Group : public CliTest {
 
   /// `command` in `ranks` processes, which on a busy machine miss nobody.
   static Outcome Launch(int ranks, std::vector<std::string> command) {
-    command.insert(command.end(), {"--lost-after", "60", "--kv-memory", "4MB"});
+    command.insert(command.end(), {"--lost-after", "60"});
+    if (command.front() != "tune") command.insert(command.end(), {"--kv-memory", "4MB"});
     return Runahead(Launched(ranks, command));
   }
 
@@ -129,8 +130,37 @@ TEST_F(Group, NamesTheProcessAndTheFieldThatDiffer) {
   }
 }
 
+TEST_F(Group, BenchesWhatSeveralProcessesDo) {
+  const Outcome outcome = Launch(3, {"bench", "--model", Model(), "--contexts", "40", "--topologies", "chain,direct",
+                                     "--ranks", "2,3", "--repeats", "1", "--decode-tokens", "3", "--json",
+                                     InFolder("bench.json"), "--timeline", InFolder("bench.svg")});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(outcome.err, "");
+  const Json results = Json::parse(ReadFile(InFolder("bench.json"))).at("results");
+  EXPECT_EQ(results.size(), 9U);
+  for (const Json& result : results) {
+    EXPECT_EQ(result.at("logit_difference"), 0) << result;
+    EXPECT_EQ(result.at("token_ms").size(), 3U) << result;
+  }
+  EXPECT_NE(ReadFile(InFolder("bench.svg")).find("rank 1"), std::string::npos);
+}
+
+TEST_F(Group, TunesAndPlansByWhatItFound) {
+  const std::string tuned = InFolder("tuned");
+  const Outcome outcome =
+      Launch(2, {"tune", "--model", Model(), "--contexts", "48", "--repeats", "1", "--profile", "--search", "--check",
+                 "--partitions", "even", "--topologies", "chain", "--tuned", tuned});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  for (const char* line : {"of another process, rank 1", "link 1 -> 0: ", "partition table: ", "tsp, 2 ranks"}) {
+    EXPECT_NE(outcome.out.find(line), std::string::npos) << line << "\n" << outcome.out;
+  }
+  const Outcome bench = Launch(2, {"bench", "--model", Model(), "--contexts", "48", "--partitions", "searched",
+                                   "--strategies", "runahead", "--repeats", "1", "--tuned", tuned});
+  EXPECT_EQ(bench.exit_code, 0) << bench.err;
+}
+
 TEST_F(Group, OtherCommandsSayWhatToDo) {
-  const Outcome outcome = Runahead(Launched(2, {"bench", "--model", Model(), "--contexts", "64"}));
+  const Outcome outcome = Runahead(Launched(2, {"bench", "--model", Model(), "--suite", "paper"}));
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_NE(outcome.err.find("say --devices cpu:2 instead, without a launcher"), std::string::npos) << outcome.err;
 }

@@ -99,8 +99,8 @@ TEST(Starter, PassesSignalsOn) {
   // two writers it would end otherwise.
   const Started started =
       Start({.ranks = 3, .command = {}, .hosts = {}},
-            "sleep 60 & p=$!; trap 'echo asked >&2; kill $p; exit 0' TERM; if [ $RANK = 0 ]; then exec 3<>" +
-                ready + "; [ $(head -c 2 <&3 | wc -c) = 2 ] && kill -TERM $PPID; else printf x >" + ready + "; fi; wait $p");
+            "sleep 60 & p=$!; trap 'echo asked >&2; kill $p; exit 0' TERM; if [ $RANK = 0 ]; then exec 3<>" + ready +
+                "; [ $(head -c 2 <&3 | wc -c) = 2 ] && kill -TERM $PPID; else printf x >" + ready + "; fi; wait $p");
   EXPECT_EQ(started.code, 128 + SIGTERM);
   EXPECT_EQ(started.said, (Lines{"[0] asked", "[1] asked", "[2] asked"}));
 }

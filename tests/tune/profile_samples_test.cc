@@ -142,5 +142,23 @@ TEST(FitDevices, TakesANamesakesCostsForARankThatWasNotSeen) {
   EXPECT_EQ(costs[1].At(2048).layer_s, costs[0].At(2048).layer_s);
 }
 
+TEST(FitHop, FindsTheRateAndTheLatencyOfALink) {
+  constexpr double kRate = 125e6;
+  constexpr double kOneRow = 0.003;  // latency of short messages, s
+  constexpr double kLatency = 0.008;
+  const auto round = [&](int64_t rows) { return kLatency + static_cast<double>(rows) * 1000 / kRate + kOneRow; };
+  const HopSamples seen{500, 2000, 1000, {2 * kOneRow}, {round(500), round(500)}, {0, round(2000), 2}};
+  const LinkCost link = FitHop(seen, Mover::kEngine);
+  EXPECT_NEAR(link.bytes_per_s, kRate, 1);
+  EXPECT_NEAR(link.latency_s, kLatency, 1e-9);
+  EXPECT_EQ(link.setup_s, 0);
+}
+
+TEST(FitHop, GivesARateWhereMoreRowsTookNoLonger) {
+  const LinkCost link = FitHop({1, 2, 1000, {0.1}, {0.05}, {0.05}}, Mover::kEngine);
+  EXPECT_GT(link.bytes_per_s, 0);
+  EXPECT_LT(link.bytes_per_s, 1e9);
+}
+
 }  // namespace
 }  // namespace runahead
