@@ -243,7 +243,7 @@ bool Conductor::LacksPositions(int64_t tokens) const {
   const int64_t needed = PositionsOf(tokens);
   for (int rank = 0; rank < engine_.local_ranks(); ++rank) {
     for (const int64_t length : {int64_t{1}, needed}) {  // of short sequences, and of long ones where this is one
-      if (held_->MissingPositionBytes(rank, needed, length) > 0) return true;
+      if (held_->LacksPositions(rank, needed, length)) return true;
     }
   }
   return false;
@@ -255,7 +255,7 @@ void Conductor::ReservePositions(int64_t tokens) {
   while (positions < needed) positions *= 2;
   for (const int64_t length : {int64_t{1}, needed}) {
     for (int rank = 0; rank < engine_.local_ranks(); ++rank) {
-      if (held_->MissingPositionBytes(rank, needed, length) == 0) continue;
+      if (!held_->LacksPositions(rank, needed, length)) continue;
       held_->PositionsFor(rank, PositionsOf(positions), length);
       if (rank == 0 && remote_ != nullptr) remote_->Reserve({PositionsOf(positions), length});
     }

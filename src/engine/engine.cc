@@ -143,11 +143,14 @@ RankWorker::Tables HeldEngine::TablesOf(int index) const {
   return {&tables.of_short, &tables.of_long};
 }
 
-size_t HeldEngine::MissingPositionBytes(int index, int64_t positions, int64_t tokens) const {
+bool HeldEngine::LacksPositions(int index, int64_t positions, int64_t tokens) const {
   const EngineState::Tables& both = engine_->tables_.at(engine_->IndexOf(engine_->MemoryOf(index)));
   const bool long_sequence = engine_->decoder().spec().rope.IsLong(tokens);
-  const PositionTables& tables = long_sequence ? both.of_long : both.of_short;
-  return tables.positions < positions ? engine_->decoder().PositionBytes(positions) : 0;
+  return (long_sequence ? both.of_long : both.of_short).positions < positions;
+}
+
+size_t HeldEngine::MissingPositionBytes(int index, int64_t positions, int64_t tokens) const {
+  return LacksPositions(index, positions, tokens) ? engine_->decoder().PositionBytes(positions) : 0;
 }
 
 Engine::Engine(std::shared_ptr<EngineState> state) : state_(std::move(state)) {}

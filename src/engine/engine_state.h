@@ -132,7 +132,9 @@ class HeldEngine {
   const PositionTables& PositionsFor(int index, int64_t positions, int64_t tokens);
   /// Where PositionsFor puts the tables of rank `index`; they may grow between passes.
   [[nodiscard]] RankWorker::Tables TablesOf(int index) const;
-  /// Bytes that PositionsFor would allocate.
+  /// Whether PositionsFor would make them.
+  [[nodiscard]] bool LacksPositions(int index, int64_t positions, int64_t tokens) const;
+  /// Bytes that it would allocate; none for a model without rotations.
   [[nodiscard]] size_t MissingPositionBytes(int index, int64_t positions, int64_t tokens) const;
 
   /// Where prompts are cut, and over which ranks. Copy it to look at it while others work.

@@ -2,12 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <filesystem>
 #include <mutex>
 #include <optional>
 #include <set>
 #include <stdexcept>
 #include <thread>
 
+#include "base/source_dir.h"
 #include "runahead/engine.h"
 #include "runahead/request.h"
 #include "tests/engine/tiny_model.h"
@@ -88,6 +90,28 @@ TEST(RequestsTest, ASinkIsToldWhatAHandleGives) {
   EXPECT_EQ(by_sink.back().stats.new_tokens, 8);
   EXPECT_THROW((void)handle.Next(std::chrono::milliseconds(1)), ConfigError);
   EXPECT_THROW((void)engine.Submit(Prompt(1, 1), nullptr, EventSink()), ConfigError);
+}
+
+// Whatever a model knows positions by: rotations, a table, biases.
+TEST(RequestsTest, EveryFamilyAnswersAsASession) {
+  const std::vector<int32_t> prompt = {3, 4, 5, 6, 7};
+  constexpr int kNew = 3;
+  int families = 0;
+  for (const auto& golden :
+       std::filesystem::directory_iterator(std::filesystem::path(SourceDir()) / "tests" / "model" / "goldens")) {
+    EngineOptions options;
+    options.devices = "cpu:2";
+    options.threads_per_rank = 1;
+    const Engine engine = Engine::Load(golden.path(), options);
+    Request request;
+    request.prompt = prompt;
+    request.generation.max_new_tokens = kNew;
+    Session session = engine.NewSession(static_cast<int64_t>(prompt.size()) + kNew);
+    const Generation alone = Generate(session, nullptr, prompt, {}, request.generation);
+    EXPECT_EQ(IdsOf(AllOf(engine.Submit(std::move(request)))), alone.ids) << golden.path();
+    ++families;
+  }
+  EXPECT_GT(families, 50);
 }
 
 TEST(RequestsTest, ProgressIsToldFromTheBeginningOn) {
