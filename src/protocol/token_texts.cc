@@ -1,5 +1,7 @@
 #include "protocol/token_texts.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -23,7 +25,7 @@ const std::string& TokenTexts::Of(int32_t id) {
 }
 
 std::string TokenTexts::Decoded(int32_t id) const {
-  if (tokenizer_ == nullptr) return {};
+  if (tokenizer_ == nullptr) return fmt::format("token_id:{}", id);  // vLLM's form for it
   std::vector<int32_t> ids = before_;
   ids.push_back(id);
   try {

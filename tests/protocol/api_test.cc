@@ -202,8 +202,13 @@ TEST_F(ApiTest, NumbersOfKeysAreBoundedWhereTheirOrderIsKept) {
 TEST_F(ApiTest, ServesPromptsOfIdsWithoutATokenizer) {
   api_ = std::make_unique<Api>(engine(), Model(ModelFolder()), nullptr, nullptr,
                                ApiOptions{"bare", "DIR: the folder has no tokenizer", "DIR has no tokenizer"});
-  const Json answer = Complete({{"prompt", {5, 6, 7}}, {"max_tokens", 2}, {"ignore_eos", true}});
+  const Json answer = Complete({{"prompt", {5, 6, 7}},
+                                {"max_tokens", 2},
+                                {"ignore_eos", true},
+                                {"logprobs", 0},
+                                {"logit_bias", {{"9", 100}}}});
   EXPECT_EQ(answer["usage"]["completion_tokens"], 2);
+  EXPECT_EQ(answer["choices"][0]["logprobs"]["tokens"], Json({"token_id:9", "token_id:9"}));
   EXPECT_EQ(answer["choices"][0]["text"], "");
   const auto text = Post("/v1/completions", {{"prompt", "a"}});
   EXPECT_EQ(text->status(), 400);
