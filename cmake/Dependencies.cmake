@@ -16,9 +16,11 @@ if(NOT RUNAHEAD_FUZZ)
   pkg_check_modules(hwy REQUIRED IMPORTED_TARGET libhwy)
   pkg_check_modules(tomlplusplus REQUIRED IMPORTED_TARGET tomlplusplus)
 endif()
+if(NOT RUNAHEAD_PYTHON)
+  find_package(Boost 1.74 REQUIRED CONFIG)  # headers alone: Asio and Beast
+endif()
 if(NOT RUNAHEAD_FUZZ AND NOT RUNAHEAD_PYTHON)
   find_package(CLI11 REQUIRED CONFIG)
-  find_package(Boost 1.74 REQUIRED CONFIG)  # headers alone: Asio and Beast
   pkg_check_modules(prometheus REQUIRED IMPORTED_TARGET prometheus-cpp-core)
 endif()
 if(RUNAHEAD_TESTS AND NOT RUNAHEAD_FUZZ)

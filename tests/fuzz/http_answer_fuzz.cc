@@ -1,5 +1,5 @@
 // Fuzzes what is written of events: whatever an engine tells, an answer is JSON, and a stream is one of events with
-// one end.
+// one end; and what becomes of it in HTTP is read back.
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -8,6 +8,7 @@
 #include "demo_tokenizer.h"
 #include "fuzz_folder.h"
 #include "protocol/answer_run.h"
+#include "server/exchange.h"
 
 namespace runahead::protocol {
 namespace {
@@ -45,20 +46,75 @@ void Check(bool right) {
   if (!right) __builtin_trap();
 }
 
+/// Reads the bytes of an answer back.
+class ReadBack {
+ public:
+  explicit ReadBack(std::string bytes) : rest_(std::move(bytes)) {
+    Check(rest_.starts_with("HTTP/1.1 "));
+    const std::string head = Until("\r\n\r\n") + "\r\n";
+    const auto has = [&](std::string_view line) { return head.find(line) != std::string::npos; };
+    if (!has("\r\ntransfer-encoding: chunked\r\n")) {
+      Check(has("\r\ncontent-length: " + std::to_string(rest_.size()) + "\r\n"));
+      body = std::exchange(rest_, {});
+      whole = true;
+      return;
+    }
+    while (!rest_.empty() && !whole) {
+      const size_t size = std::stoul(Until("\r\n"), nullptr, 16);
+      whole = size == 0;
+      body += rest_.substr(0, size);
+      Check(rest_.size() >= size + 2 && rest_.compare(size, 2, "\r\n") == 0);
+      rest_.erase(0, size + 2);
+    }
+    Check(rest_.empty());
+  }
+
+  std::string body;
+  bool whole = false;  // it has an end
+
+ private:
+  std::string Until(std::string_view mark) {
+    const size_t at = rest_.find(mark);
+    Check(at != std::string::npos);
+    const std::string found = rest_.substr(0, at);
+    rest_.erase(0, at + mark.size());
+    return found;
+  }
+
+  std::string rest_;
+};
+
 /// Checks all that it is told.
 class CheckedAnswer final : public HttpAnswer {
  public:
   ~CheckedAnswer() override { Check(!begun_ || ended_ || left_); }
+
+  /// What its connection was given, once nothing comes any more. A server that stops says so in what has no end.
+  void CheckHttp() {
+    http_.Fail({503, "server_stopped", "stopped", {}});
+    sent_ += http_.Take().text;
+    const ReadBack read(sent_);
+    if (!ended_) {
+      Check(read.whole != begun_ && read.body.starts_with(body_));
+      const std::string last = read.body.substr(body_.size());
+      Check(Json::parse(begun_ ? last.substr(6) : last).contains("error"));
+    } else {
+      Check(read.body == body_ && read.whole == !failed_);
+    }
+  }
 
   void Send(HttpHead head, std::string body) override {
     Check(!begun_ && !ended_);
     const Json json = Json::parse(body);
     Check(json.contains(head.status == 200 ? "choices" : "error"));
     ended_ = true;
+    body_ = body;
+    http_.Send(std::move(head), std::move(body));
   }
-  void Begin(HttpHead /*head*/) override {
+  void Begin(HttpHead head) override {
     Check(!begun_ && !ended_);
     begun_ = true;
+    http_.Begin(std::move(head));
   }
   void Write(std::string bytes) override {
     Check(begun_ && !ended_ && !done_ && !failed_);
@@ -66,14 +122,19 @@ class CheckedAnswer final : public HttpAnswer {
     const std::string data = bytes.substr(6, bytes.size() - 8);
     done_ = data == "[DONE]";
     if (!done_) failed_ = Json::parse(data).contains("error");
+    body_ += bytes;
+    http_.Write(std::move(bytes));
+    if (data.size() % 2 == 0) sent_ += http_.Take().text;  // now and then
   }
   void End() override {
     Check(begun_ && !ended_ && done_);
     ended_ = true;
+    http_.End();
   }
   void Break() override {
     Check(begun_ && !ended_ && failed_);
     ended_ = true;
+    http_.Break();
   }
   void Leave() { left_ = true; }
 
@@ -83,6 +144,9 @@ class CheckedAnswer final : public HttpAnswer {
   bool failed_ = false;  // an error was written
   bool ended_ = false;
   bool left_ = false;  // before its end
+  std::string body_;   // all of it so far
+  std::string sent_;   // what its connection took so far
+  server::Exchange http_{{}, [] { return false; }, [] {}};
 };
 
 Asked TakeAsked(Bytes& bytes) {
@@ -150,6 +214,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     ended[static_cast<size_t>(index)] = event.kind == RequestEvent::Kind::kEnd;
     run.Deliver(index, std::move(event));
   }
+  answer->CheckHttp();
   answer->Leave();
   run.Leave();
   for (int i = 0; i < run.choices(); ++i) {
