@@ -19,9 +19,9 @@ void NeedTokenizer(const ModelLimits& limits) {
 
 std::vector<int32_t> IdsOf(std::string_view body, const JsonObject& json, const ModelLimits& limits,
                            ChatPrompts& chat) {
-  if (json.Has("messages")) return chat.Ids(body, json.json());
   const bool prompt_special = json.Bool("add_special_tokens", true);
   const bool content_special = json.Bool("add_special", false);
+  if (json.Has("messages")) return chat.Ids(body, json.json());
   const bool is_content = json.Has("content") && !json.Has("prompt");
   return limits.tokenizer->Encode(json.String(is_content ? "content" : "prompt"),
                                   is_content ? content_special : prompt_special);

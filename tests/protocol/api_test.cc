@@ -248,6 +248,9 @@ TEST_F(ApiTest, TokenizesAsVllmAndLlamaDo) {
   EXPECT_EQ(answer["tokens"].back()["piece"].get<std::string>().back(), 'r');
   const Json said = {{"messages", {{{"role", "user"}, {"content", "Hi"}}}}};
   EXPECT_EQ(Post("/tokenize", said)->json()["tokens"], Json(tokenizer().Encode("user: Hi\nassistant:", false)));
+  Json wrong = said;
+  wrong["add_special_tokens"] = "yes";
+  EXPECT_EQ(Post("/tokenize", wrong)->status(), 400);
 
   answer = Post("/detokenize", {{"tokens", special}})->json();
   EXPECT_EQ(answer["prompt"], "<|begin|>The harbour");
