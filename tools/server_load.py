@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
 """Loads `runahead serve` with the demo model: tools/server_load.py [--program P] [--clients 500] [--seconds 60]
 
-First what HTTP costs: the time of one-token answers beyond the engine's own, and the TTFT of prompts of 4k tokens against the
-engine's. Then many streams at once: most read their answer and compare it with what `runahead generate` says; some leave in the
+First what HTTP costs: the time of one-token answers beyond the engine's own, the TTFT of prompts of 4k tokens against the
+engine's, and that of a second turn behind each against its first. Then many streams at once: most read their answer and compare it with what `runahead generate` says; some leave in the
 middle, read slowly, send garbage or bodies that are too large. Ends with SIGTERM under load. Prints the server's memory over
-time, and exits with 1 when a text was wrong, an answer was cut, or the server died.
+time, and exits with 1 when a text was wrong, an answer was cut, the memory grew, or the server died.
 """
 import argparse
 import asyncio
 import json
-import pathlib
 import random
 import signal
 import statistics
@@ -17,7 +16,8 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from server_process import MODEL, PROGRAM, ServerProcess
+
 TOKENS = 12  # of each answer
 PROMPTS = [f"Arrived, the {name}, lugger, with {cargo}. " * 3 for name in ("Velvet Otter", "Humble Lark", "Old Tern", "Blue Heron")
            for cargo in ("linen", "timber", "salt", "wool")]
@@ -77,16 +77,6 @@ class Connection:
             yield data
 
 
-async def ask(port, body):
-    connection = Connection(port)
-    await connection.send(request(body))
-    status, answer = await connection.whole()
-    connection.close()
-    if status != 200:
-        raise RuntimeError(f"{status}: {answer}")
-    return json.loads(answer)
-
-
 async def costs(port):
     connection = Connection(port)
     over, ratios = [], []
@@ -97,21 +87,32 @@ async def costs(port):
         _, answer = await connection.whole()
         over.append((time.perf_counter() - begin) * 1e3 - json.loads(answer)["runahead"]["ttft_ms"])
     print(f"one-token answers: HTTP's own {statistics.median(over):.3f} ms at the median, {sorted(over)[284]:.3f} ms at 95 %")
-    for i in range(7):
+    turns = []
+    for _ in range(7):
         words = f"Log {random.random()}. " + "Arrived, the Velvet Otter, with linen and salt for the keeper. " * 232
-        begin = time.perf_counter()
-        await connection.send(request({"model": "demo", "prompt": words, "max_tokens": 2, "temperature": 0, "stream": True}))
-        await connection.head()
-        first, stats, size = 0, None, 0
-        async for chunk in connection.chunks():
-            for line in chunk.decode().splitlines():
-                if line.startswith("data: {"):
-                    event = json.loads(line[6:])
-                    first = first or (time.perf_counter() - begin) * 1e3
-                    stats = event.get("runahead", stats)
+        text, first, stats = await ask_as_stream(connection, words)
         ratios.append(first / stats["ttft_ms"])
+        _, second, _ = await ask_as_stream(connection, words + text + " What did the Otter carry?")
+        turns.append(second / first)
     print(f"4k prompts: TTFT {stats['ttft_ms']:.1f} ms in the engine, the client's {100 * (statistics.median(ratios) - 1):+.2f} % at the median")
+    print(f"second turns: the client's TTFT {second:.1f} ms, {100 * statistics.median(turns):.2f} % of the first turn's at the median")
     connection.close()
+
+
+async def ask_as_stream(connection, prompt):
+    """Its text, the time until its first bytes came, ms, and what the engine says that it took."""
+    begin = time.perf_counter()
+    await connection.send(request({"model": "demo", "prompt": prompt, "max_tokens": 8, "temperature": 0, "stream": True}))
+    await connection.head()
+    text, first, stats = "", 0, None
+    async for chunk in connection.chunks():
+        for line in chunk.decode().splitlines():
+            if line.startswith("data: {"):
+                event = json.loads(line[6:])
+                first = first or (time.perf_counter() - begin) * 1e3
+                stats = event.get("runahead", stats)
+                text += "".join(choice["text"] for choice in event["choices"])
+    return text, first, stats
 
 
 class Load:
@@ -178,45 +179,37 @@ class Load:
         connection.close()
 
 
-def memory(process):
-    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) // 1024
-
-
-async def run(options, process, port, wanted):
-    await costs(port)
-    load, begin = Load(port, wanted), time.monotonic()
+async def run(options, server, wanted):
+    await costs(server.port)
+    load, begin = Load(server.port, wanted), time.monotonic()
     clients = [asyncio.create_task(load.client(i, begin + options.seconds)) for i in range(options.clients)]
     seen = []
-    while time.monotonic() < begin + options.seconds - 2 and process.poll() is None:
+    while time.monotonic() < begin + options.seconds - 2 and server.alive():
         await asyncio.sleep(min(10, options.seconds / 6))
-        seen.append(memory(process))
+        seen.append(server.memory())
         print(f"{time.monotonic() - begin:6.0f} s: {seen[-1]} MiB, {load.counts}", flush=True)
-    process.send_signal(signal.SIGTERM)
+    server.process.send_signal(signal.SIGTERM)
     load.draining = True
     await asyncio.wait_for(asyncio.gather(*clients), 120)
     print(f"after SIGTERM: {load.counts}")
-    code = process.wait(timeout=60)
-    print(f"the server ended with {code}; memory {seen[0]} to {seen[-1]} MiB, {max(seen)} at most")
-    return code == 0 and load.counts["wrong"] == load.counts["cut"] == 0 and load.counts["right"] > 0
+    code = server.process.wait(timeout=60)
+    third = len(seen) // 3
+    before, after = max(seen[third:-third]), max(seen[-third:])
+    print(f"the server ended with {code}; memory {seen[0]} MiB at first, {before} at most in the second third, {after} in the last")
+    right = load.counts["wrong"] == load.counts["cut"] == 0 and load.counts["right"] > 0
+    return code == 0 and right and after <= 1.05 * before + 8
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--program", default=ROOT / "build" / "release" / "bin" / "runahead")
+    parser.add_argument("--program", default=PROGRAM)
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
-    common = [options.program, "generate", "--model", ROOT / "models" / "demo", "--json", "-n", str(TOKENS), "--prompt"]
+    common = [options.program, "generate", "--model", MODEL, "--json", "-n", str(TOKENS), "--prompt"]
     wanted = {p: json.loads(subprocess.run([*common, p], check=True, capture_output=True).stdout)["text"] for p in PROMPTS}
-    process = subprocess.Popen(
-        [options.program, "serve", "--model", ROOT / "models" / "demo", "--devices", "cpu:2", "--port", "0", "--quiet"],
-        stderr=subprocess.PIPE, text=True)
-    try:
-        line = next(line for line in process.stderr if "listening on" in line)
-        return 0 if asyncio.run(run(options, process, int(line.rsplit(":", 1)[1]), wanted)) else 1
-    finally:
-        process.kill()
+    with ServerProcess(options.program) as server:
+        return 0 if asyncio.run(run(options, server, wanted)) else 1
 
 
 if __name__ == "__main__":
