@@ -6,13 +6,15 @@
 #include <chrono>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/json.h"
 #include "runahead/error.h"
 
 namespace runahead::chat {
 namespace {
 
-constexpr double kRenderingSeconds = 1.8;  // an error is there within two
+constexpr double kRenderingSeconds = 1.8;  // an error is there within two, also where the process starts anew
+constexpr double kFewestSeconds = 1;       // once it has started, however long that took
 constexpr size_t kLongestRequest = size_t{64} << 20;
 
 /// One line without control characters.
@@ -50,8 +52,11 @@ std::string ChatRenderer::Render(const ChatRequest& request) {
   const std::string message = Message(chosen, templates_.special_tokens(), request);
   const std::string origin = fmt::format("{}: {}", request.origin, chosen.origin);
   const std::lock_guard lock(mutex_);
+  const Clock::time_point begin = Clock::now();
   StartLocked();
-  Json reply = Json::parse(Ask(message, origin), nullptr, /*allow_exceptions=*/false);
+  const std::chrono::duration<double> start = Clock::now() - begin;
+  const double seconds = std::max(kRenderingSeconds - start.count(), kFewestSeconds);
+  Json reply = Json::parse(Ask(message, seconds, origin), nullptr, /*allow_exceptions=*/false);
   const bool sound =
       reply.is_object() && (reply.value("text", Json()).is_string() || reply.value("error", Json()).is_string());
   if (!sound || reply.value("exhausted", Json(false)) != Json(false)) process_.Kill();
@@ -60,14 +65,14 @@ std::string ChatRenderer::Render(const ChatRequest& request) {
   throw ConfigError(fmt::format("{}: {}", origin, OneLine(reply["error"].get<std::string>())));
 }
 
-std::string ChatRenderer::Ask(const std::string& message, const std::string& origin) {
+std::string ChatRenderer::Ask(const std::string& message, double seconds, const std::string& origin) {
   std::string reply;
-  switch (process_.Ask(message, After(std::chrono::duration<double>(kRenderingSeconds)), reply)) {
+  switch (process_.Ask(message, After(std::chrono::duration<double>(seconds)), reply)) {
     case RenderProcess::Outcome::kReplied:
       return reply;
     case RenderProcess::Outcome::kLate:
       process_.Kill();
-      throw ConfigError(fmt::format("{}: rendering takes longer than {} s", origin, kRenderingSeconds));
+      throw ConfigError(fmt::format("{}: rendering takes longer than {:.1f} s", origin, seconds));
     case RenderProcess::Outcome::kDied:
       process_.Kill();
       throw ConfigError(origin + ": the process that renders it died");

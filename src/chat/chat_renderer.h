@@ -23,14 +23,14 @@ class ChatRenderer {
   /// Starts the process where none runs. Throws IoError saying what to install when Python or jinja2 is missing.
   void Start();
 
-  /// The text of a conversation, valid UTF-8, at most 16 MB. Throws ConfigError within two seconds of the process's
-  /// start when there is no such template, when the template refuses (its own words), is broken (its line), or takes
-  /// more time or memory than a template may; and IoError as Start does.
+  /// The text of a conversation, valid UTF-8, at most 16 MB. Throws ConfigError within two seconds, or one second
+  /// behind a start of the process that takes longer, when there is no such template, when the template refuses (its
+  /// own words), is broken (its line), or takes more time or memory than a template may; and IoError as Start does.
   std::string Render(const ChatRequest& request);
 
  private:
-  /// The process's answer to `message`. Throws ConfigError that opens with `origin`.
-  std::string Ask(const std::string& message, const std::string& origin);
+  /// The process's answer to `message` within so many seconds. Throws ConfigError that opens with `origin`.
+  std::string Ask(const std::string& message, double seconds, const std::string& origin);
   void StartLocked();
 
   ChatTemplates templates_;
