@@ -40,9 +40,10 @@ std::string UsageJson(const Usage& usage) {
 
 std::string StatsJson(const RequestStats& stats) {
   return fmt::format(
-      R"({{"predicted_ttft_ms":{},"ttft_ms":{},"tpot_ms":{},"queued_ms":{},"cached_tokens":{},"members":[{}],"cuts":[{}]}})",
+      R"({{"predicted_ttft_ms":{},"ttft_ms":{},"tpot_ms":{},"queued_ms":{},"cached_tokens":{},"members":[{}],"cuts":[{}],"rounds":{}}})",
       NumberText(stats.predicted_ttft_ms), NumberText(stats.ttft_ms), NumberText(stats.tpot_ms),
-      NumberText(stats.queued_ms), stats.cached_tokens, fmt::join(stats.members, ","), fmt::join(stats.cuts, ","));
+      NumberText(stats.queued_ms), stats.cached_tokens, fmt::join(stats.members, ","), fmt::join(stats.cuts, ","),
+      stats.rounds);
 }
 
 std::string ServerSentEvent(std::string_view data) { return fmt::format("data: {}\n\n", data); }

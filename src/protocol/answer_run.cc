@@ -228,6 +228,7 @@ void AnswerRun::SendWhole() {
   head.fields.push_back({"x-runahead-ttft-ms", NumberText(stats.ttft_ms)});
   head.fields.push_back({"x-runahead-ranks", fmt::format("{}", fmt::join(stats.members, ","))});
   head.fields.push_back({"x-runahead-cuts", fmt::format("{}", fmt::join(stats.cuts, ","))});
+  head.fields.push_back({"x-runahead-rounds", fmt::format("{}", stats.rounds)});
   closed_ = true;
   NoteFacts();
   answer_->Send(std::move(head), form_.Whole(whole, UsageNow(), stats));

@@ -94,10 +94,10 @@ std::string Board::JsonOf(const Ended& ended) {
   const RequestStats& stats = ended.stats;
   return fmt::format(
       R"({{"id":{},"prompt_tokens":{},"cached_tokens":{},"new_tokens":{},"finish":"{}","predicted_ttft_ms":{},)"
-      R"("ttft_ms":{},"tpot_ms":{},"queued_ms":{},"members":[{}],"cuts":[{}],"timeline":{}}})",
+      R"("ttft_ms":{},"tpot_ms":{},"queued_ms":{},"members":[{}],"cuts":[{}],"rounds":{},"timeline":{}}})",
       Quoted(ended.id), stats.prompt_tokens, stats.cached_tokens, stats.new_tokens, FinishName(ended.finish),
       NumberText(ended.predicted_ttft_ms), NumberText(stats.ttft_ms), NumberText(stats.tpot_ms),
-      NumberText(stats.queued_ms), fmt::join(stats.members, ","), fmt::join(stats.cuts, ","),
+      NumberText(stats.queued_ms), fmt::join(stats.members, ","), fmt::join(stats.cuts, ","), stats.rounds,
       TimelineJson(stats.timeline));
 }
 

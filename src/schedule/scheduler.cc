@@ -135,6 +135,7 @@ void Scheduler::BeginOthers(Sequence& sequence) {
     other.stats.predicted_ttft_ms = sequence.stats.predicted_ttft_ms;
     other.stats.members = sequence.stats.members;
     other.stats.cuts = sequence.stats.cuts;
+    other.stats.rounds = sequence.stats.rounds;
     sequences_.emplace(other.id, std::move(owned));
     Wait(other);
   }

@@ -190,6 +190,8 @@ class Scheduler {
   [[nodiscard]] Placed Place(Sequence& sequence);
   [[nodiscard]] Placed PlaceAlone(Sequence& sequence);
   [[nodiscard]] Placed PlaceGang(Sequence& sequence);
+  /// Its rank reads the rest of its prompt, or all of it, alone.
+  void CountAlone(Sequence& sequence);
   [[nodiscard]] int64_t RowsBefore(const Lane& lane, int64_t own) const;
   /// Rows that it can use once a prompt that `rank` has begun to read has been read.
   [[nodiscard]] int64_t RowsToCome(int rank, const Sequence& sequence) const;

@@ -132,6 +132,7 @@ void Scheduler::StartRound(Gang& gang) {
     sequence.stats.cuts = gang.cuts;
     sequence.stats.members = gang.choice.members;
   }
+  if (sequence.stats.new_tokens == 0) ++sequence.stats.rounds;
   gang.began_s = crew_.Now();
   crew_.StartTogether(std::move(plans));
 }
@@ -213,6 +214,7 @@ void Scheduler::DropGang(Gang& gang) {
 void Scheduler::GoOnAlone(Gang& gang) {
   Sequence& sequence = *gang.sequence;
   DropGang(gang);
+  CountAlone(sequence);
   InsertByAge(LaneOf(sequence.rank).reading, sequence);
   again_ = true;
 }

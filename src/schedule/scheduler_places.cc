@@ -140,14 +140,21 @@ Scheduler::Placed Scheduler::PlaceAlone(Sequence& sequence) {
         lane.pages.Begin(sequence.tokens, sequence.reuses() ? rows - 1 : 0, rows, sequence.long_angles);
     if (!start) continue;
     Begin(sequence, rank, *std::move(start));
-    if (sequence.stats.cuts.empty()) {
-      sequence.stats.members = {rank};
-      sequence.stats.cuts = {sequence.done, rows};
-    }
+    CountAlone(sequence);
     InsertByAge(lane.reading, sequence);
     return Placed::kYes;
   }
   return Placed::kNoPages;
+}
+
+void Scheduler::CountAlone(Sequence& sequence) {
+  RequestStats& stats = sequence.stats;
+  const bool read_before = !stats.cuts.empty();
+  if (stats.new_tokens > 0 || (read_before && sequence.missing() <= 1)) return;  // its prompt phase is over
+  ++stats.rounds;
+  if (read_before) return;
+  stats.members = {sequence.rank};
+  stats.cuts = {sequence.done, std::ssize(sequence.tokens)};
 }
 
 void Scheduler::Begin(Sequence& sequence, int rank, RankPages::Start start) {

@@ -116,7 +116,7 @@ std::vector<HttpField> Gate::CorsFields(const HttpRequest& request) const {
   fields.push_back({"access-control-allow-origin", std::string(origin)});
   fields.push_back({"access-control-expose-headers",
                     "x-request-id, x-runahead-predicted-ttft-ms, x-runahead-ttft-ms, x-runahead-ranks, "
-                    "x-runahead-cuts, retry-after"});
+                    "x-runahead-cuts, x-runahead-rounds, retry-after"});
   if (!IsPreflight(request)) return fields;
   constexpr const char* kAnHour = "3600";
   fields.push_back({"access-control-allow-methods", "GET, HEAD, POST, OPTIONS"});

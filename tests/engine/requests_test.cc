@@ -274,6 +274,7 @@ TEST(RequestsTest, TheStatusCountsWhatWasDone) {
   together.reuse_prefix = false;
   const RequestStats stats = AllOf(engine.Submit(std::move(together))).back().stats;
   EXPECT_LT(stats.cuts.back(), kTokens) << "there was one round alone";
+  EXPECT_GT(stats.rounds, 1);
   {
     const auto running = std::make_shared<Told>();
     RequestHandle handle = engine.Submit(Prompt(50, 100'000), nullptr, SinkOf(running));

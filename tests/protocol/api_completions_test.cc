@@ -45,6 +45,7 @@ TEST_F(CompletionsTest, AnswersInTheFormOfTheApi) {
   EXPECT_FALSE(answer->Field("x-runahead-ttft-ms").empty());
   EXPECT_FALSE(answer->Field("x-runahead-ranks").empty());
   EXPECT_TRUE(answer->Field("x-runahead-cuts").find(',') != std::string::npos) << answer->Field("x-runahead-cuts");
+  EXPECT_EQ(answer->Field("x-runahead-rounds"), "1");
   const Json json = answer->json();
   EXPECT_TRUE(json["id"].get<std::string>().starts_with("cmpl-"));
   EXPECT_EQ(json["object"], "text_completion");

@@ -62,7 +62,7 @@ function factsOf(recent) {
   const facts = [
     ["first token", milliseconds(recent.ttft_ms), against(recent.predicted_ttft_ms, recent.ttft_ms)],
     ["prompt", plural(recent.prompt_tokens, "token"), recent.cached_tokens > 0 ? `${count(recent.cached_tokens)} from the cache` : ""],
-    ["cuts", recent.cuts.map(count).join(" | "), hasRounds(recent) ? "in the first round" : plural(recent.members.length, "rank")],
+    ["cuts", recent.cuts.map(count).join(" | "), hasRounds(recent) ? `in the first of ${count(recent.rounds)} rounds` : plural(recent.members.length, "rank")],
     ["waited", milliseconds(recent.queued_ms), "in the queue"],
     ["answer", plural(recent.new_tokens, "token"), [recent.tpot_ms > 0 ? `${milliseconds(recent.tpot_ms)} each` : "", recent.finish].filter(Boolean).join(", ")],
   ];

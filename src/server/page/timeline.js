@@ -58,8 +58,8 @@ function ticks(end_ms, most) {
   return values;
 }
 
-/** Whether the prompt went in several rounds: the cuts are those of the first. */
-export const hasRounds = (recent) => recent.cuts.length > 0 && recent.cuts.at(-1) < recent.prompt_tokens;
+/** Whether the prompt was read in several rounds: the cuts are those of the first. */
+export const hasRounds = (recent) => recent.rounds > 1;
 
 /** The tokens of a rank's chunk; 0: it had none. */
 function chunkTokens(recent, rank) {
@@ -71,7 +71,7 @@ function chunkTokens(recent, rank) {
 function chunkOf(recent, rank) {
   const tokens = chunkTokens(recent, rank);
   if (tokens === 0) return "";
-  const where = hasRounds(recent) ? "in the first round" : `from ${count(recent.cuts[recent.members.indexOf(rank)])}`;
+  const where = hasRounds(recent) ? `in the first of ${count(recent.rounds)} rounds` : `from ${count(recent.cuts[recent.members.indexOf(rank)])}`;
   return `${count(tokens)} tokens ${where}`;
 }
 

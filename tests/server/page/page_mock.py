@@ -33,7 +33,7 @@ def timeline(ranks=2, layers=6, length_ms=800.0):
 def recent(number, ranks=2, tokens=6012):
     cuts = [0, *(round(tokens * (1 - 0.45 ** (i + 1))) for i in range(ranks - 1)), tokens]
     return {"id": f"cmpl-{number}", "prompt_tokens": tokens, "cached_tokens": 128 * (number % 3), "new_tokens": 42, "finish": "stop",
-            "predicted_ttft_ms": 780.0, "ttft_ms": 812.5, "tpot_ms": 4.2, "queued_ms": 1.4, "members": list(range(ranks)), "cuts": cuts,
+            "predicted_ttft_ms": 780.0, "ttft_ms": 812.5, "tpot_ms": 4.2, "queued_ms": 1.4, "members": list(range(ranks)), "cuts": cuts, "rounds": 1,
             "timeline": timeline(ranks)}
 
 
@@ -155,7 +155,7 @@ class Mock:
                         return self.chunk({"error": {"message": "rank 1 is lost", "type": "server_error", "code": "device"}})
                 self.chunk({"choices": [{"index": 0, "finish_reason": "stop", **({"delta": {}} if chat else {"text": ""})}]})
                 usage = {"prompt_tokens": 6012, "completion_tokens": 42, "total_tokens": 6054, "prompt_tokens_details": {"cached_tokens": 512}}
-                self.chunk({"choices": [], "usage": usage, "runahead": {"predicted_ttft_ms": 780.0, "ttft_ms": 812.5, "tpot_ms": 4.2, "queued_ms": 1.4, "cached_tokens": 512, "members": [0, 1], "cuts": [0, 3400, 6012]}})
+                self.chunk({"choices": [], "usage": usage, "runahead": {"predicted_ttft_ms": 780.0, "ttft_ms": 812.5, "tpot_ms": 4.2, "queued_ms": 1.4, "cached_tokens": 512, "members": [0, 1], "cuts": [0, 3400, 6012], "rounds": 1}})
                 self.chunk("[DONE]")
                 self.wfile.write(b"0\r\n\r\n")
 
