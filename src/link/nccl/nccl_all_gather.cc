@@ -1,11 +1,11 @@
 // The all-gather of NCCL, which runs kernels on the multiprocessors.
 #include <cuda_runtime_api.h>
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <nccl.h>
 
 #include <set>
 
+#include "base/shared_library.h"
 #include "link/all_gather.h"
 #include "runahead/error.h"
 #include "tensor/cuda_check.h"
@@ -26,20 +26,15 @@ struct Nccl {
 };
 
 Nccl Open() {
-  void* const library = ::dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) throw ConfigError(fmt::format("gather: NCCL cannot be opened: {}", ::dlerror()));
-  const auto find = [&](const char* name, auto& function) {
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(::dlsym(library, name));
-    if (function == nullptr) throw ConfigError(fmt::format("gather: NCCL has no {}", name));
-  };
+  const SharedLibrary library("libnccl.so.2", "gather", "NCCL");
   Nccl nccl;
-  find("ncclCommInitAll", nccl.comm_init_all);
-  find("ncclCommAbort", nccl.comm_abort);
-  find("ncclGroupStart", nccl.group_start);
-  find("ncclGroupEnd", nccl.group_end);
-  find("ncclAllGather", nccl.all_gather);
-  find("ncclBroadcast", nccl.broadcast);
-  find("ncclGetErrorString", nccl.error_string);
+  library.Find("ncclCommInitAll", nccl.comm_init_all);
+  library.Find("ncclCommAbort", nccl.comm_abort);
+  library.Find("ncclGroupStart", nccl.group_start);
+  library.Find("ncclGroupEnd", nccl.group_end);
+  library.Find("ncclAllGather", nccl.all_gather);
+  library.Find("ncclBroadcast", nccl.broadcast);
+  library.Find("ncclGetErrorString", nccl.error_string);
   return nccl;
 }
 

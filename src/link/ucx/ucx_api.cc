@@ -1,11 +1,10 @@
 #include "link/ucx/ucx_api.h"
 
-#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <cstdlib>
-#include <type_traits>
 
+#include "base/shared_library.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -26,39 +25,32 @@ void Configure() {
 
 UcxApi OpenUcx() {
   Configure();
-  void* const library = ::dlopen("libucp.so.0", RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    throw ConfigError(fmt::format("ranks in several processes: UCX cannot be opened (libucx0): {}", ::dlerror()));
-  }
-  const auto find = [&](const char* name, auto& function) {
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(::dlsym(library, name));
-    if (function == nullptr) throw ConfigError(fmt::format("ranks in several processes: UCX has no {}", name));
-  };
+  const SharedLibrary library("libucp.so.0", "ranks in several processes", "UCX", "libucx0");
   UcxApi ucx;
-  find("ucp_init_version", ucx.init_version);
-  find("ucp_cleanup", ucx.cleanup);
-  find("ucp_config_read", ucx.config_read);
-  find("ucp_config_modify", ucx.config_modify);
-  find("ucp_config_release", ucx.config_release);
-  find("ucp_worker_create", ucx.worker_create);
-  find("ucp_worker_destroy", ucx.worker_destroy);
-  find("ucp_worker_progress", ucx.worker_progress);
-  find("ucp_worker_arm", ucx.worker_arm);
-  find("ucp_worker_get_efd", ucx.worker_get_efd);
-  find("ucp_worker_get_address", ucx.worker_get_address);
-  find("ucp_worker_release_address", ucx.worker_release_address);
-  find("ucp_worker_flush_nbx", ucx.worker_flush);
-  find("ucp_worker_set_am_recv_handler", ucx.set_am_handler);
-  find("ucp_ep_create", ucx.ep_create);
-  find("ucp_ep_close_nbx", ucx.ep_close);
-  find("ucp_am_send_nbx", ucx.am_send);
-  find("ucp_am_recv_data_nbx", ucx.am_receive);
-  find("ucp_am_data_release", ucx.am_release);
-  find("ucp_request_free", ucx.request_free);
-  find("ucp_request_check_status", ucx.request_status);
-  find("ucp_mem_map", ucx.mem_map);
-  find("ucp_mem_unmap", ucx.mem_unmap);
-  find("ucs_status_string", ucx.status_string);
+  library.Find("ucp_init_version", ucx.init_version);
+  library.Find("ucp_cleanup", ucx.cleanup);
+  library.Find("ucp_config_read", ucx.config_read);
+  library.Find("ucp_config_modify", ucx.config_modify);
+  library.Find("ucp_config_release", ucx.config_release);
+  library.Find("ucp_worker_create", ucx.worker_create);
+  library.Find("ucp_worker_destroy", ucx.worker_destroy);
+  library.Find("ucp_worker_progress", ucx.worker_progress);
+  library.Find("ucp_worker_arm", ucx.worker_arm);
+  library.Find("ucp_worker_get_efd", ucx.worker_get_efd);
+  library.Find("ucp_worker_get_address", ucx.worker_get_address);
+  library.Find("ucp_worker_release_address", ucx.worker_release_address);
+  library.Find("ucp_worker_flush_nbx", ucx.worker_flush);
+  library.Find("ucp_worker_set_am_recv_handler", ucx.set_am_handler);
+  library.Find("ucp_ep_create", ucx.ep_create);
+  library.Find("ucp_ep_close_nbx", ucx.ep_close);
+  library.Find("ucp_am_send_nbx", ucx.am_send);
+  library.Find("ucp_am_recv_data_nbx", ucx.am_receive);
+  library.Find("ucp_am_data_release", ucx.am_release);
+  library.Find("ucp_request_free", ucx.request_free);
+  library.Find("ucp_request_check_status", ucx.request_status);
+  library.Find("ucp_mem_map", ucx.mem_map);
+  library.Find("ucp_mem_unmap", ucx.mem_unmap);
+  library.Find("ucs_status_string", ucx.status_string);
   return ucx;
 }
 
