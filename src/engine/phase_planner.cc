@@ -46,6 +46,7 @@ std::vector<Scheme> RunaheadSchemes(const PrefillOptions& options) {
 PhasePlanner::PhasePlanner(WorkShape shape, ProfileKey key, ClusterCosts assumed, const LinkOptions& links)
     : shape_(std::move(shape)), plain_key_(std::move(key)), unlimited_(std::move(assumed)) {
   CHECK_EQ(unlimited_.devices.size(), plain_key_.devices.size());
+  there_ = FirstRanks(plain_key_.ranks());
   Limit(links);
 }
 
@@ -70,6 +71,26 @@ void PhasePlanner::Use(Tuned tuned) {
   }
   if (tuned_.table) tuned_.table->tile_rows = unlimited_.tile_rows;
   plans_.clear();
+  costs_there_.clear();
+}
+
+void PhasePlanner::PlanOver(std::vector<int> there) {
+  CHECK(!there.empty());
+  there_ = std::move(there);
+  plans_.clear();
+  costs_there_.clear();
+}
+
+int PhasePlanner::Used(const PrefillOptions& options) const {
+  const auto there = static_cast<int>(there_.size());
+  return options.ranks == 0 ? there : std::min(options.ranks, there);
+}
+
+const ClusterCosts& PhasePlanner::CostsThere(int active) const {
+  if (std::ssize(there_) == ranks()) return CostsWhile(active);
+  const auto known = costs_there_.find(active);
+  return known != costs_there_.end() ? known->second
+                                     : costs_there_.emplace(active, CostsWhile(active).Select(there_)).first->second;
 }
 
 const ClusterCosts& PhasePlanner::CostsWhile(int active) const {
@@ -100,11 +121,15 @@ const PhasePlan& PhasePlanner::PlanFor(int64_t tokens, const PrefillOptions& opt
     if (const auto known = plans_.find(question); known != plans_.end()) return known->second;
   }
   if (plans_.size() >= kMostPlans) plans_.clear();
-  return plans_.insert_or_assign(question, Make(tokens, options)).first->second;
+  PhasePlan plan = Make(tokens, options);
+  if (options.partition.kind != PartitionKind::kManual || options.strategy != Strategy::kRunahead) {
+    for (int& member : plan.members) member = there_.at(static_cast<size_t>(member));
+  }
+  return plans_.insert_or_assign(question, std::move(plan)).first->second;
 }
 
 PhasePlan PhasePlanner::Make(int64_t tokens, const PrefillOptions& options) const {
-  const int used = options.ranks == 0 ? ranks() : options.ranks;
+  const int used = Used(options);
   switch (options.strategy) {
     case Strategy::kSingle:
       return OnFirstRanks(Scheme::kSingle, EvenPartition(tokens, 1), "one rank as asked");
@@ -120,22 +145,28 @@ PhasePlan PhasePlanner::Make(int64_t tokens, const PrefillOptions& options) cons
       return OnFirstRanks(scheme, EvenPartition(tokens, used), "even chunks");
     case PartitionKind::kSearched:
     case PartitionKind::kPredicted:
-      return FromTable(tokens, options);
+      try {
+        return FromTable(tokens, options);
+      } catch (const ConfigError&) {  // nothing was searched for those that are left
+        if (std::ssize(there_) == ranks()) throw;
+        return Auto(tokens, options);
+      }
     case PartitionKind::kAuto:
       return Auto(tokens, options);
     case PartitionKind::kManual:
       break;
   }
   const std::vector<double>& fractions = options.partition.fractions;
-  if (fractions.size() != static_cast<size_t>(used)) {
+  const int asked = options.ranks == 0 ? ranks() : options.ranks;
+  if (fractions.size() != static_cast<size_t>(asked)) {
     throw ConfigError(
-        fmt::format("partition: expected {} fractions, one for each rank, got {}", used, fractions.size()));
+        fmt::format("partition: expected {} fractions, one for each rank, got {}", asked, fractions.size()));
   }
   return OnFirstRanks(scheme, FractionPartition(tokens, fractions), "given fractions");
 }
 
 PhasePlan PhasePlanner::FromTable(int64_t tokens, const PrefillOptions& options) const {
-  const int used = options.ranks == 0 ? ranks() : options.ranks;
+  const int used = Used(options);
   if (used == 1) return OnFirstRanks(Scheme::kSingle, EvenPartition(tokens, 1), "one rank has nothing to cut");
   const bool searched = options.partition.kind == PartitionKind::kSearched;
   std::optional<TableEntry> best;
@@ -165,8 +196,8 @@ std::optional<TableEntry> PhasePlanner::Predict(const PartitionTable& table, Sch
 
 std::optional<PhasePlan> PhasePlanner::BestOfTable(int64_t tokens, const PrefillOptions& options) const {
   if (!tuned_.table) return std::nullopt;
-  const int fewest = options.ranks == 0 ? 1 : options.ranks;
-  const int most = options.ranks == 0 ? ranks() : options.ranks;
+  const int fewest = options.ranks == 0 ? 1 : Used(options);
+  const int most = Used(options);
   std::optional<TableEntry> best;
   bool knows_several = most == 1;  // one rank alone says nothing about several
   std::string times;
@@ -189,12 +220,12 @@ PhasePlan PhasePlanner::Auto(int64_t tokens, const PrefillOptions& options) cons
   if (std::optional<PhasePlan> plan = BestOfTable(tokens, options)) return *std::move(plan);
   PlanRequest request;
   request.tokens = tokens;
-  request.ranks = options.ranks == 0 ? ranks() : options.ranks;
+  request.ranks = Used(options);
   // Without a measurement there is no telling when ranks stop helping: all that were asked for work.
   request.may_leave_out = options.ranks == 0 && tuned_.profile.has_value();
   if (options.topology) request.scheme = SchemeOf(Strategy::kRunahead, *options.topology);
   PhasePlan plan = ChoosePlan(
-      shape_, [&](int active) -> const ClusterCosts& { return CostsWhile(active); }, request);
+      shape_, [&](int active) -> const ClusterCosts& { return CostsThere(active); }, request);
   plan.partition = RoundCuts(plan.partition, unlimited_.tile_rows);
   if (tuned_.profile) {
     plan.reason = "cost profile: " + plan.reason;

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include "engine/assumed_costs.h"
 #include "engine/link_options.h"
@@ -48,12 +49,20 @@ class PhasePlanner {
   [[nodiscard]] std::optional<TableEntry> Predict(const PartitionTable& table, Scheme scheme, int used,
                                                   int64_t tokens) const;
 
+  /// Plans from now on are for these ranks alone, in ascending order: the others are lost.
+  void PlanOver(std::vector<int> there);
+
   /// Throws ConfigError for options that do not fit the engine, and for kSearched and kPredicted where the table has
   /// nothing for this length.
   const PhasePlan& PlanFor(int64_t tokens, const PrefillOptions& options);
 
  private:
   [[nodiscard]] int ranks() const { return key_.ranks(); }
+  /// Ranks that a prompt is asked to take, as far as they are there.
+  [[nodiscard]] int Used(const PrefillOptions& options) const;
+  /// The costs of the ranks that are there.
+  [[nodiscard]] const ClusterCosts& CostsThere(int active) const;
+  /// Members are places among the ranks that are there, but for given fractions.
   [[nodiscard]] PhasePlan Make(int64_t tokens, const PrefillOptions& options) const;
   /// The table's entry, exact or interpolated. Throws ConfigError when it has nothing.
   [[nodiscard]] PhasePlan FromTable(int64_t tokens, const PrefillOptions& options) const;
@@ -69,9 +78,11 @@ class PhasePlanner {
   ProfileKey table_key_;
   LinkRates rates_;
   Tuned tuned_;
-  ClusterCosts unlimited_;              // assumed costs, no rates
-  std::optional<CostProfile> limited_;  // tuned_.profile under the rates
-  ClusterCosts assumed_;                // assumed costs under the rates
+  ClusterCosts unlimited_;                           // assumed costs, no rates
+  std::optional<CostProfile> limited_;               // tuned_.profile under the rates
+  ClusterCosts assumed_;                             // assumed costs under the rates
+  std::vector<int> there_;                           // ranks that are not lost
+  mutable std::map<int, ClusterCosts> costs_there_;  // by the number at work; while ranks are lost
   std::map<Question, PhasePlan> plans_;
 };
 

@@ -13,6 +13,7 @@ class PlannerForecast final : public Forecast {
   PlannerForecast(PhasePlanner& planner, const DecoderSpec& spec) : planner_(planner), spec_(spec) {}
 
   [[nodiscard]] GangChoice Choose(int64_t tokens, const PrefillOptions& options) override;
+  void PlanOver(const std::vector<int>& there) override { planner_.PlanOver(there); }
   [[nodiscard]] std::vector<int64_t> Cuts(const GangChoice& choice, const PrefillOptions& options, int64_t begin,
                                           int64_t end) override;
   [[nodiscard]] double Seconds(const GangChoice& choice, const PrefillOptions& options, std::span<const int64_t> held,

@@ -45,6 +45,8 @@ class Forecast {
  public:
   virtual ~Forecast() = default;
   [[nodiscard]] virtual GangChoice Choose(int64_t tokens, const PrefillOptions& options) = 0;
+  /// Only these ranks are there from now on. What is chosen may name others still.
+  virtual void PlanOver(const std::vector<int>& /*there*/) {}
   /// Cut points [members + 1] of positions [begin, end) over the members of `choice`, or over fewer.
   [[nodiscard]] virtual std::vector<int64_t> Cuts(const GangChoice& choice, const PrefillOptions& options,
                                                   int64_t begin, int64_t end) = 0;

@@ -119,6 +119,11 @@ void Scheduler::ReadAgain(Gang& gang) {
 }
 
 void Scheduler::PlanAnew() {
+  std::vector<int> there;
+  for (int rank = 0; rank < crew_.ranks(); ++rank) {
+    if (!LaneOf(rank).gone) there.push_back(rank);
+  }
+  if (!there.empty()) forecast_.PlanOver(there);
   std::vector<Sequence*> all;
   for (const auto& [id, sequence] : sequences_) all.push_back(sequence.get());
   std::sort(all.begin(), all.end(), [](const Sequence* a, const Sequence* b) { return a->id < b->id; });

@@ -209,5 +209,29 @@ TEST(PhasePlanner, LeavesOutASlowRankByTheProfile) {
   for (size_t i = 0; i < logits.size(); ++i) EXPECT_NEAR(logits[i], session.logits()[i], 1e-4);
 }
 
+// Once ranks are lost, a prompt is planned as for a group of those that are left.
+TEST(PhasePlanner, PlansForTheRanksThatAreLeft) {
+  const auto engine = LoadTiny("cpu:3", {1, 2, 1});
+  const std::vector<CpuRankShare> shares{{1, 1}, {1, 2}, {1, 1}};
+  PhasePlanner planner = engine->Hold().planner();
+  const ClusterCosts costs = AssumedCpuCosts(planner.shape(), shares);
+  planner.Use({CostProfile{planner.key(), {{3, costs}}}, {}, ""});
+  const std::vector<int> left{1, 2};
+  planner.PlanOver(left);
+  const PhasePlan plan = planner.PlanFor(4000, {});
+  EXPECT_EQ(plan.members, left);
+  PlanRequest request;
+  request.tokens = 4000;
+  request.ranks = 2;
+  const ClusterCosts of_two = costs.Select(left);
+  const auto of_all = [&](int) -> const ClusterCosts& { return of_two; };
+  const Partition expected = ChoosePlan(planner.shape(), of_all, request).partition;
+  EXPECT_EQ(plan.partition, RoundCuts(expected, planner.tile_rows()));
+  EXPECT_EQ(planner.PlanFor(4000, {Strategy::kTspCausal, {}, {}, 3, false}).members, left);
+  EXPECT_EQ(planner.PlanFor(4000, {Strategy::kSingle, {}, {}, 0, false}).members, std::vector<int>{1});
+  planner.PlanOver({0, 1, 2});
+  EXPECT_EQ(planner.PlanFor(4000, {Strategy::kTspCausal, {}, {}, 3, false}).members.size(), 3U);
+}
+
 }  // namespace
 }  // namespace runahead
