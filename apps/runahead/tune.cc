@@ -27,6 +27,7 @@ struct Flags {
   EngineOptions engine;
   GroupFlags group;
   bool profile = false;
+  bool links = false;
   bool search = false;
   bool check = false;
   std::string contexts = "512,2048";
@@ -58,8 +59,9 @@ std::vector<std::string> PartitionsOf(const Flags& flags, int64_t devices) {
 /// Returns what to tell of it.
 std::string MeasureProfile(Tuner& tuner, const Flags& flags, int64_t longest) {
   Progress progress("measuring costs");
-  const StoredProfile stored =
-      tuner.MeasureProfile(longest, flags.repeats, [&](double share) { progress.Show(share); });
+  const auto show = [&](double share) { progress.Show(share); };
+  const StoredProfile stored = flags.profile ? tuner.MeasureProfile(longest, flags.repeats, show)
+                                             : tuner.MeasureLinks(longest, flags.repeats, show);
   return ToText(stored.profile) + fmt::format("cost profile: {}\n", stored.file.string());
 }
 
@@ -74,11 +76,12 @@ std::string Search(Tuner& tuner, const DecoderSpec& spec, const SearchPlan& plan
 }
 
 int Run(Flags& flags) {
-  if (!flags.profile && !flags.search && !flags.check) flags.profile = flags.search = true;
+  if (!flags.profile && !flags.links && !flags.search && !flags.check) flags.profile = flags.search = true;
   if (const std::optional<int> done = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *done;
   OutputFiles outputs;
   outputs.Protect(flags.model);
-  if (flags.profile || flags.search) outputs.Protect(Tuner::FolderToStoreIn(flags.engine.tuned_folder));
+  if (flags.profile || flags.links || flags.search)
+    outputs.Protect(Tuner::FolderToStoreIn(flags.engine.tuned_folder));
   OutputFile json = outputs.Open("--json", flags.json);
   if (json && !flags.check) throw ConfigError("--json: writes what --check finds, which was not asked for");
   const Model model = OpenModel(flags.model, flags.engine);
@@ -95,10 +98,10 @@ int Run(Flags& flags) {
   if (const std::string refused = tuner.Refused(); !refused.empty()) {
     if (!flags.profile && !flags.search) throw ConfigError(refused);
   }
-  tuner.CheckFiles(flags.profile, flags.search);
+  tuner.CheckFiles(flags.profile || flags.links, flags.search);
   const int64_t longest = *std::max_element(contexts.begin(), contexts.end());
   (void)engine.NewSession(longest);  // refuses what does not fit before anything is measured
-  if (flags.profile) WriteOut(MeasureProfile(tuner, flags, longest));
+  if (flags.profile || flags.links) WriteOut(MeasureProfile(tuner, flags, longest));
   if (flags.search) {
     SearchPlan plan;
     plan.contexts = contexts;
@@ -132,6 +135,8 @@ Action AddTune(CLI::App& command) {
   command.add_option("--model", flags->model, "A Hugging Face folder or GGUF file")->required()->type_name("DIR");
   AddEngineFlags(command, flags->engine);
   command.add_flag("--profile", flags->profile, "Measure the cost profile and store it");
+  command.add_flag("--links", flags->links,
+                   "Under a launcher: measure the links again, and keep what the cost profile says of the ranks");
   command.add_flag("--search", flags->search, "Search for the best partitions on the ranks and store their table");
   command.add_flag("--check", flags->check,
                    "Print predicted against measured TTFT [without any: --profile --search]");

@@ -2,6 +2,7 @@
 #include <numeric>
 
 #include "engine/engine_group.h"
+#include "runahead/error.h"
 #include "tune/measure_profile.h"
 
 namespace runahead {
@@ -30,6 +31,22 @@ std::vector<std::vector<std::pair<int, int>>> Rounds(int ranks) {
   return rounds;
 }
 
+HopsSeen Together(const std::vector<HopsSeen>& all) {
+  const auto add = [](const std::vector<double>& from, std::vector<double>& to) {
+    to.insert(to.end(), from.begin(), from.end());
+  };
+  HopsSeen together = all.front();
+  for (size_t i = 1; i < all.size(); ++i) {
+    for (const auto& [pair, seen] : all[i]) {
+      HopSamples& to = together.at(pair);
+      add(seen.one_row, to.one_row);
+      add(seen.few_rows, to.few_rows);
+      add(seen.many_rows, to.many_rows);
+    }
+  }
+  return together;
+}
+
 std::vector<std::pair<int, int>> TheOtherWay(std::vector<std::pair<int, int>> pairs) {
   for (auto& [from, to] : pairs) std::swap(from, to);
   return pairs;
@@ -50,9 +67,9 @@ HopProbe::HopProbe(HeldEngine& held, int64_t longest)
                  static_cast<size_t>(held.engine().decoder().spec().layers)),
       probe_(held, AllRanks(ranks_), many_ + 1) {}
 
-std::map<std::pair<int, int>, HopSamples> HopProbe::Measure(HeldEngine& held) {
+HopsSeen HopProbe::Measure(HeldEngine& held) {
   const int64_t few = std::max<int64_t>(1, many_ / kFewOfMany);
-  std::map<std::pair<int, int>, HopSamples> seen;
+  HopsSeen seen;
   const auto hop = [&](const std::vector<std::pair<int, int>>& pairs, int64_t rows, int rounds,
                        std::vector<double> HopSamples::*kept) {
     double longest_s = 0;
@@ -79,10 +96,23 @@ std::map<std::pair<int, int>, HopSamples> HopProbe::Measure(HeldEngine& held) {
   return seen;
 }
 
-LinkTable FitHops(EngineState& engine, const std::map<std::pair<int, int>, HopSamples>& seen) {
+LinkTable MeasureHops(const std::shared_ptr<EngineState>& engine, int64_t longest, int repeats,
+                      const std::function<void(double)>& on_repeat) {
+  if (engine->group() == nullptr) throw ConfigError("links: all ranks are in one process, whose profile has them");
+  HeldEngine held = engine->Hold();
+  HopProbe probe(held, std::clamp<int64_t>(longest, 2, engine->decoder().spec().max_positions));
+  std::vector<HopsSeen> seen;
+  for (int repeat = 1; repeat <= repeats; ++repeat) {
+    seen.push_back(probe.Measure(held));
+    on_repeat(static_cast<double>(repeat) / repeats);
+  }
+  return FitHops(*engine, seen);
+}
+
+LinkTable FitHops(EngineState& engine, const std::vector<HopsSeen>& seen) {
   const ProcessGroup& group = *engine.group()->processes;
   LinkTable links(engine.ranks(), {0, 1e9, 0, Mover::kEngine});
-  for (const auto& [pair, samples] : seen) {
+  for (const auto& [pair, samples] : Together(seen)) {
     const bool threads = !engine.on_gpus() && group.ProcessOf(pair.first) == group.ProcessOf(pair.second);
     links.Set(pair.first, pair.second, FitHop(samples, threads ? Mover::kThread : Mover::kEngine));
   }

@@ -146,8 +146,6 @@ class Group {
   std::optional<LinkProbe> links_;
 };
 
-using HopsSeen = std::map<std::pair<int, int>, HopSamples>;
-
 class ProfileRun {
  public:
   ProfileRun(std::shared_ptr<EngineState> engine, int64_t longest)
@@ -190,7 +188,7 @@ class ProfileRun {
       const LinkSamples& links = active > 1 ? seen.links : samples.rbegin()->second.links;
       const LinkCost none{0, 1e9, 0, Mover::kThread};
       costs.links = LinkTable(engine_->ranks(), links.one_row.empty() ? none : FitLink(links));
-      if (hops_) costs.links = FitHops(*engine_, Together(hop_samples_));
+      if (hops_) costs.links = FitHops(*engine_, hop_samples_);
       costs.start_s = Usual(seen.ends.start_s);
       costs.end_s = Usual(seen.ends.end_s);
       profile.active[active] = std::move(costs);
@@ -205,20 +203,6 @@ class ProfileRun {
       devices[rank] += fmt::format(", rank {}", rank);
     }
     return devices;
-  }
-
-  /// All that was seen of each link.
-  [[nodiscard]] static HopsSeen Together(const std::vector<HopsSeen>& all) {
-    HopsSeen together = all.front();
-    for (size_t i = 1; i < all.size(); ++i) {
-      for (const auto& [pair, seen] : all[i]) {
-        HopSamples& to = together.at(pair);
-        to.one_row.insert(to.one_row.end(), seen.one_row.begin(), seen.one_row.end());
-        to.few_rows.insert(to.few_rows.end(), seen.few_rows.begin(), seen.few_rows.end());
-        to.many_rows.insert(to.many_rows.end(), seen.many_rows.begin(), seen.many_rows.end());
-      }
-    }
-    return together;
   }
 
   /// Groups of 1, 2, 4, ... and all ranks: of each size so many that every rank is in one. Of equal GPUs, which

@@ -23,6 +23,10 @@ namespace runahead {
 CostProfile MeasureProfile(const std::shared_ptr<EngineState>& engine, int64_t longest, int repeats,
                            const std::function<void(double)>& on_repeat);
 
+/// Measures the links alone, `repeats` times. Throws ConfigError where all ranks are in one process, and LinkError.
+LinkTable MeasureHops(const std::shared_ptr<EngineState>& engine, int64_t longest, int repeats,
+                      const std::function<void(double)>& on_repeat);
+
 /// Copies between `members` while all of them copy at once, each to the next, with caches of their own.
 class LinkProbe {
  public:
@@ -35,12 +39,14 @@ class LinkProbe {
   std::vector<KvCache> caches_;  // [members]
 };
 
+using HopsSeen = std::map<std::pair<int, int>, HopSamples>;  // by (from, to)
+
 /// Links between all ranks of a group of processes, over the transports that prompts will take.
 class HopProbe {
  public:
   HopProbe(HeldEngine& held, int64_t longest);
   /// Every direction between two ranks, no rank in two of them at once.
-  std::map<std::pair<int, int>, HopSamples> Measure(HeldEngine& held);
+  HopsSeen Measure(HeldEngine& held);
 
  private:
   int ranks_;
@@ -49,8 +55,8 @@ class HopProbe {
   Probe probe_;
 };
 
-/// The links of the ranks: those of one process are moved by their threads on CPUs, others beside them. Ranks of
-/// different hosts share their hosts' cards.
-LinkTable FitHops(EngineState& engine, const std::map<std::pair<int, int>, HopSamples>& seen);
+/// The links of the ranks, by all that was seen of them: those of one process are moved by their threads on CPUs,
+/// others beside them. Ranks of different hosts share their hosts' cards.
+LinkTable FitHops(EngineState& engine, const std::vector<HopsSeen>& seen);
 
 }  // namespace runahead

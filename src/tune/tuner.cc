@@ -1,8 +1,10 @@
 #include "tune/tuner.h"
 
+#include <optional>
 #include <utility>
 
 #include "engine/engine_state.h"
+#include "runahead/error.h"
 #include "tune/measure_profile.h"
 
 namespace runahead {
@@ -35,11 +37,24 @@ std::string Tuner::Refused() const { return StateOf(engine_)->Hold().planner().t
 bool Tuner::HasProfile() const { return StateOf(engine_)->Hold().planner().tuned().profile.has_value(); }
 
 StoredProfile Tuner::MeasureProfile(int64_t longest, int repeats, const std::function<void(double)>& on_repeat) {
-  const std::shared_ptr<EngineState> state = StateOf(engine_);
   OutputFile file = OpenProfile();
-  StoredProfile stored{runahead::MeasureProfile(state, longest, repeats, on_repeat), file.path()};
+  return Store(runahead::MeasureProfile(StateOf(engine_), longest, repeats, on_repeat), std::move(file));
+}
+
+StoredProfile Tuner::MeasureLinks(int64_t longest, int repeats, const std::function<void(double)>& on_repeat) {
+  const std::shared_ptr<EngineState> state = StateOf(engine_);
+  std::optional<CostProfile> profile = state->Hold().planner().tuned().profile;
+  if (!profile) throw ConfigError("links: there is no cost profile of this model on these ranks yet");
+  OutputFile file = OpenProfile();
+  const LinkTable links = MeasureHops(state, longest, repeats, on_repeat);
+  for (auto& [active, costs] : profile->active) costs.links = links;
+  return Store(*std::move(profile), std::move(file));
+}
+
+StoredProfile Tuner::Store(CostProfile profile, OutputFile file) {
+  StoredProfile stored{std::move(profile), file.path()};
   file.Write(ToJson(stored.profile));
-  const HeldEngine held = state->Hold();
+  const HeldEngine held = StateOf(engine_)->Hold();
   Tuned tuned = held.planner().tuned();
   tuned.profile = stored.profile;
   held.planner().Use(std::move(tuned));

@@ -49,11 +49,16 @@ class Tuner {
   /// Measures costs `repeats` times for prompts of up to `longest` tokens. `on_repeat` is told the share of the work
   /// done. Throws what Session throws, and IoError when the file cannot be written, as does Search.
   StoredProfile MeasureProfile(int64_t longest, int repeats, const std::function<void(double)>& on_repeat);
+  /// Measures the links between several processes again, and keeps what the profile says of the ranks. Throws
+  /// ConfigError where there is no profile, or one process; else as MeasureProfile.
+  StoredProfile MeasureLinks(int64_t longest, int repeats, const std::function<void(double)>& on_repeat);
   /// SearchPartitions on a model of `spec`, the engine's.
   StoredSearches Search(const DecoderSpec& spec, const SearchPlan& plan,
                         const std::function<void(int64_t, int)>& on_step);
 
  private:
+  /// Writes the profile, and has the engine use it.
+  StoredProfile Store(CostProfile profile, OutputFile file);
   [[nodiscard]] OutputFile OpenProfile() const;
   [[nodiscard]] OutputFile OpenTable() const;
 

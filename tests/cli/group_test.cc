@@ -154,6 +154,10 @@ TEST_F(Group, TunesAndPlansByWhatItFound) {
   for (const char* line : {"of another process, rank 1", "link 1 -> 0: ", "partition table: ", "tsp, 2 ranks"}) {
     EXPECT_NE(outcome.out.find(line), std::string::npos) << line << "\n" << outcome.out;
   }
+  const Outcome links =
+      Launch(2, {"tune", "--model", Model(), "--contexts", "48", "--repeats", "2", "--links", "--tuned", tuned});
+  EXPECT_EQ(links.exit_code, 0) << links.err;
+  EXPECT_NE(links.out.find("link 0 -> 1: "), std::string::npos) << links.out;
   const Outcome bench = Launch(2, {"bench", "--model", Model(), "--contexts", "48", "--partitions", "searched",
                                    "--strategies", "runahead", "--repeats", "1", "--tuned", tuned});
   EXPECT_EQ(bench.exit_code, 0) << bench.err;
