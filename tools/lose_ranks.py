@@ -2,24 +2,31 @@
 """Loses ranks of a running server at random moments, and checks that nobody notices but in the time.
 
 Serves MODEL in several processes with --on-failure replan, sends a trace of requests, and meanwhile kills (kill),
-stops (stop) or cuts off (link; needs root and iptables) a rank that is not the first, again and again. Each lost rank
-is started again. Every request must end with the tokens that one undisturbed process gives, every loss must be said
+stops (stop) or cuts off (link) a rank that is not the first, again and again. Each lost rank is started again. For
+link each rank has a network namespace of its own (tools/network.py), whose link goes down: that needs root, and
+elsewhere it says so and exits with 77. Every request must end with the tokens that one undisturbed process gives, every loss must be said
 by all that are left within the deadline (1.25 times --lost-after) and 3 s, and at the end no page may be in use.
 """
 import argparse
 import collections
+import ctypes
 import concurrent.futures
 import http.client
 import json
 import os
+import pathlib
 import random
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+
+from network import Network, environment
 
 WAIT_S = 120  # for anything that must happen
 
@@ -34,11 +41,17 @@ class Server:
         serve = [program, "serve", "--model", model, "--port", str(self.port), "--threads-per-rank", "1", *more]
         if ranks > 1:
             serve += ["--on-failure", "replan", "--lost-after", str(lost_after)]
-            serve = [program, "launch", "--ranks", str(ranks), "--restarts", "1000000", "--", *serve]
+            serve = self.launched(serve, ranks)
         self.said = []  # (time, line)
+        self.start(serve)
+        self.until(lambda: self.answers(), "the server answers")
+
+    def start(self, serve):
         self.process = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         threading.Thread(target=self.listen, daemon=True).start()
-        self.until(lambda: self.answers(), "the server answers")
+
+    def launched(self, serve, ranks):
+        return [serve[0], "launch", "--ranks", str(ranks), "--restarts", "1000000", "--", *serve]
 
     def listen(self):
         for line in self.process.stderr:
@@ -88,6 +101,58 @@ class Server:
         return self.process.wait(WAIT_S)
 
 
+class SeparateServer(Server):
+    """A server whose ranks are hosts of `network`. A rank that ends is started again."""
+
+    def __init__(self, network, *arguments):
+        self.network = network
+        self.ranks = {}
+        self.ending = False
+        self.secret = tempfile.NamedTemporaryFile("w")
+        self.secret.write(secrets.token_hex(32))
+        self.secret.flush()
+        self.meeting_port = random.randrange(20000, 32000)
+        super().__init__(*arguments)
+
+    def launched(self, serve, ranks):
+        self.count = ranks
+        return serve
+
+    def start(self, serve):
+        for rank in range(self.count):
+            self.start_rank(rank, serve)
+            threading.Thread(target=self.keep, args=(rank, serve), daemon=True).start()
+        self.process = self.ranks[0]
+
+    def start_rank(self, rank, serve):
+        self.ranks[rank] = subprocess.Popen(
+            self.network.command_on(rank + 1, serve), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env=environment(rank, self.count, self.meeting_port, self.secret.name))
+
+    def keep(self, rank, serve):
+        while True:
+            for line in self.ranks[rank].stderr:
+                self.said.append((time.monotonic(), f"[{rank}] {line.rstrip()}"))
+            self.ranks[rank].wait()
+            if self.ending or rank == 0:
+                return
+            self.start_rank(rank, serve)
+
+    def pids(self):
+        return {rank: process.pid for rank, process in self.ranks.items()}
+
+    def end(self):
+        self.ending = True
+        code = super().end()
+        for process in self.ranks.values():
+            try:
+                process.wait(WAIT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = code or 1
+        return code
+
+
 def trace(seed, count, vocab):
     draw = random.Random(seed)
     texts = [[draw.randrange(vocab) for _ in range(700)] for _ in range(5)]
@@ -114,18 +179,13 @@ class Loser:
         self.latest = 0.0
         self.count = 0
 
-    def lose(self, pid):
+    def lose(self, rank, pid):
         if self.options.how == "kill":
             os.kill(pid, signal.SIGKILL)
         elif self.options.how == "stop":
             os.kill(pid, signal.SIGSTOP)
         else:
-            ports = [line for line in subprocess.run(["ss", "-tnpH"], capture_output=True, text=True).stdout.splitlines()
-                     if f"pid={pid}," in line]
-            for line in ports:
-                port = line.split()[3].rsplit(":", 1)[1]
-                for side in ("--sport", "--dport"):
-                    subprocess.run(["iptables", "-A", "RUNAHEAD", "-p", "tcp", side, port, "-j", "DROP"], check=True)
+            self.server.network.set_link(rank + 1, "down")
 
     def once(self):
         server, options = self.server, self.options
@@ -134,7 +194,7 @@ class Loser:
         pid = server.pids()[rank]
         heard = len(server.said)
         at = time.monotonic()
-        self.lose(pid)
+        self.lose(rank, pid)
         others = [other for other in range(options.ranks) if other != rank]
         pattern = re.compile(rf"rank {rank} on \S+ is lost: ")
 
@@ -144,10 +204,11 @@ class Loser:
         server.until(lambda: all(said(other) for other in others), f"all say that rank {rank} is lost")
         late = max(said(other) for other in others) - at - (0 if options.how == "kill" else 1.25 * options.lost_after)
         self.latest = max(self.latest, late)
-        if options.how != "kill":
+        if options.how == "stop":
             os.kill(pid, signal.SIGKILL)
-        if options.how == "link":
-            subprocess.run(["iptables", "-F", "RUNAHEAD"], check=True)
+        if options.how == "link":  # it ends by itself, since it has lost the first
+            server.until(lambda: server.pids()[rank] != pid, f"rank {rank} ends")
+            server.network.set_link(rank + 1, "up")
         server.until(lambda: not any(one["lost"] for one in server.status()["ranks"]), f"rank {rank} is back")
         self.count += 1
 
@@ -165,47 +226,56 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("more", nargs="*", help="further flags of serve, behind --")
     options = parser.parse_args()
+    if options.how == "link":
+        with Network(options.ranks, "10g", "") as network:
+            enter(network.namespace(1))
+            lose(options, lambda *arguments: SeparateServer(network, *arguments))
+    else:
+        lose(options, Server)
+
+
+def enter(namespace):
+    """From now on this process, and what it starts, has the network of `namespace`."""
+    clone_newnet = 0x40000000
+    with open(pathlib.Path("/run/netns") / namespace, "rb") as file:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(file.fileno(), clone_newnet) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+
+def lose(options, make_server):
     requests = list(trace(options.seed, 60, options.vocab))
     alone = Server(options.program, options.model, 1, 1, [])
     right = [answer(alone, request) for request in requests]
     alone.end()
+    server = make_server(options.program, options.model, options.ranks, options.lost_after, options.more)
+    loser = Loser(server, options)
+    wrong = collections.Counter()
+    over = threading.Event()
 
-    if options.how == "link":
-        subprocess.run(["iptables", "-N", "RUNAHEAD"], check=True)
-        subprocess.run(["iptables", "-I", "INPUT", "-j", "RUNAHEAD"], check=True)
-    try:
-        server = Server(options.program, options.model, options.ranks, options.lost_after, options.more)
-        loser = Loser(server, options)
-        wrong = collections.Counter()
-        over = threading.Event()
+    def keep_asking(first):
+        number = first
+        asked = 0
+        while not over.is_set():
+            got = answer(server, requests[number % len(requests)])
+            asked += 1
+            if got != right[number % len(requests)]:
+                wrong[f"request {number % len(requests)}: {str(got)[:200]}"] += 1
+            number += 7
+        return asked
 
-        def keep_asking(first):
-            number = first
-            asked = 0
-            while not over.is_set():
-                got = answer(server, requests[number % len(requests)])
-                asked += 1
-                if got != right[number % len(requests)]:
-                    wrong[f"request {number % len(requests)}: {str(got)[:200]}"] += 1
-                number += 7
-            return asked
-
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            askers = [pool.submit(keep_asking, first) for first in range(6)]
-            try:
-                while loser.count < options.times:
-                    loser.once()
-                    if loser.count % 10 == 0:
-                        print(f"{loser.count} lost, latest report {loser.latest:.2f} s, {sum(wrong.values())} wrong", flush=True)
-            finally:
-                over.set()
-            asked = sum(asker.result() for asker in askers)
-        server.until(lambda: all(one["pages_used"] == 0 for one in server.status()["ranks"]), "no page is in use")
-        code = server.end()
-    finally:
-        if options.how == "link":
-            for rule in (["-D", "INPUT", "-j", "RUNAHEAD"], ["-F", "RUNAHEAD"], ["-X", "RUNAHEAD"]):
-                subprocess.run(["iptables", *rule], check=True)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        askers = [pool.submit(keep_asking, first) for first in range(6)]
+        try:
+            while loser.count < options.times:
+                loser.once()
+                if loser.count % 10 == 0:
+                    print(f"{loser.count} lost, latest report {loser.latest:.2f} s, {sum(wrong.values())} wrong", flush=True)
+        finally:
+            over.set()
+        asked = sum(asker.result() for asker in askers)
+    server.until(lambda: all(one["pages_used"] == 0 for one in server.status()["ranks"]), "no page is in use")
+    code = server.end()
     print(f"{loser.count} times {options.how}, {asked} requests, {sum(wrong.values())} wrong, "
           f"latest report {loser.latest:.2f} s behind the deadline, exit code {code}")
     for what, times in wrong.most_common(5):
