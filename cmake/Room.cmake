@@ -124,7 +124,7 @@ function(runahead_test name)
     endif()
   endforeach()
   target_link_libraries(${name} PRIVATE ${rooms} ${TEST_LIBRARIES} runahead_testing runahead_cold)
-  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF UNITY_BUILD OFF)
+  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
   runahead_precompiled_as(runahead_testing ${name})
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
     PROPERTIES TIMEOUT 300 ENVIRONMENT "${RUNAHEAD_TEST_ENVIRONMENT}" LABELS "${TEST_LABELS}")

@@ -11,5 +11,5 @@ long=$(tools/sources.sh | xargs wc -l | awk '$2 != "total" && $1 > 800 {print $2
 [ -z "$long" ] || { echo "$long" >&2; exit 1; }
 
 # Without precompiled headers, so that a file that leans on another's includes is found.
-cmake --preset release -B $tidy -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON >/dev/null
+cmake --preset release -B $tidy -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DCMAKE_UNITY_BUILD=OFF >/dev/null
 tools/tidy.py $tidy "$@"

@@ -31,7 +31,7 @@
 namespace runahead::cli {
 namespace {
 
-struct Flags {
+struct BatchFlags {
   std::string file;
   std::string model;
   std::string output;  // empty: stdout
@@ -226,7 +226,7 @@ void PrintSummary(const Totals& totals, double seconds) {
              stderr);
 }
 
-int Run(Flags& flags) {
+int RunBatch(BatchFlags& flags) {
   if (const std::optional<int> code = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *code;
   OutputFiles outputs;
   outputs.Protect(flags.model);
@@ -261,7 +261,7 @@ int Run(Flags& flags) {
 
 Action AddBatch(CLI::App& command) {
   constexpr int kMostAtOnce = 1024;
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<BatchFlags>();
   command
       .add_option("file", flags->file,
                   "Requests, one JSON object a line with the fields of OpenAI's completions; - is stdin")
@@ -280,7 +280,7 @@ Action AddBatch(CLI::App& command) {
   AddCacheFlags(command, flags->engine);
   AddMaxPauseFlag(command, flags->engine);
   AddGroupFlags(command, flags->group);
-  return [flags] { return Run(*flags); };
+  return [flags] { return RunBatch(*flags); };
 }
 
 }  // namespace runahead::cli

@@ -13,7 +13,7 @@
 namespace runahead::cli {
 namespace {
 
-constexpr size_t kMostShown = 10;
+constexpr size_t kMostNamed = 10;
 
 /// Reads lines one after the other.
 class LineReader {
@@ -28,7 +28,7 @@ class LineReader {
     try {
       Read(line);
     } catch (const ConfigError& error) {
-      if (input_.wrong.size() < kMostShown) input_.wrong.emplace_back(error.what());
+      if (input_.wrong.size() < kMostNamed) input_.wrong.emplace_back(error.what());
       ++input_.wrong_lines;
     }
   }
@@ -52,7 +52,7 @@ class LineReader {
     }
     for (const auto& [name, value] : json.items()) {
       if (name == "id" || protocol::IsRequestField(name) || !unknown_.insert(name).second) continue;
-      if (input_.unknown_fields.size() < kMostShown) input_.unknown_fields.push_back(name);
+      if (input_.unknown_fields.size() < kMostNamed) input_.unknown_fields.push_back(name);
     }
     protocol::RequestFields fields = protocol::ReadRequestFields(object, limits_);
     input_.requests.push_back({line_, std::move(id), std::move(fields.request), fields.choices});

@@ -26,9 +26,7 @@
 namespace runahead::cli {
 namespace {
 
-constexpr int kMostRanks = 256;
-
-struct Flags {
+struct BenchFlags {
   std::vector<std::string> models;
   EngineOptions engine;
   std::string contexts = "512,1024,2048";
@@ -48,7 +46,7 @@ struct Flags {
 };
 
 /// Every combination that differs from the others, the single rank first. Fractions go with as many ranks.
-std::vector<Combination> Combine(const Flags& flags, const std::vector<int64_t>& ranks) {
+std::vector<Combination> Combine(const BenchFlags& flags, const std::vector<int64_t>& ranks) {
   std::vector<Combination> all = {{{Strategy::kSingle, Topology::kChain, {}, 1, false}, ""}};
   std::vector<std::string> partitions;
   for (const std::string& text : flags.partitions) {
@@ -117,7 +115,7 @@ void CheckContexts(const std::vector<int64_t>& contexts, int64_t longest) {
 }
 
 /// The numbers of ranks to run on. Throws ConfigError for more than there are devices.
-std::vector<int64_t> RanksOf(const Flags& flags, int64_t devices) {
+std::vector<int64_t> RanksOf(const BenchFlags& flags, int64_t devices) {
   if (flags.ranks.empty()) return {devices};
   std::vector<int64_t> ranks = ParseIntegers("--ranks", flags.ranks, 1, kMostRanks);
   for (const int64_t count : ranks) {
@@ -128,20 +126,20 @@ std::vector<int64_t> RanksOf(const Flags& flags, int64_t devices) {
   return ranks;
 }
 
-int DecodedTokens(const Flags& flags) {
+int DecodedTokens(const BenchFlags& flags) {
   return flags.decoded_tokens.value_or(
       UsualDecodedTokens(ParseDevices(flags.engine.devices).front().gpu.has_value()));
 }
 
 /// Throws ConfigError for none, and for several without a suite.
-void CheckModels(const Flags& flags) {
+void CheckModels(const BenchFlags& flags) {
   if (flags.models.empty() && flags.suite.from.empty()) throw ConfigError("--model: a folder is needed");
   if (flags.models.size() > 1 && flags.suite.name.empty()) {
     throw ConfigError(fmt::format("--model: several only with --suite, got '{}' too", flags.models[1]));
   }
 }
 
-SuiteRequest RequestOf(const Flags& flags) {
+SuiteRequest RequestOf(const BenchFlags& flags) {
   return {flags.models,
           flags.engine,
           flags.contexts_given ? flags.contexts : "",
@@ -154,7 +152,7 @@ SuiteRequest RequestOf(const Flags& flags) {
           {{"--svg", flags.svg}, {"--timeline", flags.timeline}, {"--trace", flags.trace}}};
 }
 
-int Run(Flags& flags) {
+int RunBench(BenchFlags& flags) {
   CheckModels(flags);
   if (!flags.suite.name.empty() || !flags.suite.from.empty()) {
     RefuseGroup();
@@ -231,7 +229,7 @@ int Run(Flags& flags) {
 Action AddBench(CLI::App& command) {
   constexpr int kMostRepeats = 100000;
   constexpr int kMostDecodedTokens = 100000;
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<BenchFlags>();
   flags->engine.devices = fmt::format("cpu:{}", std::clamp<size_t>(AvailableProcessors().size(), 2, 8));
   command
       .add_option("--model", flags->models,
@@ -273,7 +271,7 @@ Action AddBench(CLI::App& command) {
   return [flags, contexts, &command] {
     UseOneRankEach(command, flags->engine);
     flags->contexts_given = contexts->count() > 0;
-    return Run(*flags);
+    return RunBench(*flags);
   };
 }
 

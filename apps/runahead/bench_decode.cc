@@ -16,9 +16,9 @@
 namespace runahead::cli {
 namespace {
 
-constexpr const char* kContexts = "1024";
+constexpr const char* kDecodeContexts = "1024";
 
-DecodePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
+DecodePlan DecodePlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   constexpr int kMostSequences = 4096;
   constexpr int kUsualSteps = 64;
   if (request.models.size() != 1) {
@@ -29,7 +29,8 @@ DecodePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   for (const int64_t batch : ParseIntegers("--batch", flags.batch, 1, kMostSequences)) {
     plan.batches.push_back(static_cast<int>(batch));
   }
-  plan.contexts = ParseIntegers("--contexts", request.contexts.empty() ? kContexts : request.contexts, 1, INT32_MAX);
+  plan.contexts =
+      ParseIntegers("--contexts", request.contexts.empty() ? kDecodeContexts : request.contexts, 1, INT32_MAX);
   plan.steps = request.decoded_tokens > 0 ? request.decoded_tokens : kUsualSteps;
   const int64_t most = ConfigOf(model).spec().max_positions;
   for (const int64_t context : plan.contexts) {
@@ -43,7 +44,7 @@ DecodePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   return plan;
 }
 
-std::string Table(const Json& suite) {
+std::string DecodeTable(const Json& suite) {
   std::vector<report::Column> columns;
   for (const char* name : {"sequences", "tokens each", "all first tokens ms", "step ms", "tokens/s", "GB a step",
                            "of copy rate", "second turn ms", "ids as alone"}) {
@@ -91,14 +92,14 @@ int RunDecode(const SuiteFlags& flags, const SuiteRequest& request) {
   }
   OutputFiles outputs;
   for (const std::string& model : request.models) outputs.Protect(model);
-  const DecodePlan plan = PlanOf(flags, request);
+  const DecodePlan plan = DecodePlanOf(flags, request);
   OutputFile json = outputs.Open("--json", request.json);
   const Json suite = RunDecodeSuite(plan, [](const std::string& line) { WriteOut(line + "\n"); });
   if (json) json.Write(suite.dump(1) + "\n");
   if (const double rate = suite.at("copy_rate").get<double>(); rate > 0) {
     WriteOut(fmt::format("memory copies at {:.2f} TB/s\n", rate / 1e12));
   }
-  WriteOut("\n" + Table(suite) + Layers(suite));
+  WriteOut("\n" + DecodeTable(suite) + Layers(suite));
   return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/json.h"
 #include "base/median.h"
+#include "base/units.h"
 #include "output.h"
 #include "report/line_chart_svg.h"
 #include "report/table.h"
@@ -18,17 +19,14 @@ namespace runahead::cli {
 namespace {
 
 constexpr double kGiga = 1e9;
-constexpr double kMillisecondsPerSecond = 1e3;
 
-double FlopRate(const Measurement& measurement) {
-  return measurement.flops / measurement.MedianMs() * kMillisecondsPerSecond;
-}
+double FlopRate(const Measurement& measurement) { return measurement.flops / measurement.MedianMs() * kMsPerSecond; }
 
 bool UsesTopology(const Measurement& measurement) {
   return measurement.combination.options.strategy == Strategy::kRunahead;
 }
 
-Json ToJson(const Measurement& measurement, const BenchReport& report) {
+Json JsonOf(const Measurement& measurement, const BenchReport& report) {
   const PrefillOptions& options = measurement.combination.options;
   Json json = {{"strategy", Name(options.strategy)},
                {"ranks", options.ranks},
@@ -159,7 +157,7 @@ std::string ToJson(const BenchReport& report) {
                         {"median", ceiling.Median()}});
   }
   Json results = Json::array();
-  for (const Measurement& measurement : report.measurements) results.push_back(ToJson(measurement, report));
+  for (const Measurement& measurement : report.measurements) results.push_back(JsonOf(measurement, report));
   Json json = {{"model", report.model},
                {"dtype", report.dtype},
                {"weights", report.weights},

@@ -20,7 +20,7 @@ namespace {
 
 constexpr const char* kLongTokens = "4096";
 
-ServingPlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
+ServingPlan ServingPlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   if (request.models.size() != 1) {
     throw ConfigError(fmt::format("--model: the serving suite takes one, got '{}' too", request.models.at(1)));
   }
@@ -46,7 +46,7 @@ ServingPlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   return plan;
 }
 
-std::string Table(const Json& suite) {
+std::string ServingTable(const Json& suite) {
   std::vector<report::Column> columns{{"policy", report::Align::kLeft}};
   for (const char* name : {"TTFT ms mean", "p50", "p90", "p99", "long p50", "TPOT ms p50", "pause ms p99", "tokens/s",
                            "cached", "over several"}) {
@@ -96,7 +96,7 @@ std::string Plot(const Json& suite, const char* what, const char* label) {
 int RunServing(const SuiteFlags& flags, const SuiteRequest& request) {
   OutputFiles outputs;
   for (const std::string& model : request.models) outputs.Protect(model);
-  const ServingPlan plan = PlanOf(flags, request);
+  const ServingPlan plan = ServingPlanOf(flags, request);
   OutputFile json = outputs.Open("--json", request.json);
   OutputFile ttft;
   OutputFile pauses;
@@ -109,7 +109,7 @@ int RunServing(const SuiteFlags& flags, const SuiteRequest& request) {
   if (json) json.Write(suite.dump(1) + "\n");
   if (ttft) ttft.Write(Plot(suite, "ttft_ms", "time to first token"));
   if (pauses) pauses.Write(Plot(suite, "longest_pause_ms", "longest pause of an answer"));
-  WriteOut("\n" + Table(suite));
+  WriteOut("\n" + ServingTable(suite));
   return 0;
 }
 

@@ -22,16 +22,16 @@
 namespace runahead::cli {
 namespace {
 
-constexpr int kMostRanks = 256;
-constexpr const char* kContexts = "1024,2048,4096,8192,12288,16384,32768";
+constexpr const char* kSuiteContexts = "1024,2048,4096,8192,12288,16384,32768";
 
-SuitePlan PlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
+SuitePlan SuitePlanOf(const SuiteFlags& flags, const SuiteRequest& request) {
   SuitePlan plan;
   for (const std::string& folder : request.models)
     plan.models.push_back({OpenModel(folder, request.engine), NameOfFolder(folder)});
   plan.engine = request.engine;
   plan.load = LoadEngine;
-  plan.contexts = ParseIntegers("--contexts", request.contexts.empty() ? kContexts : request.contexts, 2, INT32_MAX);
+  plan.contexts =
+      ParseIntegers("--contexts", request.contexts.empty() ? kSuiteContexts : request.contexts, 2, INT32_MAX);
   if (!request.ranks.empty()) plan.ranks = ParseIntegers("--ranks", request.ranks, 1, kMostRanks);
   plan.links = SplitList("--suite-links", flags.links);
   plan.probe_context = flags.probe_context;
@@ -151,7 +151,7 @@ int RunSuite(const SuiteFlags& flags, const SuiteRequest& request) {
   }
   for (const std::string& model : request.models) outputs.Protect(model);
   OutputFile json = outputs.Open("--json", request.json);
-  const SuitePlan plan = PlanOf(flags, request);
+  const SuitePlan plan = SuitePlanOf(flags, request);
   for (const SuiteModel& model : plan.models) plots.Open(model.name, plan.links);
   CheckSuite(plan);
   const Json suite = RunPaperSuite(

@@ -136,7 +136,7 @@ void AskQuestions(const std::vector<Engine>& engines, const Tokenizer& tokenizer
   }
 }
 
-Json ToJson(const WeightsReport& report) {
+Json JsonOf(const WeightsReport& report) {
   Json formats = Json::array();
   for (const FormatQuality& format : report.formats) {
     formats.push_back({{"weights", format.facts.weights},
@@ -235,7 +235,7 @@ int RunWeights(const SuiteFlags& flags, const SuiteRequest& request) {
   }
   ReadText(engines, ids, window, report);
   if (report.questions > 0) AskQuestions(engines, tokenizer, EndTokens(model, &tokenizer), report);
-  if (json) json.Write(ToJson(report).dump(1) + "\n");
+  if (json) json.Write(JsonOf(report).dump(1) + "\n");
   WriteOut(Table(report));
   return 0;
 }

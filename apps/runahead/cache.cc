@@ -15,7 +15,7 @@
 namespace runahead::cli {
 namespace {
 
-struct Flags {
+struct CacheFlags {
   std::string action;
   std::string folder;
   std::string id;  // of one model, or how it begins; empty: all
@@ -26,7 +26,7 @@ constexpr int64_t kSecond = 1'000'000'000;  // ns
 constexpr size_t kShownDigits = 12;         // of a model's id
 
 /// The models that the flags mean. Throws ConfigError where there is none.
-std::vector<StoredPages> Chosen(const Flags& flags) {
+std::vector<StoredPages> Chosen(const CacheFlags& flags) {
   std::vector<StoredPages> models = ReadCacheFolder(flags.folder);
   std::erase_if(models, [&](const StoredPages& model) { return !model.id.starts_with(flags.id); });
   if (models.empty() && !flags.id.empty()) {
@@ -39,7 +39,7 @@ std::string TimeOf(int64_t ns) {
   return ns == 0 ? "" : fmt::format("{:%Y-%m-%d %H:%M}", fmt::localtime(static_cast<std::time_t>(ns / kSecond)));
 }
 
-int List(const Flags& flags) {
+int List(const CacheFlags& flags) {
   const std::vector<StoredPages> models = Chosen(flags);
   if (flags.json) {
     Json list = Json::array();
@@ -63,7 +63,7 @@ int List(const Flags& flags) {
   return 0;
 }
 
-int Verify(const Flags& flags) {
+int Verify(const CacheFlags& flags) {
   const std::vector<StoredPages> models = Chosen(flags);
   size_t all = 0;
   size_t pages = 0;
@@ -92,14 +92,14 @@ int Verify(const Flags& flags) {
   return damaged.empty() ? 0 : kFailed;
 }
 
-int Drop(const Flags& flags) {
+int Drop(const CacheFlags& flags) {
   const std::vector<StoredPages> models = Chosen(flags);
   DropPages(flags.folder, models);
   if (flags.json) WriteOut(Json({{"models", models.size()}}).dump() + "\n");
   return 0;
 }
 
-int Run(const Flags& flags) {
+int RunCache(const CacheFlags& flags) {
   if (flags.action == "list") return List(flags);
   if (flags.action == "verify") return Verify(flags);
   if (flags.action == "drop") return Drop(flags);
@@ -109,7 +109,7 @@ int Run(const Flags& flags) {
 }  // namespace
 
 Action AddCache(CLI::App& command) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<CacheFlags>();
   command
       .add_option("action", flags->action,
                   "list: what is there; verify: read all pages and remove those that are damaged; drop: remove all")
@@ -119,7 +119,7 @@ Action AddCache(CLI::App& command) {
   command.add_option("--id", flags->id, "Only pages of the model with this id, or whose id begins so [all]")
       ->type_name("ID");
   command.add_flag("--json", flags->json, "Print JSON instead of text");
-  return [flags] { return Run(*flags); };
+  return [flags] { return RunCache(*flags); };
 }
 
 }  // namespace runahead::cli

@@ -31,7 +31,7 @@
 namespace runahead::cli {
 namespace {
 
-struct Flags {
+struct ChatFlags {
   std::string model;
   std::string system;
   std::string document;  // a file; empty: none
@@ -136,7 +136,7 @@ void PrintSummary(const RequestStats& stats) {
 /// Asks an engine for answers and shows them.
 class Chat {
  public:
-  Chat(const Flags& flags, const Engine& engine, const Tokenizer& tokenizer, Talk& talk, Interrupts& interrupts)
+  Chat(const ChatFlags& flags, const Engine& engine, const Tokenizer& tokenizer, Talk& talk, Interrupts& interrupts)
       : flags_(flags),
         engine_(engine),
         words_(std::make_shared<const Tokenizer>(tokenizer)),
@@ -184,7 +184,7 @@ class Chat {
     return answer;
   }
 
-  const Flags& flags_;
+  const ChatFlags& flags_;
   const Engine& engine_;
   std::shared_ptr<const Tokenizer> words_;
   Interrupts& interrupts_;
@@ -192,7 +192,7 @@ class Chat {
 };
 
 /// What stands before the first turn when the form is not a template's.
-std::string Opening(const Flags& flags) {
+std::string Opening(const ChatFlags& flags) {
   std::string opening = flags.system;
   if (!opening.empty()) opening += flags.form.turn_end;
   if (!flags.document.empty()) opening += ReadInput(flags.document) + flags.form.turn_end;
@@ -200,7 +200,7 @@ std::string Opening(const Flags& flags) {
 }
 
 /// In the form of the model's template, or else in that of the flags, with its stop text.
-std::unique_ptr<Talk> TalkFor(Flags& flags, const Tokenizer& tokenizer) {
+std::unique_ptr<Talk> TalkFor(ChatFlags& flags, const Tokenizer& tokenizer) {
   if (!flags.own_form) {
     chat::ChatTemplates templates(flags.model);
     if (!templates.empty()) {
@@ -215,7 +215,7 @@ std::unique_ptr<Talk> TalkFor(Flags& flags, const Tokenizer& tokenizer) {
   return std::make_unique<PlainTalk>(tokenizer, flags.form);
 }
 
-int Run(Flags& flags) {
+int RunChat(ChatFlags& flags) {
   if (const std::optional<int> code = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *code;
   const Model model = OpenModel(flags.model, flags.engine);
   const std::optional<Tokenizer> tokenizer = LoadTokenizer(flags.model);
@@ -257,7 +257,7 @@ int Run(Flags& flags) {
 
 Action AddChat(CLI::App& command) {
   constexpr int kUsualTokens = 512;
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<ChatFlags>();
   flags->request.generation.max_new_tokens = kUsualTokens;
   command.add_option("--model", flags->model, "A Hugging Face folder or GGUF file with a tokenizer")
       ->required()
@@ -279,7 +279,7 @@ Action AddChat(CLI::App& command) {
   AddCacheFlags(command, flags->engine);
   AddGroupFlags(command, flags->group);
   flags->group.interrupt_ends = false;
-  return [flags] { return Run(*flags); };
+  return [flags] { return RunChat(*flags); };
 }
 
 }  // namespace runahead::cli

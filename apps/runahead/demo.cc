@@ -29,9 +29,8 @@ namespace runahead::cli {
 namespace {
 
 constexpr const char* kPicture = "runahead-demo.svg";
-constexpr int kMostRanks = 256;
 
-struct Flags {
+struct DemoFlags {
   std::string model;
   int64_t tokens = 8000;
   int ranks = 0;  // 0: as many as processors
@@ -132,7 +131,7 @@ void WriteTimeline(OutputFile& file, const PrefillReport& prefill) {
 /// Does `what` about the picture: one that nobody asked for costs a warning, not the answers, where it cannot be
 /// written.
 template <typename What>
-void TryPicture(const Flags& flags, const What& what) {
+void TryPicture(const DemoFlags& flags, const What& what) {
   try {
     what();
   } catch (const IoError& error) {
@@ -142,7 +141,7 @@ void TryPicture(const Flags& flags, const What& what) {
 }
 
 /// What the several ranks are loaded with. Throws ConfigError for less than two.
-EngineOptions OptionsOfSeveral(const Flags& flags) {
+EngineOptions OptionsOfSeveral(const DemoFlags& flags) {
   EngineOptions options = flags.engine;
   if (options.devices.empty()) {
     const int processors = static_cast<int>(AvailableProcessors().size());
@@ -175,7 +174,7 @@ int DifferentGpus(const std::string& devices) {
   return static_cast<int>(gpus.size());
 }
 
-int Run(const Flags& flags) {
+int RunDemo(const DemoFlags& flags) {
   const std::string folder = flags.model.empty() ? FindDemoModel().string() : flags.model;
   OutputFiles outputs;
   outputs.Protect(folder);
@@ -221,7 +220,7 @@ int Run(const Flags& flags) {
 
 Action AddDemo(CLI::App& command) {
   constexpr int kMostRepeats = 1000;
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<DemoFlags>();
   command.add_option("--model", flags->model, "A folder with a model trained on harbour logs [the demo model]")
       ->type_name("DIR");
   AddInteger(command, "--tokens", flags->tokens, 1, INT32_MAX, "Length of the prompt at most [8000]");
@@ -238,7 +237,7 @@ Action AddDemo(CLI::App& command) {
   AddPrefillFlags(command, flags->prefill);
   command.add_option("--timeline", flags->timeline, fmt::format("Where the picture goes [{}]", kPicture))
       ->type_name("FILE.svg");
-  return [flags] { return Run(*flags); };
+  return [flags] { return RunDemo(*flags); };
 }
 
 }  // namespace runahead::cli

@@ -13,6 +13,8 @@
 
 namespace runahead::cli {
 
+inline constexpr int kMostRanks = 256;
+
 // Each throws ConfigError "<name>: expected ..., got '<text>'".
 int64_t ParseInteger(const std::string& name, std::string_view text, int64_t min, int64_t max);
 double ParseNumber(const std::string& name, std::string_view text, double min, double max);

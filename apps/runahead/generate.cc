@@ -27,7 +27,7 @@
 namespace runahead::cli {
 namespace {
 
-struct Flags {
+struct GenerateFlags {
   std::string model;
   std::optional<std::string> prompt;
   std::optional<std::string> prompt_file;
@@ -43,7 +43,7 @@ struct Flags {
   std::string timeline;
 };
 
-void AddPromptFlags(CLI::App& command, Flags& flags) {
+void AddPromptFlags(CLI::App& command, GenerateFlags& flags) {
   auto* prompt = command.add_option_group("prompt", "Exactly one of");
   prompt->add_option("--prompt", flags.prompt, "The text")->type_name("TEXT");
   prompt->add_option("--prompt-file", flags.prompt_file, "A file with the text; - is stdin")->type_name("FILE");
@@ -52,7 +52,7 @@ void AddPromptFlags(CLI::App& command, Flags& flags) {
 }
 
 /// The prompt's tokens. Throws ConfigError for a prompt without any, and for text when there is no tokenizer.
-std::vector<int32_t> PromptTokens(const Flags& flags, const TokenizerOrRefusal& words) {
+std::vector<int32_t> PromptTokens(const GenerateFlags& flags, const TokenizerOrRefusal& words) {
   if (flags.prompt_ids) {
     const std::vector<int64_t> ids = ParseIntegers("--prompt-ids", *flags.prompt_ids, 0, INT32_MAX);
     return {ids.begin(), ids.end()};
@@ -88,7 +88,7 @@ void CheckIds(const char* what, const std::vector<int32_t>& ids, int64_t vocab) 
 }
 
 /// Tokens of prompt and continuation together. Throws ConfigError when the prompt is beyond the model's context.
-int64_t Capacity(const Flags& flags, size_t prompt_tokens, int64_t context) {
+int64_t Capacity(const GenerateFlags& flags, size_t prompt_tokens, int64_t context) {
   const auto prompt = static_cast<int64_t>(prompt_tokens);
   if (prompt > context) {
     throw ConfigError(fmt::format("prompt: its {} tokens are more than the model's context of {}", prompt, context));
@@ -98,9 +98,11 @@ int64_t Capacity(const Flags& flags, size_t prompt_tokens, int64_t context) {
 
 /// Whether the prompt is a request: an engine of several processes runs nothing else, and sessions have no cache on
 /// disk.
-bool ByRequest(const Flags& flags) { return flags.engine.group != nullptr || !flags.engine.cache_dir.empty(); }
+bool ByRequest(const GenerateFlags& flags) {
+  return flags.engine.group != nullptr || !flags.engine.cache_dir.empty();
+}
 
-std::string ToJson(const Generation& result, const Flags& flags, const Engine& engine, size_t prompt_tokens) {
+std::string JsonOf(const Generation& result, const GenerateFlags& flags, const Engine& engine, size_t prompt_tokens) {
   const PrefillReport& prefill = result.prefill;
   std::vector<int64_t> chunks;
   for (size_t i = 0; i + 1 < prefill.cuts.size(); ++i) chunks.push_back(prefill.cuts[i + 1] - prefill.cuts[i]);
@@ -148,7 +150,8 @@ struct Watchers {
 };
 
 Generation GenerateByRequest(const Engine& engine, std::shared_ptr<const Tokenizer> words,
-                             const std::vector<int32_t>& prompt, const Flags& flags, const Watchers& watchers) {
+                             const std::vector<int32_t>& prompt, const GenerateFlags& flags,
+                             const Watchers& watchers) {
   constexpr auto kPatience = std::chrono::seconds(1);
   Request request;
   request.prompt = prompt;
@@ -187,7 +190,7 @@ void WritePictures(const PrefillReport& prefill, OutputFile& trace, OutputFile& 
   if (timeline) timeline.Write(TimelinePicture(prefill));
 }
 
-int Run(Flags& flags) {
+int RunGenerate(GenerateFlags& flags) {
   if (const std::optional<int> code = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *code;
   if (ByRequest(flags) && flags.logits) {
     throw ConfigError(fmt::format("--logits: not with {}",
@@ -228,7 +231,7 @@ int Run(Flags& flags) {
     result = Generate(session, words, prompt, flags.prefill, flags.generation, watchers.on_text, watchers.on_id);
   }
   WritePictures(result.prefill, trace, timeline);
-  WriteOut(flags.json ? ToJson(result, flags, engine, prompt.size()) : "\n");
+  WriteOut(flags.json ? JsonOf(result, flags, engine, prompt.size()) : "\n");
   if (!flags.json) PrintSummary(result, prompt.size());
   FinishCache(engine, flags.engine);
   return 0;
@@ -237,7 +240,7 @@ int Run(Flags& flags) {
 }  // namespace
 
 Action AddGenerate(CLI::App& command) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<GenerateFlags>();
   command.add_option("--model", flags->model, "A Hugging Face folder or GGUF file")->required()->type_name("DIR");
   AddPromptFlags(command, *flags);
   AddSamplingFlags(command, flags->generation);
@@ -252,7 +255,7 @@ Action AddGenerate(CLI::App& command) {
   command.add_option("--trace", flags->trace, "Write the prompt phase as trace events (for Perfetto)")
       ->type_name("FILE");
   command.add_option("--timeline", flags->timeline, "Write a picture of the prompt phase")->type_name("FILE.svg");
-  return [flags] { return Run(*flags); };
+  return [flags] { return RunGenerate(*flags); };
 }
 
 }  // namespace runahead::cli

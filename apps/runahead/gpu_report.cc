@@ -3,24 +3,24 @@
 #include <fmt/format.h>
 
 #include "base/json.h"
+#include "base/units.h"
 #include "report/table.h"
 #include "report/units.h"
 
 namespace runahead::cli {
 namespace {
 
-constexpr double kMillisecondsPerSecond = 1e3;
 constexpr double kTera = 1e12;
 
 /// The share of its own ceiling that an operation reaches: the matmul's rate, or the copies'.
 double ShareOfCeiling(const OpShare& op, const GpuReport& report) {
-  const double seconds = op.ms / kMillisecondsPerSecond;
+  const double seconds = op.ms / kMsPerSecond;
   return op.flops > 0 ? op.flops / seconds / report.matmul_rate : op.bytes / seconds / report.copy_rate;
 }
 
 /// Bytes per second as a token reads them, over half of what a copy moves: a copy also writes.
 double ShareOfCopy(const DecodeMeasurement& decoding, const GpuReport& report) {
-  return decoding.bytes / (decoding.MedianMs() / kMillisecondsPerSecond) / report.copy_rate;
+  return decoding.bytes / (decoding.MedianMs() / kMsPerSecond) / report.copy_rate;
 }
 
 }  // namespace
@@ -29,7 +29,7 @@ std::string ToText(const GpuReport& gpu) {
   using report::Align;
   std::vector<std::vector<std::string>> rows;
   for (const OpShare& op : gpu.breakdown) {
-    const double seconds = op.ms / kMillisecondsPerSecond;
+    const double seconds = op.ms / kMsPerSecond;
     const double rate = op.flops > 0 ? op.flops / seconds : op.bytes / seconds;
     rows.push_back({op.op, fmt::format("{:.3f}", op.ms), fmt::format("{:.1f} %", 100 * op.share),
                     fmt::format("{:.2f} {}", rate / kTera, op.flops > 0 ? "TFLOP/s" : "TB/s"),

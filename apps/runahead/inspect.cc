@@ -24,7 +24,7 @@
 namespace runahead::cli {
 namespace {
 
-struct Flags {
+struct InspectFlags {
   std::string model;
   bool json = false;
 };
@@ -103,7 +103,7 @@ std::string MlpText(const DecoderSpec& spec) {
   return mixing == spec.layers ? text : fmt::format("{} in {} of {} layers", text, mixing, spec.layers);
 }
 
-Json ToJson(const ModelInfo& info, const TokenizerFacts& tokenizer, const MachineFacts& machine) {
+Json JsonOf(const ModelInfo& info, const TokenizerFacts& tokenizer, const MachineFacts& machine) {
   const DecoderSpec& spec = info.spec;
   const DType compute = PreferredDType(spec.weights);
   Json memory = Json::array();
@@ -174,7 +174,7 @@ std::string HeadsText(const DecoderSpec& spec) {
                      spec.head_dim);
 }
 
-std::string ToText(const ModelInfo& info, const TokenizerFacts& tokenizer, const MachineFacts& machine) {
+std::string TextOf(const ModelInfo& info, const TokenizerFacts& tokenizer, const MachineFacts& machine) {
   using report::Bytes;
   using report::Grouped;
   const DecoderSpec& spec = info.spec;
@@ -219,7 +219,7 @@ std::string ToText(const ModelInfo& info, const TokenizerFacts& tokenizer, const
 }
 
 /// What can be said of a model that does not run: its name, its tensors where they can be read, what is in its way.
-void PrintUnsupported(const Flags& flags, const Json& config, const std::string& reason) {
+void PrintUnsupported(const InspectFlags& flags, const Json& config, const std::string& reason) {
   const Json name = config.is_object() ? config.value("architectures", Json(nullptr)) : Json(nullptr);
   std::vector<std::string> refusals = Obstacles(flags.model, config);
   if (refusals.empty()) refusals.push_back(reason);
@@ -242,13 +242,13 @@ void PrintUnsupported(const Flags& flags, const Json& config, const std::string&
                        fmt::join(refusals, "\n              and: ")));
 }
 
-int Run(const Flags& flags) {
+int RunInspect(const InspectFlags& flags) {
   const Json config = ReadModelJson(flags.model);
   try {
     const ModelInfo info = DescribeModel(ModelConfig(flags.model, config));
     const TokenizerFacts tokenizer = DescribeTokenizer(flags.model);
     const MachineFacts machine = DescribeMachine();
-    WriteOut(flags.json ? Dump(ToJson(info, tokenizer, machine)) : ToText(info, tokenizer, machine));
+    WriteOut(flags.json ? Dump(JsonOf(info, tokenizer, machine)) : TextOf(info, tokenizer, machine));
     return 0;
   } catch (const ConfigError& refusal) {
     PrintUnsupported(flags, config, refusal.what());
@@ -259,10 +259,10 @@ int Run(const Flags& flags) {
 }  // namespace
 
 Action AddInspect(CLI::App& command) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<InspectFlags>();
   command.add_option("model", flags->model, "A Hugging Face folder or GGUF file")->required()->type_name("MODEL");
   command.add_flag("--json", flags->json, "Print one JSON object");
-  return [flags] { return Run(*flags); };
+  return [flags] { return RunInspect(*flags); };
 }
 
 }  // namespace runahead::cli

@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kRestartsOfServe = 3;
 
-struct Flags {
+struct LaunchFlags {
   int ranks = 0;
   std::string hosts;
   double grace = 3;
@@ -35,7 +35,7 @@ std::vector<std::string> WholeCommand(const CLI::App& launch, const std::vector<
   return command;
 }
 
-int Run(const CLI::App& launch, const Flags& flags) {
+int RunLaunch(const CLI::App& launch, const LaunchFlags& flags) {
   StartOptions options;
   if (!flags.hosts.empty()) {
     options.hosts = ParseHosts(ReadFile(flags.hosts), flags.hosts);
@@ -59,7 +59,7 @@ int Run(const CLI::App& launch, const Flags& flags) {
 }  // namespace
 
 Action AddLaunch(CLI::App& command) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<LaunchFlags>();
   command.add_option("--ranks", flags->ranks, "How many times the command runs [all that --hosts has room for]")
       ->type_name("N")
       ->check(CLI::Range(1, 4096));
@@ -85,7 +85,7 @@ Action AddLaunch(CLI::App& command) {
                   "What each rank runs, behind '--': one of this program's commands, or any other program")
       ->type_name("COMMAND")
       ->required();
-  return [flags, &command] { return Run(command, *flags); };
+  return [flags, &command] { return RunLaunch(command, *flags); };
 }
 
 }  // namespace runahead::cli

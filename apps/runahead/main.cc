@@ -94,7 +94,7 @@ void CheckCommand(int argc, const char* const* argv) {
   }
 }
 
-int Run(int argc, const char* const* argv) {
+int RunProgram(int argc, const char* const* argv) {
   CLI::App app("Runahead: the first token of a long prompt, sooner, from several ranks", "runahead");
   app.set_version_flag("--version", VersionText);
   app.set_help_all_flag("--help-all", "Print the help of all commands");
@@ -127,7 +127,7 @@ int Run(int argc, const char* const* argv) {
 
 int RunSafely(int argc, const char* const* argv) {
   try {
-    return Run(argc, argv);
+    return RunProgram(argc, argv);
   } catch (const OutputClosed&) {
     return 0;
   } catch (const CLI::ParseError& error) {

@@ -14,13 +14,13 @@
 namespace runahead::cli {
 namespace {
 
-struct Flags {
+struct MakeModelFlags {
   std::string preset;
   std::string folder;
   uint64_t seed = 0;
 };
 
-int Run(const Flags& flags) {
+int RunMakeModel(const MakeModelFlags& flags) {
   Progress progress("writing random weights");
   MakeModel(flags.preset, flags.folder, flags.seed, [&](double share) { progress.Show(share); });
   return 0;
@@ -29,13 +29,13 @@ int Run(const Flags& flags) {
 }  // namespace
 
 Action AddMakeModel(CLI::App& command) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<MakeModelFlags>();
   command.add_option("preset", flags->preset, fmt::format("One of {}", fmt::join(PresetNames(), ", ")))
       ->required()
       ->type_name("PRESET");
   command.add_option("folder", flags->folder, "Where the model goes; empty or new")->required()->type_name("DIR");
   AddInteger(command, "--seed", flags->seed, 0, INT64_MAX, "Seed of the weights [0]");
-  return [flags] { return Run(*flags); };
+  return [flags] { return RunMakeModel(*flags); };
 }
 
 }  // namespace runahead::cli

@@ -18,7 +18,7 @@
 namespace runahead::cli {
 namespace {
 
-struct Flags {
+struct PlanFlags {
   std::string file;
   std::string preset;
   std::string model;
@@ -38,7 +38,7 @@ struct Flags {
 };
 
 /// Throws ConfigError for a flag of plans, which are not made for a trace.
-void CheckFlagsOfTrace(const Flags& flags) {
+void CheckFlagsOfTrace(const PlanFlags& flags) {
   const std::pair<const char*, const std::string&> others[] = {{"--contexts", flags.contexts},
                                                                {"--ranks", flags.ranks},
                                                                {"--svg", flags.svg},
@@ -49,7 +49,7 @@ void CheckFlagsOfTrace(const Flags& flags) {
   }
 }
 
-int RunTrace(const Flags& flags, const DescribedCluster& described) {
+int RunTrace(const PlanFlags& flags, const DescribedCluster& described) {
   ServingLimits limits;
   limits.pages = PagesOfMemory(described.shape, flags.kv_memory);
   limits.max_pause_s = flags.max_pause_ms * 1e-3;
@@ -58,7 +58,7 @@ int RunTrace(const Flags& flags, const DescribedCluster& described) {
   return 0;
 }
 
-DescribedCluster LoadCluster(const Flags& flags) {
+DescribedCluster LoadCluster(const PlanFlags& flags) {
   if (!flags.file.empty()) return DescribeFile(flags.file, flags.model);
   return DescribePreset(flags.preset.empty() ? kUsualCluster : std::string_view(flags.preset), flags.model);
 }
@@ -69,7 +69,7 @@ std::string ListPresets() {
   return text;
 }
 
-int Run(const Flags& flags) {
+int RunPlan(const PlanFlags& flags) {
   if (flags.list) {
     WriteOut(ListPresets());
     return 0;
@@ -117,7 +117,7 @@ int Run(const Flags& flags) {
   return 0;
 }
 
-void AddTraceFlags(CLI::App& command, const std::shared_ptr<Flags>& flags) {
+void AddTraceFlags(CLI::App& command, const std::shared_ptr<PlanFlags>& flags) {
   constexpr double kShortestPause = 1;
   constexpr double kLongestPause = 1e9;
   auto* trace =
@@ -142,7 +142,7 @@ void AddTraceFlags(CLI::App& command, const std::shared_ptr<Flags>& flags) {
 }  // namespace
 
 Action AddPlan(CLI::App& command) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<PlanFlags>();
   auto* file =
       command.add_option("CLUSTER", flags->file, "A description of a cluster (TOML)")->type_name("FILE.toml");
   auto* preset = command.add_option("--preset", flags->preset, "A cluster that is known by name [8xh100-nvlink]")
@@ -170,7 +170,7 @@ Action AddPlan(CLI::App& command) {
   command.add_option("--trace-events", flags->trace_events, "Write it as trace events (for Perfetto)")
       ->type_name("FILE");
   AddTraceFlags(command, flags);
-  return [flags] { return Run(*flags); };
+  return [flags] { return RunPlan(*flags); };
 }
 
 }  // namespace runahead::cli

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/json.h"
+#include "base/units.h"
 #include "output.h"
 #include "report/line_chart_svg.h"
 #include "report/svg.h"
@@ -18,11 +19,10 @@ namespace {
 
 using report::Align;
 
-constexpr double kMsPerSecond = 1000;
-constexpr int kMostShown = 8;  // chunks of a partition, in a table
+constexpr int kMostChunks = 8;  // chunks of a partition, in a table
 
 std::string Chunks(const Partition& partition) {
-  if (partition.ranks() <= kMostShown) return partition.ToString();
+  if (partition.ranks() <= kMostChunks) return partition.ToString();
   return fmt::format("{} ... {}", partition.rows(0), partition.rows(partition.ranks() - 1));
 }
 
@@ -94,7 +94,7 @@ std::string CounterTables(const PlanTable& table) {
   return text;
 }
 
-Json ToJson(const CountedScheme& counted) {
+Json JsonOf(const CountedScheme& counted) {
   Json ranks = Json::array();
   for (const RankCounters& counters : counted.ranks) {
     ranks.push_back({{"dot_products", counters.dot_products},
@@ -110,7 +110,7 @@ Json ToJson(const CountedScheme& counted) {
           {"ranks", std::move(ranks)}};
 }
 
-Json ToJson(const PlanRow& row) {
+Json JsonOf(const PlanRow& row) {
   Json schemes = Json::array();
   for (const PlannedScheme& planned : row.schemes) {
     schemes.push_back({{"strategy", std::string(Name(planned.scheme))},
@@ -151,10 +151,10 @@ std::string ToText(const PlanTable& table) {
 
 std::string ToJson(const PlanTable& table) {
   Json rows = Json::array();
-  for (const PlanRow& row : table.rows) rows.push_back(ToJson(row));
+  for (const PlanRow& row : table.rows) rows.push_back(JsonOf(row));
   Json json = {
       {"cluster", table.cluster}, {"model", table.model}, {"dtype", table.dtype}, {"results", std::move(rows)}};
-  for (const CountedScheme& counted : table.counters) json["counters"].push_back(ToJson(counted));
+  for (const CountedScheme& counted : table.counters) json["counters"].push_back(JsonOf(counted));
   return json.dump(1) + "\n";
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/input_file.h"
 #include "base/json.h"
+#include "base/units.h"
 #include "kv/kv_pages.h"
 #include "output.h"
 #include "report/table.h"
@@ -23,7 +24,6 @@ namespace {
 
 using report::Align;
 
-constexpr double kMsPerSecond = 1000;
 constexpr double kLongestTrace = 1e12;  // ms
 constexpr int kHighestPriority = 1'000'000;
 
@@ -153,7 +153,7 @@ std::vector<std::string> SpreadCells(std::string_view policy, const std::string&
           report::Milliseconds(spread.p99)};
 }
 
-Json ToJson(const Spread& spread) {
+Json JsonOf(const Spread& spread) {
   return {{"mean", spread.mean}, {"p50", spread.p50}, {"p90", spread.p90}, {"p99", spread.p99}};
 }
 
@@ -238,9 +238,9 @@ std::string ToJson(const ServingTable& table) {
                         {"requests", std::ssize(outcome.requests) - summary.refused},
                         {"refused", summary.refused},
                         {"over_several_ranks", summary.together},
-                        {"ttft_ms", ToJson(summary.ttft_ms)},
-                        {"tpot_ms", ToJson(summary.tpot_ms)},
-                        {"longest_pause_ms", ToJson(summary.pause_ms)},
+                        {"ttft_ms", JsonOf(summary.ttft_ms)},
+                        {"tpot_ms", JsonOf(summary.tpot_ms)},
+                        {"longest_pause_ms", JsonOf(summary.pause_ms)},
                         {"tokens_per_second", summary.tokens_per_s},
                         {"new_tokens", summary.new_tokens},
                         {"cached_tokens", summary.cached_tokens},

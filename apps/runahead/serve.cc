@@ -27,7 +27,7 @@ namespace {
 
 using server::RequestLog;
 
-struct Flags {
+struct ServeFlags {
   std::string model;
   std::string model_name;
   std::string config;
@@ -56,7 +56,7 @@ std::unique_ptr<chat::ChatRenderer> RendererFor(const std::string& model, std::s
   }
 }
 
-protocol::ApiOptions ApiOptionsFor(const Flags& flags, const TokenizerOrRefusal& loaded) {
+protocol::ApiOptions ApiOptionsFor(const ServeFlags& flags, const TokenizerOrRefusal& loaded) {
   protocol::ApiOptions options;
   options.model_name = flags.model_name.empty() ? NameOfFolder(flags.model) : flags.model_name;
   options.no_tokenizer = loaded.refusal;
@@ -74,7 +74,7 @@ void Greet(const server::Server& server, const std::string& model, RequestLog& l
                   address, address, address, model));
 }
 
-int Run(Flags& flags) {
+int RunServe(ServeFlags& flags) {
   if (flags.model.empty()) throw ConfigError("--model is required");
   if (const std::optional<int> code = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *code;
   if (!flags.tcp) flags.server.host.clear();
@@ -182,7 +182,7 @@ void AddLimitFlags(CLI::App& command, server::ServerOptions& options) {
              "After SIGTERM or SIGINT running answers have so long to end; a second signal ends them at once");
 }
 
-void AddLogFlags(CLI::App& command, Flags& flags) {
+void AddLogFlags(CLI::App& command, ServeFlags& flags) {
   const auto read = [&flags](const std::string& text) {
     if (text != "text" && text != "json")
       throw ConfigError(fmt::format("--log: expected text or json, got '{}'", text));
@@ -198,7 +198,7 @@ void AddLogFlags(CLI::App& command, Flags& flags) {
 Action AddServe(CLI::App& command) {
   constexpr int kMostQueued = 1'000'000;
   constexpr int kUsualQueue = 1000;
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<ServeFlags>();
   flags->engine.max_queued = kUsualQueue;
   command.add_option("--model", flags->model, "A Hugging Face folder or GGUF file")->type_name("DIR");
   command.add_option("--model-name", flags->model_name, "The name that clients know it by [the folder's]")
@@ -222,7 +222,7 @@ Action AddServe(CLI::App& command) {
     if (!flags->config.empty()) ReadConfigFile(command, flags->config);
     const bool named = command.count("--host") > 0 || command.count("--port") > 0;
     flags->tcp = named || flags->server.unix_socket.empty();
-    return Run(*flags);
+    return RunServe(*flags);
   };
 }
 

@@ -10,15 +10,15 @@ namespace runahead::cli {
 namespace {
 
 constexpr int64_t kMostTokens = int64_t{1} << 40;
-constexpr int64_t kMostRanks = 4096;
+constexpr int64_t kMostRanksStored = 4096;
 
 /// A list of at least `least` integers of [min, max].
 void CheckIntegers(const JsonObject& object, const char* key, size_t least, int64_t min, int64_t max) {
   const Json& list = object.At(key);
-  const bool fits = list.is_array() && list.size() >= least && list.size() <= static_cast<size_t>(kMostRanks) + 1 &&
-                    std::all_of(list.begin(), list.end(), [&](const Json& value) {
-                      return value.is_number_integer() && value >= min && value <= max;
-                    });
+  const bool fits =
+      list.is_array() && list.size() >= least && list.size() <= static_cast<size_t>(kMostRanksStored) + 1 &&
+      std::all_of(list.begin(), list.end(),
+                  [&](const Json& value) { return value.is_number_integer() && value >= min && value <= max; });
   if (!fits) object.Refuse(key, fmt::format("expected a list of integers from {} to {}", min, max));
 }
 
@@ -36,7 +36,7 @@ void CheckResult(const JsonObject& result) {
   (void)result.String("links");
   (void)result.String("way");
   (void)result.String("topology", "");
-  (void)result.Int("ranks", 1, kMostRanks);
+  (void)result.Int("ranks", 1, kMostRanksStored);
   (void)result.Int("context", 1, kMostTokens);
   CheckIntegers(result, "cuts", 2, 0, kMostTokens);
   CheckPositive(result, "ttft_ms_median");
@@ -62,7 +62,7 @@ void CheckSuiteJson(const Json& suite, const std::string& origin) {
     (void)model.String("model");
     (void)model.String("dtype");
     (void)model.String("device");
-    CheckIntegers(model, "ranks", 1, 1, kMostRanks);
+    CheckIntegers(model, "ranks", 1, 1, kMostRanksStored);
     CheckIntegers(model, "contexts", 1, 1, kMostTokens);
     for (const JsonObject& result : ObjectsOf(model, "results")) CheckResult(result);
     for (const JsonObject& run : ObjectsOf(model, "side_traffic")) CheckSideTraffic(run);

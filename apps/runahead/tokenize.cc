@@ -25,7 +25,7 @@ namespace {
 
 constexpr size_t kBlocksOfAProcessor = 16;  // translated at once: a megabyte
 
-struct Flags {
+struct TokenizeFlags {
   std::string model;
   std::string file = "-";
   std::string chat;  // a file with a conversation; empty: lines of text
@@ -66,7 +66,7 @@ std::vector<int32_t> ReadIds(std::string_view line, const std::string& origin) {
 /// Translates one line. Throws ConfigError that opens with `origin`.
 class LineTranslator {
  public:
-  LineTranslator(const Tokenizer& tokenizer, const Flags& flags) : tokenizer_(tokenizer), flags_(flags) {}
+  LineTranslator(const Tokenizer& tokenizer, const TokenizeFlags& flags) : tokenizer_(tokenizer), flags_(flags) {}
 
   void Translate(std::string_view line, const std::string& origin, std::string& output) const {
     if (flags_.decode) {
@@ -100,7 +100,7 @@ class LineTranslator {
   }
 
   const Tokenizer& tokenizer_;
-  const Flags& flags_;
+  const TokenizeFlags& flags_;
 };
 
 /// Translates the lines of one block up to the first that is refused, whose error is thrown.
@@ -147,7 +147,7 @@ Tokenizer NeededTokenizer(const std::string& model) {
 }
 
 /// Prints what becomes of the conversation in the file flags.chat.
-int RunChat(const Flags& flags) {
+int RunChat(const TokenizeFlags& flags) {
   chat::ChatRenderer renderer{chat::ChatTemplates(flags.model)};
   const std::string origin = flags.chat == "-" ? "stdin" : flags.chat;
   const auto render = [&] { return renderer.Render(chat::ChatRequest::Parse(ReadInput(flags.chat), origin)); };
@@ -160,7 +160,7 @@ int RunChat(const Flags& flags) {
   return 0;
 }
 
-int Run(const Flags& flags) {
+int RunTokenize(const TokenizeFlags& flags) {
   if (!flags.chat.empty()) return RunChat(flags);
   const Tokenizer tokenizer = NeededTokenizer(flags.model);
   const LineTranslator translator(tokenizer, flags);
@@ -176,7 +176,7 @@ int Run(const Flags& flags) {
 }  // namespace
 
 Action AddTokenize(CLI::App& command) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<TokenizeFlags>();
   command.add_option("--model", flags->model, "A folder with tokenizer.json or tokenizer.model")
       ->required()
       ->type_name("DIR");
@@ -196,7 +196,7 @@ Action AddTokenize(CLI::App& command) {
       "Add no begin and end tokens; with --decode, write special tokens out rather than leave them away");
   command.add_flag("--json-lines", flags->json_lines, "Every text, read or printed, is a JSON string");
   for (const char* flag : {"--decode", "--no-special", "--json-lines"}) chat->excludes(flag);
-  return [flags] { return Run(*flags); };
+  return [flags] { return RunTokenize(*flags); };
 }
 
 }  // namespace runahead::cli

@@ -22,7 +22,7 @@
 namespace runahead::cli {
 namespace {
 
-struct Flags {
+struct TuneFlags {
   std::string model;
   EngineOptions engine;
   GroupFlags group;
@@ -45,19 +45,19 @@ std::vector<Topology> ParseTopologies(const std::string& text) {
 }
 
 /// The numbers of ranks to search and check on.
-std::vector<int64_t> RanksOf(const Flags& flags, int64_t devices) {
+std::vector<int64_t> RanksOf(const TuneFlags& flags, int64_t devices) {
   if (!flags.ranks.empty()) return ParseIntegers("--ranks", flags.ranks, 1, devices);
   std::vector<int64_t> ranks;
   for (int64_t count = 2; count <= devices; ++count) ranks.push_back(count);
   return ranks;
 }
 
-std::vector<std::string> PartitionsOf(const Flags& flags, int64_t devices) {
+std::vector<std::string> PartitionsOf(const TuneFlags& flags, int64_t devices) {
   return SplitPartitions("--partitions", flags.partitions, RanksOf(flags, devices));
 }
 
 /// Returns what to tell of it.
-std::string MeasureProfile(Tuner& tuner, const Flags& flags, int64_t longest) {
+std::string MeasureProfile(Tuner& tuner, const TuneFlags& flags, int64_t longest) {
   Progress progress("measuring costs");
   const auto show = [&](double share) { progress.Show(share); };
   const StoredProfile stored = flags.profile ? tuner.MeasureProfile(longest, flags.repeats, show)
@@ -75,7 +75,7 @@ std::string Search(Tuner& tuner, const DecoderSpec& spec, const SearchPlan& plan
   return ToText(stored.reports) + fmt::format("partition table: {}\n", stored.file.string());
 }
 
-int Run(Flags& flags) {
+int RunTune(TuneFlags& flags) {
   if (!flags.profile && !flags.links && !flags.search && !flags.check) flags.profile = flags.search = true;
   if (const std::optional<int> done = ServeFirstProcess(flags.model, flags.group, flags.engine)) return *done;
   OutputFiles outputs;
@@ -130,7 +130,7 @@ int Run(Flags& flags) {
 
 Action AddTune(CLI::App& command) {
   constexpr int kMostRepeats = 100000;
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<TuneFlags>();
   flags->engine.devices = fmt::format("cpu:{}", std::clamp<size_t>(AvailableProcessors().size(), 2, 8));
   command.add_option("--model", flags->model, "A Hugging Face folder or GGUF file")->required()->type_name("DIR");
   AddEngineFlags(command, flags->engine);
@@ -154,7 +154,7 @@ Action AddTune(CLI::App& command) {
   AddGroupFlags(command, flags->group);
   return [flags, &command] {
     UseOneRankEach(command, flags->engine);
-    return Run(*flags);
+    return RunTune(*flags);
   };
 }
 

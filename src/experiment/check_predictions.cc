@@ -16,20 +16,29 @@ constexpr double kPatienceS = 0.8;       // longest wait, s, for an undisturbed 
 constexpr size_t kRoundsPerCounted = 3;  // most rounds for each one that counts, the least disturbed
 
 std::vector<Combination> Combine(const CheckPlan& plan) {
-  std::vector<Combination> all = {{{Strategy::kSingle, Topology::kChain, {}, 1, false}, ""}};
+  std::vector<Combination> all;
+  const auto add = [&](Strategy strategy, Topology topology, int ranks, const std::string& partition) {
+    Combination& combination = all.emplace_back();
+    combination.options.strategy = strategy;
+    combination.options.topology = topology;
+    combination.options.ranks = ranks;
+    combination.partition_name = partition;
+    if (!partition.empty()) combination.options.partition = PartitionRequest::Parse(partition);
+  };
+  add(Strategy::kSingle, Topology::kChain, 1, "");
   for (const int64_t count : plan.ranks) {
     const int ranks = static_cast<int>(count);
     if (ranks == 1) continue;
     for (const Topology topology : plan.topologies) {
       for (const std::string& partition : plan.partitions) {
-        const PartitionRequest request = PartitionRequest::Parse(partition);
-        if (!request.fractions.empty() && request.fractions.size() != static_cast<size_t>(ranks)) continue;
-        const PrefillOptions options{Strategy::kRunahead, topology, request, ranks, false};
-        all.push_back({options, partition});
+        const size_t fractions = PartitionRequest::Parse(partition).fractions.size();
+        if (fractions == 0 || fractions == static_cast<size_t>(ranks)) {
+          add(Strategy::kRunahead, topology, ranks, partition);
+        }
       }
     }
     for (const Strategy strategy : {Strategy::kTspDense, Strategy::kTspCausal}) {
-      all.push_back({{strategy, Topology::kDirect, {}, ranks, false}, ""});
+      add(strategy, Topology::kDirect, ranks, "");
     }
   }
   return all;
@@ -47,7 +56,7 @@ double PredictedMs(const WorkShape& shape, ClusterCosts costs, const std::vector
 }
 
 /// One run, and the slowdowns of its ranks around it.
-struct Round {
+struct TimedRound {
   std::vector<double> before;
   double ttft_ms = 0;
   std::vector<double> after;
@@ -59,16 +68,17 @@ struct Round {
   }
 };
 
-Checked Check(const PhasePlanner& planner, const Measurement& measurement, const std::vector<Sample<Round>>& rounds) {
+Checked Check(const PhasePlanner& planner, const Measurement& measurement,
+              const std::vector<Sample<TimedRound>>& rounds) {
   const ClusterCosts costs = planner.CostsOfFirst(static_cast<int>(measurement.cuts.size()) - 1);
   std::vector<double> slowest;
   std::vector<double> predicted;
   std::vector<double> differences;
   std::vector<double> measured;
   int undisturbed = 0;
-  const std::vector<Sample<Round>> counted =
+  const std::vector<Sample<TimedRound>> counted =
       Counted(rounds, (rounds.size() + kRoundsPerCounted - 1) / kRoundsPerCounted);
-  for (const Sample<Round>& round : counted) {
+  for (const Sample<TimedRound>& round : counted) {
     const std::vector<double> during = round.value.MeanSlowdowns();
     slowest.push_back(*std::max_element(during.begin(), during.end()));
     predicted.push_back(PredictedMs(planner.shape(), costs, during, measurement));
@@ -106,17 +116,17 @@ std::vector<Checked> CheckPredictions(const Engine& engine, const DecoderSpec& s
     bench.combinations = Combine(plan);
     bench.repeats = plan.repeats;
     for (const Combination& combination : bench.combinations) pace.Prepare(combination.options.ranks);
-    std::vector<std::vector<Sample<Round>>> rounds(bench.combinations.size());
+    std::vector<std::vector<Sample<TimedRound>>> rounds(bench.combinations.size());
     bench.time_run = [&](size_t i, const std::function<double()>& prefill_ms) {
       const int ranks = bench.combinations[i].options.ranks;
       const ClusterCosts& costs = planner.CostsWhile(ranks);
       std::vector<double> paces = pace.Slowdowns(ranks, costs);
       const auto take = [&] {
-        Round round{paces, prefill_ms(), pace.Slowdowns(ranks, costs)};
+        TimedRound round{paces, prefill_ms(), pace.Slowdowns(ranks, costs)};
         paces = round.after;
         return round;
       };
-      const Sample<Round> sample = LeastDisturbed(take, patience_s);
+      const Sample<TimedRound> sample = LeastDisturbed(take, patience_s);
       rounds[i].push_back(sample);
       return Sample<double>{sample.value.ttft_ms, sample.seconds, sample.stolen_s};
     };

@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "protocol/api_error.h"
+#include "protocol/http_status.h"
 #include "protocol/http_text.h"
 #include "protocol/json_text.h"
 #include "protocol/random_id.h"
@@ -23,10 +24,8 @@ bool Failed(const RequestEvent& event) {
 }
 
 ApiError ErrorOf(const RequestEvent& event) {
-  constexpr int kFailed = 500;
-  constexpr int kUnavailable = 503;
   if (event.finish == FinishReason::kCancelled) return {kUnavailable, "the request was cancelled", "cancelled"};
-  return {kFailed, event.error, "engine_error"};
+  return {kInternalError, event.error, "engine_error"};
 }
 
 }  // namespace

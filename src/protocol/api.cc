@@ -11,10 +11,12 @@
 #include <string_view>
 #include <utility>
 
+#include "base/units.h"
 #include "protocol/api_error.h"
 #include "protocol/asked.h"
 #include "protocol/chat_prompts.h"
 #include "protocol/completion_call.h"
+#include "protocol/http_status.h"
 #include "protocol/http_text.h"
 #include "protocol/json_text.h"
 #include "protocol/openapi.h"
@@ -27,11 +29,6 @@ namespace runahead::protocol {
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
-
-constexpr int kOk = 200;
-constexpr int kInvalid = 400;
-constexpr int kNotFound = 404;
-constexpr int kNotAllowed = 405;
 
 void SendJson(HttpAnswer& answer, int status, std::string body, std::vector<HttpField> fields = {}) {
   fields.push_back({"content-type", "application/json"});
@@ -54,7 +51,6 @@ std::string NameOf(const std::filesystem::path& dir) {
 void ReadDeadline(const HttpRequest& request, Request& asked) {
   static constexpr std::string_view kField = "x-runahead-deadline-ms";
   constexpr double kLongest = 1e12;  // ms
-  constexpr double kMsPerSecond = 1000;
   const bool asked_for = std::any_of(request.fields.begin(), request.fields.end(),
                                      [](const HttpField& field) { return field.name == kField; });
   if (!asked_for) return;
@@ -62,7 +58,7 @@ void ReadDeadline(const HttpRequest& request, Request& asked) {
   double ms = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), ms);
   if (error != std::errc() || end != text.data() + text.size() || !(ms > 0 && ms <= kLongest)) {
-    throw ApiError(kInvalid, fmt::format("{}: expected a number of ms above 0, got '{}'", kField, text),
+    throw ApiError(kBadRequest, fmt::format("{}: expected a number of ms above 0, got '{}'", kField, text),
                    "invalid_value", std::string(kField));
   }
   asked.ttft_deadline_s = ms / kMsPerSecond;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "protocol/http_status.h"
 #include "protocol/request_fields.h"
 
 namespace runahead::protocol {
@@ -13,21 +14,16 @@ namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-constexpr int kInvalid = 400;
-constexpr int kTooMany = 429;
-constexpr int kFailed = 500;
-constexpr int kUnavailable = 503;
-
 const char* TypeOf(int status) {
-  if (status >= kFailed) return "server_error";
-  return status == kTooMany ? "rate_limit_error" : "invalid_request_error";
+  if (status >= kInternalError) return "server_error";
+  return status == kTooManyRequests ? "rate_limit_error" : "invalid_request_error";
 }
 
 OrderedJson TextOrNull(const std::string& text) { return text.empty() ? OrderedJson(nullptr) : OrderedJson(text); }
 
 ApiError TooMany(const RefusedError& refused) {
   const bool full = refused.reason() == RefusedError::Reason::kQueueFull;
-  ApiError error(kTooMany, refused.what(), full ? "queue_full" : "deadline");
+  ApiError error(kTooManyRequests, refused.what(), full ? "queue_full" : "deadline");
   // Whole seconds, at least one: to come again at once helps nobody.
   if (full || refused.retry_after_s() > 0) {
     error.Add({"retry-after", fmt::format("{:.0f}", std::max(1.0, std::ceil(refused.retry_after_s())))});
@@ -51,16 +47,16 @@ ApiError AsApiError(const std::exception& thrown) {
   if (const auto* error = dynamic_cast<const ApiError*>(&thrown)) return *error;
   if (const auto* error = dynamic_cast<const RefusedError*>(&thrown)) return TooMany(*error);
   if (const auto* error = dynamic_cast<const ContextError*>(&thrown)) {
-    return {kInvalid, error->what(), "context_length_exceeded", error->field()};
+    return {kBadRequest, error->what(), "context_length_exceeded", error->field()};
   }
   if (const auto* error = dynamic_cast<const FieldError*>(&thrown)) {
-    return {kInvalid, error->what(), "invalid_value", error->field()};
+    return {kBadRequest, error->what(), "invalid_value", error->field()};
   }
-  if (dynamic_cast<const ConfigError*>(&thrown) != nullptr) return {kInvalid, thrown.what(), "invalid_value"};
+  if (dynamic_cast<const ConfigError*>(&thrown) != nullptr) return {kBadRequest, thrown.what(), "invalid_value"};
   if (dynamic_cast<const DeviceError*>(&thrown) != nullptr || dynamic_cast<const LinkError*>(&thrown) != nullptr) {
     return {kUnavailable, thrown.what(), "engine_failed"};
   }
-  return {kFailed, thrown.what(), "internal_error"};
+  return {kInternalError, thrown.what(), "internal_error"};
 }
 
 }  // namespace runahead::protocol

@@ -13,7 +13,6 @@
 namespace runahead::protocol {
 namespace {
 
-constexpr const char* kOrigin = "request";
 constexpr size_t kMostAnswers = 1024;
 
 /// Removes a seed of -1: to llama.cpp's clients it says that any will do.

@@ -4,6 +4,7 @@
 
 #include "protocol/api_error.h"
 #include "protocol/conversation.h"
+#include "protocol/http_status.h"
 
 namespace runahead::protocol {
 
@@ -14,8 +15,6 @@ ChatPrompts::ChatPrompts(std::unique_ptr<chat::ChatRenderer> renderer, std::shar
 }
 
 std::vector<int32_t> ChatPrompts::Ids(std::string_view body, const Json& parsed) {
-  constexpr int kNotImplemented = 501;
-  constexpr int kUnavailable = 503;
   if (!available()) throw ApiError(kNotImplemented, reason_, "no_chat");
   const chat::ChatRequest request = ReadConversation(body, parsed);
   try {

@@ -9,13 +9,13 @@
 #include <utility>
 
 #include "protocol/api_error.h"
+#include "protocol/http_status.h"
+#include "protocol/request_fields.h"
 
 namespace runahead::protocol {
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
-
-constexpr const char* kOrigin = "request";
 
 [[noreturn]] void Refuse(const std::string& field, const OrderedJson& value, const std::string& what) {
   const Json alone = {{field, Json::parse(value.dump())}};
@@ -23,12 +23,11 @@ constexpr const char* kOrigin = "request";
 }
 
 [[noreturn]] void RefuseUnsupportedPart(const std::string& field, const std::string& what) {
-  constexpr int kStatus = 400;
-  throw ApiError(kStatus, fmt::format("{}: {} not supported by this server", field, what), "unsupported_parameter",
-                 field);
+  throw ApiError(kBadRequest, fmt::format("{}: {} not supported by this server", field, what),
+                 "unsupported_parameter", field);
 }
 
-bool IsNothing(const OrderedJson& value) { return value.is_null() || (value.is_structured() && value.empty()); }
+bool IsEmpty(const OrderedJson& value) { return value.is_null() || (value.is_structured() && value.empty()); }
 
 /// The text of one part of a content.
 const std::string& TextOfPart(const std::string& field, const OrderedJson& part) {
@@ -60,7 +59,7 @@ void ReadMessage(const std::string& field, OrderedJson& message) {
   for (const char* call : {"tool_calls", "function_call"}) {
     const auto found = message.find(call);
     if (found == message.end()) continue;
-    if (!IsNothing(*found)) RefuseUnsupportedPart(fmt::format("{}.{}", field, call), "tools are");
+    if (!IsEmpty(*found)) RefuseUnsupportedPart(fmt::format("{}.{}", field, call), "tools are");
     message.erase(call);
   }
   const auto content = message.find("content");

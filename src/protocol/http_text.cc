@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "protocol/api_error.h"
+#include "protocol/http_status.h"
 
 namespace runahead::protocol {
 
@@ -46,7 +47,6 @@ std::string QueryOf(std::string_view target, std::string_view name) {
 }
 
 void CheckMediaType(const HttpRequest& request) {
-  constexpr int kUnsupported = 415;
   std::string_view type = request.Field("content-type");
   type = type.substr(0, type.find(';'));
   while (type.ends_with(' ')) type.remove_suffix(1);
@@ -55,7 +55,7 @@ void CheckMediaType(const HttpRequest& request) {
   std::transform(lower.begin(), lower.end(), lower.begin(),
                  [](char sign) { return sign >= 'A' && sign <= 'Z' ? static_cast<char>(sign - 'A' + 'a') : sign; });
   if (lower == "application/json" || lower.ends_with("+json")) return;
-  throw ApiError(kUnsupported, fmt::format("content-type: expected application/json, got '{}'", type),
+  throw ApiError(kUnsupportedMediaType, fmt::format("content-type: expected application/json, got '{}'", type),
                  "unsupported_media_type", "content-type");
 }
 

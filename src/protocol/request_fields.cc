@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/units.h"
 #include "protocol/json_text.h"
 #include "protocol/sampling_ranges.h"
 
@@ -155,7 +156,6 @@ SamplingOptions ReadSampling(const JsonObject& json) {
 }  // namespace
 
 RequestFields ReadAnswerFields(const JsonObject& json, const ModelLimits& limits) {
-  constexpr double kMsPerSecond = 1000;
   RequestFields fields;
   Request& request = fields.request;
   request.generation.sampling = ReadSampling(json);

@@ -21,7 +21,8 @@ struct ModelLimits {
   std::vector<int32_t> eos;              // ids that end an answer unless a request ignores them
 };
 
-inline constexpr int kUsualTokens = 16;  // new tokens of a completion, OpenAI's default
+inline constexpr const char* kOrigin = "request";  // name of a body in errors
+inline constexpr int kUsualTokens = 16;            // new tokens of a completion, OpenAI's default
 
 /// A prompt that is longer than the model's context.
 class ContextError final : public FieldError {

@@ -4,16 +4,14 @@
 #include <vector>
 
 #include "protocol/api_error.h"
+#include "protocol/http_status.h"
 
 namespace runahead::protocol {
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-constexpr const char* kOrigin = "request";
-
 void NeedTokenizer(const ModelLimits& limits) {
-  constexpr int kNotImplemented = 501;
   if (limits.tokenizer == nullptr) throw ApiError(kNotImplemented, limits.no_tokenizer, "no_tokenizer");
 }
 

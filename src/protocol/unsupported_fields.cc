@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "protocol/api_error.h"
+#include "protocol/http_status.h"
 
 namespace runahead::protocol {
 namespace {
@@ -61,8 +62,7 @@ constexpr std::array<Unsupported, 24> kUnsupported = {{{"tools", IsNothing, kBot
                                                        {"logits_processors", IsNothing, kBoth}}};
 
 [[noreturn]] void Refuse(std::string_view name) {
-  constexpr int kStatus = 400;
-  throw ApiError(kStatus, fmt::format("{} is not supported by this server", name), "unsupported_parameter",
+  throw ApiError(kBadRequest, fmt::format("{} is not supported by this server", name), "unsupported_parameter",
                  std::string(name));
 }
 

@@ -13,13 +13,12 @@ namespace {
 
 using Anchor = SvgCanvas::Anchor;
 
-constexpr double kTop = 60;
+constexpr double kBarsTop = 60;
 constexpr double kMargin = 20;
-constexpr double kPlotWidth = 560;
+constexpr double kBarsWidth = 560;
 constexpr double kValueWidth = 90;
 constexpr double kBarHeight = 20;
 constexpr double kBarStep = 28;
-constexpr size_t kColours = 8;
 
 }  // namespace
 
@@ -31,34 +30,34 @@ std::string BarChartSvg(const BarChart& chart) {
     highest = std::max(highest, bar.value);
   }
   const double left = kMargin + names + 12;
-  const double bottom = kTop + kBarStep * static_cast<double>(chart.bars.size()) + 6;
-  const double width = std::max(left + kPlotWidth + kValueWidth, 2 * kMargin + 1.3 * TextWidth(chart.title));
+  const double bottom = kBarsTop + kBarStep * static_cast<double>(chart.bars.size()) + 6;
+  const double width = std::max(left + kBarsWidth + kValueWidth, 2 * kMargin + 1.3 * TextWidth(chart.title));
   SvgCanvas canvas(width, bottom + 62, chart.title);
   canvas.Text(kMargin, 26, chart.title, "ink title");
   if (chart.bars.empty()) {
-    canvas.Text(kMargin, kTop, "no values", "faint");
+    canvas.Text(kMargin, kBarsTop, "no values", "faint");
     return canvas.Finish();
   }
-  const Axis axis(Scale::kLinear, highest, highest, left, left + kPlotWidth);
+  const Axis axis(Scale::kLinear, highest, highest, left, left + kBarsWidth);
   const auto room = [](const std::string& label) { return TextWidth(label) + 10; };
   for (const double mark : ClearMarks(axis, axis.Ticks(), room)) {
     const double x = axis.Pixel(mark);
-    canvas.Line(x, kTop, x, bottom, "grid");
+    canvas.Line(x, kBarsTop, x, bottom, "grid");
     canvas.Text(x, bottom + 18, TickLabel(mark), "faint tick-x", Anchor::kMiddle);
   }
   for (size_t i = 0; i < chart.bars.size(); ++i) {
     const Bar& bar = chart.bars[i];
-    const double y = kTop + 4 + kBarStep * static_cast<double>(i);
+    const double y = kBarsTop + 4 + kBarStep * static_cast<double>(i);
     const double end = axis.Pixel(bar.value);
     const std::string value = fmt::format("{:.4g}", bar.value);
     canvas.Text(left - 8, y + 14, bar.name, "ink", Anchor::kEnd);
-    canvas.Rect(left, y, end - left, kBarHeight, fmt::format("bar s{}", i % kColours),
+    canvas.Rect(left, y, end - left, kBarHeight, fmt::format("bar s{}", i % kSeriesColours),
                 fmt::format("{}: {}", bar.name, value));
     canvas.Text(end + 6, y + 14, value, "ink value");
   }
-  canvas.Line(left, kTop, left, bottom, "axis");
-  canvas.Line(left, bottom, left + kPlotWidth, bottom, "axis");
-  canvas.Text(left + kPlotWidth / 2, bottom + 42, chart.value_label, "ink", Anchor::kMiddle);
+  canvas.Line(left, kBarsTop, left, bottom, "axis");
+  canvas.Line(left, bottom, left + kBarsWidth, bottom, "axis");
+  canvas.Text(left + kBarsWidth / 2, bottom + 42, chart.value_label, "ink", Anchor::kMiddle);
   return canvas.Finish();
 }
 

@@ -22,7 +22,6 @@ constexpr double kPlotWidth = 620;
 constexpr double kPlotHeight = 360;
 constexpr double kLegendWidth = 60;  // beside its longest name
 constexpr double kLegendLine = 20;
-constexpr size_t kColours = 8;
 
 bool Drawable(const Point& point) {
   return std::isfinite(point.first) && std::isfinite(point.second) && point.first > 0 && point.second > 0;
@@ -54,7 +53,7 @@ void DrawAxes(SvgCanvas& canvas, const LineChart& chart, const Axis& x_axis, con
 }
 
 void DrawSeries(SvgCanvas& canvas, const Series& series, size_t index, const Axis& x_axis, const Axis& y_axis) {
-  const std::string colour = fmt::format("s{}", index % kColours);
+  const std::string colour = fmt::format("s{}", index % kSeriesColours);
   std::vector<Point> pixels;
   for (const Point& point : series.points) {
     if (Drawable(point)) pixels.emplace_back(x_axis.Pixel(point.first), y_axis.Pixel(point.second));

@@ -11,6 +11,8 @@ namespace runahead::report {
 /// `text` for use in XML: markup escaped, control characters that XML forbids left out.
 std::string EscapeXml(std::string_view text);
 
+inline constexpr size_t kSeriesColours = 8;  // classes s0, s1, ...
+
 /// A drawing that grows element by element. Sizes are pixels from the top left. Colours come from classes that the
 /// style sheet defines for both schemes: ink, faint, axis, grid, compute, wait, send, receive, layer, bar, and s0 to
 /// s7 for series.

@@ -14,10 +14,10 @@
 namespace runahead::report {
 namespace {
 
-constexpr double kLeft = 170;
-constexpr double kPlotWidth = 820;
-constexpr double kWidth = kLeft + kPlotWidth + 30;
-constexpr double kTop = 70;
+constexpr double kLanesLeft = 170;
+constexpr double kLanesWidth = 820;
+constexpr double kWidth = kLanesLeft + kLanesWidth + 30;
+constexpr double kLanesTop = 70;
 constexpr double kBar = 22;
 constexpr double kTransfers = 5;  // the height of the sends below the bar, and of the receives below them
 constexpr double kLane = kBar + 2 * (kTransfers + 1) + 11;
@@ -60,7 +60,7 @@ double OffsetOf(Activity activity) {
 
 void DrawLane(SvgCanvas& canvas, const Lane& lane, double y, double pixels_per_ms) {
   for (const TimelineEvent& event : lane.events) {
-    const double x = kLeft + event.begin_ms * pixels_per_ms;
+    const double x = kLanesLeft + event.begin_ms * pixels_per_ms;
     const bool transfer = event.activity == Activity::kSend || event.activity == Activity::kReceive;
     const double thinnest = transfer ? kThinnestTransfer : kThinnest;
     const double width = std::max(thinnest, (event.end_ms - event.begin_ms) * pixels_per_ms);
@@ -70,7 +70,7 @@ void DrawLane(SvgCanvas& canvas, const Lane& lane, double y, double pixels_per_m
 }
 
 void DrawLegend(SvgCanvas& canvas) {
-  double x = kLeft;
+  double x = kLanesLeft;
   for (const Activity activity : kActivities) {
     canvas.Rect(x, 40, 12, 12, Name(activity));
     canvas.Text(x + 18, 50, Name(activity), "faint");
@@ -82,33 +82,34 @@ void DrawLegend(SvgCanvas& canvas) {
 void DrawAxis(SvgCanvas& canvas, double end_ms, double pixels_per_ms, double bottom) {
   constexpr int kTicks = 8;
   for (const double tick : LinearTicks(end_ms, kTicks)) {
-    const double x = kLeft + tick * pixels_per_ms;
-    canvas.Line(x, kTop - 6, x, bottom, "grid");
+    const double x = kLanesLeft + tick * pixels_per_ms;
+    canvas.Line(x, kLanesTop - 6, x, bottom, "grid");
     canvas.Text(x, bottom + 16, TickLabel(tick), "faint", SvgCanvas::Anchor::kMiddle);
   }
-  canvas.Line(kLeft, bottom, kLeft + kPlotWidth, bottom, "axis");
-  canvas.Text(kLeft + kPlotWidth, bottom + 34, "ms since the prompt phase began", "faint", SvgCanvas::Anchor::kEnd);
+  canvas.Line(kLanesLeft, bottom, kLanesLeft + kLanesWidth, bottom, "axis");
+  canvas.Text(kLanesLeft + kLanesWidth, bottom + 34, "ms since the prompt phase began", "faint",
+              SvgCanvas::Anchor::kEnd);
 }
 
 }  // namespace
 
 std::string TimelineSvg(std::span<const TimelineEvent> events, const TimelineSvgOptions& options) {
   const Lanes lanes = SplitIntoLanes(events);
-  const double bottom = kTop + kLane * static_cast<double>(std::max<size_t>(lanes.ranks.size(), 1));
+  const double bottom = kLanesTop + kLane * static_cast<double>(std::max<size_t>(lanes.ranks.size(), 1));
   SvgCanvas canvas(kWidth, bottom + 46, options.title);
   canvas.Text(20, 26, options.title, "ink title");
   DrawLegend(canvas);
   if (!(lanes.end_ms > 0)) {
-    canvas.Text(kLeft, kTop + kBar, "no events were recorded", "faint");
+    canvas.Text(kLanesLeft, kLanesTop + kBar, "no events were recorded", "faint");
     return canvas.Finish();
   }
-  const double pixels_per_ms = kPlotWidth / lanes.end_ms;
+  const double pixels_per_ms = kLanesWidth / lanes.end_ms;
   DrawAxis(canvas, lanes.end_ms, pixels_per_ms, bottom);
-  double y = kTop;
+  double y = kLanesTop;
   for (const Lane& lane : lanes.ranks) {
     const auto index = static_cast<size_t>(lane.rank);
     const std::string label = index < options.lanes.size() ? options.lanes[index] : fmt::format("rank {}", lane.rank);
-    canvas.Text(kLeft - 12, y + kBar - 6, label, "ink", SvgCanvas::Anchor::kEnd);
+    canvas.Text(kLanesLeft - 12, y + kBar - 6, label, "ink", SvgCanvas::Anchor::kEnd);
     DrawLane(canvas, lane, y, pixels_per_ms);
     y += kLane;
   }

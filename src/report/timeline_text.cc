@@ -14,7 +14,7 @@ namespace runahead::report {
 namespace {
 
 /// Activities of a rank itself.
-constexpr std::array kActivities = {Activity::kCompute, Activity::kWait, Activity::kSend};
+constexpr std::array kOwnActivities = {Activity::kCompute, Activity::kWait, Activity::kSend};
 constexpr const char* kIdleMark = " ";
 
 const char* Mark(Activity activity) {
@@ -32,7 +32,7 @@ const char* Mark(Activity activity) {
 }
 
 /// Time of each activity in each column, in columns.
-using ColumnTimes = std::vector<std::array<double, kActivities.size()>>;
+using ColumnTimes = std::vector<std::array<double, kOwnActivities.size()>>;
 
 ColumnTimes Fill(const Lane& lane, double end_ms, int columns) {
   ColumnTimes times(static_cast<size_t>(columns));
@@ -55,14 +55,14 @@ std::string Bar(const Lane& lane, double end_ms, int columns) {
   for (const auto& column : Fill(lane, end_ms, columns)) {
     const auto most = std::max_element(column.begin(), column.end());
     const double busy = column[0] + column[1] + column[2];
-    bar += busy < kMostlyIdle ? kIdleMark : Mark(kActivities[static_cast<size_t>(most - column.begin())]);
+    bar += busy < kMostlyIdle ? kIdleMark : Mark(kOwnActivities[static_cast<size_t>(most - column.begin())]);
   }
   return bar;
 }
 
 std::string Shares(const Lane& lane, double end_ms) {
   std::string shares;
-  for (const Activity activity : kActivities) {
+  for (const Activity activity : kOwnActivities) {
     shares += fmt::format("{:>4.0f}%", 100 * lane.Busy(activity) / end_ms);
   }
   return shares;

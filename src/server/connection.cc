@@ -7,6 +7,8 @@
 #include <random>
 #include <utility>
 
+#include "protocol/http_status.h"
+
 namespace runahead::server {
 namespace {
 
@@ -17,7 +19,6 @@ using protocol::HttpRequest;
 constexpr size_t kMostUnread = size_t{64} << 10;  // bytes of later requests that are read during an answer
 constexpr double kLingerS = 2;                    // time for a client to read what was said last, s
 constexpr double kDrainedIdleS = 1;               // time for a request that is on its way when the server drains, s
-constexpr int kUnavailable = 503;
 
 /// "req-" and 96 random bits.
 std::string NewId() {
@@ -136,7 +137,7 @@ void Connection::Process() {
       return;
     }
   } catch (const std::bad_alloc&) {
-    Refuse({kUnavailable, "out_of_memory", "there is no memory left for this request", {}});
+    Refuse({protocol::kUnavailable, "out_of_memory", "there is no memory left for this request", {}});
   }
 }
 
@@ -154,8 +155,7 @@ bool Connection::CheckHead() {
     return false;
   }
   if (!expected.empty() && !SameWord(expected, "100-continue")) {
-    constexpr int kExpectationFailed = 417;
-    Refuse({kExpectationFailed, "bad_expectation", "only 100-continue can be expected", {}});
+    Refuse({protocol::kExpectationFailed, "bad_expectation", "only 100-continue can be expected", {}});
     return false;
   }
   if (!expected.empty() && !parser_.http_1_0() && !parser_.done() && input_.empty()) {
@@ -173,7 +173,10 @@ bool Connection::CountBody() {
   const size_t more = bytes - counted_body_;
   counted_body_ = bytes;
   if (room_.body_bytes.fetch_add(more) + more > kAtOnce * room_.options.max_body) {
-    Refuse({kUnavailable, "too_many_bodies", "the server holds too many long requests now", {{"retry-after", "1"}}});
+    Refuse({protocol::kUnavailable,
+            "too_many_bodies",
+            "the server holds too many long requests now",
+            {{"retry-after", "1"}}});
     return false;
   }
   if (parser_.done()) return true;
@@ -218,8 +221,7 @@ void Connection::Answer() {
   HttpRequest request = parser_.TakeRequest();
   Open(request, parser_.keep_alive());
   if (Gate::IsPreflight(request)) {
-    constexpr int kNoContent = 204;
-    return exchange_->Send({kNoContent, {}}, "");
+    return exchange_->Send({protocol::kNoContent, {}}, "");
   }
   if (room_.site.AnswerAtOnce(request, room_.draining, *exchange_)) return;
   room_.run([self = shared_from_this(), exchange = exchange_,
@@ -334,10 +336,9 @@ void Connection::Arm() {
 }
 
 void Connection::PassedDeadline() {
-  constexpr int kTimeout = 408;
   if (state_ == State::kReading && parser_.begun()) {
     const char* const what = parser_.head_done() ? "the body came too slowly" : "the head came too slowly";
-    return Refuse({kTimeout, "request_timeout", what, {}});
+    return Refuse({protocol::kTimeout, "request_timeout", what, {}});
   }
   Drop();
 }

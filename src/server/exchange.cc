@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "protocol/http_status.h"
+
 namespace runahead::server {
 
 using protocol::HttpField;
@@ -13,14 +15,12 @@ Exchange::Exchange(AnswerForm form, std::function<bool()> draining, std::functio
     : form_(std::move(form)), draining_(std::move(draining)), wake_(std::move(wake)) {}
 
 void Exchange::WriteHead(protocol::HttpHead head, const std::string* body) {
-  constexpr int kNoContent = 204;
-  constexpr int kNotModified = 304;
   constexpr std::string_view kEvents = "text/event-stream";
   status_ = head.status;
   for (const protocol::HttpField& field : head.fields) {
     events_ = events_ || (SameWord(field.name, "content-type") && std::string_view(field.value).starts_with(kEvents));
   }
-  const bool no_content = head.status == kNoContent || head.status == kNotModified;
+  const bool no_content = head.status == protocol::kNoContent || head.status == protocol::kNotModified;
   bodyless_ = form_.head_only || no_content;
   chunked_ = body == nullptr && !form_.http_1_0;
   keep_alive_ = form_.keep_alive && (body != nullptr || chunked_) && !draining_();

@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "protocol/http_status.h"
 #include "runahead/error.h"
 #include "server/connection.h"
 #include "server/gate.h"
@@ -19,7 +20,6 @@
 namespace runahead::server {
 namespace {
 
-constexpr int kUnavailable = 503;
 constexpr int kRefusedAtOnce = 64;  // connections beyond the limit that are told so
 
 /// Serving sockets takes little: one thread for some eight processors.
@@ -203,7 +203,7 @@ class Server::Parts {
       const size_t most = static_cast<size_t>(options_.max_connections);
       if (connections_.size() >= most + kRefusedAtOnce) return;
       if (connections_.size() >= most) {
-        refusal = Refusal{kUnavailable,
+        refusal = Refusal{protocol::kUnavailable,
                           "too_many_connections",
                           fmt::format("the server has {} connections, and takes no more", options_.max_connections),
                           {{"retry-after", "1"}}};
@@ -264,7 +264,7 @@ class Server::Parts {
     const auto all = Connections();
     if (all.empty()) return;
     cut_ = true;
-    const Refusal refusal{kUnavailable, "server_stopped", reason, {}};
+    const Refusal refusal{protocol::kUnavailable, "server_stopped", reason, {}};
     for (const auto& connection : all) connection->PostStop(refusal);
     constexpr auto kLastWords = std::chrono::seconds(1);
     timer_.expires_after(kLastWords);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "protocol/http_status.h"
 #include "server/http_text.h"
 #include "server/page/page.h"
 
@@ -19,10 +20,6 @@ using protocol::HttpCall;
 using protocol::HttpHead;
 using protocol::HttpRequest;
 
-constexpr int kNotAllowed = 405;
-constexpr int kNotFound = 404;
-constexpr int kUnavailable = 503;
-
 constexpr std::array<std::string_view, 12> kRoutes = {"/",          "/health",         "/ready",
                                                       "/metrics",   "/runahead/state", "/openapi.json",
                                                       "/v1/models", "/v1/completions", "/v1/chat/completions",
@@ -33,7 +30,7 @@ void SendRefusal(HttpAnswer& answer, const Refusal& refusal) { answer.Send(Error
 /// True for GET and HEAD; else the answer says so.
 bool IsRead(const HttpRequest& request, HttpAnswer& answer) {
   if (request.method == "GET" || request.method == "HEAD") return true;
-  SendRefusal(answer, {kNotAllowed,
+  SendRefusal(answer, {protocol::kNotAllowed,
                        "method_not_allowed",
                        fmt::format("{} is read with GET", PathOf(request.target)),
                        {{"allow", "GET, HEAD"}}});
@@ -72,8 +69,9 @@ bool Site::AnswerAtOnce(const HttpRequest& request, bool draining, HttpAnswer& a
   const bool ready = failure.empty() && !(draining && path == "/ready");
   Json body = {{"status", ready ? "ok" : failure.empty() ? "draining" : "failed"}};
   if (!failure.empty()) body["failure"] = failure;
-  answer.Send({ready ? 200 : kUnavailable, {{"content-type", "application/json"}, {"cache-control", "no-store"}}},
-              body.dump(-1, ' ', false, Json::error_handler_t::replace));
+  answer.Send(
+      {ready ? 200 : protocol::kUnavailable, {{"content-type", "application/json"}, {"cache-control", "no-store"}}},
+      body.dump(-1, ' ', false, Json::error_handler_t::replace));
   return true;
 }
 
@@ -91,7 +89,7 @@ std::unique_ptr<HttpCall> Site::Start(HttpRequest request, std::shared_ptr<HttpA
     }
     const std::string_view route = RouteOf(path);
     if (route == "other" || route == "/page" || route == "/favicon.ico") {
-      SendRefusal(*answer, {kNotFound, "not_found", fmt::format("there is nothing at {}", path), {}});
+      SendRefusal(*answer, {protocol::kNotFound, "not_found", fmt::format("there is nothing at {}", path), {}});
       return nullptr;
     }
     if (request.method == "HEAD") request.method = "GET";

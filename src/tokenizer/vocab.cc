@@ -10,7 +10,7 @@
 namespace runahead::tokenizer {
 namespace {
 
-constexpr size_t kMaxText = size_t{1} << 30;
+constexpr size_t kMaxTokenBytes = size_t{1} << 30;
 
 }  // namespace
 
@@ -50,8 +50,8 @@ Vocab Vocab::FromPieces(const std::vector<Piece>& pieces, const std::string& ori
 }
 
 void Vocab::Add(std::string_view token, int32_t id, const std::string& origin) {
-  if (text_.size() + token.size() > kMaxText) {
-    throw ConfigError(fmt::format("{}: the tokens are longer than {} bytes together", origin, kMaxText));
+  if (text_.size() + token.size() > kMaxTokenBytes) {
+    throw ConfigError(fmt::format("{}: the tokens are longer than {} bytes together", origin, kMaxTokenBytes));
   }
   if (const auto other = TokenOf(id)) {
     throw ConfigError(fmt::format("{}: tokens \"{}\" and \"{}\" have the same id {}", origin, *other, token, id));

@@ -11,7 +11,7 @@
 namespace runahead {
 namespace {
 
-constexpr double kPatienceS = 2;  // longest wait, s, for an undisturbed run of CPU ranks
+constexpr double kRequestPatienceS = 2;  // longest wait, s, for an undisturbed run of CPU ranks
 
 int TokensWithRoom(const DecoderSpec& spec, int64_t context, int decoded_tokens) {
   return static_cast<int>(std::clamp<int64_t>(spec.max_positions - context - 1, 0, decoded_tokens));
@@ -45,7 +45,7 @@ int UsualDecodedTokens(bool on_gpus) {
 
 Requests::Requests(const Engine& engine, const DecoderSpec& spec, int64_t context, int decoded_tokens, uint64_t seed)
     : decoded_tokens_(TokensWithRoom(spec, context, decoded_tokens)),
-      patience_s_(StateOf(engine)->on_gpus() ? 0 : kPatienceS),
+      patience_s_(StateOf(engine)->on_gpus() ? 0 : kRequestPatienceS),
       session_(engine.NewSession(context + (decoded_tokens_ > 0 ? decoded_tokens_ + 1 : 0))),
       prompt_(RandomPrompt(context, spec.vocab, seed)) {}
 

@@ -19,7 +19,6 @@ constexpr int64_t kMaxVocab = int64_t{1} << 24;
 constexpr int64_t kMaxFeatures = int64_t{1} << 20;  // hidden, and all query heads together
 constexpr int64_t kMaxFfn = int64_t{1} << 22;
 constexpr int64_t kMaxHeadDim = 4096;
-constexpr int64_t kMaxPositions = INT32_MAX;
 
 Activation ParseActivation(const JsonObject& config, const CommonFields& fields) {
   constexpr std::array<std::pair<std::string_view, Activation>, 10> kActivations = {{

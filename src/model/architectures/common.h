@@ -13,6 +13,8 @@
 
 namespace runahead {
 
+inline constexpr int64_t kMaxPositions = INT32_MAX;  // of any model
+
 /// Where a family departs from Llama: names of fields, and what is meant where config.json leaves one out (the
 /// defaults of HF transformers).
 struct CommonFields {

@@ -11,7 +11,6 @@
 namespace runahead {
 namespace {
 
-constexpr int64_t kMaxPositions = INT32_MAX;
 constexpr double kMaxTheta = 1e18;
 
 double Positive(const JsonObject& object, const char* key, double value, double max) {
