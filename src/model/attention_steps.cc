@@ -46,19 +46,6 @@ std::vector<AttentionTask> TasksOf(const Pass& pass, int layer, const Heads& hea
   return tasks;
 }
 
-/// One head of each row after the other: y_h = x_h W_h^T. x: [n, heads * in]; y: [n, heads * out].
-void MapHeads(const Pass& pass, TensorView x, const std::vector<std::unique_ptr<Linear>>& maps, TensorView y) {
-  int64_t in = 0;
-  int64_t out = 0;
-  for (const std::unique_ptr<Linear>& map : maps) {
-    const int64_t in_end = in + map->in_features();
-    const int64_t out_end = out + map->out_features();
-    pass.ops.Matmul(x.Columns(in, in_end), *map, y.Columns(out, out_end), pass.stream);
-    in = in_end;
-    out = out_end;
-  }
-}
-
 /// Attention to latent vectors, some rows at a time: a query becomes as wide as they are, and what it attended to
 /// becomes a value. So prompts and single tokens are one computation, and leave the same bits.
 void AttendToLatents(const Pass& pass, const LatentWeights& weights, int layer, TensorView queries,
@@ -66,18 +53,19 @@ void AttendToLatents(const Pass& pass, const LatentWeights& weights, int layer, 
   const DecoderSpec& spec = pass.spec;
   const TensorView turning = TurningOf(spec, queries);
   const TensorView plain = queries.Columns(spec.q_heads * spec.head_dim, queries.row_elements());
-  for (int64_t first = 0; first < queries.rows(); first += kLatentRows) {
-    const int64_t last = std::min(first + kLatentRows, queries.rows());
+  const int64_t most = pass.workspace.latent_rows();
+  for (int64_t first = 0; first < queries.rows(); first += most) {
+    const int64_t last = std::min(first + most, queries.rows());
     const TensorView wide = pass.workspace.LatentQueries(last - first);
     const TensorView seen = pass.workspace.LatentAttended(last - first);
-    MapHeads(pass, plain.Rows(first, last), weights.keys, wide);
+    pass.ops.MatmulByHead(plain.Rows(first, last), *weights.keys, wide, pass.stream);
     const Heads heads{first,
                       wide.SplitRows(spec.q_heads, spec.latent.rank),
                       turning.Rows(first, last),
                       seen.SplitRows(spec.q_heads, spec.latent.rank),
                       {}};
     pass.ops.AttentionOfMany(TasksOf(pass, layer, heads), pass.stream);
-    MapHeads(pass, seen, weights.values, attended.Rows(first, last));
+    pass.ops.MatmulByHead(seen, *weights.values, attended.Rows(first, last), pass.stream);
   }
 }
 

@@ -32,8 +32,8 @@ class Copier {
   LatentWeights Copy(const LatentWeights& from) {
     LatentWeights copy;
     if (from.queries != nullptr) copy.queries = Copy(from.queries);
-    for (const std::unique_ptr<Linear>& keys : from.keys) copy.keys.push_back(Copy(keys));
-    for (const std::unique_ptr<Linear>& values : from.values) copy.values.push_back(Copy(values));
+    copy.keys = Copy(from.keys);
+    copy.values = Copy(from.values);
     return copy;
   }
 

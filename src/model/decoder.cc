@@ -287,7 +287,8 @@ void Decoder::WarmUpAttention(const Workspace& workspace, Ops& ops, Stream& stre
                                      .window = window,
                                      .softcap = spec_.attention_softcap,
                                      .key_bias = {},
-                                     .causal = CausalWork::kSkip};
+                                     .causal = CausalWork::kSkip,
+                                     .sinks = weights_.layers.front().sinks.view};
       ops.Attention(queries, reach - queries.rows(), cache.Span(0, 0, reach), options, attended, stream);
     }
   }

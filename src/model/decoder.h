@@ -26,9 +26,9 @@ struct MixtureWeights {
 /// The maps of a layer's latent attention. A head's queries meet latent vectors instead of keys made of them: what is
 /// the map of a key is applied to the query.
 struct LatentWeights {
-  std::unique_ptr<Linear> queries;              // [q_heads * query_dim, query_rank]; null without a query_rank
-  std::vector<std::unique_ptr<Linear>> keys;    // [q_heads], each [rank, plain_dim]
-  std::vector<std::unique_ptr<Linear>> values;  // [q_heads], each [value_dim, rank]
+  std::unique_ptr<Linear> queries;  // [q_heads * query_dim, query_rank]; null without a query_rank
+  std::unique_ptr<Linear> keys;     // a part for each head of queries, [rank, plain_dim]
+  std::unique_ptr<Linear> values;   // a part for each head of queries, [value_dim, rank]
 };
 
 /// Weights of one layer, ready for one memory (the host's, or one GPU's).

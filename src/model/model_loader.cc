@@ -279,23 +279,29 @@ class Loader {
     return mixture;
   }
 
-  /// A head's maps are multiplied by alone. They stay as they are stored: of all matrices they are the smallest.
+  /// The maps stay as they are stored: of all matrices they are the smallest.
   LatentWeights LoadLatent(const LatentSource& source) {
     LatentWeights latent;
     if (!source.queries.empty()) latent.queries = Pack({source.queries});
     const HostTensor maps = reader_.Matrix(source.expand);
-    const auto prepare = [&](TensorView map) {
+    std::vector<HostTensor> transposed;
+    std::vector<LinearPart> keys;
+    std::vector<LinearPart> values;
+    const auto part_of = [&](TensorView map) {
       LinearPart part;
       part.weights = {map};
       part.names = {WeightName(source.expand)};
-      return ops_.Prepare({part}, compute_, WeightFormat::kStored);
+      return part;
     };
     const int64_t rows = spec_.latent.plain_dim + spec_.latent.value_dim;
     for (int64_t first = 0; first < maps.view.rows(); first += rows) {
       const int64_t middle = first + spec_.latent.plain_dim;
-      latent.keys.push_back(prepare(Transposed(maps.view.Rows(first, middle)).view));
-      latent.values.push_back(prepare(maps.view.Rows(middle, first + rows)));
+      transposed.push_back(Transposed(maps.view.Rows(first, middle)));
+      keys.push_back(part_of(transposed.back().view));
+      values.push_back(part_of(maps.view.Rows(middle, first + rows)));
     }
+    latent.keys = ops_.Prepare(keys, compute_, WeightFormat::kStored);
+    latent.values = ops_.Prepare(values, compute_, WeightFormat::kStored);
     return latent;
   }
 
@@ -435,8 +441,12 @@ void CheckAbilities(const ModelConfig& config, Ops& ops) {
     throw ConfigError(fmt::format("{}: {} has {}", config.dir().string(), spec.architecture, what));
   };
   constexpr std::string_view kOnCpus = "which CPUs alone have; expected devices of cpu";
-  if (spec.is_latent() && !abilities.latent_attention)
-    refuse(fmt::format("multi-head latent attention, {}", kOnCpus));
+  if (spec.latent.rank > abilities.widest_latent) {
+    refuse(abilities.widest_latent == 0
+               ? fmt::format("multi-head latent attention, {}", kOnCpus)
+               : fmt::format("latent vectors of {} features; expected at most {} on {}", spec.latent.rank,
+                             abilities.widest_latent, ops.device().name()));
+  }
   if (spec.sinks && !abilities.sinks) refuse(fmt::format("attention sinks, {}", kOnCpus));
   if (spec.mixture.clamped.limit > 0 && !abilities.clamped_gates) {
     refuse(fmt::format("experts with clamped gates, {}", kOnCpus));

@@ -28,6 +28,12 @@ struct Layout {
 
 int64_t QueryFeatures(const DecoderSpec& spec) { return spec.q_heads * spec.query_dim(); }
 
+/// Rows of a step of latent attention: enough to fill a GPU, whose blocks take 64 heads of queries each.
+int64_t LatentRows(const DecoderSpec& spec, int64_t rows) {
+  constexpr int64_t kHeads = 32768;  // of queries
+  return std::min(rows, std::max<int64_t>(kHeads / spec.q_heads, 1));
+}
+
 Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows, int64_t block_rows, int64_t logit_rows) {
   const auto place = [](size_t& end, int64_t elements, DType dtype) {
     const size_t begin = end;
@@ -46,7 +52,7 @@ Layout Arrange(const DecoderSpec& spec, DType compute, int64_t rows, int64_t blo
   layout.qkv = place(attention_end, rows * (spec.query_columns() + spec.kv_columns()), compute);
   layout.attended = place(attention_end, rows * spec.attended_columns(), compute);
   if (spec.is_latent()) {
-    const int64_t latent = std::min(rows, kLatentRows) * spec.q_heads * spec.latent.rank;
+    const int64_t latent = LatentRows(spec, rows) * spec.q_heads * spec.latent.rank;
     if (spec.latent.query_rank > 0) layout.queries = place(attention_end, rows * QueryFeatures(spec), compute);
     layout.latent_queries = place(attention_end, latent, compute);
     layout.latent_attended = place(attention_end, latent, compute);
@@ -98,7 +104,7 @@ Workspace::Workspace(Device& device, const DecoderSpec& spec, DType compute, int
   qkv_ = view(layout.qkv, compute, {rows, spec.query_columns() + spec.kv_columns()});
   attended_ = view(layout.attended, compute, {rows, spec.attended_columns()});
   if (spec.is_latent()) {
-    const Shape latent{std::min(rows, kLatentRows), spec.q_heads * spec.latent.rank};
+    const Shape latent{LatentRows(spec, rows), spec.q_heads * spec.latent.rank};
     if (spec.latent.query_rank > 0) queries_ = view(layout.queries, compute, {rows, QueryFeatures(spec)});
     latent_queries_ = view(layout.latent_queries, compute, latent);
     latent_attended_ = view(layout.latent_attended, compute, latent);

@@ -15,9 +15,6 @@ namespace runahead {
 /// exist for one block of rows at a time; 2048 rows keep a processor's matmul at its full rate (Ops::PreferredRows).
 inline constexpr int64_t kMlpBlockRows = 2048;
 
-/// Most rows of one step of latent attention, whose queries are many times as wide as a row.
-inline constexpr int64_t kLatentRows = 256;
-
 /// Rows of each block when n rows go through the MLP: at most `most`, and equal up to the last block.
 int64_t MlpBlockRows(int64_t n, int64_t most = kMlpBlockRows);
 
@@ -32,6 +29,8 @@ class Workspace {
 
   [[nodiscard]] int64_t rows() const { return rows_; }
   [[nodiscard]] int64_t block_rows() const { return block_rows_; }     // most rows of a step of an MLP
+  /// Most rows of a step of latent attention, whose queries are many times as wide as a row.
+  [[nodiscard]] int64_t latent_rows() const { return latent_queries_.rows(); }
   [[nodiscard]] int64_t logit_rows() const { return logits_.rows(); }  // most rows whose logits a pass gives
   /// Bytes that the constructor allocates.
   [[nodiscard]] static size_t Bytes(const DecoderSpec& spec, DType compute, int64_t rows,
@@ -45,7 +44,7 @@ class Workspace {
   /// [n, q_heads * query_dim], of models with LatentSpec::query_rank.
   [[nodiscard]] TensorView Queries(int64_t n) const { return queries_.Rows(0, n); }
   /// [n, q_heads * rank] each, of models with latent attention: queries as wide as latent vectors, and what they
-  /// attend to, of at most kLatentRows.
+  /// attend to, of at most latent_rows().
   [[nodiscard]] TensorView LatentQueries(int64_t n) const { return latent_queries_.Rows(0, n); }
   [[nodiscard]] TensorView LatentAttended(int64_t n) const { return latent_attended_.Rows(0, n); }
   /// [n, hidden]: a block's share of Hidden.

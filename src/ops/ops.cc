@@ -4,6 +4,14 @@
 
 namespace runahead {
 
+void Ops::MatmulByHead(TensorView x, const Linear& linear, TensorView y, Stream& stream) {
+  const int64_t in = linear.in_features();
+  const int64_t out = linear.out_features(0, 1);
+  for (int head = 0; head < linear.parts(); ++head) {
+    Matmul(x.Columns(head * in, (head + 1) * in), linear, head, 1, y.Columns(head * out, (head + 1) * out), stream);
+  }
+}
+
 void Ops::AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream) {
   for (const AttentionTask& task : tasks) {
     Attention(task.q, task.position, task.keys, task.options, task.out, stream);

@@ -180,12 +180,12 @@ class ChosenToken {
 
 /// What not every device can do.
 struct Abilities {
-  int64_t most_experts = 0;       // experts that Ops::AddMixture can choose from; 0: there are no mixtures
-  bool clamped_gates = false;     // Mixture::clamped, and biases of experts
-  bool latent_attention = false;  // AttentionOptions::rotated
-  bool sinks = false;             // AttentionOptions::sinks
+  int64_t most_experts = 0;    // experts that Ops::AddMixture can choose from; 0: there are no mixtures
+  bool clamped_gates = false;  // Mixture::clamped, and biases of experts
+  int64_t widest_latent = 0;   // features of keys' vectors with AttentionOptions::rotated; 0: there is none
+  bool sinks = false;          // AttentionOptions::sinks
 };
-inline constexpr Abilities kAllAbilities{INT64_MAX, true, true, true};
+inline constexpr Abilities kAllAbilities{INT64_MAX, true, INT64_MAX, true};
 
 /// Operations of one rank on its device, enqueued on a stream in order. Shapes are programmer's duty (checked).
 /// Activations and the KV-cache share one dtype, the compute dtype; accumulation is f32 or better. One thread at a
@@ -251,13 +251,17 @@ class Ops {
     Matmul(x, linear, 0, linear.parts(), y, stream);
   }
 
+  /// One part of `linear` for each head: y_h = x_h W_h^T + b_h. All parts are alike. x: [n, heads * in]; y: [n,
+  /// heads * out], of the compute dtype.
+  virtual void MatmulByHead(TensorView x, const Linear& linear, TensorView y, Stream& stream);
+
   /// Applies `steps` to every head of q in place, for positions [position, position + n). q: [n, q_heads, head_dim].
   virtual void PrepareQueries(TensorView q, const HeadSteps& steps, int64_t position, Stream& stream) = 0;
   /// Writes k, after `steps`, and v into `rows` (n rows from position rows.begin). k, v: [n, kv_heads, head_dim].
   virtual void AppendKv(TensorView k, TensorView v, const HeadSteps& steps, const KvSpan& rows, Stream& stream) = 0;
 
   /// Causal attention of n queries at positions [position, position + n). q: [n, q_heads, head_dim]; out: [n,
-  /// q_heads, head_dim of v], which is q's without Abilities::latent_attention; `keys`: positions [0, rows), rows
+  /// q_heads, head_dim of v], which is q's; `keys`: positions [0, rows), rows
   /// >= position + n. A query sees the positions up to its own (within the window); rows of `keys` that no query sees
   /// are not read. q_heads is a multiple of kv_heads; query head h reads kv head h / (q_heads / kv_heads). (Vaswani
   /// et al. 2017; online softmax: Milakov and Gimelshein 2018.)

@@ -131,12 +131,14 @@ void ExpectNear(const HostTensor& actual, const HostTensor& expected, const Tole
 
 /// Experts of random weights with so many features each, prepared by `ops`.
 inline std::vector<Expert> RandomExperts(Ops& ops, std::mt19937& random, DType dtype, int64_t hidden,
-                                         std::span<const int64_t> features) {
+                                         std::span<const int64_t> features, bool biased = false) {
   const auto prepare = [&](int64_t out, int64_t in) {
     HostTensor weights(dtype, {out, in});
     weights.Randomise(random, 1 / std::sqrt(static_cast<float>(in)));
     LinearPart part;
     part.weights = {weights.view()};
+    HostTensor bias(dtype, {out});
+    if (biased) part.biases = {bias.Randomise(random, 0.5f).view()};
     return ops.Prepare({part}, dtype);
   };
   std::vector<Expert> experts;

@@ -25,9 +25,10 @@ struct Job {
   int splits;
   int sets;  // sets of query heads in a kv head's group
   int kv_heads;
-  int group;       // q heads that share a kv head
-  float scale;     // scale of the scores, base 2
-  float* partial;  // [kv_heads, sets of heads, splits, heads of a set, kResultFloats]
+  int group;           // q heads that share a kv head
+  float scale;         // scale of the scores, base 2
+  const float* sinks;  // [q_heads], or null
+  float* partial;      // [kv_heads, sets of heads, splits, heads of a set, kResultFloats]
 };
 
 /// Grid: kv heads x sets of 8 kTiles heads of a group x splits of the keys, and perhaps idle blocks; kThreads
@@ -88,7 +89,8 @@ __global__ void __launch_bounds__(kThreads, kTiles* kHeadDim <= 192 ? 3 : 2) Att
     float sum;
     const float4 joined = JoinWarps<kHeadDim>(memory + at, kStep, element, largest, sum);
     if (splits == 1) {
-      StoreFour(out + i / kQuads * kHeadDim + element, joined, 1.0f / sum);
+      const float* const sink = SinkOf(job.sinks, first_head + i / kQuads);
+      StoreFour(out + i / kQuads * kHeadDim + element, joined, 1.0f / WithSink(sum, sink, largest));
       continue;
     }
     *reinterpret_cast<float4*>(partial + at + element) = joined;
@@ -151,7 +153,8 @@ __global__ void __launch_bounds__(kThreads) JoinSplits(const Job<T> job) {
     values.z += more.z;
     values.w += more.w;
   }
-  StoreFour(job.out + static_cast<int64_t>(head) * kHeadDim + 4 * quad, values, 1.0f / sum);
+  const float whole = WithSink(sum, SinkOf(job.sinks, head), largest);
+  StoreFour(job.out + static_cast<int64_t>(head) * kHeadDim + 4 * quad, values, 1.0f / whole);
 }
 
 template <typename T, int kHeadDim, int kTiles>
@@ -216,6 +219,7 @@ bool DecodeAttention(const LaunchOn& on, TensorView q, int64_t position, const K
       job.kv_heads = static_cast<int>(kv_heads);
       job.group = static_cast<int>(group);
       job.scale = options.scale * kLog2E;
+      job.sinks = Pointer<float>(options.sinks);
       job.partial = scratch.partial;
       LaunchForHeads<T>(on, job, head_dim, scratch);
     }

@@ -93,14 +93,16 @@ struct TilesJob {
   const T* k;  // [any, kv_heads, head_dim]
   const T* v;
   int64_t kv_stride;
-  int sets;     // sets of query heads in a kv head's group
-  int group;    // q heads that share a kv head
-  float scale;  // scale of the scores, base 2
+  int sets;            // sets of query heads in a kv head's group
+  int group;           // q heads that share a kv head
+  float scale;         // scale of the scores, base 2
+  const float* sinks;  // [q_heads], or null
 };
 
-/// The results of the splits of a block's heads, joined and written. partials: of split 0, `step` floats apart.
+/// The results of the splits of a block's heads, joined and written. partials: of split 0, `step` floats apart;
+/// sinks: of the first head, or null.
 template <typename T, int kHeadDim>
-__device__ void JoinParts(const float* partials, int64_t step, int splits, int heads, T* out) {
+__device__ void JoinParts(const float* partials, int64_t step, int splits, int heads, const float* sinks, T* out) {
   constexpr int kQuads = kHeadDim / 4;
   for (int i = static_cast<int>(threadIdx.x); i < heads * kQuads; i += tiles::kThreads) {
     const float* const head = partials + i / kQuads * tiles::kResultFloats<kHeadDim>;
@@ -113,8 +115,8 @@ __device__ void JoinParts(const float* partials, int64_t step, int splits, int h
       const float2 own = __ldcg(reinterpret_cast<const float2*>(head + p * step + kHeadDim));
       const float4 part = __ldcg(reinterpret_cast<const float4*>(head + p * step + element));
       const float top = fmaxf(largest, own.x);
-      const float keep = tiles::Rescale(largest, top);
-      const float factor = tiles::Rescale(own.x, top);
+      const float keep = Rescale(largest, top);
+      const float factor = Rescale(own.x, top);
       largest = top;
       sum = sum * keep + own.y * factor;
       values.x = values.x * keep + part.x * factor;
@@ -122,7 +124,8 @@ __device__ void JoinParts(const float* partials, int64_t step, int splits, int h
       values.z = values.z * keep + part.z * factor;
       values.w = values.w * keep + part.w * factor;
     }
-    tiles::StoreFour(out + i / kQuads * kHeadDim + element, values, 1.0f / sum);
+    tiles::StoreFour(out + i / kQuads * kHeadDim + element, values,
+                     1.0f / WithSink(sum, SinkOf(sinks, i / kQuads), largest));
   }
 }
 
@@ -186,6 +189,7 @@ __global__ void __launch_bounds__(tiles::kThreads, kTiles* kHeadDim <= 192 ? 3 :
   float* const partials = tables.partial + (unit.first * sets + set) * kStep;
   float* const partial = partials + (static_cast<int64_t>(blockIdx.y) - unit.first) * sets * kStep;
   T* const out = job.out + unit.row * job.out_stride + static_cast<int64_t>(first_head) * kHeadDim;
+  const float* const sinks = SinkOf(job.sinks, first_head);
   for (int i = static_cast<int>(threadIdx.x); i < heads * kQuads; i += tiles::kThreads) {
     const int at = i / kQuads * tiles::kResultFloats<kHeadDim>;
     const int element = i % kQuads * 4;
@@ -193,7 +197,8 @@ __global__ void __launch_bounds__(tiles::kThreads, kTiles* kHeadDim <= 192 ? 3 :
     float sum;
     const float4 joined = tiles::JoinWarps<kHeadDim>(memory + at, kStep, element, largest, sum);
     if (unit.splits == 1) {
-      tiles::StoreFour(out + i / kQuads * kHeadDim + element, joined, 1.0f / sum);
+      tiles::StoreFour(out + i / kQuads * kHeadDim + element, joined,
+                       1.0f / WithSink(sum, SinkOf(sinks, i / kQuads), largest));
       continue;
     }
     *reinterpret_cast<float4*>(partial + at + element) = joined;
@@ -207,7 +212,7 @@ __global__ void __launch_bounds__(tiles::kThreads, kTiles* kHeadDim <= 192 ? 3 :
   __syncthreads();
   if (!last) return;
   __threadfence();
-  JoinParts<T, kHeadDim>(partials, sets * kStep, unit.splits, heads, out);
+  JoinParts<T, kHeadDim>(partials, sets * kStep, unit.splits, heads, sinks, out);
   if (threadIdx.x == 0) *counter = 0;  // the next launch expects 0
 }
 
@@ -290,7 +295,8 @@ void AttendMany(const LaunchOn& on, const ManyQueries& many, const ManyShape& sh
                               many.k.row_stride(),
                               static_cast<int>(shape.sets / kv_heads),
                               group,
-                              many.options.scale * tiles::kLog2E};
+                              many.options.scale * kLog2E,
+                              Pointer<float>(many.options.sinks)};
         return LaunchTilesFor<T>(on, job, tables, shape, head_dim);
       }
     }
@@ -312,6 +318,7 @@ void AttendMany(const LaunchOn& on, const ManyQueries& many, const ManyShape& sh
     job.softcap = many.options.softcap;
     job.key_bias = Pointer<float>(many.options.key_bias);
     job.bias_stride = many.options.key_bias.row_stride();
+    job.sinks = Pointer<float>(many.options.sinks);
     if (head_dim % split::kPerLane != 0 || !VectorsFor(many)) {
       return LaunchSplit<T, 32, false>(on, job, tables, shape);
     }

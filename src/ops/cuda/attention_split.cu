@@ -119,6 +119,7 @@ void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const Kv
     job.softcap = options.softcap;
     job.key_bias = Pointer<float>(options.key_bias);
     job.bias_stride = options.key_bias.row_stride();
+    job.sinks = Pointer<float>(options.sinks);
     const bool vectors = head_dim % kPerLane == 0 && Vectorizable(q, q.row_elements()) &&
                          Vectorizable(keys.k, keys.k.row_elements()) && Vectorizable(keys.v, keys.v.row_elements());
     job.partial = scratch.partial;

@@ -4,6 +4,7 @@
 #include <climits>
 
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/softmax.cuh"
 #include "ops/cuda/vector.cuh"
 
 namespace runahead::cuda::split {
@@ -12,7 +13,6 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr int kPerLane = 8;  // elements of a head that a lane holds
 constexpr int kMaxHeadDim = SplitScratch::kMaxHeadDim;
-constexpr float kLog2E = 1.4426950408889634f;
 
 /// A query of one head is an item. The items of one kv head are numbered query by query: item = query * group + head
 /// of the group. A block serves neighbouring items.
@@ -36,7 +36,8 @@ struct Job {
   float softcap;          // 0: none
   const float* key_bias;  // [q_heads, >= rows], or null
   int64_t bias_stride;
-  int tiles;  // blocks of items of a kv head
+  const float* sinks;  // [q_heads], or null
+  int tiles;           // blocks of items of a kv head
   int kv_heads;
   int splits;          // number of parts of the keys
   float* partial;      // [kv_heads, tiles, splits, items, head_dim + 2]
@@ -77,9 +78,6 @@ __device__ Part<T> LoadPart(const T* from, int count) {
   }
   return part;
 }
-
-/// The weight factor of what was summed up under `before` when the largest score is `now`.
-__device__ inline float Rescale(float before, float now) { return before == -INFINITY ? 0.0f : exp2f(before - now); }
 
 /// What a lane knows of its block's items.
 template <typename T, int kItems>
@@ -189,9 +187,10 @@ __device__ void JoinSlots(State& state) {
 }
 
 /// One item's results of all splits, joined and written: of each [largest, sum, values of head_dim], `stride` floats
-/// apart. All threads of the block.
+/// apart. sink: see WithSink. All threads of the block.
 template <typename T>
-__device__ void JoinSplits(const float* partials, int splits, int64_t stride, int head_dim, T* out) {
+__device__ void JoinSplits(const float* partials, int splits, int64_t stride, int head_dim, const float* sink,
+                           T* out) {
   constexpr int kAtOnce = 16;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   for (int d = static_cast<int>(threadIdx.x); d - lane < head_dim; d += kThreads) {
@@ -217,7 +216,7 @@ __device__ void JoinSplits(const float* partials, int splits, int64_t stride, in
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) value += __shfl_sync(0xffffffffu, factor, i) * values[i];
     }
-    if (d < head_dim) out[d] = FromFloat<T>(value / sum);
+    if (d < head_dim) out[d] = FromFloat<T>(value / WithSink(sum, sink, largest));
   }
 }
 
@@ -293,6 +292,8 @@ __device__ void FinishItems(const Job<T>& job, const ItemSet<T, kItems>& items, 
       sum += factors[w] * joined[w * stride + 1];
     }
     const int64_t query = (first_item + i) / job.group;
+    const int64_t head = items.Head(i);
+    const float whole = WithSink(sum, SinkOf(job.sinks, head), largest);
     for (int d = static_cast<int>(threadIdx.x); d < job.head_dim; d += kThreads) {
       float value = 0;
 #pragma unroll
@@ -302,8 +303,7 @@ __device__ void FinishItems(const Job<T>& job, const ItemSet<T, kItems>& items, 
         if (d == 0) partial[i * stride] = largest;
         if (d == 0) partial[i * stride + 1] = sum;
       } else if (query < job.n) {
-        job.out[query * job.out_stride + static_cast<int64_t>(items.Head(i)) * job.head_dim + d] =
-            FromFloat<T>(value / sum);
+        job.out[query * job.out_stride + head * job.head_dim + d] = FromFloat<T>(value / whole);
       }
     }
     __syncthreads();
@@ -320,7 +320,7 @@ __device__ void FinishItems(const Job<T>& job, const ItemSet<T, kItems>& items, 
     const int64_t query = (first_item + i) / job.group;
     if (query >= job.n) break;
     const int64_t head = kv_head * job.group + (first_item + i) % job.group;
-    JoinSplits(parts.partials + i * stride, parts.splits, parts.split_step, job.head_dim,
+    JoinSplits(parts.partials + i * stride, parts.splits, parts.split_step, job.head_dim, SinkOf(job.sinks, head),
                job.out + query * job.out_stride + head * job.head_dim);
   }
   if (threadIdx.x == 0) *parts.counter = 0;  // the next launch expects 0

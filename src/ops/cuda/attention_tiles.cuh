@@ -5,6 +5,7 @@
 #include <climits>
 
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/softmax.cuh"
 #include "ops/cuda/vector.cuh"
 
 namespace runahead::cuda::tiles {
@@ -14,7 +15,6 @@ constexpr int kThreads = 32 * kWarps;
 constexpr int kTileKeys = 16;                   // keys of one multiplication
 constexpr int kRoundKeys = kWarps * kTileKeys;  // keys of a block's step
 constexpr int kTileHeads = 8;                   // query heads of one multiplication
-constexpr float kLog2E = 1.4426950408889634f;
 
 /// 16 bytes that this block reads once.
 __device__ inline uint4 LoadOnce(const void* from) {
@@ -40,6 +40,21 @@ __device__ void Multiply(unsigned a0, unsigned a1, unsigned a2, unsigned a3, uns
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
   }
+}
+
+/// Four 8 x 8 matrices from shared memory as the tensor cores hold them; lane 8 i + r names row r of matrix i.
+__device__ inline void LoadMatrices(const void* from, unsigned (&words)[4]) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(from));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(address));
+}
+/// Their transposes.
+__device__ inline void LoadTransposed(const void* from, unsigned (&words)[4]) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(from));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(address));
 }
 
 /// Two numbers in a word, `low` first.
@@ -68,9 +83,6 @@ __device__ inline unsigned HighHalves(unsigned a, unsigned b) { return __byte_pe
 __device__ inline unsigned Word(const uint4& bytes, int i) {
   return i == 0 ? bytes.x : i == 1 ? bytes.y : i == 2 ? bytes.z : bytes.w;
 }
-
-/// The weight factor of what was summed up under `before` when the largest score is `now`.
-__device__ inline float Rescale(float before, float now) { return before == -INFINITY ? 0.0f : exp2f(before - now); }
 
 /// What a lane holds of kTileKeys keys, or values; those outside [begin, end) are zeros. In both products the order
 /// of the summed index is free, so a lane reads 16 neighbouring bytes and calls them the elements that the tensor

@@ -148,6 +148,15 @@ class CudaOps final : public Ops {
     cuda::MultiplyRow(on, RowProductOf(x, linear, first), y);
   }
 
+  void MatmulByHead(TensorView x, const Linear& linear, TensorView y, Stream& stream) override {
+    const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
+    CHECK_EQ(x.row_elements(), linear.parts() * linear.in_features());
+    CHECK_EQ(y.row_elements(), linear.out_features());
+    CHECK_EQ(x.rows(), y.rows());
+    CHECK(x.dtype() == weights.compute() && y.dtype() == weights.compute());
+    multiplier_.MultiplyByHead(x, weights, y, Enter(stream));
+  }
+
   void MatmulAdd(TensorView x, const Linear& linear, TensorView /*product*/, TensorView sum,
                  Stream& stream) override {
     const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
@@ -232,7 +241,7 @@ class CudaOps final : public Ops {
   void AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream) override {
     std::vector<const AttentionTask*> single;
     for (const AttentionTask& task : tasks) {
-      if (!deterministic_ && task.q.rows() == 1) {
+      if (!deterministic_ && task.q.rows() == 1 && task.options.rotated.data() == nullptr) {
         CheckAttention(task.q, task.position, task.keys, task.options, task.out);
         single.push_back(&task);
       } else {
@@ -265,7 +274,12 @@ class CudaOps final : public Ops {
     cuda::Activate(Enter(stream), activation, x, out);
   }
 
-  [[nodiscard]] Abilities abilities() const override { return {.most_experts = cuda::kMostExperts}; }
+  [[nodiscard]] Abilities abilities() const override {
+    return {.most_experts = cuda::kMostExperts,
+            .clamped_gates = true,
+            .widest_latent = cuda::kWidestLatent,
+            .sinks = true};
+  }
 
   void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
                   TensorView sum, Stream& stream) override {
@@ -355,6 +369,11 @@ class CudaOps final : public Ops {
   void Attend(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options,
               TensorView out, int64_t settled = 0) {
     constexpr int64_t kFewQueries = 16;  // most queries that the split kernel serves sooner than tensor-core tiles
+    if (options.rotated.data() != nullptr) {
+      const bool many = q.rows() > kFewQueries || deterministic_;
+      if (many && cuda::AttendManyToLatents(on, q, position, keys, options, out)) return;
+      return cuda::AttendToLatents(on, q, position, keys, options, out, scratch_, deterministic_);
+    }
     if (deterministic_) {
       // Whatever the queries are asked with: a window's first key would move the tiles of others.
       if (options.window == 0 && cudnn_.Attend(q, position, keys, options, out, on)) return;
@@ -368,15 +387,19 @@ class CudaOps final : public Ops {
   /// The rows of `keys` that queries from `position` on see, copied from their pages so that they follow each other.
   /// Valid for what is enqueued next.
   KvRows Gathered(const LaunchOn& on, int64_t position, const KvRows& keys, const AttentionOptions& options) {
-    const size_t row_bytes = static_cast<size_t>(keys.k.row_elements()) * SizeOf(keys.k.dtype());
-    const size_t slab_bytes = static_cast<size_t>(keys.rows) * row_bytes;
-    if (gathered_.bytes() < 2 * slab_bytes) {
+    const auto bytes_of = [&](const TensorView& view, int64_t rows) {
+      return static_cast<size_t>(rows * view.row_elements()) * SizeOf(view.dtype());
+    };
+    constexpr size_t kAlignment = 256;
+    const size_t key_bytes = (bytes_of(keys.k, keys.rows) + kAlignment - 1) / kAlignment * kAlignment;
+    const size_t all_bytes = key_bytes + bytes_of(keys.v, keys.rows);
+    if (gathered_.bytes() < all_bytes) {
       gathered_ = Buffer();
-      gathered_ = device_.Allocate(2 * std::max(slab_bytes, size_t{1} << 20) * 5 / 4);
+      gathered_ = device_.Allocate(std::max(all_bytes, size_t{2} << 20) * 5 / 4);
     }
-    const Shape shape{keys.rows, keys.k.shape()[1], keys.k.shape()[2]};
-    std::byte* const values = gathered_.data() + gathered_.bytes() / 2;
+    std::byte* const values = gathered_.data() + key_bytes;
     const auto copy = [&](const TensorView& from, std::byte* to, int64_t begin, int64_t end) {
+      const size_t row_bytes = bytes_of(from, 1);
       CheckCuda(cudaMemcpyAsync(
                     to + static_cast<size_t>(begin) * row_bytes,
                     static_cast<const std::byte*>(from.data()) + static_cast<size_t>(keys.RowOf(begin)) * row_bytes,
@@ -391,8 +414,10 @@ class CudaOps final : public Ops {
       copy(keys.v, values, begin, end);
       begin = end;
     }
-    return {TensorView(gathered_.data(), keys.k.dtype(), shape), TensorView(values, keys.v.dtype(), shape), keys.rows,
-            PageTable(keys.rows)};
+    const auto view = [&](std::byte* at, const TensorView& like) {
+      return TensorView(at, like.dtype(), {keys.rows, like.shape()[1], like.shape()[2]});
+    };
+    return {view(gathered_.data(), keys.k), view(values, keys.v), keys.rows, PageTable(keys.rows)};
   }
 
   /// Kernels start while those before them run, but a GPU has no more than kMostKernels at a time. So what was
@@ -425,6 +450,7 @@ class CudaOps final : public Ops {
     Attend(on, q, keys.rows - position - n, rows_of(position, keys.rows), options, out);
     if (window == 0 || window >= end) return;
     const int64_t first = std::max(position, window);  // the first query with positions before its window
+    if (options.rotated.data() != nullptr) options.rotated = options.rotated.Rows(first - position, n);
     Attend(on, q.Rows(first - position, n), first - window, rows_of(0, end - window), options,
            out.Rows(first - position, n));
   }

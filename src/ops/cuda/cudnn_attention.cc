@@ -60,6 +60,7 @@ struct Problem {
   int64_t window = 0;        // 0: all
   int64_t most = 0;          // keys
   int64_t most_queries = 0;  // queries
+  bool sums = false;         // the logarithms of the sums of the weights are results too
 
   friend auto operator<=>(const Problem&, const Problem&) = default;
 };
@@ -74,7 +75,7 @@ int64_t PlanSize(int64_t keys, bool deterministic) {
   return size;
 }
 
-enum Uid : int64_t { kQ = 1, kK, kV, kOut, kQueries, kKeys, kQEnds, kKvEnds, kOutEnds };
+enum Uid : int64_t { kQ = 1, kK, kV, kOut, kQueries, kKeys, kQEnds, kKvEnds, kOutEnds, kSums };
 
 /// The lengths of a call as plans read them, in device memory.
 struct Lengths {
@@ -109,8 +110,8 @@ std::unique_ptr<fe::graph::Graph> Describe(const Problem& problem) {
   graph->set_io_data_type(problem.dtype == DType::kBF16 ? fe::DataType_t::BFLOAT16 : fe::DataType_t::HALF)
       .set_intermediate_data_type(fe::DataType_t::FLOAT)
       .set_compute_data_type(fe::DataType_t::FLOAT);
-  const auto [dtype, q_heads, kv_heads, head_dim, q_stride, kv_stride, out_stride, scale, window, most,
-              most_queries] = problem;
+  const auto [dtype, q_heads, kv_heads, head_dim, q_stride, kv_stride, out_stride, scale, window, most, most_queries,
+              sums] = problem;
   const auto kv_ends = AddIntegers(*graph, kKvEnds, 2);
   const auto q_ends = AddIntegers(*graph, kQEnds, 2);
   const auto q = graph->tensor(Rows(kQ, q_heads, most_queries, head_dim, q_stride).set_ragged_offset(q_ends));
@@ -118,7 +119,7 @@ std::unique_ptr<fe::graph::Graph> Describe(const Problem& problem) {
   const auto v = graph->tensor(Rows(kV, kv_heads, most, head_dim, kv_stride).set_ragged_offset(kv_ends));
   auto options = fe::graph::SDPA_attributes()
                      .set_name("attention")
-                     .set_generate_stats(false)
+                     .set_generate_stats(sums)
                      .set_attn_scale(scale)
                      .set_padding_mask(true)
                      .set_seq_len_q(AddIntegers(*graph, kQueries, 1))
@@ -126,7 +127,14 @@ std::unique_ptr<fe::graph::Graph> Describe(const Problem& problem) {
                      .set_diagonal_alignment(fe::DiagonalAlignment_t::BOTTOM_RIGHT)
                      .set_diagonal_band_right_bound(0);
   if (window > 0) options.set_diagonal_band_left_bound(static_cast<int>(window));
-  const auto [out, stats] = graph->sdpa(q, k, v, options);
+  const auto [out, logarithms] = graph->sdpa(q, k, v, options);
+  if (sums) {
+    logarithms->set_output(true)
+        .set_uid(kSums)
+        .set_data_type(fe::DataType_t::FLOAT)
+        .set_dim({1, q_heads, most_queries, 1})
+        .set_stride({q_heads * most_queries, most_queries, 1, 1});
+  }
   out->set_output(true)
       .set_uid(kOut)
       .set_dim({1, q_heads, most_queries, head_dim})
@@ -168,6 +176,16 @@ struct CudnnAttention::State {
     written_on = on.stream;
   }
 
+  /// [heads, queries], f32.
+  TensorView RoomForSums(int64_t heads, int64_t queries) {
+    const auto bytes = static_cast<size_t>(heads * queries) * sizeof(float);
+    if (sums.bytes() < bytes) {
+      sums = Buffer();
+      sums = device.Allocate(bytes);
+    }
+    return sums.View(DType::kF32, {heads, queries});
+  }
+
   Plan MakePlan(const Problem& problem) {
     Plan plan;
     auto graph = Describe(problem);
@@ -189,6 +207,7 @@ struct CudnnAttention::State {
   cudnnHandle_t handle = nullptr;
   Buffer workspace;
   Buffer lengths;
+  Buffer sums;
   std::optional<Lengths> written;  // contents of `lengths` for the work that comes
   cudaStream_t written_on = nullptr;
   std::map<Problem, Plan> plans;
@@ -232,6 +251,7 @@ bool CudnnAttention::Attend(TensorView q, int64_t position, const KvRows& keys, 
   constexpr int64_t kOneTile = 128;  // queries
   problem.most = PlanSize(end, state_->deterministic);
   problem.most_queries = state_->deterministic && q.rows() <= kOneTile ? kOneTile : problem.most;
+  problem.sums = options.sinks.data() != nullptr;
   const int64_t elements =
       std::max({q.rows() * q.row_stride(), visible * keys.k.row_stride(), q.rows() * out.row_stride()});
   if (elements > INT32_MAX) return false;  // more than the offsets hold
@@ -250,7 +270,14 @@ bool CudnnAttention::Attend(TensorView q, int64_t position, const KvRows& keys, 
   std::unordered_map<int64_t, void*> tensors = {{kQ, q.data()},      {kK, k.data()},        {kV, v.data()},
                                                 {kOut, out.data()},  {kQueries, length(0)}, {kKeys, length(1)},
                                                 {kQEnds, length(2)}, {kKvEnds, length(4)},  {kOutEnds, length(6)}};
+  if (!problem.sums) {
+    CheckFrontend(plan.graph->execute(state_->handle, tensors, state_->workspace.data()), "attention");
+    return true;
+  }
+  const TensorView sums = state_->RoomForSums(problem.q_heads, problem.most_queries);
+  tensors.emplace(kSums, sums.data());
   CheckFrontend(plan.graph->execute(state_->handle, tensors, state_->workspace.data()), "attention");
+  AddSinks(on, sums, options.sinks, out);
   return true;
 }
 

@@ -97,6 +97,23 @@ __global__ void __launch_bounds__(kThreads) SoftcapRows(const Matrix<float> x, i
   value = cap * tanhf(value / cap);
 }
 
+/// Grid: rows x blocks of kThreads vectors. Reads and writes out. sums: [q_heads, sums_stride].
+template <typename T>
+__global__ void __launch_bounds__(kThreads) ShareWithSinks(const float* sums, int64_t sums_stride, const float* sinks,
+                                                           const Matrix<T> out, int features, int head_dim) {
+  ReleaseSuccessors();
+  WaitForPredecessors();
+  const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * kPerVector<T>;
+  if (column >= features) return;
+  const int head = column / head_dim;
+  const float share = 1 / (1 + expf(sinks[head] - sums[head * sums_stride + blockIdx.x]));
+  T* const at = out.data + blockIdx.x * out.stride + column;
+  auto values = Load<kPerVector<T>>(at);
+#pragma unroll
+  for (T& value : values.values) value = FromFloat<T>(share * ToFloat(value));
+  Store(at, values);
+}
+
 }  // namespace
 
 void Add(const LaunchOn& on, TensorView x, TensorView delta) { CombineAny<Sum>(on, x, delta, x); }
@@ -108,6 +125,19 @@ void GatedActivation(const LaunchOn& on, Activation activation, TensorView gate_
 
 void Activate(const LaunchOn& on, Activation activation, TensorView x, TensorView out) {
   ActivateAny<Act>(on, activation, x, x, out);
+}
+
+void AddSinks(const LaunchOn& on, TensorView sums, TensorView sinks, TensorView out) {
+  const auto features = static_cast<int>(out.row_elements());
+  DispatchDevice(out.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    CHECK(out.shape()[2] % kPerVector<T> == 0 && Vectorizable(out, features));
+    constexpr int kColumns = kThreads * kPerVector<T>;
+    const dim3 grid(static_cast<unsigned>(out.rows()), static_cast<unsigned>((features + kColumns - 1) / kColumns));
+    Launch(on, &ShareWithSinks<T>, grid, dim3(kThreads), 0, Pointer<float>(sums), sums.row_stride(),
+           Pointer<float>(sinks), Matrix<T>{Pointer<T>(out), out.row_stride()}, features,
+           static_cast<int>(out.shape()[2]));
+  });
 }
 
 void Softcap(const LaunchOn& on, TensorView x, float cap) {

@@ -117,6 +117,23 @@ void SplitAttention(const LaunchOn& on, TensorView q, int64_t position, const Kv
                     const AttentionOptions& options, TensorView out, const SplitScratch& scratch, int64_t settled,
                     bool aligned);
 
+/// Most features of a latent vector of AttendToLatents.
+inline constexpr int kWidestLatent = 512;
+/// Ops::Attention with AttentionOptions::rotated, whose keys have one head; no softcap, key bias or sinks. `aligned`:
+/// as of SplitAttention.
+void AttendToLatents(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys,
+                     const AttentionOptions& options, TensorView out, const SplitScratch& scratch, bool aligned);
+
+/// The same of many queries, in 16 bits, on the tensor cores, each query's sums in one order; or returns false,
+/// having done nothing, where it does not do this shape, dtype or option.
+bool AttendManyToLatents(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys,
+                         const AttentionOptions& options, TensorView out);
+
+/// Gives sinks their share of an attention made without: out[i, h] *= logistic(sums[h, i] - sinks[h]). sums:
+/// [q_heads,
+/// >= n], f32, logarithms of the sums of exp(score); sinks: [q_heads], f32; out: [n, q_heads, head_dim].
+void AddSinks(const LaunchOn& on, TensorView sums, TensorView sinks, TensorView out);
+
 /// Memory of Likeliest in a GPU; `done` is zero between calls.
 struct LikeliestScratch {
   static constexpr int kMostBlocks = 64;

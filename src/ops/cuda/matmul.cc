@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "runahead/error.h"
@@ -34,18 +35,30 @@ cudaDataType_t BlasType(DType dtype) {
   internal::CheckFailed(__FILE__, __LINE__, "unknown dtype");
 }
 
+template <typename T>
+void SetLayout(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t attribute, const T& value) {
+  CheckBlas(cublasLtMatrixLayoutSetAttribute(layout, attribute, &value, sizeof(value)),
+            "cublasLtMatrixLayoutSetAttribute");
+}
+
 /// The largest power of two up to 16 that divides the address of every row.
 uint8_t Alignment(const void* data, int64_t stride, DType dtype) {
   const uintptr_t bits = reinterpret_cast<uintptr_t>(data) | (static_cast<uintptr_t>(stride) * SizeOf(dtype)) | 16U;
   return static_cast<uint8_t>(bits & (~bits + 1));
 }
 
-/// A matrix [rows, columns], rows `stride` elements apart, for a library that stores columns: its transpose.
-cublasLtMatrixLayout_t MakeLayout(DType dtype, int64_t rows, int64_t columns, int64_t stride) {
+/// A matrix [rows, columns], rows `stride` elements apart, for a library that stores columns: its transpose. `heads`
+/// of them, `distance` elements apart.
+cublasLtMatrixLayout_t MakeLayout(DType dtype, int64_t rows, int64_t columns, int64_t stride, int32_t heads,
+                                  int64_t distance) {
   cublasLtMatrixLayout_t layout = nullptr;
   CheckBlas(cublasLtMatrixLayoutCreate(&layout, BlasType(dtype), static_cast<uint64_t>(columns),
                                        static_cast<uint64_t>(rows), std::max(stride, columns)),
             "cublasLtMatrixLayoutCreate");
+  if (heads > 1) {
+    SetLayout(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, heads);
+    SetLayout(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, distance);
+  }
   return layout;
 }
 
@@ -115,9 +128,10 @@ struct Multiplier::Plan {
       Set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
       Set(operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, BlasType(product.result));
     }
-    weights = MakeLayout(product.compute, product.out_features, product.in_features, product.in_features);
-    x = MakeLayout(product.compute, product.rows, product.in_features, product.x_stride);
-    y = MakeLayout(product.result, product.rows, product.out_features, product.y_stride);
+    const auto [in, out, heads] = std::tuple(product.in_features, product.out_features, product.heads);
+    weights = MakeLayout(product.compute, out, in, in, heads, in * out);
+    x = MakeLayout(product.compute, product.rows, in, product.x_stride, heads, in);
+    y = MakeLayout(product.result, product.rows, out, product.y_stride, heads, out);
   }
   ~Plan() {
     (void)cublasLtMatrixLayoutDestroy(y);
@@ -187,8 +201,8 @@ cublasLtMatmulAlgo_t Multiplier::OneAlgorithm(const Product& product) {
   constexpr int64_t kRows = 512;    // between an answer's and a prompt's
   of_all.rows = kRows;
   of_all.out_features = kUsual;
-  of_all.x_stride = of_all.in_features;
-  of_all.y_stride = kUsual;
+  of_all.x_stride = of_all.heads * of_all.in_features;
+  of_all.y_stride = of_all.heads * kUsual;
   const auto found = one_.find(of_all);
   if (found != one_.end()) return found->second;
   const std::vector<cublasLtMatmulAlgo_t> candidates = Plan(of_all).Candidates(handle_, of_all, 1, true);
@@ -252,6 +266,19 @@ void Multiplier::Multiply(TensorView x, const CudaLinear& linear, int first, int
                           const LaunchOn& on) {
   const Product product = Describe(x, linear, first, count, adds, y);
   Run(PlanOf(product), {x.data(), linear.Weights(first), linear.Bias(first, y.dtype()), y.data()}, on.stream);
+}
+
+void Multiplier::MultiplyByHead(TensorView x, const CudaLinear& linear, TensorView y, const LaunchOn& on) {
+  CHECK(linear.Bias(0, y.dtype()) == nullptr);
+  const int64_t in = linear.in_features();
+  const int64_t out = linear.out_features(0, 1);
+  Product product = Describe(x.Columns(0, in), linear, 0, 1, false, y.Columns(0, out));
+  product.heads = linear.parts();
+  // Every head's address counts.
+  product.x_alignment = std::min(product.x_alignment, Alignment(x.data(), in, x.dtype()));
+  product.y_alignment = std::min(product.y_alignment, Alignment(y.data(), out, y.dtype()));
+  product.weight_alignment = std::min(product.weight_alignment, Alignment(linear.Weights(0), in * out, x.dtype()));
+  Run(PlanOf(product), {x.data(), linear.Weights(0), nullptr, y.data()}, on.stream);
 }
 
 std::vector<float> Multiplier::Time(const Plan& plan, std::span<const Operands> operands, int before, int runs,

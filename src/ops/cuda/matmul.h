@@ -62,6 +62,7 @@ struct Product {
   int64_t out_features = 0;
   int64_t x_stride = 0;
   int64_t y_stride = 0;
+  int32_t heads = 1;  // products side by side, each of its own columns of x and y
   DType compute = DType::kF32;
   DType result = DType::kF32;
   bool biased = false;
@@ -85,6 +86,9 @@ class Multiplier {
   /// Enqueues y = x W^T + b, or with `adds` y += x W^T + b, over parts [first, first + count) of `linear`.
   void Multiply(TensorView x, const CudaLinear& linear, int first, int count, bool adds, TensorView y,
                 const LaunchOn& on);
+
+  /// Enqueues Ops::MatmulByHead.
+  void MultiplyByHead(TensorView x, const CudaLinear& linear, TensorView y, const LaunchOn& on);
 
   /// Times cuBLASLt's best guesses for products of `rows` rows by all of each of `alike`, weights of one shape that
   /// are taken in turn so that no cache holds them, on random numbers, and keeps the

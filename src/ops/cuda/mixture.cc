@@ -19,8 +19,9 @@ template <typename Matrix>
 ExpertMatrices MatricesOf(const Mixture& mixture, const Matrix& matrix) {
   ExpertMatrices matrices{};
   for (int64_t e = 0; e < mixture.choices(); ++e) {
-    const Linear& linear = matrix(mixture.experts[static_cast<size_t>(e)]);
-    matrices.weights[e] = static_cast<const CudaLinear&>(linear).Weights(0);
+    const auto& linear = static_cast<const CudaLinear&>(matrix(mixture.experts[static_cast<size_t>(e)]));
+    matrices.weights[e] = linear.Weights(0);
+    matrices.biases[e] = static_cast<const float*>(linear.Bias(0, DType::kF32));
   }
   return matrices;
 }
@@ -41,7 +42,7 @@ void Mixer::Add(const LaunchOn& on, TensorView x, TensorView scores, const Mixtu
   ChooseExperts(on, scores, mixture, routed);
   SortByExpert(on, routed);
   MultiplyGatedByExperts(on, x, MatricesOf(mixture, [](const Expert& e) -> const Linear& { return *e.gate_up; }),
-                         mixture.activation, routed, memory.inner.Rows(0, slots));
+                         mixture, routed, memory.inner.Rows(0, slots));
   MultiplyByExperts(on, memory.inner.Rows(0, slots),
                     MatricesOf(mixture, [](const Expert& e) -> const Linear& { return *e.down; }), routed,
                     memory.results.Rows(0, slots));

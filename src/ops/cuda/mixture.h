@@ -39,10 +39,10 @@ struct RoutedRows {
   [[nodiscard]] int MostTiles() const;
 };
 
-/// The matrices of experts, as a kernel is told them.
+/// The matrices of experts, as a kernel is told them. Where gated, gates come first and then as many outputs.
 struct ExpertMatrices {
-  const void*
-      weights[kMostExperts];  // each [outputs, in_features], or where gated [2 * outputs, in_features], gate first
+  const void* weights[kMostExperts];  // each [outputs or 2 * outputs, in_features]
+  const float* biases[kMostExperts];  // each [outputs or 2 * outputs]; null: none
 };
 
 /// Fills expert_of and weight_of. scores: [rows, at least experts], f32. mixture.choice_bias: device memory.
@@ -50,10 +50,11 @@ void ChooseExperts(const LaunchOn& on, TensorView scores, const Mixture& mixture
 /// Fills slot_of, row_of, tiles and tile_count.
 void SortByExpert(const LaunchOn& on, const RoutedRows& routed);
 
-/// out[slot] = activation(gate) * up of row row_of[slot] of x. x: [rows, in_features]; out: [slots, features].
-void MultiplyGatedByExperts(const LaunchOn& on, TensorView x, const ExpertMatrices& matrices, Activation activation,
+/// out[slot] = activation(gate) * up, or as ClampedGate says, of row row_of[slot] of x. x: [rows, in_features]; out:
+/// [slots, features].
+void MultiplyGatedByExperts(const LaunchOn& on, TensorView x, const ExpertMatrices& matrices, const Mixture& mixture,
                             const RoutedRows& routed, TensorView out);
-/// out[slot] = x[slot] W^T. x: [slots, in_features]; out: [slots, features].
+/// out[slot] = x[slot] W^T + b. x: [slots, in_features]; out: [slots, features].
 void MultiplyByExperts(const LaunchOn& on, TensorView x, const ExpertMatrices& matrices, const RoutedRows& routed,
                        TensorView out);
 /// sum[row] += the weighted sum over a row's experts of results[slot_of], and with `shared` of results[slots + row],

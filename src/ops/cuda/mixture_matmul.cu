@@ -23,6 +23,7 @@ struct ExpertJob {
   const ExpertTile* tiles;
   const int32_t* tile_count;
   Activation activation;
+  ClampedGate clamped;
 };
 
 /// The row of an expert's matrix that column `column` of a block's product stands for; below 0: none. Where gated, 8
@@ -37,10 +38,22 @@ __device__ int64_t MatrixRow(const ExpertJob<T>& job, int first_output, int colu
   }
 }
 
+/// The bias of output `output` of the product with `rows` rows of the matrix before it.
+__device__ inline float BiasOf(const float* biases, int output, int rows = 0) {
+  return biases == nullptr ? 0 : biases[rows + output];
+}
+
 /// An activated output. Each step rounds to T, as kernels one after the other would.
 template <typename T>
-__device__ float Gated(Activation activation, float gate, float up) {
-  return Apply<T>(activation, ToFloat(FromFloat<T>(gate))) * ToFloat(FromFloat<T>(up));
+__device__ float Gated(const ExpertJob<T>& job, float gate, float up) {
+  gate = ToFloat(FromFloat<T>(gate));
+  up = ToFloat(FromFloat<T>(up));
+  const float limit = job.clamped.limit;
+  if (limit == 0) return Apply<T>(job.activation, gate) * up;
+  // Comparisons and not fminf, so that what is no number stays none.
+  gate = gate > limit ? limit : gate;
+  up = up > limit ? limit : up < -limit ? -limit : up;
+  return (up + 1) * gate * Sigmoid(job.clamped.slope * gate, T{});
 }
 
 template <typename T, bool kGated, int kRows, int kColumns, int kDepth, int kWarpRows, int kWarpColumns>
@@ -60,13 +73,6 @@ struct Tensor16 {
   }
 };
 
-__device__ inline void LoadMatrices(const void* from, unsigned (&words)[4]) {
-  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(from));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-               : "r"(address));
-}
-
 /// Grid: [blocks of outputs, most tiles]. Reads each row of the tile, and the expert's matrix, once.
 template <typename T, bool kGated, int kRows, int kColumns, int kDepth, int kWarpRows, int kWarpColumns>
 __global__ void __launch_bounds__(32 * kWarpRows * kWarpColumns)
@@ -78,6 +84,7 @@ __global__ void __launch_bounds__(32 * kWarpRows * kWarpColumns)
   if (static_cast<int>(blockIdx.y) >= *job.tile_count) return;
   const ExpertTile tile = job.tiles[blockIdx.y];
   const T* const weights = static_cast<const T*>(matrices.weights[tile.expert]);
+  const float* const biases = matrices.biases[tile.expert];
   const int first_output = static_cast<int>(blockIdx.x) * (kGated ? kColumns / 2 : kColumns);
   const int thread = static_cast<int>(threadIdx.x);
   T* const stages = reinterpret_cast<T*>(memory);
@@ -131,12 +138,12 @@ __global__ void __launch_bounds__(32 * kWarpRows * kWarpColumns)
     const T* const columns = rows + kRows * kDepth;
 #pragma unroll
     for (int m = 0; m < Shape::kOwnRows; ++m) {
-      LoadMatrices(rows + Shape::Place(warp_row + 16 * m + lane % 16, 2 * k + lane / 16), a[into][m]);
+      tiles::LoadMatrices(rows + Shape::Place(warp_row + 16 * m + lane % 16, 2 * k + lane / 16), a[into][m]);
     }
 #pragma unroll
     for (int n = 0; n < Shape::kOwnColumns / 2; ++n) {
-      LoadMatrices(columns + Shape::Place(warp_column + 16 * n + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2),
-                   b[into][n]);
+      tiles::LoadMatrices(
+          columns + Shape::Place(warp_column + 16 * n + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2), b[into][n]);
     }
   };
   constexpr int kParts = kDepth / 16;  // multiplications along a stage's inputs
@@ -186,9 +193,11 @@ __global__ void __launch_bounds__(32 * kWarpRows * kWarpColumns)
         Vector<T, 2> both;
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
-          const float value = sums[m][n][2 * half + c];
+          const int at = first_output + output + c;
+          const float value = sums[m][n][2 * half + c] + BiasOf(biases, at);
           if constexpr (kGated) {
-            both.values[c] = FromFloat<T>(Gated<T>(job.activation, value, sums[m][n + 1][2 * half + c]));
+            const float up = sums[m][n + 1][2 * half + c] + BiasOf(biases, at, job.outputs);
+            both.values[c] = FromFloat<T>(Gated(job, value, up));
           } else {
             both.values[c] = FromFloat<T>(value);
           }
@@ -215,6 +224,7 @@ __global__ void __launch_bounds__(kPlainThreads)
   if (static_cast<int>(blockIdx.y) >= *job.tile_count) return;
   const ExpertTile tile = job.tiles[blockIdx.y];
   const T* const weights = static_cast<const T*>(matrices.weights[tile.expert]);
+  const float* const biases = matrices.biases[tile.expert];
   const int first_output = static_cast<int>(blockIdx.x) * (kGated ? kPlainColumns / 2 : kPlainColumns);
   const int thread = static_cast<int>(threadIdx.x);
   const int x = thread % 16;
@@ -254,10 +264,11 @@ __global__ void __launch_bounds__(kPlainThreads)
         const int column = x / 8 * 32 + x % 8 + 8 * j;
         const int output = first_output + (kGated ? column / 16 * 8 + column % 8 : column);
         if (output >= job.outputs) continue;
+        const float value = sums[i][j] + BiasOf(biases, output);
         if constexpr (kGated) {
-          out[output] = FromFloat<T>(Gated<T>(job.activation, sums[i][j], sums[i][j + 1]));
+          out[output] = FromFloat<T>(Gated(job, value, sums[i][j + 1] + BiasOf(biases, output, job.outputs)));
         } else {
-          out[output] = FromFloat<T>(sums[i][j]);
+          out[output] = FromFloat<T>(value);
         }
       }
     }
@@ -275,7 +286,7 @@ void LaunchOnTensorCores(const LaunchOn& on, const ExpertJob<T>& job, const Expe
 }
 
 template <bool kGated>
-void Multiply(const LaunchOn& on, TensorView x, const ExpertMatrices& matrices, Activation activation,
+void Multiply(const LaunchOn& on, TensorView x, const ExpertMatrices& matrices, const Mixture& mixture,
               const RoutedRows& routed, const int32_t* row_of, TensorView out) {
   const int tiles = routed.MostTiles();
   const int64_t in_features = x.row_elements();
@@ -294,7 +305,8 @@ void Multiply(const LaunchOn& on, TensorView x, const ExpertMatrices& matrices, 
                            static_cast<int>(out.row_elements()),
                            routed.tiles,
                            routed.tile_count,
-                           activation};
+                           mixture.activation,
+                           mixture.clamped};
     if constexpr (!std::is_same_v<T, float>) {
       constexpr int kSmallTile = 16;
       if (aligned && routed.tile_slots == kSmallTile) {
@@ -311,14 +323,14 @@ void Multiply(const LaunchOn& on, TensorView x, const ExpertMatrices& matrices, 
 
 }  // namespace
 
-void MultiplyGatedByExperts(const LaunchOn& on, TensorView x, const ExpertMatrices& matrices, Activation activation,
+void MultiplyGatedByExperts(const LaunchOn& on, TensorView x, const ExpertMatrices& matrices, const Mixture& mixture,
                             const RoutedRows& routed, TensorView out) {
-  Multiply<true>(on, x, matrices, activation, routed, routed.row_of, out);
+  Multiply<true>(on, x, matrices, mixture, routed, routed.row_of, out);
 }
 
 void MultiplyByExperts(const LaunchOn& on, TensorView x, const ExpertMatrices& matrices, const RoutedRows& routed,
                        TensorView out) {
-  Multiply<false>(on, x, matrices, Activation::kSilu, routed, nullptr, out);
+  Multiply<false>(on, x, matrices, {}, routed, nullptr, out);
 }
 
 }  // namespace runahead::cuda

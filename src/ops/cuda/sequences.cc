@@ -28,7 +28,7 @@ bool SameSteps(const HeadSteps& a, const HeadSteps& b) { return a.norm == b.norm
 
 bool SameOptions(const AttentionOptions& a, const AttentionOptions& b) {
   return a.scale == b.scale && a.window == b.window && a.softcap == b.softcap &&
-         a.key_bias.data() == b.key_bias.data() && a.causal == b.causal;
+         a.key_bias.data() == b.key_bias.data() && a.sinks.data() == b.sinks.data() && a.causal == b.causal;
 }
 
 /// The first key that the task's one query sees.

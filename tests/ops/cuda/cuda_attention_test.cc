@@ -15,6 +15,7 @@ struct Case {
   int64_t window = 0;
   float softcap = 0;
   bool biased = false;
+  bool sinks = false;
 };
 
 class CudaAttentionTest : public CudaOpsTest {
@@ -30,10 +31,13 @@ class CudaAttentionTest : public CudaOpsTest {
     Fill(k, unseen, c.keys);
     Fill(v, unseen, c.keys);
     bias.Randomise(random, 2);
+    HostTensor sinks(DType::kF32, {c.q_heads});
+    sinks.Randomise(random, 2, 2);
     Mirror gpu_q = Put(q);
     Mirror gpu_k = Put(k);
     Mirror gpu_v = Put(v);
     Mirror gpu_bias = Put(bias);
+    Mirror gpu_sinks = Put(sinks);
     const KvSpan keys{0, 0, c.keys + beyond, k.view(), v.view()};
     const KvSpan gpu_keys{0, 0, c.keys + beyond, gpu_k.view(), gpu_v.view()};
     AttentionOptions options;
@@ -43,6 +47,8 @@ class CudaAttentionTest : public CudaOpsTest {
     AttentionOptions gpu_options = options;
     if (c.biased) options.key_bias = bias.view();
     if (c.biased) gpu_options.key_bias = gpu_bias.view();
+    if (c.sinks) options.sinks = sinks.view();
+    if (c.sinks) gpu_options.sinks = gpu_sinks.view();
 
     const Shape shape{c.queries, c.q_heads, c.head_dim};
     HostTensor expected(dtype, shape);
@@ -65,13 +71,13 @@ class CudaAttentionTest : public CudaOpsTest {
       ExpectNear(
           actual, expected,
           [&](int64_t i, int64_t j) { return 2 * UnitRoundoff(dtype) * std::abs(expected.At(i, j)) + weights; },
-          fmt::format("attention {} {}/{} heads {}/{} x {}, window {}, softcap {}, bias {}, gap {}, beyond {}{}",
-                      Name(dtype), c.queries, c.keys, c.q_heads, c.kv_heads, c.head_dim, c.window, c.softcap,
-                      c.biased, gap, beyond, causal == CausalWork::kDense ? ", dense" : ""));
+          fmt::format(
+              "attention {} {}/{} heads {}/{} x {}, window {}, softcap {}, bias {}, sinks {}, gap {}, beyond {}{}",
+              Name(dtype), c.queries, c.keys, c.q_heads, c.kv_heads, c.head_dim, c.window, c.softcap, c.biased,
+              c.sinks, gap, beyond, causal == CausalWork::kDense ? ", dense" : ""));
     }
   }
 
- private:
   /// Unit normal numbers in rows [begin, end); the rest stays NaN.
   void Fill(HostTensor& tensor, int64_t begin, int64_t end) {
     std::normal_distribution<float> normal;
@@ -135,6 +141,22 @@ TEST_F(CudaAttentionTest, CudnnTakesWhatPromptsAreMadeOf) {
     }
   }
   gpu_stream->Synchronize();
+}
+
+TEST_F(CudaAttentionTest, Sinks) {
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t queries : {1, 5, 40, 300}) {
+      for (const int64_t window : {0, 128}) {
+        for (const int64_t head_dim : {64, 128}) {
+          Compare({queries, 300, 16, 2, head_dim, window, 0, false, true}, dtype, 8);
+          Compare({queries, 300, 3, 3, head_dim, window, 0, false, true}, dtype);
+        }
+      }
+    }
+    Compare({1, 4000, 64, 8, 64, 0, 0, false, true}, dtype);   // many splits
+    Compare({90, 200, 2, 1, 20, 0, 0, false, true}, dtype);    // heads that cuDNN does not take
+    Compare({200, 2300, 8, 2, 64, 0, 0, false, true}, dtype);  // not the first plan
+  }
 }
 
 TEST_F(CudaAttentionTest, HeadSizesAndDTypes) {
@@ -257,6 +279,53 @@ TEST_F(CudaAttentionTest, WindowSoftcapAndKeyBias) {
     Compare({2, 300, 4, 2, 80, 30, 5.0f}, dtype);
     Compare({50, 100, 4, 2, 64, 0, 0, true}, dtype);
     Compare({1, 700, 5, 1, 64, 0, 0, true}, dtype);
+  }
+}
+
+TEST_F(CudaAttentionTest, LatentVectors) {
+  struct Shapes {
+    int64_t queries, keys, heads, rank, turned, window = 0;
+  };
+  const std::vector<Shapes> all{{1, 1, 4, 24, 6},       {1, 333, 16, 512, 64}, {1, 5000, 16, 512, 64},
+                                {3, 700, 128, 512, 64}, {70, 200, 5, 96, 16},  {1, 9000, 20, 512, 64, 4096},
+                                {40, 90, 4, 13, 6, 30}, {2, 2100, 40, 256, 32}};
+  for (const DType dtype : kAllDTypes) {
+    for (const auto& [queries, keys, heads, rank, turned, window] : all) {
+      HostTensor q(dtype, {queries, heads, rank}, 8);
+      HostTensor turned_q(dtype, {queries, heads, turned}, 16);
+      HostTensor latents(dtype, {keys + 3, 1, rank});
+      HostTensor turned_keys(dtype, {keys + 3, 1, turned});
+      q.Randomise(random);
+      turned_q.Randomise(random);
+      const int64_t unseen = window > 0 ? std::max<int64_t>(0, keys - queries - window + 1) : 0;
+      Fill(latents, unseen, keys);
+      Fill(turned_keys, unseen, keys);
+      Mirror gpu_q = Put(q);
+      Mirror gpu_turned_q = Put(turned_q);
+      Mirror gpu_latents = Put(latents);
+      Mirror gpu_turned_keys = Put(turned_keys);
+      AttentionOptions options;
+      options.scale = 2.0f / std::sqrt(static_cast<float>(rank + turned));
+      options.window = window;
+      AttentionOptions gpu_options = options;
+      options.rotated = turned_q.view();
+      gpu_options.rotated = gpu_turned_q.view();
+      HostTensor expected(dtype, {queries, heads, rank});
+      HostTensor actual(dtype, {queries, heads, rank}, 8);
+      Mirror gpu_actual = Put(actual);
+      oracle->Attention(q.view(), keys - queries, KvSpan{0, 0, keys + 3, turned_keys.view(), latents.view()}, options,
+                        expected.view(), *stream);
+      gpu->Attention(gpu_q.view(), keys - queries, KvSpan{0, 0, keys + 3, gpu_turned_keys.view(), gpu_latents.view()},
+                     gpu_options, gpu_actual.view(), *gpu_stream);
+      gpu_actual.Fetch();
+      // No value of unit normal numbers is above 6; see Compare.
+      const double weights = 6 * SumTolerance(DType::kF32, rank + turned, 4);
+      ExpectNear(
+          actual, expected,
+          [&](int64_t i, int64_t j) { return 2 * UnitRoundoff(dtype) * std::abs(expected.At(i, j)) + weights; },
+          fmt::format("latent attention {} {}/{} of {} heads, {} + {}, window {}", Name(dtype), queries, keys, heads,
+                      rank, turned, window));
+    }
   }
 }
 

@@ -66,6 +66,34 @@ TEST_F(CudaMatmulTest, DTypesPartsAndBiases) {
   }
 }
 
+TEST_F(CudaMatmulTest, EveryHeadByItsPart) {
+  for (const DType dtype : kAllDTypes) {
+    for (const auto& [heads, in, out] :
+         {std::tuple<int64_t, int64_t, int64_t>{16, 128, 512}, {4, 10, 24}, {1, 64, 8}}) {
+      std::vector<HostTensor> maps;
+      std::vector<LinearPart> parts(static_cast<size_t>(heads));
+      for (size_t i = 0; i < parts.size(); ++i) maps.emplace_back(dtype, Shape{out, in}).Randomise(random);
+      for (size_t i = 0; i < parts.size(); ++i) parts[i].weights = {maps[i].view()};
+      const auto fast = gpu->Prepare(parts, dtype);
+      const auto slow = oracle->Prepare(parts, dtype);
+      for (const int64_t rows : {1, 3, 200}) {
+        HostTensor x(dtype, {rows, heads * in}, 8);
+        x.Randomise(random);
+        Mirror gpu_x = Put(x);
+        HostTensor expected(dtype, {rows, heads * out});
+        HostTensor actual(dtype, {rows, heads * out}, 16);
+        Mirror gpu_actual = Put(actual);
+        oracle->MatmulByHead(x.view(), *slow, expected.view(), *stream);
+        gpu->MatmulByHead(gpu_x.view(), *fast, gpu_actual.view(), *gpu_stream);
+        gpu_actual.Fetch();
+        ExpectNear(
+            actual, expected, [&](int64_t i, int64_t j) { return Tolerance(dtype, dtype, in, expected.At(i, j)); },
+            fmt::format("{} heads of {} by {}, {} rows of {}", heads, in, out, rows, Name(dtype)));
+      }
+    }
+  }
+}
+
 TEST_F(CudaMatmulTest, OddSizes) {
   for (const DType compute : kAllDTypes) {
     for (const int64_t rows : {1, 3, 130}) {

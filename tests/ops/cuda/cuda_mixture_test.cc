@@ -10,7 +10,8 @@ struct Case {
   int64_t hidden;
   std::vector<int64_t> features;  // of each expert; with a shared one its own last
   Mixture wanted;
-  int64_t gates = 0;  // columns of the scores behind those of the experts
+  int64_t gates = 0;    // columns of the scores behind those of the experts
+  bool biased = false;  // experts have biases
 };
 
 class CudaMixtureTest : public CudaOpsTest {
@@ -32,7 +33,7 @@ class CudaMixtureTest : public CudaOpsTest {
     const auto run = [&](Ops& ops, Device& place, Stream& on, TensorView rows, TensorView row_scores,
                          TensorView biases, TensorView total, int64_t step) {
       std::mt19937 same(seed);
-      const std::vector<Expert> experts = RandomExperts(ops, same, c.dtype, c.hidden, c.features);
+      const std::vector<Expert> experts = RandomExperts(ops, same, c.dtype, c.hidden, c.features, c.biased);
       Mixture mixture = c.wanted;
       mixture.experts = experts;
       if (mixture.routing.logistic) mixture.choice_bias = {biases.data(), DType::kF32, {choices}};
@@ -120,6 +121,18 @@ TEST_F(CudaMixtureTest, ActivatesByEachFunction) {
     mixture.activation = activation;
     Compare({DType::kBF16, 40, 64, std::vector<int64_t>(4, 64), mixture});
     Compare({DType::kF32, 40, 64, std::vector<int64_t>(4, 64), mixture});
+  }
+}
+
+TEST_F(CudaMixtureTest, ClampsGatesAndAddsBiases) {
+  Mixture clamped = Choosing(2, false, true);
+  clamped.clamped = {.slope = 1.702f, .limit = 1.5f};  // a limit that every tenth number meets
+  for (const DType dtype : kAllDTypes) {
+    for (const int64_t rows : {1, 60, 700}) {
+      Compare({dtype, rows, 128, std::vector<int64_t>(8, 96), clamped, 0, true});
+      Compare({dtype, rows, 50, std::vector<int64_t>(5, 9), clamped, 0, true});
+      Compare({dtype, rows, 128, std::vector<int64_t>(8, 96), Choosing(2), 0, true});
+    }
   }
 }
 
