@@ -13,10 +13,10 @@ constexpr int64_t kFewOfMany = 4;    // a smaller one is that part of it
 constexpr int kSmallRounds = 15;     // rounds of one row
 constexpr int kMostRounds = 9;       // rounds of more
 constexpr int kFewestRounds = 3;
-constexpr double kEnoughS = 0.5;  // time, s, after which no more rounds than the fewest are made
+constexpr double kEnoughHopsS = 0.5;  // time, s, after which no more rounds than the fewest are made
 
 /// Pairs that no rank is in twice, in as many rounds as it takes for every rank to meet every other.
-std::vector<std::vector<std::pair<int, int>>> Rounds(int ranks) {
+std::vector<std::vector<std::pair<int, int>>> MeetingsOf(int ranks) {
   const int seats = ranks + ranks % 2;  // the last one of an odd number meets nobody
   std::vector<std::vector<std::pair<int, int>>> rounds;
   for (int round = 0; round + 1 < seats; ++round) {
@@ -82,13 +82,13 @@ HopsSeen HopProbe::Measure(HeldEngine& held) {
     }
     return longest_s;
   };
-  for (const std::vector<std::pair<int, int>>& there : Rounds(ranks_)) {
+  for (const std::vector<std::pair<int, int>>& there : MeetingsOf(ranks_)) {
     for (const bool back : {false, true}) {
       const std::vector<std::pair<int, int>> pairs = back ? TheOtherWay(there) : there;
       hop(pairs, 1, kSmallRounds, &HopSamples::one_row);
       const double few_s = hop(pairs, few, kFewestRounds, &HopSamples::few_rows);
       const auto many_s = few_s * static_cast<double>(kFewOfMany);
-      const int rounds = std::clamp(static_cast<int>(kEnoughS / many_s), kFewestRounds, kMostRounds);
+      const int rounds = std::clamp(static_cast<int>(kEnoughHopsS / many_s), kFewestRounds, kMostRounds);
       hop(pairs, few, rounds, &HopSamples::few_rows);
       hop(pairs, many_, rounds, &HopSamples::many_rows);
     }
