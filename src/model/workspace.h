@@ -28,7 +28,7 @@ class Workspace {
             int64_t logit_rows = 1);
 
   [[nodiscard]] int64_t rows() const { return rows_; }
-  [[nodiscard]] int64_t block_rows() const { return block_rows_; }     // most rows of a step of an MLP
+  [[nodiscard]] int64_t block_rows() const { return block_rows_; }  // most rows of a step of an MLP
   /// Most rows of a step of latent attention, whose queries are many times as wide as a row.
   [[nodiscard]] int64_t latent_rows() const { return latent_queries_.rows(); }
   [[nodiscard]] int64_t logit_rows() const { return logits_.rows(); }  // most rows whose logits a pass gives
