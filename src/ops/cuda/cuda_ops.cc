@@ -370,6 +370,9 @@ class CudaOps final : public Ops {
               TensorView out, int64_t settled = 0) {
     constexpr int64_t kFewQueries = 16;  // most queries that the split kernel serves sooner than tensor-core tiles
     if (options.rotated.data() != nullptr) {
+      CHECK_EQ(keys.k.shape()[1], 1);
+      CHECK_EQ(options.softcap, 0.0f);
+      CHECK(options.key_bias.data() == nullptr && options.sinks.data() == nullptr);
       const bool many = q.rows() > kFewQueries || deterministic_;
       if (many && cuda::AttendManyToLatents(on, q, position, keys, options, out)) return;
       return cuda::AttendToLatents(on, q, position, keys, options, out, scratch_, deterministic_);
