@@ -2,9 +2,10 @@
 #   runahead_room(NAME SOURCES a.cc ... DEPENDS base tensor ... LIBRARIES PkgConfig::x ... PRIVATE_LIBRARIES CUDA::y ...)
 # DEPENDS names every room that it uses, all of them above it in src/CMakeLists.txt, and it sees no other: the headers of a
 # room are found through a folder of the build that holds nothing but a link to it, named only by those that depend on it. The options of
-# PRIVATE_LIBRARIES reach this room alone: with CUDA the others compile as without it, and ccache has their objects.
+# PRIVATE_LIBRARIES reach this room alone: with CUDA the others compile as without it, and ccache has their objects. A room whose
+# options are not those of base names the headers that it parses once for itself in PRECOMPILE.
 function(runahead_room name)
-  cmake_parse_arguments(ROOM "" "" "SOURCES;DEPENDS;LIBRARIES;PRIVATE_LIBRARIES" ${ARGN})
+  cmake_parse_arguments(ROOM "" "" "SOURCES;DEPENDS;LIBRARIES;PRIVATE_LIBRARIES;PRECOMPILE" ${ARGN})
   set(door ${PROJECT_BINARY_DIR}/rooms/${name})
   file(MAKE_DIRECTORY ${door})
   file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR} ${door}/${name} SYMBOLIC)
@@ -16,8 +17,8 @@ function(runahead_room name)
   runahead_rooms(rooms ${ROOM_DEPENDS})
   set_target_properties(runahead_${name} PROPERTIES RUNAHEAD_DEPENDS "${rooms}")
   target_link_libraries(runahead_${name} PUBLIC ${ROOM_LIBRARIES} PRIVATE ${ROOM_PRIVATE_LIBRARIES} ${rooms} runahead_flags)
-  if(name STREQUAL base)
-    runahead_precompile(runahead_base)
+  if(name STREQUAL base OR ROOM_PRECOMPILE)
+    runahead_precompile(runahead_${name} ${ROOM_PRECOMPILE})
   elseif(rooms)
     runahead_precompiled_as(runahead_base runahead_${name})
   endif()

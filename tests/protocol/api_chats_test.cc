@@ -45,7 +45,7 @@ TEST_F(ChatsTest, AnswersInTheFormOfTheApi) {
   const std::vector<Json> events = Stream(kPath, body);
   EXPECT_EQ(events[0]["object"], "chat.completion.chunk");
   EXPECT_EQ(events[0]["choices"][0]["delta"], Json({{"role", "assistant"}, {"content", ""}}));
-  EXPECT_EQ(TextOf(events), choice["message"]["content"]);
+  EXPECT_EQ(choice["message"]["content"], TextOf(events));
   EXPECT_EQ(events.back()["choices"][0]["delta"], Json::object());
   EXPECT_EQ(events.back()["choices"][0]["finish_reason"], choice["finish_reason"]);
   EXPECT_TRUE(events.back().contains("runahead"));

@@ -98,7 +98,7 @@ TEST_F(CompletionsTest, StreamsWhatItAnswersWhole) {
   const Json body = {{"prompt", "Ships"}, {"max_tokens", 12}, {"temperature", 1}, {"seed", 5}};
   const Json whole = Complete(body);
   const std::vector<Json> events = Stream(kPath, body);
-  EXPECT_EQ(TextOf(events), whole["choices"][0]["text"]);
+  EXPECT_EQ(whole["choices"][0]["text"], TextOf(events));
   for (const Json& event : events) {
     EXPECT_EQ(event["object"], "text_completion");
     EXPECT_EQ(event["id"], events[0]["id"]);
