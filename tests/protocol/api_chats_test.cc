@@ -128,7 +128,7 @@ TEST_F(ChatsTest, ManyChoicesAreStreamedByIndex) {
     }
   }
   EXPECT_EQ(finished, (std::vector<int>{1, 1, 1}));
-  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(texts[i], whole["choices"][i]["message"]["content"]);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(whole["choices"][i]["message"]["content"], texts[i]);
   EXPECT_EQ(events.back()["usage"]["completion_tokens"], 9);
 }
 

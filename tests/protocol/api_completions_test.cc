@@ -224,7 +224,7 @@ TEST_F(CompletionsTest, ReportsLogprobs) {
     EXPECT_LE(top.size(), 3U);
     EXPECT_EQ(top[logprobs["tokens"][i].get<std::string>()], logprobs["token_logprobs"][i]);
   }
-  EXPECT_EQ(joined, choice["text"]);
+  EXPECT_EQ(choice["text"], joined);
 
   Json streamed;
   for (const Json& event : Stream(kPath, body)) {
