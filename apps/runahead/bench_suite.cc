@@ -9,8 +9,8 @@
 #include "base/input_file.h"
 #include "base/output_file.h"
 #include "bench_decode.h"
+#include "bench_quality.h"
 #include "bench_serving.h"
-#include "bench_weights.h"
 #include "experiment/paper_suite.h"
 #include "flags.h"
 #include "model_folder.h"
@@ -90,8 +90,8 @@ void CheckOutputs(const SuiteFlags& flags, const SuiteRequest& request) {
 void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
   constexpr int kMostEvaluations = 10000;
   const auto read_name = [&flags](const std::string& text) {
-    if (text != "paper" && text != "serving" && text != "decode" && text != "weights") {
-      throw ConfigError(fmt::format("--suite: expected paper, serving, decode or weights, got '{}'", text));
+    if (text != "paper" && text != "serving" && text != "decode" && text != "weights" && text != "wire") {
+      throw ConfigError(fmt::format("--suite: expected paper, serving, decode, weights or wire, got '{}'", text));
     }
     flags.name = text;
   };
@@ -102,7 +102,8 @@ void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
           "--strategies, --topologies, --partitions and the links' flags do not count; serving: requests that arrive "
           "over time, short ones and long ones of --contexts tokens, by three policies; decode: steps of --batch "
           "answers at once, behind prompts of --contexts tokens; weights: the error of each format of weights on "
-          "--text, in windows of --contexts tokens")
+          "--text, in windows of --contexts tokens; wire: that of each format of rows that travel between the ranks, "
+          "each window in a prompt phase but for its last quarter")
       ->type_name("NAME");
   command
       .add_option("--suite-links", flags.links,
@@ -122,12 +123,16 @@ void AddSuiteFlags(CLI::App& command, SuiteFlags& flags) {
             "Mean milliseconds between them; 0: a third of a long prompt's time alone [0]");
   constexpr int64_t kMostTextTokens = 100'000'000;
   constexpr int kMostQuestions = 100'000;
-  command.add_option("--text", flags.text, "Text that the weights suite reads; - is stdin [with --questions: a log]")
+  command
+      .add_option(
+          "--text", flags.text,
+          "Text that the weights and wire suites read; - is stdin [with --questions: a log; wire: random tokens]")
       ->type_name("FILE");
   AddInteger(command, "--text-tokens", flags.text_tokens, 2, kMostTextTokens,
              fmt::format("Tokens of it, at most [{}]", flags.text_tokens));
-  AddInteger(command, "--questions", flags.questions, 0, kMostQuestions,
-             "Questions that the weights suite asks about logs of the demo, whose model knows the answers [0]");
+  AddInteger(
+      command, "--questions", flags.questions, 0, kMostQuestions,
+      "Questions that the weights and wire suites ask about logs of the demo, whose model knows the answers [0]");
   command.add_option("--plots", flags.plots, "Write the suite's pictures into this folder")->type_name("DIR");
   command.add_option("--from", flags.from, "Run nothing: read the suite's --json of an earlier run")
       ->type_name("FILE");
@@ -138,6 +143,7 @@ int RunSuite(const SuiteFlags& flags, const SuiteRequest& request) {
   if (flags.name == "serving" && flags.from.empty()) return RunServing(flags, request);
   if (flags.name == "decode" && flags.from.empty()) return RunDecode(flags, request);
   if (flags.name == "weights" && flags.from.empty()) return RunWeights(flags, request);
+  if (flags.name == "wire" && flags.from.empty()) return RunWire(flags, request);
   OutputFiles outputs;
   Plots plots(flags.plots, outputs);
   if (!flags.from.empty()) {

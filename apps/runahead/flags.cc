@@ -189,6 +189,16 @@ void AddEngineFlags(CLI::App& command, EngineOptions& options) {
                   "For experiments: no more than this leaves a rank, over all its links, and no more enters it; or a "
                   "list with one rate for each")
       ->type_name("RATE|LIST");
+  const auto read_wire = [&options](const std::string& text) {
+    (void)ParseWire(text);
+    options.wire = text;
+  };
+  command
+      .add_option_function<std::string>(
+          "--wire", read_wire,
+          fmt::format("How rows travel between CPU ranks: {}; all but exact change answers a little [{}]",
+                      WireNames(), options.wire))
+      ->type_name("FORMAT");
   AddInteger(command, "--context", options.context, 1, INT32_MAX,
              "Longest sequence, prompt and answer together, be it more than the model says [as it says]");
   const auto read_dtype = [&options](const std::string& text) {

@@ -102,6 +102,20 @@ bool ByRequest(const GenerateFlags& flags) {
   return flags.engine.group != nullptr || !flags.engine.cache_dir.empty();
 }
 
+/// The format of rows from each rank of a prompt phase to each other.
+Json WireNamesOf(const PrefillReport& prefill) {
+  const auto ranks = static_cast<size_t>(prefill.ranks());
+  if (prefill.wire.size() != ranks * ranks) return Name(WireFormat::kExact);
+  Json names = Json::object();
+  for (size_t from = 0; from < ranks; ++from) {
+    for (size_t to = 0; to < ranks; ++to) {
+      if (from == to) continue;
+      names[fmt::format("{}-{}", prefill.members[from], prefill.members[to])] = Name(prefill.wire[from * ranks + to]);
+    }
+  }
+  return names;
+}
+
 std::string JsonOf(const Generation& result, const GenerateFlags& flags, const Engine& engine, size_t prompt_tokens) {
   const PrefillReport& prefill = result.prefill;
   std::vector<int64_t> chunks;
@@ -121,6 +135,9 @@ std::string JsonOf(const Generation& result, const GenerateFlags& flags, const E
                {"cuts", prefill.cuts},
                {"members", prefill.members},
                {"plan", prefill.plan},
+               {"wire", WireNamesOf(prefill)},
+               {"bytes_sent", prefill.bytes_sent},
+               {"wire_bound", prefill.wire_bound},
                {"dtype", engine.facts().dtype},
                {"weights", engine.facts().weights}};
   if (ByRequest(flags)) {  // whose answer does not tell
@@ -180,6 +197,9 @@ Generation GenerateByRequest(const Engine& engine, std::shared_ptr<const Tokeniz
     result.prefill.predicted_ms = stats.predicted_ttft_ms;
     result.prefill.cached_tokens = stats.cached_tokens;
     result.prefill.ttft_ms = stats.ttft_ms;
+    result.prefill.wire = stats.wire;
+    result.prefill.bytes_sent = static_cast<size_t>(stats.bytes_sent);
+    result.prefill.wire_bound = stats.wire_bound;
     result.prefill.timeline = stats.timeline;
     return result;
   }

@@ -32,6 +32,9 @@ struct EngineOptions {
   /// For experiments, the rate of all that leaves a rank together, and of all that enters it: "10GB/s" for all, or
   /// one for each rank. Empty: not limited.
   std::string rank_bandwidth;
+  /// How rows travel between CPU ranks: "exact", "int8", "fp8" or "int4"; "auto": each link exact or int8, whichever
+  /// is predicted to be faster. With any but exact, what follows a prompt depends a little on how it was cut.
+  std::string wire = "exact";
   std::string tuned_folder;  // folder of the measurements of `runahead tune`; empty: the user's cache folder
   int64_t context = 0;       // tokens of the longest sequence (Model::WithContext); 0: as the model says
   /// "f32", "bf16" or "f16". Empty: the weights' own dtype where the device is good at it, f32 elsewhere.
@@ -75,12 +78,17 @@ struct PrefillReport {
   Strategy strategy = Strategy::kSingle;
   Topology topology = Topology::kChain;
   PartitionKind partition_kind = PartitionKind::kAuto;
-  std::vector<int64_t> cuts;            // ranks used + 1 cut points
-  std::vector<int> members;             // ranks of the engine, one for each chunk
-  std::string plan;                     // the reason for these ranks and cuts, one line
-  int64_t cached_tokens = 0;            // tokens whose rows a cache had; of a session none
-  double predicted_ms = 0;              // predicted TTFT, ms; 0: there are no measurements to predict from
-  double ttft_ms = 0;                   // time from the call to the last position's logits in host memory, ms
+  std::vector<int64_t> cuts;     // ranks used + 1 cut points
+  std::vector<int> members;      // ranks of the engine, one for each chunk
+  std::string plan;              // the reason for these ranks and cuts, one line
+  int64_t cached_tokens = 0;     // tokens whose rows a cache had; of a session none
+  double predicted_ms = 0;       // predicted TTFT, ms; 0: there are no measurements to predict from
+  double ttft_ms = 0;            // time from the call to the last position's logits in host memory, ms
+  std::vector<WireFormat> wire;  // [ranks][ranks], from one to another; empty: all exact
+  size_t bytes_sent = 0;         // bytes of rows that left all ranks
+  /// Largest bound of a key's error, 0 with exact rows: an attention score is wrong by at most this times the root
+  /// mean square of its query's features.
+  double wire_bound = 0;
   std::vector<TimelineEvent> timeline;  // empty unless asked for
 
   [[nodiscard]] int ranks() const { return static_cast<int>(cuts.size()) - 1; }

@@ -51,6 +51,9 @@ struct RequestStats {
   std::vector<int> members;      // ranks of the prompt phase, in the order of their chunks
   std::vector<int64_t> cuts;     // cut points of the first round, from the cached tokens on
   int rounds = 0;                // parts in which its prompt was read; 1: `cuts` are those of all of it
+  std::vector<WireFormat> wire;  // PrefillReport::wire of that round
+  int64_t bytes_sent = 0;        // bytes of rows that its ranks sent each other
+  double wire_bound = 0;         // PrefillReport::wire_bound
   /// What the ranks did for its prompt phase, in milliseconds since Submit, by their numbers in the engine; with
   /// PrefillOptions::record_timeline. Where several ranks read together, layer by layer in each round; a step of one
   /// rank, which may read for others too, is one event.

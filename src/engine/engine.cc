@@ -93,6 +93,7 @@ std::unique_ptr<Fabric> EngineState::NewFabric(bool limited) const {
 }
 
 void HeldEngine::SetLinks(LinkOptions links) {
+  links.wire.threads = engine_->threads_per_rank_;
   engine_->links_ = std::move(links);
   engine_->throttle_ = Throttle::MakeFor(engine_->ranks(), engine_->links_.rates);
   engine_->planner_.Limit(engine_->links_);

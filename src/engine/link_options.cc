@@ -102,6 +102,7 @@ LinkOptions ParseLinkOptions(const EngineOptions& options, int ranks) {
     throw ConfigError(fmt::format("link: expected auto or host, got '{}'", options.link));
   }
   parsed.through_host = options.link == "host";
+  parsed.wire.format = ParseWire(options.wire);
   if (!options.link_bandwidth.empty()) {
     parsed.rates.of_link = ParseLinkRates(options.link_bandwidth, ranks);
     parsed.limits += "links limited to " + options.link_bandwidth;

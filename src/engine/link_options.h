@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "engine/wire_costs.h"
 #include "link/throttle.h"
 #include "plan/cluster_costs.h"
 #include "runahead/engine.h"
@@ -13,6 +14,7 @@ namespace runahead {
 struct LinkOptions {
   bool through_host = false;
   LinkRates rates;
+  WireOptions wire;
   std::string limits;  // `rates` in words, for the key of what is measured with them; empty: none
 };
 

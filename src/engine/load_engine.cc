@@ -205,6 +205,10 @@ std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const En
   const int first = processes == nullptr ? 0 : processes->FirstRank(processes->process());
   const std::vector<CpuRankShare> shares = SharesOf(options, ranks, processes_here);
   LinkOptions links = ParseLinkOptions(options, ranks);
+  links.wire.threads = shares.front().threads;
+  if (on_gpu && links.wire.format != WireFormat::kExact) {
+    throw ConfigError(fmt::format("wire: '{}' is not supported on GPUs yet: their rows travel exact", options.wire));
+  }
   if (!(options.timeout_s > 0) || options.timeout_s > kMaxTimeoutSeconds) {
     throw ConfigError(fmt::format("timeout: expected a number of seconds above 0, got {}", options.timeout_s));
   }

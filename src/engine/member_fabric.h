@@ -1,6 +1,7 @@
 // The links among some of the ranks.
 #pragma once
 
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,7 @@ class MemberFabric final : public Fabric {
   }
   void Fail(const Status& reason) override { all_.Fail(reason); }
   void KeepTimes(bool keep) override { all_.KeepTimes(keep); }
+  void Keep(std::shared_ptr<const void> memory) override { all_.Keep(std::move(memory)); }
 
  private:
   Fabric& all_;

@@ -21,6 +21,7 @@ class MeteredFabric final : public Fabric {
   Link& Between(int from, int to) override;
   void Fail(const Status& reason) override { links_.Fail(reason); }
   void KeepTimes(bool keep) override { links_.KeepTimes(keep); }
+  void Keep(std::shared_ptr<const void> memory) override { links_.Keep(std::move(memory)); }
 
   /// What one member's thread did; for that thread, or when it is done.
   struct Meter {

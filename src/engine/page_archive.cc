@@ -19,21 +19,23 @@ constexpr auto kPatience = std::chrono::seconds(60);  // for saves that are left
 
 /// What rows of equal bits have in common besides the model's content: how they are computed. Processors with other
 /// instructions may round otherwise, as may later versions.
-std::string ComputedBy(EngineState& engine, bool deterministic) {
+std::string ComputedBy(EngineState& engine, const EngineOptions& options) {
   const BuildInfo build = DescribeBuild();
   const Decoder& decoder = engine.decoder();
   const KvShape shape = decoder.spec().kv_shape(decoder.compute_dtype());
   const std::string& gpu = engine.device_names().front();  // "cuda:0 (NVIDIA H200)"
-  const std::string device =
-      engine.on_gpus() ? fmt::format("{} {}", gpu.substr(gpu.find('(') + 1), deterministic ? "deterministic" : "")
-                       : fmt::format("cpu {}", fmt::join(build.cpu_features, " "));
-  return fmt::format("{}; {}; {}; {}; {} x {} x {}", build.version, device, Name(decoder.compute_dtype()),
-                     Name(decoder.weight_format()), shape.layers, shape.kv_heads, shape.head_dim);
+  const std::string device = engine.on_gpus() ? fmt::format("{} {}", gpu.substr(gpu.find('(') + 1),
+                                                            options.deterministic ? "deterministic" : "")
+                                              : fmt::format("cpu {}", fmt::join(build.cpu_features, " "));
+  // Quantised rows depend on how prompts were cut, and are never taken for exact ones.
+  const std::string wire = options.wire == Name(WireFormat::kExact) ? "" : fmt::format("; rows {}", options.wire);
+  return fmt::format("{}; {}; {}; {}; {} x {} x {}{}", build.version, device, Name(decoder.compute_dtype()),
+                     Name(decoder.weight_format()), shape.layers, shape.kv_heads, shape.head_dim, wire);
 }
 
-std::array<PageKey, 2> RootsOf(EngineState& engine, bool deterministic) {
+std::array<PageKey, 2> RootsOf(EngineState& engine, const EngineOptions& options) {
   const std::string content = ContentOf(engine.model()).Hex();
-  const std::string by = ComputedBy(engine, deterministic);
+  const std::string by = ComputedBy(engine, options);
   return {KeyOf({"short", content, by}), KeyOf({"long", content, by})};
 }
 
@@ -57,7 +59,7 @@ PageArchive::PageArchive(EngineState& engine, const EngineOptions& options, std:
     : engine_(engine),
       caches_(caches),
       listener_(std::move(listener)),
-      roots_(RootsOf(engine, options.deterministic)),
+      roots_(RootsOf(engine, options)),
       store_(options.cache_dir, options.cache_size, {roots_[0], About(engine)}, RowBytes(engine)) {
   loads_.thread = std::thread([this] { Run(loads_, &PageArchive::LoadNow); });
   saves_.thread = std::thread([this] { Run(saves_, &PageArchive::SaveNow); });

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "plan/simulator.h"
 #include "runahead/error.h"
 
 namespace runahead {
@@ -36,6 +37,11 @@ Topology TopologyOr(const PrefillOptions& options, Topology otherwise) {
   return options.topology.value_or(otherwise);
 }
 
+/// Whether members of a plan are ranks of the engine, not places among those that are there.
+bool NamesRanks(const PrefillOptions& options) {
+  return options.partition.kind == PartitionKind::kManual && options.strategy == Strategy::kRunahead;
+}
+
 std::vector<Scheme> RunaheadSchemes(const PrefillOptions& options) {
   if (options.topology) return {SchemeOf(Strategy::kRunahead, *options.topology)};
   return {Scheme::kRunaheadChain, Scheme::kRunaheadDirect};
@@ -59,26 +65,27 @@ void PhasePlanner::Limit(const LinkOptions& links) {
   table_key_ = key_;
   if (!links.limits.empty()) table_key_.devices.front() += ", " + links.limits;
   rates_ = links.rates;
-  assumed_ = Limited(unlimited_, rates_);
+  wire_ = links.wire;
+  if (wire_.format != WireFormat::kExact) {
+    table_key_.devices.front() += fmt::format(", rows {}", wire_.format ? Name(*wire_.format) : "auto");
+  }
   Use(std::move(kept));
 }
 
 void PhasePlanner::Use(Tuned tuned) {
   tuned_ = std::move(tuned);
-  limited_ = tuned_.profile;
-  if (limited_) {
-    for (auto& [active, costs] : limited_->active) costs = Limited(costs, rates_);
-  }
+  costs_ = CostsWith(wire_.format.value_or(WireFormat::kExact));
+  if (!wire_.format) encoded_ = CostsWith(kAutoFormat);
   if (tuned_.table) tuned_.table->tile_rows = unlimited_.tile_rows;
   plans_.clear();
-  costs_there_.clear();
 }
 
 void PhasePlanner::PlanOver(std::vector<int> there) {
   CHECK(!there.empty());
   there_ = std::move(there);
   plans_.clear();
-  costs_there_.clear();
+  costs_.there.clear();
+  encoded_.there.clear();
 }
 
 int PhasePlanner::Used(const PrefillOptions& options) const {
@@ -86,16 +93,25 @@ int PhasePlanner::Used(const PrefillOptions& options) const {
   return options.ranks == 0 ? there : std::min(options.ranks, there);
 }
 
-const ClusterCosts& PhasePlanner::CostsThere(int active) const {
-  if (std::ssize(there_) == ranks()) return CostsWhile(active);
-  const auto known = costs_there_.find(active);
-  return known != costs_there_.end() ? known->second
-                                     : costs_there_.emplace(active, CostsWhile(active).Select(there_)).first->second;
+const ClusterCosts& PhasePlanner::CostsThere(const Costs& costs, int active) const {
+  if (std::ssize(there_) == ranks()) return costs.While(active);
+  const auto known = costs.there.find(active);
+  return known != costs.there.end() ? known->second
+                                    : costs.there.emplace(active, costs.While(active).Select(there_)).first->second;
 }
 
-const ClusterCosts& PhasePlanner::CostsWhile(int active) const {
-  return limited_ ? limited_->While(active) : assumed_;
+PhasePlanner::Costs PhasePlanner::CostsWith(WireFormat format) const {
+  const auto with = [&](const ClusterCosts& costs) {
+    return WithWire(Limited(costs, rates_), format, shape_, wire_.threads);
+  };
+  Costs costs{tuned_.profile, with(unlimited_), {}};
+  if (costs.profile) {
+    for (auto& [active, measured] : costs.profile->active) measured = with(measured);
+  }
+  return costs;
 }
+
+const ClusterCosts& PhasePlanner::CostsWhile(int active) const { return costs_.While(active); }
 
 bool PhasePlanner::alike() const {
   constexpr double kNoise = 1.25;  // largest ratio of two measured times that are taken for one
@@ -121,14 +137,36 @@ const PhasePlan& PhasePlanner::PlanFor(int64_t tokens, const PrefillOptions& opt
     if (const auto known = plans_.find(question); known != plans_.end()) return known->second;
   }
   if (plans_.size() >= kMostPlans) plans_.clear();
-  PhasePlan plan = Make(tokens, options);
-  if (options.partition.kind != PartitionKind::kManual || options.strategy != Strategy::kRunahead) {
+  PhasePlan plan = MakeWithWire(tokens, options);
+  if (!NamesRanks(options)) {
     for (int& member : plan.members) member = there_.at(static_cast<size_t>(member));
   }
   return plans_.insert_or_assign(question, std::move(plan)).first->second;
 }
 
-PhasePlan PhasePlanner::Make(int64_t tokens, const PrefillOptions& options) const {
+PhasePlan PhasePlanner::MakeWithWire(int64_t tokens, const PrefillOptions& options) const {
+  PhasePlan plan = Make(tokens, options, costs_);
+  if (wire_.format) {
+    const size_t links = plan.members.size() * plan.members.size();
+    if (links > 1 && *wire_.format != WireFormat::kExact) plan.wire.assign(links, *wire_.format);
+    return plan;
+  }
+  PhasePlan other = Make(tokens, options, encoded_);
+  if (other.members.size() == 1) return plan;
+  const auto used = [&](const Costs& costs, const PhasePlan& of) {
+    const auto active = static_cast<int>(of.members.size());
+    return (NamesRanks(options) ? costs.While(active) : CostsThere(costs, active)).Select(of.members);
+  };
+  const ClusterCosts encoded = used(encoded_, other);
+  const double plan_s = Simulate(shape_, used(costs_, plan), plan.scheme, plan.partition).ttft_s;
+  const double other_s = Simulate(shape_, encoded, other.scheme, other.partition).ttft_s;
+  if (other_s > plan_s * (1 - kPlannerNoise)) return plan;
+  other.wire = FormatOfEachLink(shape_, used(costs_, other), encoded, other);
+  other.reason += fmt::format("; rows travel as {}", WireText(other.wire, other));
+  return other;
+}
+
+PhasePlan PhasePlanner::Make(int64_t tokens, const PrefillOptions& options, const Costs& costs) const {
   const int used = Used(options);
   switch (options.strategy) {
     case Strategy::kSingle:
@@ -149,10 +187,10 @@ PhasePlan PhasePlanner::Make(int64_t tokens, const PrefillOptions& options) cons
         return FromTable(tokens, options);
       } catch (const ConfigError&) {  // nothing was searched for those that are left
         if (std::ssize(there_) == ranks()) throw;
-        return Auto(tokens, options);
+        return Auto(tokens, options, costs);
       }
     case PartitionKind::kAuto:
-      return Auto(tokens, options);
+      return Auto(tokens, options, costs);
     case PartitionKind::kManual:
       break;
   }
@@ -216,7 +254,7 @@ std::optional<PhasePlan> PhasePlanner::BestOfTable(int64_t tokens, const Prefill
                                       ranks(), times));
 }
 
-PhasePlan PhasePlanner::Auto(int64_t tokens, const PrefillOptions& options) const {
+PhasePlan PhasePlanner::Auto(int64_t tokens, const PrefillOptions& options, const Costs& costs) const {
   if (std::optional<PhasePlan> plan = BestOfTable(tokens, options)) return *std::move(plan);
   PlanRequest request;
   request.tokens = tokens;
@@ -225,7 +263,7 @@ PhasePlan PhasePlanner::Auto(int64_t tokens, const PrefillOptions& options) cons
   request.may_leave_out = options.ranks == 0 && tuned_.profile.has_value();
   if (options.topology) request.scheme = SchemeOf(Strategy::kRunahead, *options.topology);
   PhasePlan plan = ChoosePlan(
-      shape_, [&](int active) -> const ClusterCosts& { return CostsThere(active); }, request);
+      shape_, [&](int active) -> const ClusterCosts& { return CostsThere(costs, active); }, request);
   plan.partition = RoundCuts(plan.partition, unlimited_.tile_rows);
   if (tuned_.profile) {
     plan.reason = "cost profile: " + plan.reason;

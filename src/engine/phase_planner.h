@@ -57,16 +57,29 @@ class PhasePlanner {
   const PhasePlan& PlanFor(int64_t tokens, const PrefillOptions& options);
 
  private:
+  /// What the ranks cost when rows travel in one way.
+  struct Costs {
+    std::optional<CostProfile> profile;  // as measured, with the links as limited
+    ClusterCosts assumed;
+    mutable std::map<int, ClusterCosts> there;  // costs of the ranks that are there, by the number at work
+
+    [[nodiscard]] const ClusterCosts& While(int active) const { return profile ? profile->While(active) : assumed; }
+  };
+
   [[nodiscard]] int ranks() const { return key_.ranks(); }
+  [[nodiscard]] Costs CostsWith(WireFormat format) const;
   /// Ranks that a prompt is asked to take, as far as they are there.
   [[nodiscard]] int Used(const PrefillOptions& options) const;
   /// The costs of the ranks that are there.
-  [[nodiscard]] const ClusterCosts& CostsThere(int active) const;
-  /// Members are places among the ranks that are there, but for given fractions.
-  [[nodiscard]] PhasePlan Make(int64_t tokens, const PrefillOptions& options) const;
+  [[nodiscard]] const ClusterCosts& CostsThere(const Costs& costs, int active) const;
+  /// A plan and the formats of its links.
+  [[nodiscard]] PhasePlan MakeWithWire(int64_t tokens, const PrefillOptions& options) const;
+  /// A plan for links that cost as `costs` says. Members are places among the ranks that are there, but for given
+  /// fractions.
+  [[nodiscard]] PhasePlan Make(int64_t tokens, const PrefillOptions& options, const Costs& costs) const;
   /// The table's entry, exact or interpolated. Throws ConfigError when it has nothing.
   [[nodiscard]] PhasePlan FromTable(int64_t tokens, const PrefillOptions& options) const;
-  [[nodiscard]] PhasePlan Auto(int64_t tokens, const PrefillOptions& options) const;
+  [[nodiscard]] PhasePlan Auto(int64_t tokens, const PrefillOptions& options, const Costs& costs) const;
   /// The best of the table's interpolated entries, or nothing where it does not reach.
   [[nodiscard]] std::optional<PhasePlan> BestOfTable(int64_t tokens, const PrefillOptions& options) const;
 
@@ -77,12 +90,12 @@ class PhasePlanner {
   ProfileKey plain_key_;  // whatever the links
   ProfileKey table_key_;
   LinkRates rates_;
+  WireOptions wire_;
   Tuned tuned_;
-  ClusterCosts unlimited_;                           // assumed costs, no rates
-  std::optional<CostProfile> limited_;               // tuned_.profile under the rates
-  ClusterCosts assumed_;                             // assumed costs under the rates
-  std::vector<int> there_;                           // ranks that are not lost
-  mutable std::map<int, ClusterCosts> costs_there_;  // by the number at work; while ranks are lost
+  ClusterCosts unlimited_;  // assumed costs, no rates
+  Costs costs_;             // costs under the rates, with the one format that was asked for, or exact
+  Costs encoded_;           // the same with kAutoFormat, where each link is decided
+  std::vector<int> there_;  // ranks that are not lost
   std::map<Question, PhasePlan> plans_;
 };
 

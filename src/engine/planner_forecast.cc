@@ -1,11 +1,28 @@
 #include "engine/planner_forecast.h"
 
+#include <algorithm>
+
 #include "plan/behind_prefix.h"
 #include "plan/prompt_flops.h"
 #include "plan/search.h"
 #include "runahead/error.h"
 
 namespace runahead {
+
+std::vector<WireFormat> PlannerForecast::WireBetweenRanks(const PhasePlan& plan) const {
+  if (plan.wire.empty()) return {};
+  const auto ranks = static_cast<size_t>(planner_.key().ranks());
+  const WireFormat usual = *std::max_element(plan.wire.begin(), plan.wire.end());
+  std::vector<WireFormat> wire(ranks * ranks, usual);  // also of links that another order of the members uses
+  for (size_t i = 0; i < plan.members.size(); ++i) {
+    for (size_t j = i + 1; j < plan.members.size(); ++j) {
+      const auto from = static_cast<size_t>(plan.members[i]);
+      const auto to = static_cast<size_t>(plan.members[j]);
+      wire[from * ranks + to] = plan.wire[i * plan.members.size() + j];
+    }
+  }
+  return wire;
+}
 
 GangChoice PlannerForecast::Choose(int64_t tokens, const PrefillOptions& options) {
   GangChoice choice;
@@ -16,6 +33,7 @@ GangChoice PlannerForecast::Choose(int64_t tokens, const PrefillOptions& options
   choice.strategy = plan.members.size() > 1 ? options.strategy : Strategy::kSingle;
   choice.topology = TopologyOf(plan.scheme);
   choice.predicted_s = plan.predicted_s;
+  choice.wire = WireBetweenRanks(plan);
   return choice;
 }
 

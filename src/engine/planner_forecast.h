@@ -24,6 +24,9 @@ class PlannerForecast final : public Forecast {
   [[nodiscard]] bool windowed() const override { return !spec_.windows.empty(); }
 
  private:
+  /// The plan's formats, by ranks of the engine.
+  [[nodiscard]] std::vector<WireFormat> WireBetweenRanks(const PhasePlan& plan) const;
+
   PhasePlanner& planner_;
   const DecoderSpec& spec_;
 };

@@ -47,6 +47,8 @@ std::string Encode(const PhaseOrder& order) {
   out.PutList(order.cuts);
   out.Put(order.links);
   out.Put(static_cast<uint8_t>(order.record_timeline));
+  out.PutCount(order.wire.size());
+  for (const WireFormat format : order.wire) out.Put(format);
   return out.Take();
 }
 
@@ -62,6 +64,11 @@ Status Decode(std::string_view bytes, PhaseOrder& order) {
   read.cuts = in.GetList<int64_t>("cuts");
   read.links = in.Get<uint64_t>("links");
   read.record_timeline = in.GetBool("record_timeline");
+  read.wire.resize(in.GetCount(sizeof(WireFormat), "wire"));
+  for (WireFormat& format : read.wire) format = in.GetEnum("wire", WireFormat::kInt4);
+  if (!read.wire.empty() && read.wire.size() != read.members.size() * read.members.size()) {
+    in.Refuse(fmt::format("wire: {} formats for {} members", read.wire.size(), read.members.size()));
+  }
   const bool rise = std::adjacent_find(read.cuts.begin(), read.cuts.end(), std::greater_equal<>()) == read.cuts.end();
   if (read.members.empty() || read.cuts.size() != read.members.size() + 1 || !rise || read.cuts.front() != 0 ||
       read.cuts.back() != std::ssize(read.tokens)) {
@@ -75,6 +82,8 @@ std::string Encode(const PhaseAnswer& answer) {
   ByteWriter out;
   PutTimeline(out, answer.timeline);
   out.PutList(answer.logits);
+  out.Put(answer.bytes_sent);
+  out.Put(answer.wire_bound);
   return out.Take();
 }
 
@@ -83,6 +92,8 @@ Status Decode(std::string_view bytes, PhaseAnswer& answer) {
   PhaseAnswer read;
   read.timeline = GetTimeline(in);
   read.logits = in.GetList<float>("logits");
+  read.bytes_sent = in.Get<uint64_t>("bytes_sent");
+  read.wire_bound = in.Get<double>("wire_bound");
   return Finish(in, std::move(read), answer);
 }
 

@@ -36,6 +36,7 @@ struct PhaseOrder {
   std::vector<int64_t> cuts;  // [members + 1]
   uint64_t links = 0;         // id of the links among the members; 0: all are in one process
   bool record_timeline = false;
+  std::vector<WireFormat> wire{};  // [members][members], from one to another; empty: all exact
 
   [[nodiscard]] int64_t rows(size_t member) const { return cuts[member + 1] - cuts[member]; }
 };
@@ -43,6 +44,8 @@ struct PhaseOrder {
 struct PhaseAnswer {
   std::vector<TimelineEvent> timeline;  // ranks and peers are places among the members
   std::vector<float> logits;            // behind the prompt; empty: the last member is elsewhere
+  uint64_t bytes_sent = 0;              // bytes of rows that left the members there
+  double wire_bound = 0;                // PrefillReport::wire_bound of them
 };
 
 /// One more token of a session, on the rank that holds all of its rows.

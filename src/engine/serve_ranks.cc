@@ -157,7 +157,8 @@ class RankServer {
             engine_.decoder().spec().vocab,
             local_.Pages(rank),
             tables.of_short->positions,
-            tables.of_long->positions};
+            tables.of_long->positions,
+            !engine_.on_gpus()};
   }
 
   /// The links of the step's gang.

@@ -60,7 +60,8 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
                          .members = plan.members,
                          .cuts = plan.partition.cuts(),
                          .links = links_ != nullptr ? links_->IdFor(plan.members) : 0,
-                         .record_timeline = options.record_timeline};
+                         .record_timeline = options.record_timeline,
+                         .wire = plan.wire};
   here_.Reserve(held, order);
   const bool gathers = options.strategy == Strategy::kTspDense || options.strategy == Strategy::kTspCausal;
   const bool by_nccl = gathers && options.gather == Gather::kNccl;
@@ -79,6 +80,7 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
   report.cuts = order.cuts;
   report.members = plan.members;
   report.plan = plan.reason;
+  report.wire = plan.wire;
   report.predicted_ms = plan.predicted_s * 1e3;
   return report;
 }
@@ -94,6 +96,8 @@ void SessionState::RunRanks(HeldEngine& held, const PhaseOrder& order, AllGather
     try {
       here.Await();
       report.timeline = here.Timeline();
+      report.bytes_sent = here.Sent().bytes;
+      report.wire_bound = here.Sent().bound;
       if (!here.logits().empty()) logits_ = here.logits();
     } catch (...) {
       failure = std::current_exception();
@@ -138,6 +142,8 @@ void SessionState::AwaitOthers(std::vector<GivenWork> given, const PhaseOrder& o
         event.end_ms += offset_ms;
         report.timeline.push_back(event);
       }
+      report.bytes_sent += answer.bytes_sent;
+      report.wire_bound = std::max(report.wire_bound, answer.wire_bound);
       if (answer.logits.size() == logits_.size()) logits_ = std::move(answer.logits);
     } catch (...) {
       if (!failure) failure = std::current_exception();

@@ -103,6 +103,7 @@ PhaseHere::PhaseHere(SessionRanks& session, HeldEngine& held, const PhaseOrder& 
       members_(std::make_unique<MemberFabric>(links, order.members)),
       gather_(gather) {
   for (int place = 0; place < partition_.ranks(); ++place) timelines_.emplace_back(place, origin);
+  sent_.resize(timelines_.size());
   for (size_t member = 0; member < order.members.size(); ++member) {
     const int rank = order.members[member];
     if (session.Has(rank)) Start(member, held.PositionsFor(rank, session.capacity(), partition_.tokens()));
@@ -146,7 +147,10 @@ void PhaseHere::Run(size_t member, Rank& rank, const PositionTables& tables) {
                   order_.record_timeline ? &timelines_[member] : nullptr,
                   gather_,
                   {},
-                  {}};
+                  {},
+                  order_.wire,
+                  rank.threads(),
+                  &sent_[member]};
   job.decoder = &engine_.decoder(rank.index());
   job.tables = &tables;
   job.workspace = &rank.WorkspaceFor(engine_.decoder(), partition_.rows(place));
@@ -181,6 +185,15 @@ void PhaseHere::Await() {
   }
   done_.clear();
   if (failure_) std::rethrow_exception(failure_);
+}
+
+HandedRows PhaseHere::Sent() const {
+  HandedRows all;
+  for (const HandedRows& of_member : sent_) {
+    all.bytes += of_member.bytes;
+    all.bound = std::max(all.bound, of_member.bound);
+  }
+  return all;
 }
 
 std::vector<TimelineEvent> PhaseHere::Timeline() const {

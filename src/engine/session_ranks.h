@@ -13,6 +13,7 @@
 #include "engine/engine_state.h"
 #include "engine/rank_orders.h"
 #include "kv/kv_cache.h"
+#include "prefill/exchanges.h"
 
 namespace runahead {
 
@@ -67,6 +68,8 @@ class PhaseHere {
   [[nodiscard]] std::vector<TimelineEvent> Timeline() const;
   /// Behind the prompt, where the last member is here. [vocab]
   [[nodiscard]] const std::vector<float>& logits() const { return logits_; }
+  /// What left all members here, after Await.
+  [[nodiscard]] HandedRows Sent() const;
 
  private:
   void Start(size_t member, const PositionTables& tables);
@@ -81,6 +84,7 @@ class PhaseHere {
   std::unique_ptr<Fabric> members_;
   AllGather* gather_;
   std::vector<RankTimeline> timelines_;  // [members]
+  std::vector<HandedRows> sent_;         // [members]
   std::vector<float> logits_;
   std::mutex mutex_;
   std::exception_ptr failure_;  // what the first to fail threw, guarded by mutex_

@@ -157,6 +157,7 @@ std::string WorkHere::RunPhase(const RankWork& work) {
   const auto order = Read<PhaseOrder>(work);
   CheckMembers(order.members);
   CheckTokens(order.tokens);
+  if (engine_.on_gpus() && !order.wire.empty()) throw LinkError("wire: rows of GPUs travel exact");
   const std::shared_ptr<Fabric> links = LinksOf(order.links, order.members);
   try {
     SessionRanks& session = SessionOf(order.session, order.capacity);
@@ -166,7 +167,8 @@ std::string WorkHere::RunPhase(const RankWork& work) {
     session.Reserve(held_, order);
     PhaseHere phase(session, held_, order, *links, nullptr, Clock::now());
     phase.Await();
-    return Encode(PhaseAnswer{phase.Timeline(), phase.logits()});
+    const HandedRows sent = phase.Sent();
+    return Encode(PhaseAnswer{phase.Timeline(), phase.logits(), sent.bytes, sent.bound});
   } catch (const std::exception& error) {  // others wait for rows from here
     links->Fail(Status::Failed(error.what()));
     throw;

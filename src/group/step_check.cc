@@ -59,6 +59,10 @@ void CheckGang(const StepPlan& plan, const StepBounds& bounds, Findings& finding
     findings.Refuse(fmt::format("gang.cuts: [{}, {}) for a chunk [{}, {})", gang.cuts[member], gang.cuts[member + 1],
                                 chunk.begin, chunk.end()));
   }
+  const auto lossy = [](WireFormat format) { return format != WireFormat::kExact; };
+  if (!bounds.host_memory && std::any_of(gang.wire.begin(), gang.wire.end(), lossy)) {
+    findings.Refuse("gang.wire: rows of GPUs travel exact");
+  }
   for (const int64_t held : gang.held) findings.Within("gang.held", held, 0, gang.cuts.front() + 1);
   for (const int32_t page : gang.pages[member]) findings.Within("gang.pages", page, 0, bounds.pages);
   // With runahead a member has rows up to its chunk's end, with tsp all. Both ends of a link look at both lists.

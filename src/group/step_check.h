@@ -17,6 +17,7 @@ struct StepBounds {
   int32_t pages = 0;            // pages of the rank's cache
   int64_t short_positions = 0;  // positions in the tables for short sequences
   int64_t long_positions = 0;   // and for long ones
+  bool host_memory = true;      // whether its rows lie where they can be encoded
 };
 
 /// Fails naming what is out of range. Which sequences have samplers is the worker's to know.

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "base/deadline.h"
 #include "base/status.h"
@@ -58,6 +61,15 @@ class Fabric {
   /// Whether transfers posted from now on tell when they moved, where telling costs something (GPUs). Only while no
   /// transfer is under way.
   virtual void KeepTimes(bool /*keep*/) {}
+  /// Keeps `memory` until the fabric is gone: spans of a failed fabric may lie in it that others still look at.
+  virtual void Keep(std::shared_ptr<const void> memory) {
+    const std::lock_guard lock(keeping_);
+    kept_.push_back(std::move(memory));
+  }
+
+ private:
+  std::mutex keeping_;
+  std::vector<std::shared_ptr<const void>> kept_;  // guarded by keeping_
 };
 
 }  // namespace runahead

@@ -11,6 +11,7 @@
 #include "plan/partition.h"
 #include "plan/scheme.h"
 #include "plan/work_shape.h"
+#include "runahead/options.h"
 
 namespace runahead {
 
@@ -19,8 +20,9 @@ struct PhasePlan {
   std::vector<int> members;  // the ranks that take part, in the order of their chunks
   Scheme scheme = Scheme::kSingle;
   Partition partition;
-  double predicted_s = 0;  // predicted TTFT, s; 0: not known
-  std::string reason;      // the reason, one line
+  double predicted_s = 0;          // predicted TTFT, s; 0: not known
+  std::string reason;              // the reason, one line
+  std::vector<WireFormat> wire{};  // [members][members], from one to another; empty: all rows travel exact
 };
 
 /// Costs of all ranks while `active` of them work at once and slow each other down.

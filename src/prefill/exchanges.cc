@@ -1,10 +1,14 @@
 #include "prefill/exchanges.h"
 
+#include <algorithm>
+#include <deque>
 #include <iterator>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "plan/hand_over.h"
+#include "prefill/row_coder.h"
 #include "prefill/stream_timeline.h"
 
 namespace runahead {
@@ -17,35 +21,55 @@ struct Posted {
   int layer = 0;
   int peer = 0;
   size_t bytes = 0;
+  std::shared_ptr<const EncodedRows> encoded;  // null: the rows of the cache themselves
 };
 
 /// What the strategies share: who sends which rows to whom is theirs, posting a layer ahead, waiting and recording is
 /// here.
 class SpanExchange : public PrefillExchange {
  public:
-  explicit SpanExchange(const ExchangeContext& context) : context_(context), marks_(context.timeline) {}
+  explicit SpanExchange(const ExchangeContext& context) : context_(context), marks_(context.timeline) {
+    const auto is_lossy = [](WireFormat format) { return format != WireFormat::kExact; };
+    if (std::any_of(context.wire.begin(), context.wire.end(), is_lossy)) {
+      coder_.emplace(context.cache, context.threads);
+    }
+  }
+  /// What still travels after a failure must not go before the links do.
+  ~SpanExchange() override {
+    if (finished_) return;
+    for (Posted& posted : arriving_) Keep(std::move(posted.encoded));
+    for (Posted& posted : leaving_) Keep(std::move(posted.encoded));
+  }
+  SpanExchange(const SpanExchange&) = delete;
+  SpanExchange& operator=(const SpanExchange&) = delete;
 
   void Start(Stream& stream) override {
     marks_.Start(stream);
-    SendPrefix(stream);
+    SendExactPrefix(stream);
+    SendEncodedPrefix(0, stream);
     PostAllReceives(0);
   }
 
   Status LayerReady(int layer, Stream& stream) override {
     marks_.EndOf(layer, Activity::kCompute, 0, stream);
-    std::vector<Posted> arriving = std::move(arriving_);
-    arriving_.clear();
+    const size_t arriving = arriving_.size();  // the rest is of the next layer
     if (layer + 1 < context_.cache.shape().layers) PostAllReceives(layer + 1);
+    DropSent();
     SendOwn(layer, stream);
+    SendEncodedPrefix(layer + 1, stream);
     marks_.Skip(stream);
     size_t bytes = 0;
-    for (const Posted& posted : arriving) {
-      if (Status status = posted.transfer->OrderBefore(stream, After(context_.timeout)); !status.ok()) return status;
-      bytes += posted.bytes;
+    for (size_t i = 0; i < arriving; ++i) {
+      Transfer& transfer = *arriving_[i].transfer;
+      if (Status status = transfer.OrderBefore(stream, After(context_.timeout)); !status.ok()) return status;
+      bytes += arriving_[i].bytes;
     }
-    if (!arriving.empty()) marks_.EndOf(layer, Activity::kWait, bytes, stream);
-    if (context_.timeline != nullptr) std::move(arriving.begin(), arriving.end(), std::back_inserter(arrived_));
+    if (arriving > 0) marks_.EndOf(layer, Activity::kWait, bytes, stream);
+    for (size_t i = 0; i < arriving; ++i) {
+      if (Status status = TakeFirst(); !status.ok()) return status;
+    }
     SendArrived(layer, stream);
+    if (coder_) coder_->Forget();
     marks_.Skip(stream);
     return Status::Ok();
   }
@@ -55,12 +79,16 @@ class SpanExchange : public PrefillExchange {
     marks_.EndOf(last_layer, Activity::kCompute, 0, stream);
     if (Status status = stream.Drain(After(context_.timeout)); !status.ok()) return status;
     marks_.Record();
-    for (const std::vector<Posted>* all : {&leaving_, &arrived_}) {
-      for (const Posted& posted : *all) {
-        if (Status status = posted.transfer->Wait(After(context_.timeout)); !status.ok()) return status;
-        RecordMoved(posted);
-      }
+    for (const auto& posted : leaving_) {
+      if (Status status = posted.transfer->Wait(After(context_.timeout)); !status.ok()) return status;
+      RecordMoved(posted);
     }
+    for (const auto& posted : arrived_) {
+      if (Status status = posted.transfer->Wait(After(context_.timeout)); !status.ok()) return status;
+      RecordMoved(posted);
+    }
+    if (coder_ && context_.sent != nullptr) context_.sent->bound = coder_->bound();
+    finished_ = true;
     return Status::Ok();
   }
 
@@ -73,19 +101,36 @@ class SpanExchange : public PrefillExchange {
   virtual void SendArrived(int /*layer*/, Stream& /*stream*/) {}
 
   void Receive(int from, int layer, RowRange rows) {
+    const WireFormat format = context_.FormatOf(from, rank());
+    if (format != WireFormat::kExact && !rows.empty()) {
+      std::shared_ptr<EncodedRows> room = coder_->Room(format, layer, rows.begin, rows.end);
+      std::unique_ptr<Transfer> transfer = context_.fabric->Between(from, rank()).Receive(room->Span());
+      arriving_.push_back({std::move(transfer), Activity::kReceive, layer, from, room->Span().bytes(), room});
+      return;
+    }
     ForStraightRows(from, rows, [&](int64_t begin, int64_t end) {
       const KvSpan span = context_.cache.Span(layer, begin, end);
       std::unique_ptr<Transfer> transfer = context_.fabric->Between(from, rank()).Receive(span);
-      arriving_.push_back({std::move(transfer), Activity::kReceive, layer, from, span.bytes()});
+      arriving_.push_back({std::move(transfer), Activity::kReceive, layer, from, span.bytes(), nullptr});
     });
   }
 
   void Send(int to, int layer, RowRange rows, Stream& stream) {
+    const WireFormat format = context_.FormatOf(rank(), to);
+    if (format != WireFormat::kExact && !rows.empty()) {
+      std::shared_ptr<const EncodedRows> encoded = coder_->Encode(format, layer, rows.begin, rows.end);
+      const KvSpan span = encoded->Span();
+      return Send(to, span, std::move(encoded), stream);
+    }
     ForStraightRows(to, rows, [&](int64_t begin, int64_t end) {
-      const KvSpan span = context_.cache.Span(layer, begin, end);
-      std::unique_ptr<Transfer> transfer = context_.fabric->Between(rank(), to).Send(span, stream);
-      leaving_.push_back({std::move(transfer), Activity::kSend, layer, to, span.bytes()});
+      Send(to, context_.cache.Span(layer, begin, end), nullptr, stream);
     });
+  }
+
+  /// Encodes rows that will be sent to `to` in this layer, where that does not send them as they are.
+  void EncodeFor(int to, int layer, RowRange rows) {
+    const WireFormat format = context_.FormatOf(rank(), to);
+    if (format != WireFormat::kExact && !rows.empty()) (void)coder_->Encode(format, layer, rows.begin, rows.end);
   }
 
   [[nodiscard]] int rank() const { return context_.rank; }
@@ -102,11 +147,21 @@ class SpanExchange : public PrefillExchange {
     if (context_.held.empty()) return {};
     return PrefixHandedOver(partition(), context_.held[static_cast<size_t>(to)], to, Reach(layer));
   }
+  [[nodiscard]] bool HasPrefixes() const { return !context_.held.empty() && rank() + 1 == ranks(); }
   /// The last rank's: these rows are there from the start, so they may run ahead by many layers.
-  void SendPrefix(Stream& stream) {
-    if (context_.held.empty() || rank() + 1 != ranks()) return;
+  void SendExactPrefix(Stream& stream) {
+    if (!HasPrefixes()) return;
     for (int layer = 0; layer < context_.cache.shape().layers; ++layer) {
-      for (int to = 0; to + 1 < ranks(); ++to) Send(to, layer, Prefix(to, layer), stream);
+      for (int to = 0; to + 1 < ranks(); ++to) {
+        if (context_.FormatOf(rank(), to) == WireFormat::kExact) Send(to, layer, Prefix(to, layer), stream);
+      }
+    }
+  }
+  /// The same where they are encoded, which takes time and memory: a layer ahead.
+  void SendEncodedPrefix(int layer, Stream& stream) {
+    if (!HasPrefixes() || !coder_ || layer >= context_.cache.shape().layers) return;
+    for (int to = 0; to + 1 < ranks(); ++to) {
+      if (context_.FormatOf(rank(), to) != WireFormat::kExact) Send(to, layer, Prefix(to, layer), stream);
     }
   }
   void PostAllReceives(int layer) {
@@ -128,6 +183,34 @@ class SpanExchange : public PrefillExchange {
     }
   }
 
+  void Send(int to, const KvSpan& span, std::shared_ptr<const EncodedRows> encoded, Stream& stream) {
+    std::unique_ptr<Transfer> transfer = context_.fabric->Between(rank(), to).Send(span, stream);
+    if (context_.sent != nullptr) context_.sent->bytes += span.bytes();
+    leaving_.push_back({std::move(transfer), Activity::kSend, span.layer, to, span.bytes(), std::move(encoded)});
+  }
+
+  /// The first of those that arrive is there.
+  Status TakeFirst() {
+    Posted posted = std::move(arriving_.front());
+    arriving_.pop_front();
+    const std::shared_ptr<const EncodedRows> encoded = std::move(posted.encoded);
+    if (context_.timeline != nullptr) arrived_.push_back(std::move(posted));
+    return encoded == nullptr ? Status::Ok() : coder_->Decode(encoded);
+  }
+
+  void Keep(std::shared_ptr<const EncodedRows> encoded) {
+    if (encoded != nullptr) context_.fabric->Keep(std::move(encoded));
+  }
+
+  /// Frees encoded rows that have left.
+  void DropSent() {
+    while (!leaving_.empty() && leaving_.front().encoded != nullptr) {
+      if (!leaving_.front().transfer->Wait(Clock::now()).ok()) return;
+      RecordMoved(leaving_.front());
+      leaving_.pop_front();
+    }
+  }
+
   void RecordMoved(const Posted& posted) {
     if (context_.timeline == nullptr) return;
     if (const std::optional<MovedAt> moved = posted.transfer->Moved()) {
@@ -137,9 +220,11 @@ class SpanExchange : public PrefillExchange {
 
   ExchangeContext context_;
   StreamTimeline marks_;
-  std::vector<Posted> arriving_;
+  std::deque<Posted> arriving_;
   std::vector<Posted> arrived_;  // kept for the timeline
-  std::vector<Posted> leaving_;
+  std::deque<Posted> leaving_;
+  std::optional<RowCoder> coder_;  // nothing: all rows travel as they are
+  bool finished_ = false;
 };
 
 /// The paper's chain: a prefix of the cache comes from the rank before, a longer one goes to the rank after.
@@ -150,6 +235,11 @@ class ChainExchange final : public SpanExchange {
  private:
   void PostReceives(int layer) override {
     if (rank() > 0) Receive(rank() - 1, layer, Rows(rank() - 1, layer));
+  }
+  void SendOwn(int layer, Stream& /*stream*/) override {
+    if (rank() + 1 == ranks()) return;
+    const RowRange rows = Rows(rank(), layer);
+    EncodeFor(rank() + 1, layer, {std::max(rows.begin, partition().begin(rank())), rows.end});
   }
   void SendArrived(int layer, Stream& stream) override {
     if (rank() + 1 < ranks()) Send(rank() + 1, layer, Rows(rank(), layer), stream);

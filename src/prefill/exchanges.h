@@ -15,6 +15,12 @@
 
 namespace runahead {
 
+/// What left a rank.
+struct HandedRows {
+  size_t bytes = 0;
+  double bound = 0;  // largest error bound of its keys (RowCodec::Encode)
+};
+
 /// What an exchange works with. Borrows everything; one per rank and prompt.
 struct ExchangeContext {
   int rank = 0;
@@ -27,6 +33,14 @@ struct ExchangeContext {
   AllGather* gather = nullptr;               // all-gather of tsp; null: over the fabric's links
   std::span<const PageTable> pages;          // [ranks], where each has its rows; empty: straight everywhere
   std::span<const int64_t> held;             // [ranks], rows that each has already; empty: none, and none is needed
+  std::span<const WireFormat> wire{};        // [ranks][ranks], from one to another; empty: all exact. CPU ranks alone
+  int threads = 1;                           // threads of the rank, which encode and decode
+  HandedRows* sent = nullptr;                // null: nobody counts
+
+  [[nodiscard]] WireFormat FormatOf(int from, int to) const {
+    if (wire.empty()) return WireFormat::kExact;
+    return wire[static_cast<size_t>(from) * static_cast<size_t>(partition->ranks()) + static_cast<size_t>(to)];
+  }
 };
 
 /// An exchange of one prompt phase: started before the first layer, finished after the last.

@@ -36,8 +36,9 @@ struct GangChoice {
   std::vector<int> members;  // one: no gang
   Strategy strategy = Strategy::kSingle;
   Topology topology = Topology::kChain;
-  bool asked_for = false;  // by the request's options, so that it is done however short the prompt is
-  double predicted_s = 0;  // predicted TTFT of an undisturbed prompt phase, s; 0: nothing is measured
+  bool asked_for = false;        // by the request's options, so that it is done however short the prompt is
+  double predicted_s = 0;        // predicted TTFT of an undisturbed prompt phase, s; 0: nothing is measured
+  std::vector<WireFormat> wire;  // [ranks][ranks] of the crew, from one to another; empty: all rows travel exact
 };
 
 /// What plans know of the model and of the ranks.

@@ -12,6 +12,16 @@ namespace {
 /// Whether a strategy can begin behind rows that are there already, and so go in rounds.
 bool GoesOn(Strategy strategy) { return strategy == Strategy::kRunahead; }
 
+/// The formats [members][members] of a gang's links.
+std::vector<WireFormat> FormatsOf(const GangChoice& choice, int ranks) {
+  std::vector<WireFormat> wire;
+  if (choice.wire.empty()) return wire;
+  for (const int from : choice.members) {
+    for (const int to : choice.members) wire.push_back(choice.wire.at(static_cast<size_t>(from * ranks + to)));
+  }
+  return wire;
+}
+
 }  // namespace
 
 Scheduler::Gang* Scheduler::GangOf(const Sequence& sequence) {
@@ -100,6 +110,7 @@ void Scheduler::StartRound(Gang& gang) {
   together->topology = gang.choice.topology;
   together->cuts = gang.cuts;
   together->held = gang.held;
+  together->wire = FormatsOf(gang.choice, crew_.ranks());
   for (const HeldPages& held : gang.pages) together->pages.push_back(held.pages);
   together->pages.back() = sequence.held.pages;
   std::vector<StepPlan> plans;
@@ -131,6 +142,7 @@ void Scheduler::StartRound(Gang& gang) {
   if (sequence.stats.cuts.empty()) {
     sequence.stats.cuts = gang.cuts;
     sequence.stats.members = gang.choice.members;
+    sequence.stats.wire = together->wire;
   }
   if (sequence.stats.new_tokens == 0) ++sequence.stats.rounds;
   gang.began_s = crew_.Now();
@@ -139,6 +151,9 @@ void Scheduler::StartRound(Gang& gang) {
 
 void Scheduler::FinishMember(Gang& gang, StepResult result) {
   RecordTimeline(*gang.sequence, result, gang.choice.members);
+  RequestStats& stats = gang.sequence->stats;
+  stats.bytes_sent += result.bytes_sent;
+  stats.wire_bound = std::max(stats.wire_bound, result.wire_bound);
   gang.stopped = gang.stopped || result.stopped;
   gang.lost = gang.lost || result.lost;
   gang.link_failed = gang.link_failed || result.link_failed;

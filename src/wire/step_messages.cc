@@ -36,7 +36,7 @@ ChunkPlan GetChunk(ByteReader& in) {
 }
 
 void Put(ByteWriter& out, const GangPlan& gang) {
-  const auto& [members, strategy, topology, cuts, held, pages] = gang;
+  const auto& [members, strategy, topology, cuts, held, pages, wire] = gang;
   out.PutList(members);
   out.Put(strategy);
   out.Put(topology);
@@ -44,6 +44,8 @@ void Put(ByteWriter& out, const GangPlan& gang) {
   out.PutList(held);
   out.PutCount(pages.size());
   for (const PageList& list : pages) out.PutList(list);
+  out.PutCount(wire.size());
+  for (const WireFormat format : wire) out.Put(format);
 }
 
 GangPlan GetGang(ByteReader& in) {
@@ -55,11 +57,15 @@ GangPlan GetGang(ByteReader& in) {
   gang.held = in.GetList<int64_t>("gang.held");
   gang.pages.resize(in.GetCount(sizeof(uint64_t), "gang.pages"));
   for (PageList& list : gang.pages) list = in.GetList<int32_t>("gang.pages");
+  gang.wire.resize(in.GetCount(sizeof(WireFormat), "gang.wire"));
+  for (WireFormat& format : gang.wire) format = in.GetEnum("gang.wire", WireFormat::kInt4);
   const size_t members = gang.members.size();
   if (members == 0 || gang.cuts.size() != members + 1 || gang.held.size() != members ||
       gang.pages.size() != members) {
     in.Refuse(fmt::format("gang: {} members, {} cuts, {} rows held, {} lists of pages", members, gang.cuts.size(),
                           gang.held.size(), gang.pages.size()));
+  } else if (!gang.wire.empty() && gang.wire.size() != members * members) {
+    in.Refuse(fmt::format("gang.wire: {} formats for {} members", gang.wire.size(), members));
   } else if (gang.cuts.front() < 0 ||
              std::adjacent_find(gang.cuts.begin(), gang.cuts.end(), std::greater_equal<>()) != gang.cuts.end()) {
     in.Refuse("gang.cuts: they do not rise");
@@ -258,7 +264,7 @@ Status DecodeStepPlan(std::string_view bytes, StepPlan& plan) {
 
 std::string EncodeStepResult(const StepResult& result) {
   const auto& [step, rank, stopped, error, device_failed, link_failed, lost, drawn, begin_s, seconds, wait_s,
-               bytes_sent, timeline] = result;
+               bytes_sent, wire_bound, timeline] = result;
   ByteWriter out;
   out.Put(step);
   out.Put(rank);
@@ -271,6 +277,7 @@ std::string EncodeStepResult(const StepResult& result) {
   out.Put(seconds);
   out.Put(wait_s);
   out.Put(bytes_sent);
+  out.Put(wire_bound);
   PutTimeline(out, timeline);
   return out.Take();
 }
@@ -289,6 +296,7 @@ Status DecodeStepResult(std::string_view bytes, StepResult& result) {
   read.seconds = in.Get<double>("seconds");
   read.wait_s = in.Get<double>("wait_s");
   read.bytes_sent = in.Get<int64_t>("bytes_sent");
+  read.wire_bound = in.Get<double>("wire_bound");
   read.timeline = GetTimeline(in);
   if (Status end = in.End(); !end.ok()) return end;
   result = std::move(read);

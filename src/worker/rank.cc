@@ -13,6 +13,7 @@ Rank::Rank(int index, const RankDevice& device, int threads, const std::vector<i
            bool deterministic)
     : index_(index),
       gpu_(device.gpu),
+      threads_(threads),
       slowdown_(slowdown),
       work_clock_(!device.gpu && threads == 1 ? ThreadSeconds : SecondsNow),
       device_(device.gpu ? MakeCudaDevice(*device.gpu) : MakeCpuDevice()),

@@ -38,6 +38,7 @@ class Rank {
 
   [[nodiscard]] int index() const { return index_; }
   [[nodiscard]] std::optional<int> gpu() const { return gpu_; }  // ordinal of the GPU; none: the CPU
+  [[nodiscard]] int threads() const { return threads_; }         // threads of the CPU
   [[nodiscard]] double slowdown() const { return slowdown_; }
   /// The clock of its compute.
   [[nodiscard]] WorkClock work_clock() const { return work_clock_; }
@@ -56,6 +57,7 @@ class Rank {
 
   int index_;
   std::optional<int> gpu_;
+  int threads_;
   double slowdown_;
   WorkClock work_clock_;
   std::unique_ptr<Device> device_;

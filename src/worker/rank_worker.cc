@@ -77,8 +77,10 @@ StepResult RankWorker::Run(const StepPlan& plan, Fabric* fabric) noexcept {
     for (const ChunkPlan& chunk : plan.chunks) rows += chunk.rows();
     if (rows > 0) {
       Workspace& workspace = rank_.WorkspaceFor(decoder_, rows, std::max<int64_t>(1, DrawsOf(plan)));
-      const Status status = plan.gang ? RunGang(plan, *fabric, workspace, plan.record_timeline ? &timeline : nullptr)
-                                      : RunBatch(plan, workspace);
+      HandedRows sent;
+      RankTimeline* const recorded = plan.record_timeline ? &timeline : nullptr;
+      const Status status = plan.gang ? RunGang(plan, *fabric, workspace, recorded, sent) : RunBatch(plan, workspace);
+      result.wire_bound = sent.bound;
       if (!status.ok()) throw LinkError(fmt::format("rank {}: {}", rank_.index(), status.message()));
       DrawAll(plan, workspace, result);
     }
@@ -148,7 +150,8 @@ bool RankWorker::DrawsGreedily(const StepPlan& plan) const {
   });
 }
 
-Status RankWorker::RunGang(const StepPlan& plan, Fabric& fabric, Workspace& workspace, RankTimeline* timeline) {
+Status RankWorker::RunGang(const StepPlan& plan, Fabric& fabric, Workspace& workspace, RankTimeline* timeline,
+                           HandedRows& sent) {
   const GangPlan& gang = *plan.gang;
   const ChunkPlan& chunk = plan.chunks.front();
   const Partition partition(gang.cuts);
@@ -167,6 +170,9 @@ Status RankWorker::RunGang(const StepPlan& plan, Fabric& fabric, Workspace& work
   job.exchange.timeline = timeline;
   job.exchange.pages = pages;
   job.exchange.held = gang.held;
+  job.exchange.wire = gang.wire;
+  job.exchange.threads = rank_.threads();
+  job.exchange.sent = &sent;
   job.draws = chunk.draw;
   job.decoder = &decoder_;
   job.tables = &TablesOf(chunk);

@@ -14,6 +14,8 @@
 
 namespace runahead {
 
+struct HandedRows;
+
 /// A rank that is told plain values. Owns the samplers of its sequences; borrows all else. Used on the rank's thread.
 class RankWorker {
  public:
@@ -45,7 +47,8 @@ class RankWorker {
   void Prepare(const StepPlan& plan);
   void Copy(const PageCopy& copy);
   [[nodiscard]] Status RunBatch(const StepPlan& plan, Workspace& workspace);
-  [[nodiscard]] Status RunGang(const StepPlan& plan, Fabric& fabric, Workspace& workspace, RankTimeline* timeline);
+  [[nodiscard]] Status RunGang(const StepPlan& plan, Fabric& fabric, Workspace& workspace, RankTimeline* timeline,
+                               HandedRows& sent);
   /// Whether some token of the step is the likeliest one, and nothing else is asked.
   [[nodiscard]] bool DrawsGreedily(const StepPlan& plan) const;
   void DrawAll(const StepPlan& plan, const Workspace& workspace, StepResult& result);

@@ -40,6 +40,7 @@ struct GangPlan {
   std::vector<int64_t> cuts;    // [members + 1], from the rows that are there already to the round's end
   std::vector<int64_t> held;    // [members], rows that each holds already; the others before cuts[0] are sent first
   std::vector<PageList> pages;  // [members]
+  std::vector<WireFormat> wire{};  // [members][members], from one to another; empty: all exact
 };
 
 /// How tokens of a sequence are drawn, from this step on.
@@ -93,6 +94,7 @@ struct StepResult {
   double seconds = 0;  // time of the step, s
   double wait_s = 0;   // the part of it in which the rank waited for rows of others, s
   int64_t bytes_sent = 0;
+  double wire_bound = 0;                // PrefillReport::wire_bound of what it sent
   std::vector<TimelineEvent> timeline;  // from begin_s on; peers are places in the gang
 };
 

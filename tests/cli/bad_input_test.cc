@@ -95,6 +95,7 @@ TEST_F(BadInputTest, Numbers) {
                           {"rank-bandwidth", value});
   }
   ExpectGenerateRefused({"--prompt", "a", "--link", "radio"}, {"link", "'radio'"});
+  ExpectGenerateRefused({"--prompt", "a", "--wire", "int7"}, {"wire", "'int7'"});
   refused("--seed", "-1");
   ExpectGenerateRefused({"--prompt", "a", "-n"}, {"-n"});
 }

@@ -221,6 +221,35 @@ TEST_F(MeasureTest, SlowLinksSlowPromptsDown) {
   EXPECT_GE(ttft_ms({"--rank-bandwidth", "10kB/s"}), 100);
 }
 
+TEST_F(MeasureTest, TheWireSuiteComparesFormats) {
+  const Outcome outcome =
+      Runahead({"bench", "--suite", "wire", "--model", Model(), "--devices", "cpu:2", "--threads-per-rank", "1",
+                "--text-tokens", "200", "--contexts", "100", "--json", InFolder("wire.json")});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const Json suite = Json::parse(ReadFile(InFolder("wire.json")));
+  EXPECT_EQ(suite.at("positions"), 2 * 25);
+  const Json& formats = suite.at("formats");
+  ASSERT_EQ(formats.size(), 4U);
+  EXPECT_EQ(formats.at(0).at("logit_error"), 0);
+  EXPECT_EQ(formats.at(0).at("wire_bound"), 0);
+  for (size_t i = 1; i < 4; ++i) {
+    EXPECT_GT(formats.at(i).at("logit_error"), 0);
+    EXPECT_GT(formats.at(i).at("wire_bound"), 0);
+    EXPECT_LT(formats.at(i).at("bytes_sent"), formats.at(0).at("bytes_sent"));
+  }
+}
+
+TEST_F(MeasureTest, RowsTravelAsAsked) {
+  const Json exact = GenerateJson({"--devices", "cpu:2", "--prompt-ids", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16",
+                                   "-n", "1", "--partition", "even"});
+  EXPECT_EQ(exact.at("wire"), "exact");
+  const Json int8 = GenerateJson({"--devices", "cpu:2", "--prompt-ids", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16",
+                                  "-n", "1", "--partition", "even", "--wire", "int8"});
+  EXPECT_EQ(int8.at("wire").at("0-1"), "int8");
+  EXPECT_LT(int8.at("bytes_sent"), exact.at("bytes_sent"));
+  EXPECT_GT(int8.at("wire_bound"), 0);
+}
+
 TEST_F(MeasureTest, TheWeightsSuiteComparesFormats) {
   WriteFile(InFolder("text"), "A text that a model with random weights knows nothing about, so that it is guessed.");
   const Outcome outcome =

@@ -41,6 +41,17 @@ std::string Why(Change change) {
 
 TEST(StepCheck, TakesWhatFits) { EXPECT_EQ(CheckStepPlan(Good(), kBounds).message(), ""); }
 
+TEST(StepCheck, RowsOfGpusTravelExact) {
+  StepPlan plan = Good();
+  auto gang = std::make_shared<GangPlan>(*plan.gang);
+  gang->wire = {WireFormat::kExact, WireFormat::kInt8, WireFormat::kExact, WireFormat::kExact};
+  plan.gang = gang;
+  EXPECT_EQ(CheckStepPlan(plan, kBounds).message(), "");
+  StepBounds gpu = kBounds;
+  gpu.host_memory = false;
+  EXPECT_EQ(CheckStepPlan(plan, gpu).message(), "gang.wire: rows of GPUs travel exact");
+}
+
 TEST(StepCheck, RefusesIdsPagesAndPositions) {
   EXPECT_EQ(Why([](StepPlan& plan, GangPlan&) { plan.chunks[0].tokens[9] = 100; }),
             "chunk.tokens: 100 is outside [0, 100)");

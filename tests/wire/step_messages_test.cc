@@ -16,6 +16,7 @@ StepPlan FullPlan() {
   gang.cuts = {128, 256, 300};
   gang.held = {128, 0};
   gang.pages = {{1, 2, 3}, {9, 8, 7}};
+  gang.wire = {WireFormat::kExact, WireFormat::kInt4, WireFormat::kInt8, WireFormat::kFp8};
   StepPlan plan;
   plan.step = 77;
   plan.ended = {5, 6};
@@ -63,6 +64,8 @@ TEST(StepMessages, EveryFieldTravels) {
   EXPECT_EQ(EncodeStepPlan(plan), bytes);
   EXPECT_EQ(plan.samplers.at(0).options.seed, 1ULL << 60);
   EXPECT_EQ(plan.gang->pages, (std::vector<PageList>{{1, 2, 3}, {9, 8, 7}}));
+  EXPECT_EQ(plan.gang->wire,
+            (std::vector<WireFormat>{WireFormat::kExact, WireFormat::kInt4, WireFormat::kInt8, WireFormat::kFp8}));
   EXPECT_EQ(plan.chunks.at(0).tokens, (std::vector<int32_t>{1, -2, 3}));
   ASSERT_NE(plan.stop, nullptr);
   EXPECT_FALSE(*plan.stop);
@@ -120,6 +123,9 @@ TEST(StepMessages, AGangThatDoesNotFitItselfIsRefused) {
   EXPECT_EQ(refused([](StepPlan&, GangPlan& gang) { gang.held = {1}; }),
             "gang: 2 members, 3 cuts, 1 rows held, 2 lists of pages");
   EXPECT_EQ(refused([](StepPlan&, GangPlan& gang) { gang.cuts = {1, 5, 5}; }), "gang.cuts: they do not rise");
+  EXPECT_EQ(refused([](StepPlan&, GangPlan& gang) { gang.wire.pop_back(); }), "gang.wire: 3 formats for 2 members");
+  EXPECT_EQ(refused([](StepPlan&, GangPlan& gang) { gang.wire[1] = static_cast<WireFormat>(4); }),
+            "gang.wire: no value 4");
   EXPECT_EQ(refused([](StepPlan& plan, GangPlan&) { plan.member = 2; }), "member: 2 of 2");
   EXPECT_EQ(refused([](StepPlan& plan, GangPlan&) { plan.chunks.clear(); }), "gang: 0 chunks");
   EXPECT_EQ(refused([](StepPlan&, GangPlan& gang) { gang.strategy = static_cast<Strategy>(9); }),
