@@ -1,6 +1,6 @@
 #include "link/ucx/ucx_fabric.h"
 
-#include <algorithm>
+#include <map>
 #include <mutex>
 
 #include "base/check.h"
@@ -19,59 +19,39 @@ class UcxTransfer final : public Transfer {
 
   Status Wait(Deadline deadline) override {
     if (Status moved = waiters_.Await(*post_, deadline); !moved.ok()) return moved;
-    if (!OnDevice()) return Status::Ok();
-    if (landing_ == nullptr) {
-      own_stream_ = post_->device->NewStream();
-      CopyTo(*own_stream_);
-    }
-    return landing_->Drain(deadline);
+    return post_->landing == nullptr ? Status::Ok() : post_->landing->Wait(deadline);
   }
 
   Status OrderBefore(Stream& stream, Deadline deadline) override {
     if (Status moved = waiters_.Await(*post_, deadline); !moved.ok()) return moved;
-    if (!OnDevice()) return Status::Ok();
-    if (landing_ == nullptr) {
-      CopyTo(stream);
-      return Status::Ok();
-    }
-    return landing_ == &stream ? Status::Ok() : landing_->Drain(deadline);
+    return post_->landing == nullptr ? Status::Ok() : post_->landing->OrderBefore(stream, deadline);
   }
 
   [[nodiscard]] std::optional<MovedAt> Moved() const override { return waiters_.Moved(*post_); }
 
  private:
-  /// Whether rows that came are in host memory still.
-  [[nodiscard]] bool OnDevice() const { return post_->staging != nullptr && !post_->sending; }
-
-  void CopyTo(Stream& stream) {
-    const KvSpan& span = post_->span;
-    post_->device->CopyFromHost(span.k.data(), post_->k, span.k.bytes(), stream);
-    post_->device->CopyFromHost(span.v.data(), post_->v, span.v.bytes(), stream);
-    landing_ = &stream;
-  }
-
   UcxWaiters& waiters_;
   std::shared_ptr<UcxPost> post_;
-  std::unique_ptr<Stream> own_stream_;
-  Stream* landing_ = nullptr;  // the stream that copies to the device; null: none yet
 };
 
 /// One direction between a rank here and one elsewhere: only one end of it is used.
 class UcxLink final : public Link {
  public:
-  UcxLink(UcxWorker& worker, std::shared_ptr<UcxGroupState> group, int from, int to, Device* device)
-      : worker_(worker), group_(std::move(group)), from_(from), to_(to), device_(device) {}
+  UcxLink(UcxWorker& worker, std::shared_ptr<UcxGroupState> group, int from, int to, UcxLane* lane)
+      : worker_(worker), group_(std::move(group)), from_(from), to_(to), lane_(lane) {}
 
   std::unique_ptr<Transfer> Send(const KvSpan& span, Stream& after) override {
     CHECK(group_->IsOwn(from_));
     const auto post = NewPost(span, /*sending=*/true);
-    if (post->staging != nullptr) {
-      device_->CopyToHost(post->k, span.k.data(), span.k.bytes(), after);
-      device_->CopyToHost(post->v, span.v.data(), span.v.bytes(), after);
+    const auto start = [&worker = worker_, group = group_, post] {
+      worker.Run([group, post] { group->StartSend(post); });
+    };
+    if (lane_ != nullptr) {
+      lane_->Down(span, post->staging, after, start);
     } else {
       after.Synchronize();
+      start();
     }
-    worker_.Run([group = group_, post] { group->StartSend(post); });
     return std::make_unique<UcxTransfer>(group_->waiters(), post);
   }
 
@@ -91,9 +71,9 @@ class UcxLink final : public Link {
     post->sending = sending;
     post->k = static_cast<std::byte*>(span.k.data());
     post->v = static_cast<std::byte*>(span.v.data());
-    if (device_ != nullptr && !device_->is_host()) {
-      post->device = device_;
-      post->staging = std::make_unique_for_overwrite<std::byte[]>(span.bytes());
+    if (lane_ != nullptr) {
+      post->lane = lane_;
+      post->staging = lane_->Take(span.bytes());
       post->k = post->staging.get();
       post->v = post->k + span.k.bytes();
     }
@@ -104,14 +84,17 @@ class UcxLink final : public Link {
   std::shared_ptr<UcxGroupState> group_;
   int from_;
   int to_;
-  Device* device_;  // device of the rank here; null: host memory
+  UcxLane* lane_;  // way to the GPU of the rank here; null: its rows are in host memory
 };
 
 class UcxFabric final : public Fabric {
  public:
   UcxFabric(std::shared_ptr<UcxWorker> worker, const UcxGroup& group)
-      : worker_(std::move(worker)), ranks_(static_cast<int>(group.peers.size())), own_(group.own) {
+      : worker_(std::move(worker)), ranks_(static_cast<int>(group.peers.size())) {
     for (const UcxPeer& peer : group.peers) (void)UnwrapUcxAddress(peer.address);
+    for (const UcxGroup::Own& own : group.own) {
+      if (own.device != nullptr && !own.device->is_host()) lanes_.emplace(own.rank, &worker_->LaneOf(*own.device));
+    }
     state_ = std::make_shared<UcxGroupState>(*worker_, group);
     links_.resize(group.peers.size() * group.peers.size());
     worker_->Run([worker = worker_.get(), state = state_] { worker->Attach(state->id(), state); });
@@ -121,10 +104,13 @@ class UcxFabric final : public Fabric {
     // What UCX still works at may touch the ranks' memory: it gets a moment to end, then its connections go.
     constexpr auto kSettle = std::chrono::milliseconds(200);
     constexpr auto kClosed = std::chrono::seconds(5);
+    for (const auto& [rank, lane] : lanes_) lane->Settle();
     worker_->RunAndWait([&] { worker_->Detach(state_->id()); });
-    if (state_->AwaitQuiet(After(kSettle))) return;
-    worker_->RunAndWait([&] { state_->AbandonBusy(); });
-    CHECK(state_->AwaitQuiet(After(kClosed)));
+    if (!state_->AwaitQuiet(After(kSettle))) {
+      worker_->RunAndWait([&] { state_->AbandonBusy(); });
+      CHECK(state_->AwaitQuiet(After(kClosed)));
+    }
+    for (const auto& [rank, lane] : lanes_) lane->Settle();  // what came last
   }
   UcxFabric(const UcxFabric&) = delete;
   UcxFabric& operator=(const UcxFabric&) = delete;
@@ -138,9 +124,8 @@ class UcxFabric final : public Fabric {
     std::unique_ptr<UcxLink>& link = links_.at(static_cast<size_t>(from * ranks_ + to));
     if (link == nullptr) {
       const int here = state_->IsOwn(from) ? from : to;
-      const auto own =
-          std::find_if(own_.begin(), own_.end(), [&](const UcxGroup::Own& rank) { return rank.rank == here; });
-      link = std::make_unique<UcxLink>(*worker_, state_, from, to, own->device);
+      const auto lane = lanes_.find(here);
+      link = std::make_unique<UcxLink>(*worker_, state_, from, to, lane == lanes_.end() ? nullptr : lane->second);
     }
     return *link;
   }
@@ -153,7 +138,7 @@ class UcxFabric final : public Fabric {
  private:
   std::shared_ptr<UcxWorker> worker_;
   int ranks_;
-  std::vector<UcxGroup::Own> own_;
+  std::map<int, UcxLane*> lanes_;  // by own rank, of those on GPUs
   std::shared_ptr<UcxGroupState> state_;
   std::mutex making_;
   std::vector<std::unique_ptr<UcxLink>> links_;  // [from, to], null until first used, guarded by making_

@@ -59,8 +59,8 @@ bool BuiltWithUcx();
 std::shared_ptr<UcxPort> MakeUcxPort(const UcxOptions& options = {});
 
 /// The links between this process's ranks of a group and the others. What is in host memory lands where it was
-/// posted, without a copy between; what is on a GPU passes through host memory. Fail tells every process of the
-/// group. A process that is gone fails the fabric with the name of its rank; one that stopped is met at deadlines
+/// posted, without a copy between; what is on a GPU passes through page-locked memory. Fail tells every process of
+/// the group. A process that is gone fails the fabric with the name of its rank; one that stopped is met at deadlines
 /// alone. Throws LinkError for an address that is none.
 std::unique_ptr<Fabric> MakeUcxFabric(std::shared_ptr<UcxPort> port, const UcxGroup& group);
 

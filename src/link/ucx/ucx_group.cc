@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "runahead/error.h"
 
 namespace runahead {
 namespace {
@@ -191,7 +192,16 @@ void UcxGroupState::Match(const std::shared_ptr<UcxPost>& post, const UcxHeader&
 
 void UcxGroupState::Ended(const std::shared_ptr<UcxPost>& post, const std::string& address, const char* error) {
   if (error != nullptr) return Lost(address, error);
-  if (--post->unfinished == 0) waiters_.SetMoved(*post);
+  if (--post->unfinished > 0) return;
+  if (post->lane != nullptr && !post->sending) {
+    try {
+      post->landing = post->lane->Up(post->span, post->staging);
+    } catch (const Error& failure) {
+      if (waiters_.Fail(Status::Failed(failure.what()))) TellFailure();
+      return;
+    }
+  }
+  waiters_.SetMoved(*post);
 }
 
 void UcxGroupState::Meet(const UcxHeader& header, std::string_view text) {

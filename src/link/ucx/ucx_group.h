@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "link/link.h"
+#include "link/ucx/ucx_lane.h"
 #include "link/ucx/ucx_message.h"
 #include "link/ucx/ucx_worker.h"
 
@@ -25,9 +26,10 @@ struct UcxPost {
   int from = 0;
   int to = 0;
   bool sending = false;
-  Device* device = nullptr;              // device that the span lies on, beside staging
-  std::unique_ptr<std::byte[]> staging;  // [k, v], where the device's memory is not the host's; null: it is
-  std::byte* k = nullptr;                // host memory of the keys: the span's own, or staging
+  UcxLane* lane = nullptr;              // way to the GPU that the span lies on; null: it is in host memory
+  std::shared_ptr<std::byte> staging;   // [k, v], of a span on a GPU
+  std::shared_ptr<UcxLanding> landing;  // copy of rows that came up to the GPU; set before `moved` is
+  std::byte* k = nullptr;               // host memory of the keys: the span's own, or staging
   std::byte* v = nullptr;
   // For the port's thread alone:
   std::vector<int> missing{0, 1};  // pieces that have not begun to move

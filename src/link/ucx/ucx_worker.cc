@@ -126,6 +126,13 @@ ucp_mem_h UcxWorker::HandleOf(const void* data, size_t bytes) const {
   return begin + bytes <= entry->first + size ? handle : nullptr;
 }
 
+UcxLane& UcxWorker::LaneOf(Device& device) {
+  const std::lock_guard lock(making_lanes_);
+  std::unique_ptr<UcxLane>& lane = lanes_[&device];
+  if (lane == nullptr) lane = MakeUcxLane(device);
+  return *lane;
+}
+
 void UcxWorker::Run(std::function<void()> task) {
   {
     const std::lock_guard lock(mutex_);

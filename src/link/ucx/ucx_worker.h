@@ -16,6 +16,7 @@
 #include "base/descriptor.h"
 #include "link/ucx/ucx_api.h"
 #include "link/ucx/ucx_fabric.h"
+#include "link/ucx/ucx_lane.h"
 #include "link/ucx/ucx_message.h"
 
 namespace runahead {
@@ -48,6 +49,9 @@ class UcxWorker final : public UcxPort {
   [[nodiscard]] const std::string& address() const override { return address_; }
   void Register(std::span<std::byte> memory) override;
   void Forget(std::span<std::byte> memory) override;
+
+  /// The way to a GPU of this process, made when first asked for. Any thread may ask.
+  [[nodiscard]] UcxLane& LaneOf(Device& device);
 
   /// Runs `task` on the port's thread, after those before it.
   void Run(std::function<void()> task);
@@ -122,6 +126,8 @@ class UcxWorker final : public UcxPort {
   std::vector<Landing> landings_;
   std::map<const std::byte*, std::pair<size_t, ucp_mem_h>> registered_;  // by address: bytes and handle
 
+  std::mutex making_lanes_;
+  std::map<const Device*, std::unique_ptr<UcxLane>> lanes_;  // guarded by making_lanes_
   std::mutex mutex_;
   std::vector<std::function<void()>> tasks_;  // guarded by mutex_
   bool stopping_ = false;                     // guarded by mutex_
