@@ -29,6 +29,7 @@ UcxApi OpenUcx() {
   UcxApi ucx;
   library.Find("ucp_init_version", ucx.init_version);
   library.Find("ucp_cleanup", ucx.cleanup);
+  library.Find("ucp_context_query", ucx.context_query);
   library.Find("ucp_config_read", ucx.config_read);
   library.Find("ucp_config_modify", ucx.config_modify);
   library.Find("ucp_config_release", ucx.config_release);

@@ -1,4 +1,5 @@
-// Rows of a GPU on their way between processes: through page-locked memory, copied beside what the GPU computes.
+// Rows of a GPU on their way between processes: by UCX from GPU to GPU where it can, else through page-locked memory,
+// copied beside what the GPU computes.
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
@@ -138,10 +139,20 @@ int GpuOf(Device& device) {
 
 class CudaLane final : public UcxLane {
  public:
-  explicit CudaLane(Device& device) : gpu_(GpuOf(device)), down_(NewCopyStream(gpu_)), up_(NewCopyStream(gpu_)) {}
+  CudaLane(Device& device, bool reached)
+      : gpu_(GpuOf(device)), reached_(reached), down_(NewCopyStream(gpu_)), up_(NewCopyStream(gpu_)) {}
   ~CudaLane() override { CudaLane::Settle(); }
   CudaLane(const CudaLane&) = delete;
   CudaLane& operator=(const CudaLane&) = delete;
+
+  bool ReachedByUcx(const KvSpan& span) const override {
+    const auto moves = [](size_t bytes) { return bytes == 0 || bytes >= kUcxZeroCopyBytes; };
+    return reached_ && moves(span.k.bytes()) && moves(span.v.bytes());
+  }
+
+  void Enter() override {
+    if (reached_) CheckCuda(cudaSetDevice(gpu_), gpu_, "cudaSetDevice");  // UCX copies for the thread's current GPU
+  }
 
   std::shared_ptr<std::byte> Take(size_t bytes) override {
     const CurrentDevice current(gpu_);
@@ -151,8 +162,10 @@ class CudaLane final : public UcxLane {
   void Down(const KvSpan& span, std::shared_ptr<std::byte> to, Stream& after, std::function<void()> then) override {
     const std::lock_guard lock(enqueuing_down_);
     Event(gpu_, static_cast<CudaStream&>(after).handle()).OrderBefore(down_->handle());
-    Copy(to.get(), span.k.data(), span.k.bytes(), cudaMemcpyDeviceToHost, *down_);
-    Copy(to.get() + span.k.bytes(), span.v.data(), span.v.bytes(), cudaMemcpyDeviceToHost, *down_);
+    if (to != nullptr) {
+      Copy(to.get(), span.k.data(), span.k.bytes(), cudaMemcpyDeviceToHost, *down_);
+      Copy(to.get() + span.k.bytes(), span.v.data(), span.v.bytes(), cudaMemcpyDeviceToHost, *down_);
+    }
     Then(*down_, std::move(then));
   }
 
@@ -190,6 +203,7 @@ class CudaLane final : public UcxLane {
   }
 
   int gpu_;
+  bool reached_;  // UCX knows the GPU's memory
   std::shared_ptr<PageLockedPool> pool_ = std::make_shared<PageLockedPool>();
   std::unique_ptr<CudaStream> down_;
   std::unique_ptr<CudaStream> up_;
@@ -199,10 +213,10 @@ class CudaLane final : public UcxLane {
 
 }  // namespace
 
-std::unique_ptr<UcxLane> MakeUcxCudaLane(Device& device) {
+std::unique_ptr<UcxLane> MakeUcxCudaLane(Device& device, bool gpu_memory) {
   const std::unique_ptr<Stream> stream = device.NewStream();
   if (dynamic_cast<const CudaStream*>(stream.get()) == nullptr) return nullptr;
-  return std::make_unique<CudaLane>(device);
+  return std::make_unique<CudaLane>(device, gpu_memory);
 }
 
 }  // namespace runahead

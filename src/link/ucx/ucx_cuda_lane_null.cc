@@ -3,6 +3,6 @@
 
 namespace runahead {
 
-std::unique_ptr<UcxLane> MakeUcxCudaLane(Device& /*device*/) { return nullptr; }
+std::unique_ptr<UcxLane> MakeUcxCudaLane(Device& /*device*/, bool /*gpu_memory*/) { return nullptr; }
 
 }  // namespace runahead

@@ -73,9 +73,13 @@ class UcxLink final : public Link {
     post->v = static_cast<std::byte*>(span.v.data());
     if (lane_ != nullptr) {
       post->lane = lane_;
-      post->staging = lane_->Take(span.bytes());
-      post->k = post->staging.get();
-      post->v = post->k + span.k.bytes();
+      if (lane_->ReachedByUcx(span)) {
+        post->memory = UCS_MEMORY_TYPE_CUDA;
+      } else {
+        post->staging = lane_->Take(span.bytes());
+        post->k = post->staging.get();
+        post->v = post->k + span.k.bytes();
+      }
     }
     return post;
   }

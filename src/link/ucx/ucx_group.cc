@@ -182,7 +182,8 @@ void UcxGroupState::Match(const std::shared_ptr<UcxPost>& post, const UcxHeader&
     UcxHeader header = own;
     header.piece = piece;
     Busy(address, 1);
-    worker_.SendRows(address, header, piece == 0 ? post->k : post->v, piece == 0 ? own.k_bytes : own.v_bytes,
+    worker_.SendRows(address, header, {piece == 0 ? post->k : post->v, post->memory},
+                     piece == 0 ? own.k_bytes : own.v_bytes,
                      [this, self = shared_from_this(), post, address](const char* error) {
                        Ended(post, address, error);
                        Busy(address, -1);
@@ -193,7 +194,7 @@ void UcxGroupState::Match(const std::shared_ptr<UcxPost>& post, const UcxHeader&
 void UcxGroupState::Ended(const std::shared_ptr<UcxPost>& post, const std::string& address, const char* error) {
   if (error != nullptr) return Lost(address, error);
   if (--post->unfinished > 0) return;
-  if (post->lane != nullptr && !post->sending) {
+  if (post->staging != nullptr && !post->sending) {
     try {
       post->landing = post->lane->Up(post->span, post->staging);
     } catch (const Error& failure) {
@@ -231,14 +232,14 @@ void UcxGroupState::Meet(const UcxHeader& header, std::string_view text) {
                                              Rows(header.layer, header.begin, header.end))));
 }
 
-void* UcxGroupState::Land(const UcxHeader& header, size_t bytes) {
-  if (!IsOurs(header, /*sending=*/false) || !waiters_.failure().ok()) return nullptr;
+UcxMemory UcxGroupState::Land(const UcxHeader& header, size_t bytes) {
+  if (!IsOurs(header, /*sending=*/false) || !waiters_.failure().ok()) return {};
   Lane& lane = LaneOf(header.from, header.to);
   const auto waiting = lane.waiting.find(header.number);
-  if (waiting == lane.waiting.end()) return nullptr;
+  if (waiting == lane.waiting.end()) return {};
   UcxPost& post = *waiting->second;
   const auto piece = std::find(post.missing.begin(), post.missing.end(), header.piece);
-  if (piece == post.missing.end()) return nullptr;
+  if (piece == post.missing.end()) return {};
   const size_t expected = header.piece == 0 ? post.span.k.bytes() : post.span.v.bytes();
   if (bytes != expected) {
     const Status wrong =
@@ -246,12 +247,12 @@ void* UcxGroupState::Land(const UcxHeader& header, size_t bytes) {
                                    Rows(post.span.layer, post.span.begin, post.span.end), expected));
     waiters_.Refuse(post, wrong);
     lane.waiting.erase(waiting);
-    return nullptr;
+    return {};
   }
   if (post.missing.size() == 2) post.began = Clock::now();
   post.missing.erase(piece);
   Busy(AddressOf(post.from), 1);
-  return header.piece == 0 ? post.k : post.v;
+  return {header.piece == 0 ? post.k : post.v, post.memory};
 }
 
 void UcxGroupState::Landed(const UcxHeader& header, const char* error) {

@@ -27,10 +27,11 @@ struct UcxPost {
   int to = 0;
   bool sending = false;
   UcxLane* lane = nullptr;              // way to the GPU that the span lies on; null: it is in host memory
-  std::shared_ptr<std::byte> staging;   // [k, v], of a span on a GPU
+  std::shared_ptr<std::byte> staging;   // [k, v], of a span on a GPU that UCX does not reach; else null
   std::shared_ptr<UcxLanding> landing;  // copy of rows that came up to the GPU; set before `moved` is
-  std::byte* k = nullptr;               // host memory of the keys: the span's own, or staging
+  std::byte* k = nullptr;               // what UCX reads or writes of the keys: the span's own, or staging
   std::byte* v = nullptr;
+  ucs_memory_type_t memory = UCS_MEMORY_TYPE_HOST;  // where k and v are
   // For the port's thread alone:
   std::vector<int> missing{0, 1};  // pieces that have not begun to move
   int unfinished = 2;              // pieces that have not ended
@@ -82,7 +83,7 @@ class UcxGroupState final : public UcxReceiver, public std::enable_shared_from_t
   void AbandonBusy();
 
   void Meet(const UcxHeader& header, std::string_view text) override;
-  void* Land(const UcxHeader& header, size_t bytes) override;
+  UcxMemory Land(const UcxHeader& header, size_t bytes) override;
   void Landed(const UcxHeader& header, const char* error) override;
   void Lost(const std::string& address, const std::string& why) override;
 

@@ -61,8 +61,8 @@ class PlainLane final : public UcxLane {
 
 }  // namespace
 
-std::unique_ptr<UcxLane> MakeUcxLane(Device& device) {
-  std::unique_ptr<UcxLane> lane = MakeUcxCudaLane(device);
+std::unique_ptr<UcxLane> MakeUcxLane(Device& device, bool gpu_memory) {
+  std::unique_ptr<UcxLane> lane = MakeUcxCudaLane(device, gpu_memory);
   return lane != nullptr ? std::move(lane) : std::make_unique<PlainLane>(device);
 }
 

@@ -9,9 +9,6 @@ namespace {
 
 constexpr size_t kMostEarly = 4096;
 constexpr size_t kMostEnded = 1024;
-/// From this size on rows land where they were posted, for a message more each way; smaller ones are copied on
-/// arrival.
-constexpr size_t kZeroCopyBytes = 16 << 10;
 
 }  // namespace
 
@@ -51,7 +48,7 @@ void UcxWorker::SendMessage(const std::string& address, const UcxHeader& header,
   }
 }
 
-void UcxWorker::SendRows(const std::string& address, const UcxHeader& header, const void* data, size_t bytes,
+void UcxWorker::SendRows(const std::string& address, const UcxHeader& header, UcxMemory rows, size_t bytes,
                          Done done) {
   Endpoint* const endpoint = EndpointTo(address);
   if (endpoint->failed) return done(endpoint->why.c_str());
@@ -63,14 +60,14 @@ void UcxWorker::SendRows(const std::string& address, const UcxHeader& header, co
                             UCP_OP_ATTR_FIELD_MEMORY_TYPE;
   parameters.cb.send = &UcxWorker::OnSent;
   parameters.user_data = operation.get();
-  parameters.memory_type = UCS_MEMORY_TYPE_HOST;
-  parameters.flags = bytes >= kZeroCopyBytes ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER;
-  if (ucp_mem_h const handle = HandleOf(data, bytes); handle != nullptr) {
+  parameters.memory_type = rows.type;
+  parameters.flags = bytes >= kUcxZeroCopyBytes ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER;
+  if (ucp_mem_h const handle = HandleOf(rows.data, bytes); handle != nullptr) {
     parameters.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
     parameters.memh = handle;
   }
-  void* const request =
-      Ucx().am_send(endpoint->handle, kUcxMessage, &operation->header, sizeof(UcxHeader), data, bytes, &parameters);
+  void* const request = Ucx().am_send(endpoint->handle, kUcxMessage, &operation->header, sizeof(UcxHeader), rows.data,
+                                      bytes, &parameters);
   if (UCS_PTR_IS_PTR(request)) {
     (void)operation.release();
     return;
@@ -109,10 +106,14 @@ ucs_status_t UcxWorker::Accept(const UcxHeader& header, void* data, size_t bytes
   }
   if (found == groups_.end()) return UCS_OK;
   const std::shared_ptr<UcxReceiver> receiver = found->second;
-  if (void* const to = receiver->Land(header, bytes); to != nullptr) {
-    if (bytes > 0) std::memcpy(to, data, bytes);
-    receiver->Landed(header, nullptr);
+  const UcxMemory to = receiver->Land(header, bytes);
+  if (to.data == nullptr) return UCS_OK;
+  if (bytes > 0 && to.type != UCS_MEMORY_TYPE_HOST) {
+    receiver->Landed(header, "rows for a GPU came in a message");
+    return UCS_OK;
   }
+  if (bytes > 0) std::memcpy(to.data, data, bytes);
+  receiver->Landed(header, nullptr);
   return UCS_OK;
 }
 
@@ -131,8 +132,8 @@ void UcxWorker::StartLandings() {
 
 void UcxWorker::Receive(const Landing& landing) {
   const auto found = groups_.find(landing.header.group);
-  void* const to = found == groups_.end() ? nullptr : found->second->Land(landing.header, landing.bytes);
-  if (to == nullptr) return Ucx().am_release(worker_, landing.descriptor);
+  const UcxMemory to = found == groups_.end() ? UcxMemory{} : found->second->Land(landing.header, landing.bytes);
+  if (to.data == nullptr) return Ucx().am_release(worker_, landing.descriptor);
   auto operation = std::make_unique<Operation>();
   operation->header = landing.header;
   operation->receiver = found->second;
@@ -140,12 +141,12 @@ void UcxWorker::Receive(const Landing& landing) {
   parameters.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
   parameters.cb.recv_am = &UcxWorker::OnLanded;
   parameters.user_data = operation.get();
-  parameters.memory_type = UCS_MEMORY_TYPE_HOST;
-  if (ucp_mem_h const handle = HandleOf(to, landing.bytes); handle != nullptr) {
+  parameters.memory_type = to.type;
+  if (ucp_mem_h const handle = HandleOf(to.data, landing.bytes); handle != nullptr) {
     parameters.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
     parameters.memh = handle;
   }
-  void* const request = Ucx().am_receive(worker_, landing.descriptor, to, landing.bytes, &parameters);
+  void* const request = Ucx().am_receive(worker_, landing.descriptor, to.data, landing.bytes, &parameters);
   if (UCS_PTR_IS_PTR(request)) {
     (void)operation.release();
     return;

@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <exception>
 #include <future>
 
 #include "base/deadline.h"
@@ -66,6 +67,10 @@ void UcxWorker::Open(const UcxOptions& options) {
   Ucx().config_release(config);
   if (made != UCS_OK) context_ = nullptr;
   CheckUcx(made, "opening devices");
+  ucp_context_attr_t known{};
+  known.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
+  CheckUcx(Ucx().context_query(context_, &known), "asking for its memory types");
+  gpu_memory_ = (known.memory_types & UCS_BIT(UCS_MEMORY_TYPE_CUDA)) != 0;
 
   ucp_worker_params_t of_worker{};
   of_worker.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
@@ -129,7 +134,10 @@ ucp_mem_h UcxWorker::HandleOf(const void* data, size_t bytes) const {
 UcxLane& UcxWorker::LaneOf(Device& device) {
   const std::lock_guard lock(making_lanes_);
   std::unique_ptr<UcxLane>& lane = lanes_[&device];
-  if (lane == nullptr) lane = MakeUcxLane(device);
+  if (lane == nullptr) {
+    lane = MakeUcxLane(device, gpu_memory_);
+    RunAndWait([&] { lane->Enter(); });
+  }
   return *lane;
 }
 
@@ -144,10 +152,14 @@ void UcxWorker::Run(std::function<void()> task) {
 void UcxWorker::RunAndWait(const std::function<void()>& task) {
   std::promise<void> ended;
   Run([&] {
-    task();
-    ended.set_value();
+    try {
+      task();
+      ended.set_value();
+    } catch (...) {
+      ended.set_exception(std::current_exception());
+    }
   });
-  ended.get_future().wait();
+  ended.get_future().get();
 }
 
 void UcxWorker::Loop() {

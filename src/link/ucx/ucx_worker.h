@@ -21,14 +21,20 @@
 
 namespace runahead {
 
+/// Where rows leave from, or go.
+struct UcxMemory {
+  std::byte* data = nullptr;
+  ucs_memory_type_t type = UCS_MEMORY_TYPE_HOST;
+};
+
 /// What a group does with what arrives for it. Called on the port's thread, which must not wait.
 class UcxReceiver {
  public:
   virtual ~UcxReceiver() = default;
   /// Any message but rows. `text` is what followed the header.
   virtual void Meet(const UcxHeader& header, std::string_view text) = 0;
-  /// Where `bytes` of rows go; null where they were not asked for. Landed follows unless null.
-  virtual void* Land(const UcxHeader& header, size_t bytes) = 0;
+  /// Where `bytes` of rows go; null data where they were not asked for. Landed follows unless null.
+  virtual UcxMemory Land(const UcxHeader& header, size_t bytes) = 0;
   /// `error` null: the rows are there.
   virtual void Landed(const UcxHeader& header, const char* error) = 0;
   /// The process at `address` is gone.
@@ -55,14 +61,14 @@ class UcxWorker final : public UcxPort {
 
   /// Runs `task` on the port's thread, after those before it.
   void Run(std::function<void()> task);
-  /// Run, and waits for its end.
+  /// Run, and waits for its end. Throws what the task throws.
   void RunAndWait(const std::function<void()>& task);
 
   /// From now on `group` gets what arrives for it, and what did already.
   void Attach(uint64_t group, std::shared_ptr<UcxReceiver> receiver);
   void Detach(uint64_t group);
   void SendMessage(const std::string& address, const UcxHeader& header, std::string text = {});
-  void SendRows(const std::string& address, const UcxHeader& header, const void* data, size_t bytes, Done done);
+  void SendRows(const std::string& address, const UcxHeader& header, UcxMemory rows, size_t bytes, Done done);
   /// Ends the endpoint to `address`, and with it all that is under way there.
   void Abandon(const std::string& address);
 
@@ -111,6 +117,7 @@ class UcxWorker final : public UcxPort {
   void Keep(const UcxHeader& header, std::string_view text);
 
   ucp_context_h context_ = nullptr;
+  bool gpu_memory_ = false;  // UCX knows the memory of NVIDIA's GPUs
   ucp_worker_h worker_ = nullptr;
   int events_ = -1;  // UCX's own descriptor
   Descriptor wake_;  // an eventfd: tasks wait
