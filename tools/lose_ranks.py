@@ -38,7 +38,7 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        serve = [program, "serve", "--model", model, "--port", str(self.port), "--threads-per-rank", "1", *more]
+        serve = [program, "serve", "--model", model, "--model-name", "m", "--port", str(self.port), "--threads-per-rank", "1", *more]
         if ranks > 1:
             serve += ["--on-failure", "replan", "--lost-after", str(lost_after)]
             serve = self.launched(serve, ranks)
@@ -127,7 +127,10 @@ class SeparateServer(Server):
     def start_rank(self, rank, serve):
         self.ranks[rank] = subprocess.Popen(
             self.network.command_on(rank + 1, serve), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            env=environment(rank, self.count, self.meeting_port, self.secret.name))
+            env=self.environment(rank))
+
+    def environment(self, rank):
+        return environment(rank, self.count, self.meeting_port, self.secret.name)
 
     def keep(self, rank, serve):
         while True:
@@ -168,6 +171,16 @@ def answer(server, request):
     if code != 200:
         return f"{code}: {body}"
     return body["choices"][0]["text"], body["usage"]["completion_tokens"]
+
+
+def right_answers(alone, requests):
+    """What one process answers, which then ends."""
+    answers = [answer(alone, request) for request in requests]
+    refused = [one for one in answers if isinstance(one, str)]
+    if refused:
+        sys.exit(f"one process alone does not answer: {refused[0]}")
+    alone.end()
+    return answers
 
 
 class Loser:
@@ -246,8 +259,7 @@ def enter(namespace):
 def lose(options, make_server):
     requests = list(trace(options.seed, 60, options.vocab))
     alone = Server(options.program, options.model, 1, 1, [])
-    right = [answer(alone, request) for request in requests]
-    alone.end()
+    right = right_answers(alone, requests)
     server = make_server(options.program, options.model, options.ranks, options.lost_after, options.more)
     loser = Loser(server, options)
     wrong = collections.Counter()

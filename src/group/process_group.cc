@@ -73,9 +73,10 @@ void CheckOptions(const GroupOptions& options) {
 ProcessGroup::ProcessGroup(const GroupOptions& options, Facts facts, int own_ranks)
     : process_(options.process), replan_(options.replan), on_change_(options.on_change) {
   CheckOptions(options);
-  port_ = MakeUcxPort();
-  Meeting meeting = Meet(PlaceOf(options), {std::move(facts), EncodeCard({own_ranks, port_->address()})},
-                         options.secret, After(std::chrono::duration<double>(options.meet_timeout_s)));
+  const Place place = PlaceOf(options);
+  port_ = MakeUcxPort({.one_host = place.on_one_host()});
+  Meeting meeting = Meet(place, {std::move(facts), EncodeCard({own_ranks, port_->address()})}, options.secret,
+                         After(std::chrono::duration<double>(options.meet_timeout_s)));
   members_ = std::move(meeting.members);
   for (auto& channel : meeting.control) control_.push_back(std::move(channel));
   if (replan_) door_ = std::move(meeting.door);

@@ -91,6 +91,10 @@ uint16_t MasterPort(const Environment& environment, const std::string& launcher)
 
 }  // namespace
 
+bool Place::on_one_host() const {
+  return master_host == "localhost" || master_host == "::1" || master_host.starts_with("127.");
+}
+
 std::optional<Place> FindPlace(const Environment& environment) {
   for (const Names& names : kNames) {
     if (environment(names.mark) == nullptr || environment(names.rank) == nullptr) continue;

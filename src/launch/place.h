@@ -15,6 +15,9 @@ struct Place {
   std::string master_host;  // host of rank 0, where all meet
   uint16_t master_port = 0;
   std::string launcher;  // name for messages: "torchrun", "mpirun", "srun", "LeaderWorkerSet", "RANK"
+
+  /// Whether rank 0's host is a loopback address: all processes are on this host then.
+  [[nodiscard]] bool on_one_host() const;
 };
 
 /// The value of an environment's variable, or null.

@@ -1,17 +1,21 @@
 #include "launch/rendezvous.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <future>
+#include <list>
 #include <mutex>
 #include <optional>
 #include <set>
 
 #include "base/check.h"
+#include "base/descriptor.h"
 #include "runahead/error.h"
 #include "wire/bytes.h"
 
@@ -23,7 +27,9 @@ enum Type : uint16_t { kControl = 1, kHeartbeat = 2, kMembers = 3, kUseless = 4,
 /// A stranger holds up the group no longer than this.
 constexpr auto kIntroduce = std::chrono::seconds(5);
 /// Introductions that are heard at the same time.
-constexpr size_t kMostAtOnce = 256;
+constexpr size_t kMostAtOnce = 128;
+/// Time until the next look at what was heard.
+constexpr auto kLook = std::chrono::milliseconds(20);
 
 /// What a process says first, on each of its two connections.
 struct Hello {
@@ -102,9 +108,6 @@ std::string Difference(const Hello& zero, const Hello& other) {
   return {};
 }
 
-/// Whether the name is one of this host for everybody on it.
-bool IsLoopback(std::string_view host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
-
 /// Rank 0's side: hears introductions until all are there.
 class Host final : public Door {
  public:
@@ -114,21 +117,20 @@ class Host final : public Door {
     places_.front().hello = std::move(own);
   }
 
+  /// Ends the connections of strangers that are still heard; a rank that is being answered gets its answer.
+  ~Host() override {
+    const std::lock_guard lock(mutex_);
+    for (const Hearing& one : hearing_) {
+      if (one.stranger) (void)::shutdown(one.stranger.get(), SHUT_RDWR);
+    }
+  }
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
+
   Meeting Gather() {
-    std::vector<std::future<void>> heard;
     while (!Complete()) {
-      std::erase_if(
-          heard, [](const auto& one) { return one.wait_for(std::chrono::seconds(0)) == std::future_status::ready; });
       if (Clock::now() >= deadline_) RefuseLate();
-      constexpr auto kLook = std::chrono::milliseconds(20);  // until the next look at what was heard
-      if (heard.size() >= kMostAtOnce) {
-        heard.front().wait_until(std::min(deadline_, Clock::now() + kLook));
-        continue;
-      }
-      std::optional<Socket> socket = listener_.Accept(std::min(deadline_, Clock::now() + kLook));
-      if (!socket.has_value()) continue;
-      heard.push_back(std::async(
-          std::launch::async, [this, taken = std::move(*socket)]() mutable { Hear(std::move(taken), deadline_); }));
+      HearNext(std::min(deadline_, Clock::now() + kLook), deadline_);
     }
     return Conclude();
   }
@@ -142,9 +144,70 @@ class Host final : public Door {
   }
 
   std::optional<Arrival> Await(Deadline deadline) override {
+    do {
+      HearNext(hearing_.empty() ? deadline : std::min(deadline, Clock::now() + kLook), Deadline::max());
+      if (std::optional<Arrival> arrival = TakeArrival()) return arrival;
+    } while (Clock::now() < deadline);
+    return std::nullopt;
+  }
+
+ private:
+  struct Seat {
+    bool vacant = true;  // somebody may come
+    std::optional<Hello> hello;
+    std::unique_ptr<Channel> control;
+    std::unique_ptr<Channel> heartbeat;
+  };
+
+  /// A connection whose other side is heard by a thread of its own, so that it holds up nobody else.
+  struct Hearing {
+    Descriptor stranger;  // the same connection as the thread's socket until it is a rank's, guarded by mutex_
+    std::future<void> end;
+  };
+
+  static WireAddress AddressOf(const Place& place) {
+    // Where all are on this host, nobody else's packets should even come in.
+    const std::string& host = place.master_host;
+    if (place.on_one_host()) return {host == "localhost" ? "127.0.0.1" : host, place.master_port, false};
+    return {"", place.master_port, false};
+  }
+
+  bool Complete() {
+    const std::lock_guard lock(mutex_);
+    // Those who are on their way are told, too.
+    if (!useless_.empty()) return met_.size() + 1 >= places_.size() || Clock::now() >= useless_until_;
+    return std::all_of(places_.begin() + 1, places_.end(),
+                       [](const Seat& seat) { return seat.control != nullptr && seat.heartbeat != nullptr; });
+  }
+
+  /// Begins to hear the next who comes, for no longer than `latest`; nobody when none comes before the deadline.
+  void HearNext(Deadline deadline, Deadline latest) {
+    const auto ended = [](const Hearing& one) {
+      return one.end.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    };
+    hearing_.remove_if(ended);
+    if (hearing_.size() >= kMostAtOnce) {
+      hearing_.front().end.wait_until(deadline);
+      return;
+    }
     std::optional<Socket> socket = listener_.Accept(deadline);
-    if (!socket.has_value()) return std::nullopt;
-    Hear(std::move(*socket), Deadline::max());
+    if (!socket.has_value()) return;
+    Hearing& one = hearing_.emplace_back();
+    one.stranger = Descriptor(::fcntl(socket->fd(), F_DUPFD_CLOEXEC, 0));
+    one.end = std::async(std::launch::async, [this, &one, latest, taken = std::move(*socket)]() mutable {
+      Hear(std::move(taken), latest, one);
+      Know(one);
+    });
+  }
+
+  /// The other side is a rank, or is gone.
+  void Know(Hearing& one) {
+    const std::lock_guard lock(mutex_);
+    one.stranger.Close();
+  }
+
+  /// Somebody who took a place that was vacant, on both connections.
+  std::optional<Arrival> TakeArrival() {
     const std::lock_guard lock(mutex_);
     for (Seat& seat : places_) {
       if (!seat.vacant || seat.control == nullptr || seat.heartbeat == nullptr) continue;
@@ -158,37 +221,15 @@ class Host final : public Door {
     return std::nullopt;
   }
 
- private:
-  struct Seat {
-    bool vacant = true;  // somebody may come
-    std::optional<Hello> hello;
-    std::unique_ptr<Channel> control;
-    std::unique_ptr<Channel> heartbeat;
-  };
-
-  static WireAddress AddressOf(const Place& place) {
-    // Where all are on this host, nobody else's packets should even come in.
-    const std::string& host = place.master_host;
-    if (IsLoopback(host)) return {host == "localhost" ? "127.0.0.1" : host, place.master_port, false};
-    return {"", place.master_port, false};
-  }
-
-  bool Complete() {
-    const std::lock_guard lock(mutex_);
-    // Those who are on their way are told, too.
-    if (!useless_.empty()) return met_.size() + 1 >= places_.size() || Clock::now() >= useless_until_;
-    return std::all_of(places_.begin() + 1, places_.end(),
-                       [](const Seat& seat) { return seat.control != nullptr && seat.heartbeat != nullptr; });
-  }
-
   /// One connection: a rank's, or a stranger's, which ends here.
-  void Hear(Socket socket, Deadline latest) {
+  void Hear(Socket socket, Deadline latest, Hearing& own) {
     const Deadline soon = std::min(latest, Clock::now() + kIntroduce);
     try {
       std::unique_ptr<Channel> channel = Channel::Open(std::move(socket), /*connected=*/false, secret_, soon);
       WireMessage message;
       Hello hello;
       if (!channel->Await(message, soon).ok() || !Decode(message.payload, hello).ok()) return;
+      Know(own);
       if (const std::string wrong = Seated(message.type, hello, channel); !wrong.empty()) {
         (void)channel->Send(kUseless, wrong, soon);
       }
@@ -283,6 +324,7 @@ class Host final : public Door {
   std::set<int> met_;                // ranks that introduced themselves, guarded by mutex_
   std::string useless_;              // why there can be no group, guarded by mutex_
   Clock::time_point useless_until_;  // end of telling late ranks so, guarded by mutex_
+  std::list<Hearing> hearing_;       // last: their threads use all of the above
 };
 
 std::unique_ptr<Channel> Call(const Place& place, uint16_t type, const Hello& own, std::string_view secret,
@@ -342,7 +384,7 @@ std::string HostName() {
 
 Meeting Meet(const Place& place, const Introduction& own, std::string_view secret, Deadline deadline) {
   CHECK(0 <= place.rank && place.rank < place.ranks);
-  if (secret.empty() && !IsLoopback(place.master_host)) {
+  if (secret.empty() && !place.on_one_host()) {
     throw ConfigError(fmt::format(
         "process 0 is at {}, which is not 127.0.0.1: processes on several hosts need a secret (--secret-file)",
         place.master_host));

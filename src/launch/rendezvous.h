@@ -42,8 +42,7 @@ class Door {
   virtual ~Door() = default;
   /// `rank` is lost: from now on another may come in its place. From any thread.
   virtual void Vacate(int rank) = 0;
-  /// The next that took a vacant place, or nothing by the deadline. A stranger holds up others for a few seconds. For
-  /// one thread.
+  /// The next that took a vacant place, or nothing by the deadline. Strangers hold up nobody. For one thread.
   virtual std::optional<Arrival> Await(Deadline deadline) = 0;
 };
 
@@ -59,8 +58,8 @@ struct Meeting {
 
 /// Meets the group at rank 0's address, which all others connect to. Throws LinkError naming the ranks that did not
 /// come before the deadline, ConfigError naming rank, field and both values where an introduction differs from rank
-/// 0's; everybody who came learns the same. Whoever does not know the secret is turned away, and does not hold up the
-/// others for more than a few seconds. An empty secret lets processes of this host alone meet.
+/// 0's; everybody who came learns the same. Whoever does not know the secret is turned away, and holds up nobody.
+/// An empty secret lets processes of this host alone meet.
 Meeting Meet(const Place& place, const Introduction& own, std::string_view secret, Deadline deadline);
 
 /// This host's name.

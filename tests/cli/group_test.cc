@@ -5,11 +5,17 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
+#include <fstream>
 #include <functional>
+#include <iterator>
+#include <set>
+#include <sstream>
 
 #include "link/ucx/ucx_fabric.h"
 #include "tests/cli/conversation.h"
 #include "tests/cli/fixture.h"
+#include "wire/socket.h"
 
 namespace runahead {
 namespace {
@@ -244,6 +250,60 @@ class LostRank : public Group {
     }
   }
 };
+
+/// Ports that the process listens at.
+std::vector<uint16_t> PortsOf(pid_t pid) {
+  const std::string process = fmt::format("/proc/{}/", pid);
+  std::set<std::string> sockets;
+  for (const auto& entry : std::filesystem::directory_iterator(process + "fd")) {
+    std::error_code gone;
+    const std::string target = std::filesystem::read_symlink(entry.path(), gone);
+    if (target.starts_with("socket:[")) sockets.insert(target.substr(8, target.size() - 9));
+  }
+  std::vector<uint16_t> ports;
+  for (const char* const table : {"net/tcp", "net/tcp6"}) {
+    std::ifstream lines(process + table);
+    std::string line;
+    while (std::getline(lines, line)) {
+      std::istringstream words(line);
+      const std::vector<std::string> fields{std::istream_iterator<std::string>(words), {}};
+      const bool listens = fields.size() > 9 && fields[3] == "0A";
+      if (!listens || !sockets.contains(fields[9])) continue;
+      ports.push_back(static_cast<uint16_t>(std::stoul(fields[1].substr(fields[1].rfind(':') + 1), nullptr, 16)));
+    }
+  }
+  return ports;
+}
+
+// On one host only the first process listens, and whoever knows no secret disturbs nobody there.
+TEST_F(LostRank, StrangersAreTurnedAway) {
+  if (std::getenv("UCX_TLS") != nullptr) GTEST_SKIP() << "UCX_TLS may ask for ports";
+  constexpr int kRequests = 60;
+  WriteRequests(kRequests);
+  const Outcome alone = Runahead({"batch", InFolder("requests"), "--model", Model(), "--threads-per-rank", "1"});
+  ASSERT_EQ(alone.exit_code, 0) << alone.err;
+  const std::vector<std::string> launch = {
+      "launch", "--ranks", "3", "--", "sh", "-c", ScriptOf("--on-failure replan --lost-after 60")};
+  Conversation batch(ProgramPath(), launch);
+  EXPECT_TRUE(Await([] { return !TextOf("answers").empty(); }));
+  ASSERT_EQ(::kill(PidOf(0), SIGSTOP), 0);  // the batch does not end before all strangers have come
+  EXPECT_EQ(PortsOf(PidOf(1)), std::vector<uint16_t>{});
+  EXPECT_EQ(PortsOf(PidOf(2)), std::vector<uint16_t>{});
+  const std::vector<uint16_t> ports = PortsOf(PidOf(0));
+  EXPECT_EQ(ports.size(), 1U);
+  std::vector<Socket> strangers;
+  for (const uint16_t port : ports) {
+    for (const std::string& words : {std::string(), std::string(5000, 'x'), "RUNWIRE1" + std::string(3000, 'y'),
+                                     std::string("GET / HTTP/1.1\r\n\r\n"), std::string("RUNW")}) {
+      strangers.push_back(Socket::Connect({"127.0.0.1", port, false}, After(std::chrono::seconds(10))));
+      (void)strangers.back().WriteAll(words, After(std::chrono::seconds(10)));
+    }
+  }
+  ASSERT_EQ(::kill(PidOf(0), SIGCONT), 0);
+  EXPECT_EQ(batch.End(), 0) << Said(0);
+  EXPECT_EQ(Said(0) + Said(1) + Said(2), "");
+  EXPECT_EQ(IdsOf(TextOf("answers")), IdsOf(alone.out));
+}
 
 TEST_F(LostRank, KilledIsNamedByAllOthers) {
   EXPECT_NE(Lose(1, SIGKILL), 0);

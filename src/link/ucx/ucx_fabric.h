@@ -15,8 +15,8 @@
 namespace runahead {
 
 struct UcxOptions {
-  /// The devices to use, as UCX_NET_DEVICES names them ("eth0,mlx5_0:1"), which goes before it; empty: all.
-  std::string devices;
+  /// All processes are on this host and share memory: no TCP port is opened, unless UCX_TLS says so.
+  bool one_host = false;
 };
 
 /// A process's door to the others: one thread that moves what the process's fabrics send and receive while its ranks

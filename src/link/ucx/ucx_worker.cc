@@ -28,11 +28,11 @@ std::string DescribeEvents(int error) { return std::generic_category().message(e
 ucp_config_t* ReadConfig(const UcxOptions& options) {
   ucp_config_t* config = nullptr;
   CheckUcx(Ucx().config_read(nullptr, nullptr, &config), "reading its settings");
-  if (options.devices.empty() || std::getenv("UCX_NET_DEVICES") != nullptr) return config;
-  const ucs_status_t status = Ucx().config_modify(config, "NET_DEVICES", options.devices.c_str());
+  if (!options.one_host || std::getenv("UCX_TLS") != nullptr) return config;
+  const ucs_status_t status = Ucx().config_modify(config, "TLS", "^tcp");
   if (status == UCS_OK) return config;
   Ucx().config_release(config);
-  throw ConfigError(fmt::format("UCX does not take devices '{}': {}", options.devices, Ucx().status_string(status)));
+  throw LinkError(fmt::format("UCX does not work without TCP: {}", Ucx().status_string(status)));
 }
 
 }  // namespace
