@@ -178,7 +178,8 @@ Status Socket::ReadSome(std::span<char> buffer, Deadline deadline, size_t& got) 
       got = static_cast<size_t>(read);
       return Status::Ok();
     }
-    if (read == 0) return Status::Failed("it closed the connection");
+    // A reset is the same where something was on its way to the other side.
+    if (read == 0 || errno == ECONNRESET) return Status::Failed("it closed the connection");
     if (errno == EINTR) continue;
     if (errno != EAGAIN && errno != EWOULDBLOCK) return Status::Failed(Reason(errno));
     if (!Await(fd(), POLLIN, deadline)) return Status::Ok();
