@@ -11,7 +11,7 @@
 namespace runahead {
 namespace {
 
-constexpr size_t kListBytes = sizeof(uint64_t);  // bytes of an empty list
+constexpr size_t kEmptyListBytes = sizeof(uint64_t);
 
 /// Takes `read` where `in` has been read to its end and all made sense.
 template <typename T>
@@ -197,7 +197,7 @@ std::string Encode(const std::vector<Stretches>& seen) {
 
 Status Decode(std::string_view bytes, std::vector<Stretches>& seen) {
   ByteReader in(bytes);
-  std::vector<Stretches> read(in.GetCount(3 * kListBytes, "seen"));
+  std::vector<Stretches> read(in.GetCount(3 * kEmptyListBytes, "seen"));
   for (Stretches& one : read) {
     one.before_s = GetSeconds(in, "before_s");
     one.layer_s = GetSeconds(in, "layer_s");
@@ -219,7 +219,7 @@ std::string Encode(const std::vector<HopTimes>& times) {
 
 Status Decode(std::string_view bytes, std::vector<HopTimes>& times) {
   ByteReader in(bytes);
-  std::vector<HopTimes> read(in.GetCount(2 * sizeof(int) + kListBytes, "times"));
+  std::vector<HopTimes> read(in.GetCount(2 * sizeof(int) + kEmptyListBytes, "times"));
   for (HopTimes& one : read) {
     one.from = in.Get<int>("times.from");
     one.to = in.Get<int>("times.to");
