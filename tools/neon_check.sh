@@ -32,10 +32,12 @@ fi
 
 flags=(-std=c++20 -O2 -ffp-contract=off -fopenmp -Isrc -Iinclude -Itests -Itests/ops -isystem "$work/root/usr/include"
   '-DHWY_DISABLED_TARGETS=(HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128)')
-mapfile -t sources < <(ls src/base/*.cc src/kv/*.cc src/tensor/{cpu_device,cpu_features,cuda_device_null,dtype,memory_plan}.cc \
-  src/ops/*.cc src/ops/cpu/*.cc src/ops/cpu/matmul/*.cc src/ops/cuda/cuda_ops_null.cc)
-tests=(matmul_bits_test integer_matmul_test attention_test)
 mkdir -p "$work/objects"
+# The rooms below are joined into one source, as in all builds.
+printf '#include "%s"\n' "$PWD"/src/base/*.cc "$PWD"/src/kv/*.cc \
+  "$PWD"/src/tensor/{cpu_device,cpu_features,cuda_device_null,dtype,memory_plan}.cc >"$work/below.cc"
+mapfile -t sources < <(ls "$work/below.cc" src/ops/*.cc src/ops/cpu/*.cc src/ops/cpu/matmul/*.cc src/ops/cuda/cuda_ops_null.cc)
+tests=(matmul_bits_test integer_matmul_test attention_test)
 object_of() { echo "$work/objects/$(tr / . <<<"${1%.cc}").o"; }
 compile() { ${CMAKE_CXX_COMPILER_LAUNCHER:-} $compiler "${flags[@]}" -c "$1" -o "$2"; }
 objects=()

@@ -27,7 +27,8 @@ def private_names(path):
     text = path.read_text()
     inside = "\n".join(re.findall(r"^namespace \{$(.*?)^\}  // namespace$", text, re.DOTALL | re.MULTILINE))
     macros = "\n".join(re.findall(r"^#define .*", text, re.MULTILINE))
-    return {name for pattern in PRIVATE_NAMES for name in re.findall(pattern, inside + "\n" + macros, re.MULTILINE)}
+    programs = set(re.findall(r"^int (main)\(", text, re.MULTILINE))
+    return programs | {name for pattern in PRIVATE_NAMES for name in re.findall(pattern, inside + "\n" + macros, re.MULTILINE)}
 
 
 def flags_of(entry):

@@ -235,7 +235,7 @@ std::string ProcessGroup::lost() const {
 }
 
 std::optional<int> ProcessGroup::Admit(Deadline deadline) {
-  std::optional<Arrival> arrival = door_->Await(deadline);
+  std::optional<Joiner> arrival = door_->Await(deadline);
   if (!arrival) return std::nullopt;
   const int process = arrival->member.rank;
   try {

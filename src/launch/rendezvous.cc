@@ -143,10 +143,10 @@ class Host final : public Door {
     seat.heartbeat.reset();
   }
 
-  std::optional<Arrival> Await(Deadline deadline) override {
+  std::optional<Joiner> Await(Deadline deadline) override {
     do {
       HearNext(hearing_.empty() ? deadline : std::min(deadline, Clock::now() + kLook), Deadline::max());
-      if (std::optional<Arrival> arrival = TakeArrival()) return arrival;
+      if (std::optional<Joiner> arrival = TakeJoiner()) return arrival;
     } while (Clock::now() < deadline);
     return std::nullopt;
   }
@@ -207,16 +207,16 @@ class Host final : public Door {
   }
 
   /// Somebody who took a place that was vacant, on both connections.
-  std::optional<Arrival> TakeArrival() {
+  std::optional<Joiner> TakeJoiner() {
     const std::lock_guard lock(mutex_);
     for (Seat& seat : places_) {
       if (!seat.vacant || seat.control == nullptr || seat.heartbeat == nullptr) continue;
       seat.vacant = false;
       (void)seat.control->Send(kMembers, Encode(Members()), After(kIntroduce));
       const Hello& hello = *seat.hello;
-      return Arrival{{hello.rank, hello.host, hello.introduction.address},
-                     std::move(seat.control),
-                     {hello.rank, hello.host, std::move(seat.heartbeat)}};
+      return Joiner{{hello.rank, hello.host, hello.introduction.address},
+                    std::move(seat.control),
+                    {hello.rank, hello.host, std::move(seat.heartbeat)}};
     }
     return std::nullopt;
   }

@@ -30,7 +30,7 @@ struct MemberProcess {
 };
 
 /// A process that takes the place of one that was lost.
-struct Arrival {
+struct Joiner {
   MemberProcess member;
   std::unique_ptr<Channel> control;
   HeartbeatPeer heartbeat;
@@ -43,7 +43,7 @@ class Door {
   /// `rank` is lost: from now on another may come in its place. From any thread.
   virtual void Vacate(int rank) = 0;
   /// The next that took a vacant place, or nothing by the deadline. Strangers hold up nobody. For one thread.
-  virtual std::optional<Arrival> Await(Deadline deadline) = 0;
+  virtual std::optional<Joiner> Await(Deadline deadline) = 0;
 };
 
 /// The group, seen from one of its processes.

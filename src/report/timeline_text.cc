@@ -49,7 +49,7 @@ ColumnTimes Fill(const Lane& lane, double end_ms, int columns) {
   return times;
 }
 
-std::string Bar(const Lane& lane, double end_ms, int columns) {
+std::string BarOf(const Lane& lane, double end_ms, int columns) {
   constexpr double kMostlyIdle = 0.5;
   std::string bar;
   for (const auto& column : Fill(lane, end_ms, columns)) {
@@ -80,8 +80,8 @@ std::string TimelineText(std::span<const TimelineEvent> events, int columns) {
   std::string text = fmt::format("{}  {:{}}  {:>5}{:>5}{:>5}\n", margin, "", columns, Mark(Activity::kCompute),
                                  Mark(Activity::kWait), Mark(Activity::kSend));
   for (const Lane& lane : lanes.ranks) {
-    text += fmt::format("{:{}} |{}|{}\n", fmt::format("rank {}", lane.rank), label, Bar(lane, lanes.end_ms, columns),
-                        Shares(lane, lanes.end_ms));
+    text += fmt::format("{:{}} |{}|{}\n", fmt::format("rank {}", lane.rank), label,
+                        BarOf(lane, lanes.end_ms, columns), Shares(lane, lanes.end_ms));
   }
   const std::string end = Milliseconds(lanes.end_ms);
   const int gap = std::max(1, columns - 1 - static_cast<int>(end.size()));

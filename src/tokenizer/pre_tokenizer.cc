@@ -16,8 +16,8 @@
 namespace runahead::tokenizer {
 namespace {
 
-using Stage = PreTokenizer::Stage;
-using Stages = std::vector<std::unique_ptr<const Stage>>;
+using SplitStage = PreTokenizer::Stage;
+using Stages = std::vector<std::unique_ptr<const SplitStage>>;
 
 SplitBehavior LoadBehavior(const JsonObject& component, const char* otherwise) {
   const std::string name = component.String("behavior", otherwise);
@@ -29,7 +29,7 @@ SplitBehavior LoadBehavior(const JsonObject& component, const char* otherwise) {
   component.Refuse("behavior", "this behaviour is not known");
 }
 
-class PatternSplit final : public Stage {
+class PatternSplit final : public SplitStage {
  public:
   explicit PatternSplit(const JsonObject& component)
       : pattern_(component, "pattern"),
@@ -48,7 +48,7 @@ class PatternSplit final : public Stage {
 };
 
 /// Cuts at every character of a class.
-class CharacterSplit final : public Stage {
+class CharacterSplit final : public SplitStage {
  public:
   CharacterSplit(bool (*is_delimiter)(char32_t), SplitBehavior behavior)
       : is_delimiter_(is_delimiter), behavior_(behavior) {
@@ -81,7 +81,7 @@ class CharacterSplit final : public Stage {
 };
 
 /// Runs of word characters and runs of other characters that are not spaces; the spaces are dropped.
-class WordSplit final : public Stage {
+class WordSplit final : public SplitStage {
  public:
   void Apply(Pieces& pieces) const override {
     enum class Kind { kSpace, kWord, kOther };
@@ -109,7 +109,7 @@ class WordSplit final : public Stage {
 };
 
 /// Puts a space before every piece that starts with none.
-class PrefixSpaces final : public Stage {
+class PrefixSpaces final : public SplitStage {
  public:
   void Apply(Pieces& pieces) const override {
     std::string& prefixed = pieces.scratch.text;
@@ -128,7 +128,7 @@ class PrefixSpaces final : public Stage {
   double Growth() const override { return 2; }  // a piece may be a byte
 };
 
-class RegexWords final : public Stage {
+class RegexWords final : public SplitStage {
  public:
   RegexWords(std::string_view pattern, const std::string& origin) : words_(pattern, origin) {}
   void Apply(Pieces& pieces) const override {
@@ -142,7 +142,7 @@ class RegexWords final : public Stage {
 };
 
 /// Writes pieces in the byte-level alphabet.
-class MapBytes final : public Stage {
+class MapBytes final : public SplitStage {
  public:
   void Apply(Pieces& pieces) const override {
     std::string& mapped = pieces.scratch.text;
@@ -160,7 +160,7 @@ class MapBytes final : public Stage {
   double Growth() const override { return 2; }
 };
 
-class SplitMetaspace final : public Stage {
+class SplitMetaspace final : public SplitStage {
  public:
   explicit SplitMetaspace(const JsonObject& component)
       : metaspace_(LoadMetaspace(component)), split_(component.Bool("split", true)) {}

@@ -16,17 +16,17 @@ namespace runahead {
 namespace {
 
 /// What a request got, with all its bits.
-struct Answered {
+struct AnswerIds {
   std::vector<int32_t> ids;
   std::vector<float> logprobs;
   int64_t cached = 0;
 
   /// Whether the answers are the same.
-  friend bool operator==(const Answered& a, const Answered& b) { return a.ids == b.ids && a.logprobs == b.logprobs; }
+  friend bool operator==(const AnswerIds& a, const AnswerIds& b) { return a.ids == b.ids && a.logprobs == b.logprobs; }
 };
 
-Answered Await(RequestHandle handle) {
-  Answered answered;
+AnswerIds Await(RequestHandle handle) {
+  AnswerIds answered;
   while (true) {
     const std::optional<RequestEvent> event = handle.Next(std::chrono::minutes(1));
     if (!event) throw std::runtime_error("a request gave nothing for a minute");
@@ -63,7 +63,7 @@ class CacheDirTest : public testing::Test {
   }
   [[nodiscard]] std::string Folder() const { return folder_ / "cache"; }
   /// What an engine that has kept nothing answers.
-  static Answered Cold(const Request& request, const std::string& preset = "tiny-llama") {
+  static AnswerIds Cold(const Request& request, const std::string& preset = "tiny-llama") {
     EngineOptions options;
     options.threads_per_rank = 1;
     options.kv_memory = size_t{16} << 20;
@@ -82,21 +82,21 @@ class CacheDirTest : public testing::Test {
 
 TEST_F(CacheDirTest, AnEngineOfOtherRanksFindsTheRows) {
   const Request request = Prompt(600, 1);
-  const Answered cold = Cold(request);
+  const AnswerIds cold = Cold(request);
   Request together = request;
   together.prefill.ranks = 2;
   EXPECT_EQ(Await(Load("cpu:2").Submit(together)), cold);
   EXPECT_EQ(PageFiles().size(), 4U);
   for (const char* devices : {"cpu", "cpu:3"}) {
     const Engine engine = Load(devices);
-    const Answered warm = Await(engine.Submit(request));
+    const AnswerIds warm = Await(engine.Submit(request));
     EXPECT_EQ(warm, cold) << devices;
     EXPECT_EQ(warm.cached, 512) << devices;
     Request longer = request;
     longer.prompt = Prompt(1500, 1).prompt;
-    const Answered all = Cold(longer);
+    const AnswerIds all = Cold(longer);
     longer.prefill.ranks = engine.ranks();  // behind what was found
-    const Answered grown = Await(engine.Submit(longer));
+    const AnswerIds grown = Await(engine.Submit(longer));
     EXPECT_EQ(grown, all) << devices;
     EXPECT_GE(grown.cached, 512) << devices;
   }
@@ -105,14 +105,14 @@ TEST_F(CacheDirTest, AnEngineOfOtherRanksFindsTheRows) {
 TEST_F(CacheDirTest, AConversationGoesOnWhereItEnded) {
   for (const char* preset : {"tiny-llama", "tiny-phi3", "tiny-mistral"}) {  // Phi-3's angles change within the answer
     Request request = Prompt(200, 2, 100);
-    const Answered first = Await(Load("cpu", {}, preset).Submit(request));
+    const AnswerIds first = Await(Load("cpu", {}, preset).Submit(request));
     request.prompt.insert(request.prompt.end(), first.ids.begin(), first.ids.end());
     for (int32_t id = 0; id < 20; ++id) request.prompt.push_back(id);
-    const Answered second = Await(Load("cpu", {}, preset).Submit(request));
+    const AnswerIds second = Await(Load("cpu", {}, preset).Submit(request));
     EXPECT_EQ(second, Cold(request, preset)) << preset;
     EXPECT_EQ(second.cached, 256) << preset;
     request.prompt.insert(request.prompt.end(), second.ids.begin(), second.ids.end());
-    const Answered third = Await(Load("cpu", {}, preset).Submit(request));
+    const AnswerIds third = Await(Load("cpu", {}, preset).Submit(request));
     EXPECT_EQ(third, Cold(request, preset)) << preset;
     EXPECT_EQ(third.cached, 384) << preset;
   }
@@ -122,7 +122,7 @@ TEST_F(CacheDirTest, AConversationGoesOnWhereItEnded) {
 TEST_F(CacheDirTest, PagesThatLackRowsAreNotKept) {
   for (const size_t tokens : {500U, 512U}) {
     Request request = Prompt(tokens, 10);
-    const Answered cold = Cold(request, "tiny-mistral");
+    const AnswerIds cold = Cold(request, "tiny-mistral");
     request.prefill.ranks = 2;
     const Engine engine = Load("cpu:2", {}, "tiny-mistral");
     EXPECT_EQ(Await(engine.Submit(request)), cold);
@@ -141,7 +141,7 @@ TEST_F(CacheDirTest, PagesThatLackRowsAreNotKept) {
 
 TEST_F(CacheDirTest, DamagedPagesAreComputedAndWrittenAgain) {
   const Request request = Prompt(700, 3);
-  const Answered cold = Cold(request);
+  const AnswerIds cold = Cold(request);
   EXPECT_EQ(Await(Load("cpu").Submit(request)), cold);
   std::mt19937 random(4);
   for (int damage = 0; damage < 8; ++damage) {
@@ -152,10 +152,10 @@ TEST_F(CacheDirTest, DamagedPagesAreComputedAndWrittenAgain) {
     if (damage % 2 == 0) bytes.resize(random() % bytes.size());
     if (damage % 2 == 1) bytes[random() % bytes.size()] ^= 16;
     WriteFile(file, bytes);
-    const Answered warm = Await(Load("cpu:2").Submit(request));
+    const AnswerIds warm = Await(Load("cpu:2").Submit(request));
     EXPECT_EQ(warm, cold);
     EXPECT_LT(warm.cached, 640);
-    const Answered again = Await(Load("cpu").Submit(request));
+    const AnswerIds again = Await(Load("cpu").Submit(request));
     EXPECT_EQ(again, cold);
     EXPECT_EQ(again.cached, 640);
   }
@@ -183,7 +183,7 @@ TEST_F(CacheDirTest, TwoEnginesShareAFolderAtTheSameTime) {
   const Engine one = Load("cpu");
   const Engine other = Load("cpu:2");
   const Request request = Prompt(400, 6);
-  const Answered cold = Cold(request);
+  const AnswerIds cold = Cold(request);
   RequestHandle here = one.Submit(request);
   RequestHandle there = other.Submit(request);
   EXPECT_EQ(Await(std::move(here)), cold);
@@ -191,7 +191,7 @@ TEST_F(CacheDirTest, TwoEnginesShareAFolderAtTheSameTime) {
   const Request next = Prompt(500, 7);
   EXPECT_EQ(Await(one.Submit(next)), Cold(next));
   EXPECT_EQ(one.FlushCache(), "");
-  const Answered found = Await(Load("cpu").Submit(next));  // which has not seen what its ranks compute faster
+  const AnswerIds found = Await(Load("cpu").Submit(next));  // which has not seen what its ranks compute faster
   EXPECT_EQ(found, Cold(next));
   EXPECT_EQ(found.cached, 384);
 }
@@ -205,7 +205,7 @@ TEST_F(CacheDirTest, ManyRequestsForOneDocumentAreLoadedOnce) {
   handles[1].Cancel();
   handles.erase(handles.begin() + 1);
   for (RequestHandle& handle : handles) {
-    const Answered warm = Await(std::move(handle));
+    const AnswerIds warm = Await(std::move(handle));
     EXPECT_EQ(warm, Cold(request));
     EXPECT_GE(warm.cached, 896);
   }

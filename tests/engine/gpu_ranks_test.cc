@@ -48,11 +48,11 @@ TEST_P(GpuRanks, EveryStrategyComputesWhatOneCpuRankComputes) {
   const double tolerance = UnitRoundoff(DType::kF32) * 256;
   for (const int64_t length : {5, 100, 333}) {
     const std::vector<int32_t> prompt = RandomPrompt(length, spec.vocab, static_cast<unsigned>(length));
-    const Outcome expected = RunOnce(cpu, prompt, kSingle);
+    const PhaseOutcome expected = RunOnce(cpu, prompt, kSingle);
     for (int ranks = 1; ranks <= kRanks; ++ranks) {
       for (const auto& [name, options] : AllOptions(ranks, static_cast<unsigned>(length + ranks))) {
         SCOPED_TRACE(testing::Message() << name << ", " << ranks << " ranks, " << length << " tokens");
-        const Outcome actual = RunOnce(gpus, prompt, options);
+        const PhaseOutcome actual = RunOnce(gpus, prompt, options);
         ExpectClose(actual.logits, expected.logits, tolerance, "logits");
         for (size_t i = 0; i < expected.cache.size(); ++i) {
           const int64_t window = spec.window(static_cast<int>(i / 2));
@@ -77,7 +77,7 @@ unsigned Races() {
 void Race(const std::shared_ptr<EngineState>& gpus, bool jitter) {
   const double tolerance = UnitRoundoff(DType::kBF16) * 16;
   const std::vector<int32_t> prompt = RandomPrompt(700, gpus->decoder().spec().vocab, 3);
-  const Outcome expected = RunOnce(gpus, prompt, kSingle);
+  const PhaseOutcome expected = RunOnce(gpus, prompt, kSingle);
   for (unsigned seed = 0; seed < Races(); ++seed) {
     if (jitter) {
       Faults faults;
@@ -118,7 +118,7 @@ TEST_P(GpuRanks, SlowLinksChangeNothingButTheTime) {
   options.link_bandwidth = "20MB/s,0-1=10MB/s";
   const auto gpus = Load(GetParam(), GpusForAll(), "bf16", options);
   const std::vector<int32_t> prompt = RandomPrompt(300, gpus->decoder().spec().vocab, 4);
-  const Outcome expected = RunOnce(gpus, prompt, kSingle);
+  const PhaseOutcome expected = RunOnce(gpus, prompt, kSingle);
   for (const auto& [name, asked] : AllOptions(3, 1)) {
     SCOPED_TRACE(testing::Message() << name);
     ExpectClose(RunOnce(gpus, prompt, asked).logits, expected.logits, UnitRoundoff(DType::kBF16) * 16, "logits");

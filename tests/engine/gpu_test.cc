@@ -37,17 +37,17 @@ std::shared_ptr<EngineState> Load(const std::string& model, const std::string& d
 }
 
 /// What a prompt and a continuation with given tokens leave behind.
-struct Outcome {
+struct PhaseOutcome {
   std::vector<std::vector<float>> logits;  // logits of the prompt's last position, then of each token
   std::vector<std::vector<float>> cache;   // K and V of each layer
 };
 
 /// `tokens`: the continuation; drawn greedily while it is empty.
-Outcome RunOnce(const std::shared_ptr<EngineState>& engine, std::span<const int32_t> prompt,
-                std::vector<int32_t>& tokens) {
+PhaseOutcome RunOnce(const std::shared_ptr<EngineState>& engine, std::span<const int32_t> prompt,
+                     std::vector<int32_t>& tokens) {
   SessionState session(engine, static_cast<int64_t>(prompt.size()) + kGreedyTokens);
   session.Prefill(prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
-  Outcome outcome;
+  PhaseOutcome outcome;
   const bool draw = tokens.empty();
   for (int i = 0; i <= kGreedyTokens; ++i) {
     const std::span<const float> logits = session.logits();
@@ -106,8 +106,8 @@ TEST_P(GpuModel, ComputesWhatTheCpuComputesInF32) {
       std::vector<int32_t> prompt(static_cast<size_t>(length));
       for (int32_t& id : prompt) id = static_cast<int32_t>(random() % static_cast<uint64_t>(spec.vocab));
       std::vector<int32_t> tokens;
-      const Outcome expected = RunOnce(cpu, prompt, tokens);
-      const Outcome actual = RunOnce(gpu, prompt, tokens);
+      const PhaseOutcome expected = RunOnce(cpu, prompt, tokens);
+      const PhaseOutcome actual = RunOnce(gpu, prompt, tokens);
       for (size_t i = 0; i < expected.logits.size(); ++i) {
         EXPECT_LE(Distance(actual.logits[i], expected.logits[i]), tolerance) << "logits after " << i << " tokens";
       }

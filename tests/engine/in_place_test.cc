@@ -97,12 +97,12 @@ TEST_P(InPlaceTest, ComputesWhatTheOracleComputes) {
     SCOPED_TRACE(testing::Message() << length << " tokens");
     const std::vector<int32_t> prompt = RandomPrompt(length, rows, static_cast<unsigned>(length));
     const std::vector<float> expected = oracle.Logits(prompt);
-    const Outcome single = RunOnce(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
+    const PhaseOutcome single = RunOnce(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
     ExpectClose(single.logits, expected, tolerance, "logits against the oracle's");
     for (const Topology topology : {Topology::kChain, Topology::kDirect}) {
       SCOPED_TRACE(Name(topology));
       const PrefillOptions options{Strategy::kRunahead, topology, {PartitionKind::kEven, {}}, 3, false};
-      const Outcome several = RunOnce(engine, prompt, options);
+      const PhaseOutcome several = RunOnce(engine, prompt, options);
       ExpectClose(several.logits, expected, tolerance, "logits against the oracle's");
       ExpectSameTokens(several, single, tolerance);
     }

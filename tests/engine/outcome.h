@@ -28,7 +28,7 @@ inline std::vector<int32_t> RandomPrompt(int64_t tokens, int64_t vocab, unsigned
 }
 
 /// All that a prompt phase and a short continuation leave behind.
-struct Outcome {
+struct PhaseOutcome {
   std::vector<float> logits;              // logits of the prompt's last position
   std::vector<std::vector<float>> cache;  // K and V of each layer
   std::vector<int32_t> tokens;            // greedy tokens
@@ -42,11 +42,11 @@ inline float LargestMagnitude(std::span<const float> values) {
   return largest;
 }
 
-inline Outcome RunOnce(const std::shared_ptr<EngineState>& engine, std::span<const int32_t> prompt,
-                       const PrefillOptions& options) {
+inline PhaseOutcome RunOnce(const std::shared_ptr<EngineState>& engine, std::span<const int32_t> prompt,
+                            const PrefillOptions& options) {
   SessionState session(engine, static_cast<int64_t>(prompt.size()) + kGreedyTokens);
   session.Prefill(prompt, options);
-  Outcome outcome;
+  PhaseOutcome outcome;
   outcome.logits.assign(session.logits().begin(), session.logits().end());
   for (int layer = 0; layer < engine->decoder().spec().layers; ++layer) {
     outcome.cache.push_back(session.CacheRows(layer, false));
@@ -77,7 +77,7 @@ inline void ExpectClose(std::span<const float> actual, std::span<const float> ex
 }
 
 /// Tokens must agree up to the first one that was a near tie in one rank's run.
-inline void ExpectSameTokens(const Outcome& actual, const Outcome& expected, double tolerance) {
+inline void ExpectSameTokens(const PhaseOutcome& actual, const PhaseOutcome& expected, double tolerance) {
   for (size_t i = 0; i < expected.tokens.size(); ++i) {
     if (expected.gaps[i] <= 2 * tolerance * LargestMagnitude(expected.logits)) return;
     ASSERT_EQ(actual.tokens[i], expected.tokens[i]) << "greedy token " << i;
@@ -121,7 +121,7 @@ inline std::vector<float> VisibleRows(const std::vector<float>& rows, int64_t n,
 }
 
 /// Empty where all logits and all rows of the cache that later queries see are equal bit for bit; else what differs.
-inline std::string FirstDifference(const Outcome& actual, const Outcome& expected, const DecoderSpec& spec,
+inline std::string FirstDifference(const PhaseOutcome& actual, const PhaseOutcome& expected, const DecoderSpec& spec,
                                    int64_t length) {
   const auto same = [](const std::vector<float>& a, const std::vector<float>& b) {
     return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;

@@ -43,7 +43,7 @@ TEST_P(RankInvariance, EveryStrategyComputesWhatOneRankComputes) {
   const DecoderSpec& spec = engine->decoder().spec();
   for (const int64_t length : kLengths) {
     const std::vector<int32_t> prompt = RandomPrompt(length, spec.vocab, static_cast<unsigned>(length));
-    const Outcome single = RunOnce(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
+    const PhaseOutcome single = RunOnce(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
     for (int ranks = 1; ranks <= kMaxRanks; ++ranks) {
       for (const auto& [name, options] : AllOptions(ranks, static_cast<unsigned>(length * 10 + ranks))) {
         SCOPED_TRACE(testing::Message() << name << ", " << ranks << " ranks, " << length << " tokens");
@@ -57,7 +57,7 @@ TEST_P(RankInvariance, EveryStrategyComputesWhatOneRankComputes) {
 TEST_P(RankInvariance, HoldsOnJitteredLinks) {
   const auto engine = EngineOf(GetParam());
   const std::vector<int32_t> prompt = RandomPrompt(97, engine->decoder().spec().vocab, 5);
-  const Outcome single = RunOnce(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
+  const PhaseOutcome single = RunOnce(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
   for (unsigned seed = 0; seed < 10; ++seed) {
     Faults faults;
     faults.seed = seed;
@@ -82,7 +82,7 @@ TEST_P(FamilyInvariance, EveryStrategyComputesWhatOneRankComputes) {
   const DecoderSpec& spec = engine->decoder().spec();
   for (const int64_t length : {5, 100, 333}) {
     const std::vector<int32_t> prompt = RandomPrompt(length, spec.vocab, static_cast<unsigned>(length));
-    const Outcome single = RunOnce(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
+    const PhaseOutcome single = RunOnce(engine, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
     for (const int ranks : {2, 3, 4}) {
       for (const auto& [name, options] : AllOptions(ranks, static_cast<unsigned>(length + ranks))) {
         SCOPED_TRACE(testing::Message() << name << ", " << ranks << " ranks, " << length << " tokens");

@@ -61,13 +61,13 @@ class Engines {
 };
 
 /// Prefills the first `cut` tokens and appends the others one by one.
-inline Outcome DecodeFrom(const std::shared_ptr<EngineState>& engine, const std::vector<int32_t>& prompt,
-                          int64_t cut) {
+inline PhaseOutcome DecodeFrom(const std::shared_ptr<EngineState>& engine, const std::vector<int32_t>& prompt,
+                               int64_t cut) {
   SessionState session(engine, std::ssize(prompt));
   const std::span<const int32_t> tokens(prompt);
   session.Prefill(tokens.first(static_cast<size_t>(cut)), {Strategy::kSingle, Topology::kChain, {}, 0, false});
   for (const int32_t token : tokens.subspan(static_cast<size_t>(cut))) session.Append(token);
-  Outcome outcome;
+  PhaseOutcome outcome;
   outcome.logits.assign(session.logits().begin(), session.logits().end());
   for (int layer = 0; layer < engine->decoder().spec().layers; ++layer) {
     outcome.cache.push_back(session.CacheRows(layer, false));
@@ -77,7 +77,7 @@ inline Outcome DecodeFrom(const std::shared_ptr<EngineState>& engine, const std:
 }
 
 /// Two forward passes, of the tokens before `cut` and of those from there on, by `threads` threads.
-inline Outcome InTwoPasses(EngineState& engine, const std::vector<int32_t>& prompt, int64_t cut, int threads) {
+inline PhaseOutcome InTwoPasses(EngineState& engine, const std::vector<int32_t>& prompt, int64_t cut, int threads) {
   const Decoder& decoder = engine.decoder();
   const int64_t n = std::ssize(prompt);
   Device& device = engine.rank(0).ops().device();
@@ -94,7 +94,7 @@ inline Outcome InTwoPasses(EngineState& engine, const std::vector<int32_t>& prom
                       .cache = cache};
     EXPECT_TRUE(decoder.Forward(chunk, workspace, *ops, *stream).ok());
   }
-  Outcome outcome;
+  PhaseOutcome outcome;
   const float* logits = workspace.Logits(1).As<float>();
   outcome.logits.assign(logits, logits + decoder.spec().vocab);
   for (int layer = 0; layer < decoder.spec().layers; ++layer) {
@@ -115,11 +115,11 @@ inline std::string Difference(Engines& engines, const Situation& s) {
   const auto one = engines.Of(s.preset, s.dtype, 1, s.weights);
   const DecoderSpec& spec = one->decoder().spec();
   const std::vector<int32_t> prompt = RandomPrompt(s.length, spec.vocab, s.seed);
-  const Outcome expected = RunOnce(one, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
+  const PhaseOutcome expected = RunOnce(one, prompt, {Strategy::kSingle, Topology::kChain, {}, 0, false});
   const auto several = engines.Of(s.preset, s.dtype, s.threads, s.weights);
   const std::vector<NamedOptions> all = AllOptions(s.ranks, s.seed);
   const NamedOptions& named = all[s.option % all.size()];
-  const auto report = [&](const std::string& how, const Outcome& actual) {
+  const auto report = [&](const std::string& how, const PhaseOutcome& actual) {
     const std::string difference = FirstDifference(actual, expected, spec, s.length);
     return difference.empty() ? "" : s.Name() + ", " + how + ": " + difference;
   };

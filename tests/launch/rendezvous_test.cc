@@ -138,7 +138,7 @@ TEST_F(Rendezvous, ALostPlaceCanBeTakenAgain) {
   Introduction again = Of(1);
   again.address = "elsewhere";
   auto back = Start(1, 3, again);
-  const std::optional<Arrival> arrival = zero.door->Await(After(seconds(20)));
+  const std::optional<Joiner> arrival = zero.door->Await(After(seconds(20)));
   ASSERT_TRUE(arrival.has_value());
   EXPECT_EQ(arrival->member.rank, 1);
   EXPECT_EQ(arrival->member.address, "elsewhere");
@@ -173,7 +173,7 @@ TEST_F(Rendezvous, StrangersDoNotKeepOutOneThatIsBack) {
     strangers.push_back(Socket::Connect({"127.0.0.1", port_, false}, After(seconds(10))));
   }
   auto back = Start(1, 2, Of(1));
-  const std::optional<Arrival> arrival = zero.door->Await(After(seconds(20)));
+  const std::optional<Joiner> arrival = zero.door->Await(After(seconds(20)));
   ASSERT_TRUE(arrival.has_value());
   EXPECT_EQ(arrival->member.rank, 1);
   EXPECT_EQ(back.get().members.size(), 2U);

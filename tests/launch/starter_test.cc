@@ -56,9 +56,9 @@ TEST(Starter, TellsEveryRankItsPlaceAndOneSecret) {
 
 TEST(Starter, NamesWhoFailedAndEndsTheOthers) {
   const auto begin = std::chrono::steady_clock::now();
-  const Started started =
-      Start({.ranks = 3, .command = {}, .hosts = {}, .grace = milliseconds(100)},
-            "[ $RANK != 1 ] || exit 7; [ $RANK != 2 ] || trap '' TERM; sleep 60 & wait; wait; sleep 60");
+  const Started started = Start(
+      {.ranks = 3, .command = {}, .hosts = {}, .grace = milliseconds(100)},
+      "[ $RANK != 1 ] || exit 7; [ $RANK != 2 ] || trap '' TERM; exec >&- 2>&-; sleep 60 & wait; wait; sleep 60");
   EXPECT_EQ(started.code, 7);
   EXPECT_EQ(started.said, Lines{"rank 1 ended with exit code 7"});
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));

@@ -28,7 +28,7 @@ struct Page {
 };
 
 /// A running sequence.
-struct Sequence {
+struct LiveSequence {
   Ids tokens;
   Ids pages;   // the cache's and its own
   Ids pinned;  // those of the cache
@@ -56,7 +56,7 @@ class World {
     } else if (kind < 7) {
       if (!sequences_.empty()) GoOn(AnySequence());
     } else if (!sequences_.empty()) {
-      Sequence& sequence = AnySequence();
+      LiveSequence& sequence = AnySequence();
       Insert(sequence, kind == 7);
       if (kind > 7) Finish(sequence);
     }
@@ -78,7 +78,7 @@ class World {
 
  private:
   int32_t Draw(int32_t low, int32_t high) { return std::uniform_int_distribution<int32_t>(low, high)(random_); }
-  Sequence& AnySequence() {
+  LiveSequence& AnySequence() {
     return sequences_[static_cast<size_t>(Draw(0, static_cast<int>(sequences_.size()) - 1))];
   }
   Page& At(int32_t page) { return pages_.at(static_cast<size_t>(page)); }
@@ -153,7 +153,7 @@ class World {
   }
 
   /// Takes pages and writes the rows of all tokens of the sequence; without room it has fewer tokens afterwards.
-  void WriteRows(Sequence& sequence) {
+  void WriteRows(LiveSequence& sequence) {
     const size_t wanted = (sequence.tokens.size() + kRows - 1) / kRows - sequence.pages.size();
     if (pool_.free() < static_cast<int32_t>(wanted)) EvictSome(static_cast<int32_t>(wanted) - pool_.free());
     const auto taken = pool_.Take(static_cast<int32_t>(wanted), sequence.pages.empty() ? -1 : sequence.pages.back());
@@ -174,7 +174,7 @@ class World {
   }
 
   void StartSequence() {
-    Sequence sequence;
+    LiveSequence sequence;
     sequence.tokens = SomePrompt();
     const int64_t most = Draw(0, 3) == 0 ? Draw(0, 12) : 1000;
     const PrefixMatch match = cache_.Find(sequence.tokens, most);
@@ -201,14 +201,14 @@ class World {
     sequences_.push_back(sequence);
   }
 
-  void GoOn(Sequence& sequence) {
+  void GoOn(LiveSequence& sequence) {
     const Ids more = SomeTokens(6);
     sequence.tokens.insert(sequence.tokens.end(), more.begin(), more.end());
     WriteRows(sequence);
   }
 
   /// Makes the rows of the sequence known. Where it goes on, it pins what the cache holds of its pages.
-  void Insert(Sequence& sequence, bool goes_on) {
+  void Insert(LiveSequence& sequence, bool goes_on) {
     const auto length = static_cast<int32_t>(sequence.tokens.size());
     const int64_t valid_from = Draw(0, 2) == 0 ? Draw(0, length) : 0;
     Ids returned = cache_.Insert(sequence.tokens, sequence.pages, valid_from);
@@ -242,7 +242,7 @@ class World {
   }
 
   /// Frees the pages that are the sequence's own, and forgets it.
-  void Finish(Sequence& sequence) {
+  void Finish(LiveSequence& sequence) {
     Unpin(sequence.pinned);
     Ids own;
     std::ranges::copy_if(sequence.pages, std::back_inserter(own),
@@ -267,7 +267,7 @@ class World {
     ASSERT_EQ(pool_.free(), free);
     ASSERT_EQ(cache_.evictable(), evictable);
     std::set<int32_t> owned;
-    for (const Sequence& sequence : sequences_) {
+    for (const LiveSequence& sequence : sequences_) {
       for (const int32_t page : sequence.pages) {
         ASSERT_NE(At(page).owner, Owner::kPool);
         ASSERT_TRUE(At(page).owner == Owner::kCache || owned.insert(page).second) << page;
@@ -289,7 +289,7 @@ class World {
   PagePool pool_{kPages};
   PrefixCache cache_{kRows};
   std::vector<Page> pages_{kPages};
-  std::vector<Sequence> sequences_;
+  std::vector<LiveSequence> sequences_;
   int64_t matched_ = 0;
   int64_t partly_ = 0;
 };

@@ -7,7 +7,7 @@ namespace {
 
 class Recorder final : public Listener {
  public:
-  Recorder(std::shared_ptr<Outcome> outcome, const SimulatedRanks& ranks, size_t index)
+  Recorder(std::shared_ptr<SimulatedOutcome> outcome, const SimulatedRanks& ranks, size_t index)
       : outcome_(std::move(outcome)), ranks_(ranks), index_(index) {}
   void OnProgress(const PromptProgress& progress) override {
     outcome_->progress.emplace_back(ranks_.crew.Now(), progress);
@@ -26,7 +26,7 @@ class Recorder final : public Listener {
   }
 
  private:
-  std::shared_ptr<Outcome> outcome_;
+  std::shared_ptr<SimulatedOutcome> outcome_;
   const SimulatedRanks& ranks_;
   size_t index_;
   int64_t tokens_ = 0;
@@ -47,7 +47,7 @@ SimulatedRanks::SimulatedRanks(WorkShape a_shape, ClusterCosts a_costs, int32_t 
 
 size_t SimulatedRanks::Ask(double at_s, Request request) {
   const size_t index = outcomes_.size();
-  outcomes_.push_back(std::make_shared<Outcome>());
+  outcomes_.push_back(std::make_shared<SimulatedOutcome>());
   ids_.push_back(0);
   crew.At(at_s, [this, index, request = std::move(request)]() mutable {
     try {

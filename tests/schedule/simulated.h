@@ -18,7 +18,7 @@
 namespace runahead {
 
 /// What a request got.
-struct Outcome {
+struct SimulatedOutcome {
   std::optional<RefusedError> refused;
   double predicted_ttft_s = 0;                              // when it was taken
   std::vector<std::pair<double, PromptProgress>> progress;  // and the times at which it was told, s
@@ -42,7 +42,7 @@ class SimulatedRanks {
   void LoseAt(double at_s, double back_s, int rank);
   void Run() { crew.Run(*scheduler); }
 
-  [[nodiscard]] const Outcome& Of(size_t index) const { return *outcomes_.at(index); }
+  [[nodiscard]] const SimulatedOutcome& Of(size_t index) const { return *outcomes_.at(index); }
   [[nodiscard]] size_t asked() const { return outcomes_.size(); }
   /// Whether no rank's page belongs to a sequence.
   [[nodiscard]] bool AllAtRest() const;
@@ -57,7 +57,7 @@ class SimulatedRanks {
   std::function<void(size_t index, int64_t tokens)> on_token;  // told the tokens of the answer so far
 
  private:
-  std::vector<std::shared_ptr<Outcome>> outcomes_;
+  std::vector<std::shared_ptr<SimulatedOutcome>> outcomes_;
   std::vector<SequenceId> ids_;
 };
 

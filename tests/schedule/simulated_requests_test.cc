@@ -127,7 +127,7 @@ TEST(SimulatedRequestsTest, CancelsAtRandomMomentsLeaveNothingBehind) {
   ranks.Run();
   int cancelled = 0;
   for (size_t i = 0; i < ranks.asked(); ++i) {
-    const Outcome& outcome = ranks.Of(i);
+    const SimulatedOutcome& outcome = ranks.Of(i);
     EXPECT_EQ(outcome.ends, 1) << i;
     EXPECT_NE(outcome.finish, FinishReason::kError) << outcome.error;
     cancelled += outcome.finish == FinishReason::kCancelled ? 1 : 0;
@@ -161,7 +161,7 @@ TEST(SimulatedRequestsTest, LostRanksCostNoRequest) {
     }
     ranks.Run();
     for (size_t i = 0; i < ranks.asked(); ++i) {
-      const Outcome& outcome = ranks.Of(i);
+      const SimulatedOutcome& outcome = ranks.Of(i);
       EXPECT_EQ(outcome.ends, 1) << i;
       EXPECT_EQ(outcome.finish, FinishReason::kLength) << outcome.error;
       int64_t done = 0;
@@ -190,7 +190,7 @@ TEST(SimulatedRequestsTest, SurvivorsKeepTheirRowsOfALongPrompt) {
     const size_t request = ranks.Ask(0, Prompt(40'000, 1, 1));
     ranks.LoseAt(0.8e-3 * whole.Of(undisturbed).stats.ttft_ms, 1000, rank);
     ranks.Run();
-    const Outcome& outcome = ranks.Of(request);
+    const SimulatedOutcome& outcome = ranks.Of(request);
     EXPECT_EQ(outcome.finish, FinishReason::kLength) << outcome.error;
     bool went_on = false;
     for (size_t i = 1; i < outcome.progress.size(); ++i) {
@@ -343,7 +343,7 @@ TEST(SimulatedRequestsTest, TheProgressOfAPromptIsToldWithTheTimeLeft) {
     const size_t index = ranks.Ask(2, Prompt(64'000, 1, 100));
     const size_t second = ranks.Ask(30, Prompt(64'100, 1, 100));
     ranks.Run();
-    const Outcome& first = ranks.Of(index);
+    const SimulatedOutcome& first = ranks.Of(index);
     const double ttft_s = first.stats.ttft_ms / 1e3;
     EXPECT_NEAR(first.predicted_ttft_s, ttft_s, 0.35 * ttft_s) << count << " ranks";
     ASSERT_GE(first.progress.size(), 4U);
@@ -358,7 +358,7 @@ TEST(SimulatedRequestsTest, TheProgressOfAPromptIsToldWithTheTimeLeft) {
       EXPECT_NEAR(progress.left_s, 2 + ttft_s - time_s, 0.25 * ttft_s) << count << " ranks, event " << i;
       EXPECT_GT(progress.done, i == 0 ? -1 : first.progress[i - 1].second.done);
     }
-    const Outcome& again = ranks.Of(second);
+    const SimulatedOutcome& again = ranks.Of(second);
     EXPECT_EQ(again.progress.front().second.cached, 64'000);
     EXPECT_EQ(again.progress.front().second.done, 64'000);
     EXPECT_NEAR(again.predicted_ttft_s, again.stats.ttft_ms / 1e3, 0.5 * again.stats.ttft_ms / 1e3);

@@ -33,7 +33,7 @@ namespace {
 constexpr int64_t kTileRows = 128;                 // rows of a task
 constexpr size_t kPanelBudget = size_t{64} << 20;  // bytes of packed keys and values that are held at once
 
-size_t RoundUp(size_t bytes) { return (bytes + 63) / 64 * 64; }
+size_t RoundUpToLine(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 AttentionKernel KernelFor(DType dtype) {
   if (dtype == DType::kBF16) {
@@ -86,20 +86,20 @@ class Tile {
  public:
   static constexpr int64_t kGroups = kTileRows / kGroupRows;
   static size_t StateBytes(const HeadSize& size) {
-    return RoundUp(static_cast<size_t>(Attended::Floats(size.value)) * sizeof(float)) * kGroups;
+    return RoundUpToLine(static_cast<size_t>(Attended::Floats(size.value)) * sizeof(float)) * kGroups;
   }
   /// Of queries, of one segment's state, of the workspace and of one panel.
   static size_t Bytes(const AttentionKernel& kernel, const HeadSize& size) {
-    return RoundUp(kernel.query_bytes(size)) * kGroups + StateBytes(size) + RoundUp(kernel.workspace_bytes()) +
-           RoundUp(kernel.panel_bytes(size));
+    return RoundUpToLine(kernel.query_bytes(size)) * kGroups + StateBytes(size) +
+           RoundUpToLine(kernel.workspace_bytes()) + RoundUpToLine(kernel.panel_bytes(size));
   }
 
   Tile(const AttentionKernel& kernel, const AttentionCall& call, int64_t kv_head, int64_t begin, int64_t end,
        std::byte* memory)
       : kernel_(kernel), call_(call), kv_head_(kv_head), begin_(begin), end_(end), queries_(memory) {
-    state_ = queries_ + RoundUp(kernel.query_bytes(call.size())) * kGroups;
+    state_ = queries_ + RoundUpToLine(kernel.query_bytes(call.size())) * kGroups;
     workspace_ = state_ + StateBytes(call.size());
-    panel_ = workspace_ + RoundUp(kernel.workspace_bytes());
+    panel_ = workspace_ + RoundUpToLine(kernel.workspace_bytes());
   }
 
   [[nodiscard]] std::byte* state() const { return state_; }
@@ -149,7 +149,7 @@ class Tile {
 
  private:
   [[nodiscard]] std::byte* QueriesOf(int64_t index) const {
-    return queries_ + RoundUp(kernel_.query_bytes(call_.size())) * static_cast<size_t>(index);
+    return queries_ + RoundUpToLine(kernel_.query_bytes(call_.size())) * static_cast<size_t>(index);
   }
 
   const AttentionKernel& kernel_;
@@ -205,7 +205,7 @@ void AttendFewRows(const Team& all, Scratch& scratch, const AttentionKernel& ker
 void AttendTiles(const Team& team, Scratch& scratch, const AttentionKernel& kernel, const AttentionCall& call) {
   const auto range = call.BlocksOf(0, call.rows());
   const int64_t blocks = range.end - range.begin;
-  const size_t panel_bytes = RoundUp(kernel.panel_bytes(call.size()));
+  const size_t panel_bytes = RoundUpToLine(kernel.panel_bytes(call.size()));
   const size_t head_bytes = panel_bytes * static_cast<size_t>(blocks);
   const size_t state_bytes = Tile::StateBytes(call.size());
   const size_t worker_bytes = Tile::Bytes(kernel, call.size()) + state_bytes;

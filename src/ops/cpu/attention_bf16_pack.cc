@@ -25,7 +25,7 @@ namespace {
 /// Rows become columns: to[column * stride + i] = rows[i][j], where column j of each four is kept and the fours lie
 /// kFours apart. Of the four fours the first `fours` are written.
 template <int kFours>
-inline void Transpose(__m512i (&rows)[16], uint32_t* to, int64_t stride, int64_t fours = 4) {
+inline void TransposeRows(__m512i (&rows)[16], uint32_t* to, int64_t stride, int64_t fours = 4) {
   __m512i half[16];
 #pragma GCC unroll 8
   for (int i = 0; i < 16; i += 2) {
@@ -192,8 +192,8 @@ void PackForTiles(const AttentionCall& call, int64_t kv_head, int64_t block, std
       }
       auto* to = reinterpret_cast<uint32_t*>(values + j * width + i * kDepth);
       const int64_t fours = std::min<int64_t>(4, (width - i) / 8);
-      Transpose<8>(lower, to, kDepth / 2, fours);
-      Transpose<8>(higher, to + 4 * kDepth / 2, kDepth / 2, fours);
+      TransposeRows<8>(lower, to, kDepth / 2, fours);
+      TransposeRows<8>(higher, to + 4 * kDepth / 2, kDepth / 2, fours);
     }
   }
   FinishPanel(seen.finite(), values, rows.keys() * width, panel);
@@ -215,11 +215,11 @@ void PackFeatures(const AttentionCall& call, const RowGroup& rows, const TensorV
                      : _mm512_setzero_si512();
       }
       if (rows.lanes >= 16) {
-        Transpose<4>(own, queries + i / 2 * rows.lanes + lane, rows.lanes);
+        TransposeRows<4>(own, queries + i / 2 * rows.lanes + lane, rows.lanes);
         continue;
       }
       alignas(64) uint32_t columns[16][16];
-      Transpose<4>(own, columns[0], 16);
+      TransposeRows<4>(own, columns[0], 16);
       for (int64_t pair = 0; pair < 16; ++pair) {
         std::memcpy(queries + (i / 2 + pair) * rows.lanes, columns[pair], sizeof(uint32_t) * 8);
       }
