@@ -191,7 +191,7 @@ int RunBench(BenchFlags& flags) {
                      engine.facts().dtype,
                      engine.facts().weights,
                      engine.threads_per_rank(),
-                     AllowedDifference(spec, compute),
+                     AllowedDifference(spec, compute, flags.engine.wire),
                      DescribeMachine(),
                      engine.devices().front(),
                      load_s,

@@ -17,7 +17,7 @@ struct BenchReport {
   std::string dtype;
   std::string weights;  // format of weights: "stored", "int8", ...
   int threads_per_rank = 0;
-  double allowed_difference = 0;
+  double allowed_difference = 0;  // see AllowedDifference
   MachineFacts machine;
   std::string device;                   // device of rank 0
   double load_s = 0;                    // time from the files to an engine that is ready, s

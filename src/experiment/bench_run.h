@@ -52,8 +52,9 @@ struct Measurement {
 };
 
 /// The largest logit_difference that rounding explains: four times the errors of about eight roundings to `compute`
-/// in each layer and of f32 sums over the hidden features, added up as a random walk.
-double AllowedDifference(const DecoderSpec& spec, DType compute);
+/// in each layer and of f32 sums over the hidden features, added up as a random walk. Infinite with a `wire`
+/// (EngineOptions) that is not exact, whose error is no mistake.
+double AllowedDifference(const DecoderSpec& spec, DType compute, const std::string& wire = "exact");
 
 /// Plans every run and looks for the room of the longest, so that what cannot run is refused before anything is
 /// measured. Throws ConfigError.

@@ -250,7 +250,7 @@ class ModelSuite {
     bench.seed = plan_.seed;
     const std::vector<Measurement> measured = RunBench(*engine_, spec_, bench, [](double) {});
     const DType compute = ParseDType(engine_->facts().dtype).value_or(DType::kF32);
-    const double allowed = AllowedDifference(spec_, compute);
+    const double allowed = AllowedDifference(spec_, compute, plan_.engine.wire);
     std::map<int, double> tsp_ms;
     const double single_ms = measured.front().MedianMs();
     for (size_t i = 0; i < ways.size(); ++i) {

@@ -239,6 +239,17 @@ TEST_F(MeasureTest, TheWireSuiteComparesFormats) {
   }
 }
 
+// Logits that differ by more than rounding are no mistake then.
+TEST_F(MeasureTest, BenchTakesRowsThatTravelInFewerBits) {
+  const Outcome outcome = Runahead({"bench", "--model", Model(), "--devices", "cpu:2", "--contexts", "64",
+                                    "--strategies", "single,runahead", "--partitions", "even", "--repeats", "1",
+                                    "--dtype", "f32", "--wire", "int4", "--json", InFolder("bench.json")});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const Json bench = Json::parse(ReadFile(InFolder("bench.json")));
+  EXPECT_TRUE(bench.at("allowed_logit_difference").is_null());
+  EXPECT_GT(bench.at("results").at(1).at("logit_difference"), 1e-4);
+}
+
 TEST_F(MeasureTest, RowsTravelAsAsked) {
   const Json exact = GenerateJson({"--devices", "cpu:2", "--prompt-ids", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16",
                                    "-n", "1", "--partition", "even"});
