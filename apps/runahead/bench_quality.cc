@@ -24,7 +24,8 @@ namespace runahead::cli {
 namespace {
 
 constexpr const char* kWindowTokens = "512";
-constexpr int64_t kQuestionTokens = 2000;  // tokens of a log with its question; fewer hold none at times
+constexpr const char* kRoundsLeast = "f32";  // the dtype in which exact rows tell what rounding alone costs
+constexpr int64_t kQuestionTokens = 2000;    // tokens of a log with its question; fewer hold none at times
 
 /// What is compared: engines that differ in one option.
 struct Formats {
@@ -281,13 +282,21 @@ int RunQuality(const Formats& kind, const SuiteFlags& flags, const SuiteRequest&
   report.text = TextName(flags);
   report.questions = flags.questions;
   std::vector<Engine> engines;
+  const auto compare = [&](const std::string& name, const EngineOptions& options) {
+    engines.push_back(LoadEngine(model, options));
+    FormatQuality& quality = report.formats.emplace_back();
+    quality.name = name;
+    quality.facts = engines.back().facts();
+  };
   for (const std::string& format : kind.names) {
     EngineOptions options = request.engine;
     options.*kind.option = format;
-    engines.push_back(LoadEngine(model, options));
-    FormatQuality& quality = report.formats.emplace_back();
-    quality.name = format;
-    quality.facts = engines.back().facts();
+    compare(format, options);
+  }
+  if (&kind == &kWire && report.formats.front().facts.dtype != kRoundsLeast) {
+    EngineOptions options = request.engine;
+    options.dtype = kRoundsLeast;
+    compare(fmt::format("{} in {}", kind.names.front(), kRoundsLeast), options);
   }
   report.ranks = engines.front().ranks();
   ReadText(engines, ids, window, report);

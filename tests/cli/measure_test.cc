@@ -229,7 +229,7 @@ TEST_F(MeasureTest, TheWireSuiteComparesFormats) {
   const Json suite = Json::parse(ReadFile(InFolder("wire.json")));
   EXPECT_EQ(suite.at("positions"), 2 * 25);
   const Json& formats = suite.at("formats");
-  ASSERT_EQ(formats.size(), 4U);
+  ASSERT_EQ(formats.size(), 5U);
   EXPECT_EQ(formats.at(0).at("logit_error"), 0);
   EXPECT_EQ(formats.at(0).at("wire_bound"), 0);
   for (size_t i = 1; i < 4; ++i) {
@@ -237,6 +237,9 @@ TEST_F(MeasureTest, TheWireSuiteComparesFormats) {
     EXPECT_GT(formats.at(i).at("wire_bound"), 0);
     EXPECT_LT(formats.at(i).at("bytes_sent"), formats.at(0).at("bytes_sent"));
   }
+  EXPECT_EQ(formats.at(4).at("wire"), "exact in f32");  // what rounding to bf16 alone costs
+  EXPECT_GT(formats.at(4).at("logit_error"), 0);
+  EXPECT_EQ(formats.at(4).at("wire_bound"), 0);
 }
 
 // Logits that differ by more than rounding are no mistake then.
