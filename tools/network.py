@@ -7,11 +7,12 @@ Each host is a network namespace with a name of its own (host1, host2, ...) and 
 command sees RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, UCX_TLS=tcp, since the hosts share a kernel,
 and RUNAHEAD_SECRET_FILE. Rank 0 has stdin and stdout. Networks:
     10g, 1g, 100m   that rate for what leaves and for what enters each host
+    6mbit           any such rate, for each host
     slow-link       1 Gb/s, but 100 Mb/s at the second host
     loss            1 Gb/s, 1 % of the packets are lost
     delay           1 Gb/s, 25 ms each way: 50 ms there and back
     stall           1 Gb/s, and all of it stands still for a second in every ten
-The first four are veth and tc's tbf. The others are TUN devices and network_relay (the dev preset builds it), with
+The first five are veth and tc's tbf. The others are TUN devices and network_relay (the dev preset builds it), with
 packets of 9000 bytes. --share gives each host's processes that share of one processor, by a cgroup.
 Needs root, ip, tc and unshare; where something is missing it says so and exits with 77. The exit code is that of the
 first host that failed.
@@ -20,6 +21,7 @@ import argparse
 import os
 import pathlib
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -28,7 +30,8 @@ import sys
 import tempfile
 
 RATES = {"10g": ["10gbit"], "1g": ["1gbit"], "100m": ["100mbit"], "slow-link": ["1gbit", "100mbit", "1gbit"]}
-BURSTS = {"10gbit": "4mb", "1gbit": "512kb", "100mbit": "128kb"}
+BURSTS = {"10gbit": "4mb", "1gbit": "512kb"}  # other rates are below these
+SMALL_BURST = "128kb"
 RELAYED = {  # RATE_MBIT DELAY_MS LOSS_SHARE STALL_S EVERY_S
     "loss": ["1000", "0", "0.01", "0", "0"],
     "delay": ["1000", "25", "0", "0", "0"],
@@ -124,15 +127,15 @@ class Network:
         must("ip", "-n", self.namespace(host), "link", "set", self.device(host), "up")
 
     def limit(self, namespace, device, rate):
-        must("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", "rate", rate, "burst", BURSTS[rate],
-             "latency", "50ms")
+        must("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", "rate", rate, "burst",
+             BURSTS.get(rate, SMALL_BURST), "latency", "50ms")
 
     def make_switched(self):
         switch = self.namespace("switch")
         must("ip", "netns", "add", switch)
         must("ip", "-n", switch, "link", "add", "bridge", "type", "bridge")
         must("ip", "-n", switch, "link", "set", "bridge", "up")
-        rates = RATES[self.kind]
+        rates = RATES.get(self.kind, [self.kind])
         for host in range(1, self.hosts + 1):
             port = f"{self.tag}p{host}"
             must("ip", "link", "add", self.device(host), "netns", self.namespace(host), "type", "veth", "peer", "name",
@@ -172,6 +175,12 @@ class Network:
             run("ip", "netns", "delete", self.namespace(host))
 
 
+def network_kind(text):
+    if text in RATES or text in RELAYED or re.fullmatch(r"[1-9][0-9]{0,2}mbit", text):
+        return text
+    raise argparse.ArgumentTypeError(f"expected {', '.join([*RATES, *RELAYED])} or a rate like 6mbit, got '{text}'")
+
+
 def environment(rank, ranks, port, secret):
     return {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": "0", "MASTER_ADDR": "10.77.0.1",
             "MASTER_PORT": str(port), "UCX_TLS": "tcp", "RUNAHEAD_SECRET_FILE": secret}
@@ -180,7 +189,7 @@ def environment(rank, ranks, port, secret):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", type=int, default=3)
-    parser.add_argument("--network", choices=[*RATES, *RELAYED], default="1g")
+    parser.add_argument("--network", type=network_kind, default="1g")
     parser.add_argument("--share", help="processors of each host, or a list with one number for each: 0.5 or 1,0.33")
     parser.add_argument("--relay", default="build/dev/bin/network_relay")
     parser.add_argument("command", nargs="+", help="behind --")
