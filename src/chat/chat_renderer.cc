@@ -13,7 +13,7 @@
 namespace runahead::chat {
 namespace {
 
-constexpr double kRenderingSeconds = 1.8;  // an error is there within two, also where the process starts anew
+constexpr double kRenderingSeconds = 1.5;  // an error is there within two, also where the process starts anew
 constexpr double kFewestSeconds = 1;       // once it has started, however long that took
 constexpr size_t kLongestRequest = size_t{64} << 20;
 
