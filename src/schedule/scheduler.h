@@ -123,7 +123,8 @@ class Scheduler {
     Sequence* sequence = nullptr;
     GangChoice choice;
     std::vector<HeldPages> pages;                 // [members], of the last one the sequence's own
-    std::vector<int64_t> held;                    // [members], rows that each has
+    std::vector<int64_t> held;                    // [members], rows that each has, but for the last layer
+    std::vector<int64_t> whole;                   // [members], rows that each has in all layers
     std::vector<std::optional<PageCopy>> copies;  // [members]
     std::vector<int64_t> cuts;                    // of the round under way
     int running = 0;                              // members that are at work
@@ -250,6 +251,8 @@ class Scheduler {
   [[nodiscard]] int64_t RoundEnd(const Gang& gang) const;
   /// The gang goes on without `member`, which is not the last one.
   void LeaveOut(Gang& gang, int member);
+  /// Its members have the rows of the round that has ended.
+  static void CountRows(Gang& gang);
   void FinishMember(Gang& gang, StepResult result);
   /// What `result` says of the time of its step goes to the timeline of `sequence`, where one is recorded.
   static void RecordTimeline(Sequence& sequence, const StepResult& result, const std::vector<int>& members);

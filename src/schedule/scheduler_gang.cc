@@ -86,6 +86,7 @@ void Scheduler::LeaveOut(Gang& gang, int member) {
   members.erase(members.begin() + at);
   gang.pages.erase(gang.pages.begin() + at);
   gang.held.erase(gang.held.begin() + at);
+  gang.whole.erase(gang.whole.begin() + at);
   gang.copies.erase(gang.copies.begin() + at);
   again_ = admit_ = true;
   if (members.size() < 2) GoOnAlone(gang);
@@ -179,8 +180,8 @@ void Scheduler::FinishRound(Gang& gang) {
   const double work = forecast_.Work(gang.cuts.front(), gang.cuts.back()) / static_cast<double>(members);
   if (seconds > 0) gang.rate = work / seconds;
   if (rate_ == 0) rate_ = gang.rate;
-  for (size_t i = 0; i + 1 < members; ++i) gang.held[i] = gang.cuts[i + 1];
-  sequence.done = gang.held.back() = gang.cuts.back();
+  CountRows(gang);
+  sequence.done = gang.cuts.back();
   if (forecast_.windowed()) sequence.valid_from = sequence.done - 1;
   if (sequence.cancelled) return End(sequence, FinishReason::kCancelled);
   TellProgress(sequence);
@@ -190,6 +191,17 @@ void Scheduler::FinishRound(Gang& gang) {
   LaneOf(sequence.rank).last_token_s = crew_.Now();
   FinishReading(sequence);
   if (drawn) Answer(sequence, *drawn);
+}
+
+void Scheduler::CountRows(Gang& gang) {
+  for (size_t i = 0; i + 1 < gang.held.size(); ++i) {
+    // In the last layer only the last member attends: of rows before the round the others get none there, and with
+    // direct hand-overs none of each other's.
+    const bool all_came = i == 0 || gang.choice.topology == Topology::kChain;
+    if (all_came && gang.whole[i] == gang.cuts.front()) gang.whole[i] = gang.cuts[i + 1];
+    gang.held[i] = gang.cuts[i + 1];
+  }
+  gang.held.back() = gang.whole.back() = gang.cuts.back();
 }
 
 void Scheduler::FinishBroken(Gang& gang) {

@@ -98,7 +98,7 @@ void Scheduler::Disband(Gang& gang) {
   // Behind a window a member lacks rows that others begin with.
   for (size_t i = 0; i + 1 < gang.choice.members.size() && !forecast_.windowed(); ++i) {
     Lane& lane = LaneOf(gang.choice.members[i]);
-    const int64_t rows = gang.held[i] - (gang.copies[i] ? gang.copies[i]->rows : 0);
+    const int64_t rows = gang.whole[i] - (gang.copies[i] ? gang.copies[i]->rows : 0);
     if (lane.gone) continue;
     lane.pages.End(gang.pages[i], std::span(sequence.tokens).first(static_cast<size_t>(rows)), 0,
                    sequence.long_angles);

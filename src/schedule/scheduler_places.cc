@@ -307,6 +307,7 @@ void Scheduler::FormGang(Sequence& sequence, const std::vector<int>& members) {
     gang.choice.members.push_back(member);
     gang.pages.push_back(std::move(held));
     gang.held.push_back(there);
+    gang.whole.push_back(there);
     gang.copies.push_back(copy);
   }
   if (sequence.stats.cuts.empty()) sequence.stats.members = gang.choice.members;

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "kv/kv_pages.h"
+
 namespace runahead {
 namespace {
 
@@ -32,6 +34,14 @@ class Recorder final : public Listener {
   int64_t tokens_ = 0;
 };
 
+constexpr uint64_t kNothing = 1;  // the sequence without a token
+
+/// The sequence with one token more, never 0.
+uint64_t Behind(uint64_t sequence, int32_t token) {
+  const uint64_t mixed = (sequence ^ static_cast<uint32_t>(token)) * 0x9E3779B97F4A7C15U;
+  return (mixed ^ (mixed >> 29)) | 1;
+}
+
 Scheduler::Limits WithPages(Scheduler::Limits limits, int ranks, int32_t pages) {
   if (limits.context == 0) limits.context = 1 << 20;
   if (limits.pages.empty()) limits.pages.assign(static_cast<size_t>(ranks), pages);
@@ -40,9 +50,69 @@ Scheduler::Limits WithPages(Scheduler::Limits limits, int ranks, int32_t pages) 
 
 }  // namespace
 
+RowsWatch::Row& RowsWatch::At(int rank, const PageList& pages, int64_t row) {
+  const int64_t page = pages.at(static_cast<size_t>(row / kPageRows));
+  return rows_[static_cast<size_t>(rank)][page * kPageRows + row % kPageRows];
+}
+
+void RowsWatch::Copy(int rank, const StepPlan& plan) {
+  for (const PageCopy& copy : plan.copies) {
+    for (int64_t row = 0; row < copy.rows; ++row) At(rank, {copy.to}, row) = At(rank, {copy.from}, row);
+  }
+}
+
+uint64_t RowsWatch::Look(int rank, const ChunkPlan& chunk, bool in_last_layer) {
+  if (chunk.begin == 0) return kNothing;
+  const Row before = At(rank, chunk.pages, chunk.begin - 1);
+  if (before.all_but_last == 0 || chunk.rows() == 1)
+    return before.all_but_last;  // answers begin behind their own rows
+  for (int64_t row = 0; in_last_layer && row < chunk.begin; ++row) {
+    const Row here = At(rank, chunk.pages, row);
+    missed_ += here.last != here.all_but_last ? 1 : 0;
+  }
+  return before.all_but_last;
+}
+
+void RowsWatch::Start(int rank, StepPlan plan) {
+  Copy(rank, plan);
+  for (const ChunkPlan& chunk : plan.chunks) {
+    uint64_t sequence = Look(rank, chunk, /*in_last_layer=*/true);
+    for (int64_t i = 0; i < chunk.rows(); ++i) {
+      sequence = Behind(sequence, chunk.tokens[static_cast<size_t>(i)]);
+      At(rank, chunk.pages, chunk.begin + i) = {sequence, sequence};
+    }
+  }
+  crew_.Start(rank, std::move(plan));
+}
+
+void RowsWatch::StartTogether(std::vector<StepPlan> plans) {
+  const GangPlan& gang = *plans.front().gang;
+  const size_t last = gang.members.size() - 1;
+  for (size_t i = 0; i <= last; ++i) Copy(gang.members[i], plans[i]);
+  // Whole on the last member, which gets all rows of the others.
+  ChunkPlan round = plans.front().chunks.front();
+  round.pages = gang.pages[last];
+  uint64_t sequence = Look(gang.members[last], round, /*in_last_layer=*/true);
+  int64_t row = gang.cuts.front();
+  for (const StepPlan& plan : plans) {
+    for (const int32_t token : plan.chunks.front().tokens) {
+      sequence = Behind(sequence, token);
+      At(gang.members[last], round.pages, row++) = {sequence, sequence};
+    }
+  }
+  for (size_t i = 0; i < last; ++i) {
+    for (int64_t got = gang.held[i]; got < gang.cuts[i + 1]; ++got) {
+      const uint64_t whole = At(gang.members[last], round.pages, got).last;
+      const int64_t from = gang.topology == Topology::kChain ? gang.cuts.front() : gang.cuts[i];
+      At(gang.members[i], gang.pages[i], got) = {whole, got < from ? 0 : whole};
+    }
+  }
+  crew_.StartTogether(std::move(plans));
+}
+
 SimulatedRanks::SimulatedRanks(WorkShape a_shape, ClusterCosts a_costs, int32_t pages, Scheduler::Limits limits)
-    : shape(std::move(a_shape)), costs(std::move(a_costs)), crew(shape, costs), forecast(shape, costs) {
-  scheduler = std::make_unique<Scheduler>(crew, forecast, WithPages(std::move(limits), costs.ranks(), pages));
+    : shape(std::move(a_shape)), costs(std::move(a_costs)), crew(shape, costs), rows(crew), forecast(shape, costs) {
+  scheduler = std::make_unique<Scheduler>(rows, forecast, WithPages(std::move(limits), costs.ranks(), pages));
 }
 
 size_t SimulatedRanks::Ask(double at_s, Request request) {
@@ -72,6 +142,7 @@ void SimulatedRanks::LoseAt(double at_s, double back_s, int rank) {
     const int32_t pages = scheduler->pages(rank).pages();
     scheduler->Lose(rank);
     crew.Lose(rank);
+    rows.Forget(rank);
     crew.At(back_s, [this, rank, pages] { scheduler->Return(rank, pages); });
   });
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -27,6 +28,40 @@ struct SimulatedOutcome {
   std::string error;
   RequestStats stats;
   double ended_s = 0;  // time of its end, or of the refusal, s
+};
+
+/// Looks at what a scheduler has ranks do: whoever reads a prompt must have all rows before, of the same tokens and
+/// in all layers. Passes it on.
+class RowsWatch final : public Crew {
+ public:
+  explicit RowsWatch(SimulatedCrew& crew) : crew_(crew), rows_(static_cast<size_t>(crew.ranks())) {}
+
+  [[nodiscard]] int ranks() const override { return crew_.ranks(); }
+  void Start(int rank, StepPlan plan) override;
+  void StartTogether(std::vector<StepPlan> plans) override;
+  void Renew(std::span<const int> members) override { crew_.Renew(members); }
+  [[nodiscard]] double Now() const override { return crew_.Now(); }
+
+  /// All rows of `rank` are gone.
+  void Forget(int rank) { rows_.at(static_cast<size_t>(rank)).clear(); }
+  /// Rows that somebody began behind without having them.
+  [[nodiscard]] int64_t missed() const { return missed_; }
+
+ private:
+  /// A sequence up to a row, 0: nothing; and the same for what the last layer has.
+  struct Row {
+    uint64_t all_but_last = 0;
+    uint64_t last = 0;
+  };
+
+  Row& At(int rank, const PageList& pages, int64_t row);
+  void Copy(int rank, const StepPlan& plan);
+  /// Looks at the rows before a chunk, and returns the sequence up to there.
+  uint64_t Look(int rank, const ChunkPlan& chunk, bool in_last_layer);
+
+  SimulatedCrew& crew_;
+  std::vector<std::unordered_map<int64_t, Row>> rows_;  // [ranks], by page and row
+  int64_t missed_ = 0;
 };
 
 /// A scheduler over ranks that only take time.
@@ -52,6 +87,7 @@ class SimulatedRanks {
   WorkShape shape;
   ClusterCosts costs;
   SimulatedCrew crew;
+  RowsWatch rows;
   CostForecast forecast;
   std::unique_ptr<Scheduler> scheduler;
   std::function<void(size_t index, int64_t tokens)> on_token;  // told the tokens of the answer so far
