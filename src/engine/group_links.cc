@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
@@ -17,6 +18,9 @@ uint64_t NewLinksId() {
 }
 
 RankWorkDone GivenWork::Await() {
+  if (given.done.wait_until(After(longest)) != std::future_status::ready) {
+    throw LinkError(fmt::format("{}: no answer within {:.3g} s", name, longest.count()));
+  }
   RankWorkDone done = given.done.get();
   if (!done.error.empty()) Take(Status::Failed(done.error));
   return done;
@@ -28,11 +32,14 @@ void GivenWork::Take(const Status& read) const {
   throw LinkError(named ? read.message() : fmt::format("{}: {}", name, read.message()));
 }
 
-GivenWork GiveWork(EngineState& engine, int process, WorkKind kind, std::string order) {
+GivenWork GiveWork(EngineState& engine, int process, WorkKind kind, std::string order,
+                   std::chrono::duration<double> planned) {
+  constexpr std::chrono::duration<double> kLongest = std::chrono::hours(24 * 365);  // what a clock can still count
   EngineGroup& group = *engine.group();
   const auto sent = Clock::now();
   return {group.processes->NameOf(process),
-          group.remote->Give(process, static_cast<uint32_t>(kind), std::move(order)), sent};
+          group.remote->Give(process, static_cast<uint32_t>(kind), std::move(order)), sent,
+          std::min(kLongest, planned + engine.timeout())};
 }
 
 GroupLinks::~GroupLinks() {

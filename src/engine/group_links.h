@@ -1,6 +1,7 @@
 // What process 0 of a group needs to have ranks of several processes do something together beside steps.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -22,14 +23,17 @@ struct GivenWork {
   std::string name;  // ranks and host of the process
   RemoteRanks::Given given;
   Clock::time_point sent;
+  std::chrono::duration<double> longest{};  // longest wait of Await
 
-  /// Throws LinkError naming the ranks and why they failed.
+  /// Throws LinkError naming the ranks, and why they failed or that they did not answer in time.
   [[nodiscard]] RankWorkDone Await();
   /// What was read of an answer; throws LinkError where that makes no sense.
   void Take(const Status& read) const;
 };
 
-GivenWork GiveWork(EngineState& engine, int process, WorkKind kind, std::string order);
+/// Its answer may take EngineOptions::timeout_s longer than `planned`.
+GivenWork GiveWork(EngineState& engine, int process, WorkKind kind, std::string order,
+                   std::chrono::duration<double> planned = {});
 
 /// Links between ranks of several processes, kept for each list of members. Borrows the engine, at process 0.
 class GroupLinks {

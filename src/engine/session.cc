@@ -68,7 +68,7 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
   if (by_nccl && order.links != 0) throw ConfigError("gather: nccl works in one process");
   AllGather* const gather = by_nccl ? &held.GatherOf(plan.members) : nullptr;
   PrefillReport report;
-  RunRanks(held, order, gather, begin, report);
+  RunRanks(held, order, plan.predicted_s, gather, begin, report);
   size_ = plan.partition.tokens();
   tokens_.assign(tokens.begin(), tokens.end());
   options_ = options;
@@ -85,13 +85,13 @@ PrefillReport SessionState::Prefill(std::span<const int32_t> tokens, const Prefi
   return report;
 }
 
-void SessionState::RunRanks(HeldEngine& held, const PhaseOrder& order, AllGather* gather, Clock::time_point begin,
-                            PrefillReport& report) {
+void SessionState::RunRanks(HeldEngine& held, const PhaseOrder& order, double planned_s, AllGather* gather,
+                            Clock::time_point begin, PrefillReport& report) {
   std::vector<GivenWork> others;
   std::exception_ptr failure;
+  const std::shared_ptr<Fabric> between = order.links == 0 ? nullptr : links_->For(held, order.members);
   {
-    const std::shared_ptr<Fabric> between = order.links == 0 ? nullptr : links_->For(held, order.members);
-    others = Tell(order);
+    others = Tell(order, planned_s);
     PhaseHere here(here_, held, order, between == nullptr ? held.fabric() : *between, gather, begin);
     try {
       here.Await();
@@ -105,7 +105,8 @@ void SessionState::RunRanks(HeldEngine& held, const PhaseOrder& order, AllGather
   }
   try {
     AwaitOthers(std::move(others), order, begin, report);
-  } catch (...) {
+  } catch (const std::exception& error) {
+    if (between != nullptr) between->Fail(Status::Failed(error.what()));  // those that still wait give up
     if (!failure) failure = std::current_exception();
   }
   report.ttft_ms = MillisecondsSince(begin);
@@ -115,12 +116,14 @@ void SessionState::RunRanks(HeldEngine& held, const PhaseOrder& order, AllGather
   std::rethrow_exception(failure);
 }
 
-std::vector<GivenWork> SessionState::Tell(const PhaseOrder& order) {
+std::vector<GivenWork> SessionState::Tell(const PhaseOrder& order, double planned_s) {
+  constexpr double kSlower = 10;  // times as slow as planned: costs that nobody measured are no more than a guess
   const std::string bytes = links_ != nullptr ? Encode(order) : "";
   std::vector<GivenWork> given;
   for (const int process : links_ != nullptr ? links_->OthersOf(order.members) : std::set<int>()) {
     elsewhere_.insert(process);
-    given.push_back(GiveWork(*engine_, process, WorkKind::kPhase, bytes));
+    given.push_back(
+        GiveWork(*engine_, process, WorkKind::kPhase, bytes, std::chrono::duration<double>(kSlower * planned_s)));
   }
   return given;
 }

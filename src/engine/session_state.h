@@ -40,10 +40,10 @@ class SessionState {
   void CheckToken(int32_t token, int64_t position) const;
   /// Runs all ranks and waits for all of them. Rethrows what the first rank here to fail threw, and throws LinkError
   /// for one elsewhere.
-  void RunRanks(HeldEngine& held, const PhaseOrder& order, AllGather* gather, Clock::time_point begin,
-                PrefillReport& report);
+  void RunRanks(HeldEngine& held, const PhaseOrder& order, double planned_s, AllGather* gather,
+                Clock::time_point begin, PrefillReport& report);
   /// Tells the other processes of the order's members of it.
-  [[nodiscard]] std::vector<GivenWork> Tell(const PhaseOrder& order);
+  [[nodiscard]] std::vector<GivenWork> Tell(const PhaseOrder& order, double planned_s);
   void AwaitOthers(std::vector<GivenWork> given, const PhaseOrder& order, Clock::time_point begin,
                    PrefillReport& report);
   /// Whether the angles of all positions change when the sequence grows to `tokens` (LongRoPE).

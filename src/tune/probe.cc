@@ -23,10 +23,10 @@ uint64_t NewProbeNumber() {
 /// Work for each other process of the members; `links` null: there are none.
 std::vector<std::pair<int, GivenWork>> GiveOthers(EngineState& engine, const GroupLinks* links,
                                                   const std::vector<int>& members, WorkKind kind,
-                                                  const std::string& order) {
+                                                  const std::string& order, std::chrono::duration<double> planned) {
   std::vector<std::pair<int, GivenWork>> given;
   for (const int process : links == nullptr ? std::set<int>() : links->OthersOf(members)) {
-    given.emplace_back(process, GiveWork(engine, process, kind, order));
+    given.emplace_back(process, GiveWork(engine, process, kind, order, planned));
   }
   return given;
 }
@@ -76,8 +76,9 @@ void Probe::Run(HeldEngine& held, const ShortRun& run, int times, std::vector<St
     }
     for (size_t i = 0; seen != nullptr && i < parts.size(); ++i) Append(parts[i], (*seen)[places[i]]);
   };
-  auto others = GiveOthers(*engine_, links_.get(), members_, WorkKind::kShortRuns,
-                           Encode(ShortRunsOrder{number_, longest_, members_, run, times}));
+  auto others =
+      GiveOthers(*engine_, links_.get(), members_, WorkKind::kShortRuns,
+                 Encode(ShortRunsOrder{number_, longest_, members_, run, times}), times * engine_->timeout());
   std::atomic<bool> stop = false;
   std::promise<std::vector<Stretches>> made;
   const std::future<void> ended = std::async(std::launch::async, [&] {
@@ -115,7 +116,8 @@ std::vector<HopTimes> Probe::Hop(HeldEngine& held, const std::vector<std::pair<i
   const uint64_t id = links_ == nullptr ? 0 : links_->IdFor(members_);
   const HopsOrder order{number_, longest_, members_, id, pairs, rows, rounds};
   const std::shared_ptr<Fabric> between = id == 0 ? nullptr : links_->For(held, members_);
-  auto others = GiveOthers(*engine_, links_.get(), members_, WorkKind::kHops, Encode(order));
+  auto others =
+      GiveOthers(*engine_, links_.get(), members_, WorkKind::kHops, Encode(order), 2 * rounds * engine_->timeout());
   std::exception_ptr failure;
   std::vector<HopTimes> times;
   try {

@@ -22,7 +22,9 @@ struct AnswerIds {
   int64_t cached = 0;
 
   /// Whether the answers are the same.
-  friend bool operator==(const AnswerIds& a, const AnswerIds& b) { return a.ids == b.ids && a.logprobs == b.logprobs; }
+  friend bool operator==(const AnswerIds& a, const AnswerIds& b) {
+    return a.ids == b.ids && a.logprobs == b.logprobs;
+  }
 };
 
 AnswerIds Await(RequestHandle handle) {

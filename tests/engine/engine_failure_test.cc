@@ -1,12 +1,14 @@
 // What an engine does when its own thread meets an exception, and when links fail.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <future>
 #include <stdexcept>
 #include <thread>
 
 #include "engine/conductor.h"
 #include "engine/engine_state.h"
+#include "engine/group_links.h"
 #include "link/fault/fault_fabric.h"
 #include "link/local/local_fabric.h"
 #include "runahead/request.h"
@@ -158,6 +160,17 @@ TEST(EngineFailureTest, SearchedCutsInRoundsOfOtherLengths) {
     EXPECT_LT(end.stats.cuts.back(), kTokens) << "there was one round alone";
     EXPECT_EQ(end.stats.members.size(), 2U);
     beside.Cancel();
+  }
+}
+
+TEST(GivenWork, TheWaitForAnAnswerEnds) {
+  std::promise<RankWorkDone> never;
+  GivenWork work{"rank 1 on b", {1, never.get_future()}, Clock::now(), std::chrono::milliseconds(20)};
+  try {
+    (void)work.Await();
+    FAIL();
+  } catch (const LinkError& error) {
+    EXPECT_EQ(std::string(error.what()), "rank 1 on b: no answer within 0.02 s");
   }
 }
 
