@@ -120,6 +120,7 @@ MODELS = {
     "stablelm-f16": (StableLmConfig, dict(num_key_value_heads=2, use_qkv_bias=True, qk_layernorm=True), "float16", {}),
     "starcoder2-bf16": (Starcoder2Config, dict(num_key_value_heads=2, sliding_window=50), "bfloat16", {}),
     "phi-f16": (PhiConfig, dict(), "float16", {}),
+    "phi-tied-f32": (PhiConfig, dict(tie_word_embeddings=True), "float32", {}),
     "cohere-bf16": (CohereConfig, dict(num_key_value_heads=2, use_qk_norm=True, logit_scale=0.25), "bfloat16", {}),
     "cohere2-bf16": (Cohere2Config, dict(num_key_value_heads=2, num_hidden_layers=4, sliding_window=40,
                                          logit_scale=0.25), "bfloat16", {}),

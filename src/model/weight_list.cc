@@ -181,6 +181,7 @@ void NameByFiles(const DecoderSpec& spec, const WeightFiles& files, WeightSource
   FindPackedExperts(files, sources);
   if (!spec.tied_head) return;
   if (!has(sources.head.name)) {
+    if (sources.head.bias) sources.head.biased_as = sources.head.name;  // a bias is never tied (Phi)
     sources.head.name = sources.embedding.name;
   } else if (!has(sources.embedding.name)) {
     sources.embedding.name = sources.head.name;
