@@ -45,7 +45,7 @@ struct MatrixSource {
   // Others than kWeight are of all experts, and a source of one of them: [begin, end) is one of the matrices.
   MatrixLayout layout = MatrixLayout::kWeight;
   bool unit_rows = false;  // each row is divided by its length (Baichuan 2's head)
-  std::string biased_as;  // the tensor whose bias it has, where that is another one; empty: `name`
+  std::string biased_as;   // the tensor whose bias it has, where that is another one; empty: `name`
 };
 
 /// Matrices stacked by output row.

@@ -138,7 +138,8 @@ Shape StoredShape(const MatrixSource& matrix) {
 }
 
 std::string BiasName(const MatrixSource& matrix) {
-  return (matrix.biased_as.empty() ? matrix.name : matrix.biased_as) + (matrix.layout == MatrixLayout::kWeight ? ".bias" : "_bias");
+  return (matrix.biased_as.empty() ? matrix.name : matrix.biased_as) +
+         (matrix.layout == MatrixLayout::kWeight ? ".bias" : "_bias");
 }
 
 Shape BiasShape(const MatrixSource& matrix) {
