@@ -5,8 +5,8 @@ Serves MODEL in several processes with --on-failure replan and sends a trace of 
 ports that the processes listen at, but for that of HTTP, with random bytes, true beginnings with random bytes behind
 them, what the ranks themselves said to each other whole (replayed), cut and with a few bits changed, echoes, and
 connections that say little or nothing and stay open. The last rank is killed in the midst of it and must come back.
-The first processes meet in the midst of it, too. Every request must end with the tokens that one undisturbed process
-gives, no other rank may be lost, and once all strangers have gone no process may have more descriptors open than before.
+Every request must end with the tokens that one undisturbed process gives, no other rank may be lost, and once all
+strangers have gone no process may have more descriptors open than before.
 
 --start launch has `runahead launch` start the ranks, --start hand starts each with RANK, WORLD_SIZE, MASTER_ADDR and
 MASTER_PORT. What ranks say is recorded from the loopback device, which needs root; elsewhere it says so and exits with 77.
@@ -24,7 +24,6 @@ import signal
 import socket
 import struct
 import sys
-import tempfile
 import threading
 import time
 
@@ -242,6 +241,7 @@ class Disturbed:
         self.right = right_answers(Server(options.program, options.model, 1, 1, []), self.requests)
         self.wrong = collections.Counter()
         self.over = threading.Event()
+        self.server = None
         self.targets = []
 
     def keep_asking(self, first):
@@ -257,9 +257,8 @@ class Disturbed:
     def look(self):
         """Keeps `targets` up to date: a rank that comes back listens elsewhere."""
         while not self.over.is_set():
-            server = getattr(self, "server", None)
-            if server is not None:
-                self.targets = sorted({port for port, _ in listening(server.pids().values()) if port != server.port})
+            server = self.server
+            self.targets = sorted({port for port, _ in listening(server.pids().values()) if port != server.port})
             time.sleep(0.2)
 
     def settled(self, before):
@@ -301,7 +300,8 @@ class Disturbed:
         after = {rank: descriptors(pid) for rank, pid in server.pids().items()}
         server.until(lambda: all(one["pages_used"] == 0 for one in server.status()["ranks"]), "no page is in use")
         code = server.end()
-        print(f"{sum(strangers.counts.values())} connections {dict(strangers.counts)}; {asked} requests, "
+        connections = strangers.counts.total() - strangers.counts["closed by a rank"]
+        print(f"{connections} connections {dict(strangers.counts)}; {asked} requests, "
               f"{sum(self.wrong.values())} wrong; descriptors {before}, then {after}; exit code {code}")
         for what, times in self.wrong.most_common(5):
             print(f"  {times}: {what}")
@@ -325,7 +325,12 @@ def main():
     parser.add_argument("--vocab", type=int, default=256)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("more", nargs="*", help="further flags of serve, behind --")
-    Disturbed(parser.parse_args()).run()
+    disturbed = Disturbed(parser.parse_args())
+    try:
+        disturbed.run()
+    finally:
+        if disturbed.server is not None and disturbed.server.process.poll() is None:
+            disturbed.server.end()
 
 
 if __name__ == "__main__":
