@@ -72,6 +72,9 @@ struct LinearPart {
   std::vector<TensorView> biases;       // each [rows_i], any dtype; empty, or one for each of `weights`
   bool lasting = false;                 // the weights outlive the Linear, which may read them where they are
   std::vector<std::string> names = {};  // names of `weights`, for errors; or empty
+  /// Of each of `weights` a scale for each row, [rows_i], where the weights are exactly e4m3 times these, which fp8
+  /// then keeps; else an empty one. Or empty.
+  std::vector<std::span<const float>> scales = {};
 };
 
 /// A weight matrix y = x W^T + b in the layout that its backend multiplies fastest. Made of parts (q | k,v for

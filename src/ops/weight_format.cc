@@ -12,12 +12,15 @@ std::string_view Name(WeightFormat format) {
       return "int8";
     case WeightFormat::kInt4:
       return "int4";
+    case WeightFormat::kFp8:
+      return "fp8";
   }
   internal::CheckFailed(__FILE__, __LINE__, "unknown weight format");
 }
 
 std::optional<WeightFormat> ParseWeightFormat(std::string_view name) {
-  for (const WeightFormat format : {WeightFormat::kStored, WeightFormat::kInt8, WeightFormat::kInt4}) {
+  for (const WeightFormat format :
+       {WeightFormat::kStored, WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kFp8}) {
     if (name == Name(format)) return format;
   }
   return std::nullopt;

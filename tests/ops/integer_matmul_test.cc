@@ -214,12 +214,17 @@ TEST(QuantiseTest, ExactWhereItCanBe) {
 }
 
 TEST(QuantiseTest, FormatsHaveNames) {
-  for (const WeightFormat format : {WeightFormat::kStored, WeightFormat::kInt8, WeightFormat::kInt4}) {
+  for (const WeightFormat format :
+       {WeightFormat::kStored, WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kFp8}) {
     EXPECT_EQ(ParseWeightFormat(Name(format)), format);
   }
   EXPECT_EQ(ParseWeightFormat("int5"), std::nullopt);
   EXPECT_EQ(QuantisedRowBytes(WeightFormat::kInt8, 2048), 2048U + 32);
   EXPECT_EQ(QuantisedRowBytes(WeightFormat::kInt4, 2048), 1024U + 128 + 32);
+  EXPECT_EQ(QuantisedRowBytes(WeightFormat::kFp8, 2048), 2048U + 4);
+  EXPECT_EQ(FormatFor(WeightFormat::kFp8, 2048), WeightFormat::kFp8);
+  EXPECT_EQ(FormatFor(WeightFormat::kFp8, 2056), WeightFormat::kStored);
+  EXPECT_EQ(HeadFormat(WeightFormat::kFp8), WeightFormat::kStored);
 }
 
 }  // namespace

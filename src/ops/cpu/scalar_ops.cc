@@ -159,6 +159,7 @@ class ScalarOps final : public Ops {
   using Ops::Prepare;
   std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute, WeightFormat format) override {
     CheckParts(parts);
+    CHECK(format != WeightFormat::kFp8);  // no CPU has it
     return std::make_unique<ScalarLinear>(parts, compute, format);
   }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <vector>
@@ -63,12 +64,10 @@ class CudaOps final : public Ops {
 
   using Ops::Prepare;
   std::unique_ptr<Linear> Prepare(const std::vector<LinearPart>& parts, DType compute, WeightFormat format) override {
-    if (format != WeightFormat::kStored) {
-      throw ConfigError(fmt::format("--weights {}: {} multiplies weights as they are stored; expected stored",
-                                    Name(format), device().name()));
-    }
+    CheckFormat(format);
     CheckParts(parts);
     const int64_t in_features = parts.front().weights.front().row_elements();
+    const bool fp8 = FormatFor(format, in_features) == WeightFormat::kFp8;
     cuda::CudaLinear::Memory memory;
     memory.first_rows.push_back(0);
     bool biased = false;
@@ -79,12 +78,16 @@ class CudaOps final : public Ops {
       biased = biased || !part.biases.empty();
     }
     const int64_t rows = memory.first_rows.back();
-    memory.weights = device_.Allocate(static_cast<size_t>(rows * in_features) * SizeOf(compute));
-    std::byte* target = memory.weights.data();
-    for (const LinearPart& part : parts) {
-      for (const TensorView& matrix : part.weights) {
-        uploader_.Copy(matrix, target, compute);
-        target += static_cast<size_t>(matrix.shape().elements()) * SizeOf(compute);
+    if (fp8) {
+      QuantiseWeights(parts, memory);
+    } else {
+      memory.weights = device_.Allocate(static_cast<size_t>(rows * in_features) * SizeOf(compute));
+      std::byte* target = memory.weights.data();
+      for (const LinearPart& part : parts) {
+        for (const TensorView& matrix : part.weights) {
+          uploader_.Copy(matrix, target, compute);
+          target += static_cast<size_t>(matrix.shape().elements()) * SizeOf(compute);
+        }
       }
     }
     if (biased) {
@@ -92,6 +95,7 @@ class CudaOps final : public Ops {
       memory.narrow_bias = PrepareBias(parts, rows, compute);
     }
     uploader_.Finish();
+    if (fp8) CheckFinite(parts, memory.scales);
     return std::make_unique<cuda::CudaLinear>(std::move(memory), in_features, compute);
   }
 
@@ -144,7 +148,7 @@ class CudaOps final : public Ops {
     CheckMatmul(x, linear, weights.compute(), first, count, y);
     const LaunchOn on = Enter(stream);
     if (FewRows(x) && cuda::MultiplyFewRows(on, RowProductOf(x, linear, first), y)) return;
-    if (!OneRow(x)) return multiplier_.Multiply(x, weights, first, count, false, y, on);
+    if (!OneRow(x, linear)) return multiplier_.Multiply(x, weights, first, count, false, y, on);
     cuda::MultiplyRow(on, RowProductOf(x, linear, first), y);
   }
 
@@ -163,7 +167,7 @@ class CudaOps final : public Ops {
     CheckMatmul(x, linear, weights.compute(), 0, linear.parts(), sum);
     const LaunchOn on = Enter(stream);
     if (FewRows(x) && cuda::MultiplyFewRowsAndAdd(on, RowProductOf(x, linear, 0), sum)) return;
-    if (!OneRow(x)) return multiplier_.Multiply(x, weights, 0, linear.parts(), true, sum, on);
+    if (!OneRow(x, linear)) return multiplier_.Multiply(x, weights, 0, linear.parts(), true, sum, on);
     cuda::MultiplyRowAndAdd(on, RowProductOf(x, linear, 0), sum);
   }
 
@@ -173,21 +177,31 @@ class CudaOps final : public Ops {
       const bool gated = CheckActivated(x, linear, product, out);
       if (cuda::MultiplyFewRowsAndActivate(Enter(stream), RowProductOf(x, linear, 0), activation, gated, out)) return;
     }
-    if (!OneRow(x)) return Ops::MatmulActivate(x, linear, activation, product, out, stream);
+    if (!OneRow(x, linear)) {
+      const bool gated = CheckActivated(x, linear, product, out);
+      if (!gated || !IsFp8(linear)) return Ops::MatmulActivate(x, linear, activation, product, out, stream);
+      Ops::Matmul(x, linear, product, stream);
+      return ActivateIntoCodes(activation, product, out, stream);
+    }
     ActivateRow(RowProductOf(x, linear, 0), linear, activation, product, out, stream);
   }
 
   void NormalizeMatmulActivate(TensorView x, const Norm& norm, TensorView normalized, const Linear& linear,
                                Activation activation, TensorView product, TensorView out, Stream& stream) override {
-    if (!OneRow(x)) {
-      return Ops::NormalizeMatmulActivate(x, norm, normalized, linear, activation, product, out, stream);
+    if (!OneRow(x, linear)) {
+      NormalizeFor(linear, x, norm, normalized, stream);
+      return MatmulActivate(normalized, linear, activation, product, out, stream);
     }
     ActivateRow(NormalizedProduct(x, norm, normalized, linear), linear, activation, product, out, stream);
   }
 
   void ProjectHeads(TensorView x, const Norm& norm, TensorView normalized, const Linear& linear, TensorView qkv,
                     const HeadRows& heads, Stream& stream) override {
-    if (!OneRow(x)) return Ops::ProjectHeads(x, norm, normalized, linear, qkv, heads, stream);
+    if (!OneRow(x, linear)) {
+      NormalizeFor(linear, x, norm, normalized, stream);
+      Ops::Matmul(normalized, linear, qkv, stream);
+      return PrepareHeads(heads, stream);
+    }
     const cuda::RowProduct product = NormalizedProduct(x, norm, normalized, linear);
     CheckMatmul(x, linear, x.dtype(), 0, linear.parts(), qkv);
     CheckHeads(heads.q, heads.query_steps, heads.rows.begin);
@@ -339,7 +353,12 @@ class CudaOps final : public Ops {
 
   static cuda::RowProduct RowProductOf(TensorView x, const Linear& linear, int first) {
     const auto& weights = static_cast<const cuda::CudaLinear&>(linear);
-    return {x, weights.Weights(first), static_cast<const float*>(weights.Bias(first, DType::kF32)), nullptr, {}};
+    return {x,
+            weights.Weights(first),
+            weights.Scales(first),
+            static_cast<const float*>(weights.Bias(first, DType::kF32)),
+            nullptr,
+            {}};
   }
 
   static cuda::RowProduct NormalizedProduct(TensorView x, const Norm& norm, TensorView normalized,
@@ -459,17 +478,109 @@ class CudaOps final : public Ops {
   }
 
   /// Whether x goes through the kernels of one row, whose sums have an order of their own.
-  [[nodiscard]] bool OneRow(const TensorView& x) const { return x.rows() == 1 && !deterministic_; }
+  [[nodiscard]] bool OneRow(const TensorView& x, const Linear& linear) const {
+    const bool wide_fp8 = x.dtype() == DType::kF32 && IsFp8(linear);
+    return x.rows() == 1 && !deterministic_ && !wide_fp8;
+  }
 
   [[nodiscard]] bool FewRows(const TensorView& x) const {
     return x.rows() > 1 && x.rows() <= cuda::kMostFewRows && !deterministic_;
   }
 
+  [[nodiscard]] static bool IsFp8(const Linear& linear) {
+    return static_cast<const cuda::CudaLinear&>(linear).is_fp8();
+  }
+
+  /// Normalize, which leaves the codes that the next product with `linear` needs.
+  void NormalizeFor(const Linear& linear, TensorView x, const Norm& norm, TensorView normalized, Stream& stream) {
+    const bool coded = IsFp8(linear) && !FewRows(x);
+    if (!coded) return Normalize(x, norm, normalized, stream);
+    CheckNormalize(x, norm, normalized);
+    const LaunchOn on = Enter(stream);
+    const auto place = multiplier_.PlaceForCodes(normalized);
+    if (!place || !cuda::NormalizeAndQuantise(on, x, norm, normalized, place->codes, place->scales)) {
+      multiplier_.ForgetCodes();
+      return cuda::Normalize(on, x, norm, normalized);
+    }
+    coded_at_ = launches_;
+  }
+
+  /// GatedActivation, which leaves the codes that a product with weights in fp8 needs next.
+  void ActivateIntoCodes(Activation activation, TensorView gate_up, TensorView out, Stream& stream) {
+    const LaunchOn on = Enter(stream);
+    const auto place = multiplier_.PlaceForCodes(out);
+    if (!place || !cuda::ActivateAndQuantise(on, activation, gate_up, out, place->codes, place->scales)) {
+      multiplier_.ForgetCodes();
+      return cuda::GatedActivation(on, activation, gate_up, out);
+    }
+    coded_at_ = launches_;
+  }
+
   /// Makes the GPU the thread's current one for good, since a rank's thread has one GPU; then as On.
   LaunchOn Enter(Stream& stream) {
     ++launches_;
+    if (launches_ != coded_at_ + 1) multiplier_.ForgetCodes();  // they are for what follows at once
     CheckCuda(cudaSetDevice(ordinal_), ordinal_, "cudaSetDevice");
     return On(stream);
+  }
+
+  /// Throws ConfigError for formats that this GPU does not multiply.
+  void CheckFormat(WeightFormat format) const {
+    constexpr int kFirst = 89;  // compute capability of the first GPUs that multiply e4m3, times ten
+    if (format == WeightFormat::kStored) return;
+    if (format != WeightFormat::kFp8) {
+      throw ConfigError(
+          fmt::format("--weights {}: CPU ranks have it; expected stored or fp8 on {}", Name(format), device_.name()));
+    }
+    if (10 * properties_.major + properties_.minor < kFirst) {
+      throw ConfigError(fmt::format("--weights fp8: {} has compute capability {}.{}; expected 8.9 or newer",
+                                    device_.name(), properties_.major, properties_.minor));
+    }
+  }
+
+  /// The weights of all parts as e4m3.
+  void QuantiseWeights(const std::vector<LinearPart>& parts, cuda::CudaLinear::Memory& memory) {
+    const int64_t rows = memory.first_rows.back();
+    const int64_t in_features = parts.front().weights.front().row_elements();
+    const auto bytes = static_cast<size_t>(rows * in_features);
+    const auto room = static_cast<size_t>(kFp8Multiple * in_features);
+    multiplier_.ReserveCodes(in_features);
+    memory.weights = device_.Allocate(bytes + room);
+    memory.scales = device_.Allocate(static_cast<size_t>(rows) * sizeof(float));
+    const CurrentDevice current(ordinal_);
+    CheckCuda(cudaMemset(memory.weights.data() + bytes, 0, room), ordinal_, "cudaMemset");
+    CheckCuda(cudaDeviceSynchronize(), ordinal_, "cudaMemset");
+    std::byte* target = memory.weights.data();
+    auto* scales = reinterpret_cast<float*>(memory.scales.data());
+    for (const LinearPart& part : parts) {
+      for (size_t i = 0; i < part.weights.size(); ++i) {
+        const TensorView& matrix = part.weights[i];
+        uploader_.CopyAsE4M3(matrix, part.scales.empty() ? std::span<const float>() : part.scales[i], target, scales);
+        target += matrix.shape().elements();
+        scales += matrix.rows();
+      }
+    }
+  }
+
+  /// Throws ConfigError naming the matrix and row of a weight that is not finite, which makes a scale none.
+  void CheckFinite(const std::vector<LinearPart>& parts, const Buffer& scales) {
+    std::vector<float> host(scales.bytes() / sizeof(float));
+    const CurrentDevice current(ordinal_);
+    CheckCuda(cudaMemcpy(host.data(), scales.data(), scales.bytes(), cudaMemcpyDeviceToHost), ordinal_, "cudaMemcpy");
+    auto next = host.begin();
+    for (const LinearPart& part : parts) {
+      for (size_t i = 0; i < part.weights.size(); ++i) {
+        const auto end = next + part.weights[i].rows();
+        const auto bad = std::find_if(next, end, [](float scale) { return std::isnan(scale); });
+        if (bad != end) {
+          throw ConfigError(
+              fmt::format("tensor '{}': row {} has a weight that is not finite, which fp8 cannot hold; "
+                          "expected finite weights",
+                          part.names.empty() ? "" : part.names[i], bad - next));
+        }
+        next = end;
+      }
+    }
   }
 
   /// The biases of all parts; zeros where a part has none.
@@ -508,6 +619,7 @@ class CudaOps final : public Ops {
   cuda::SplitScratch scratch_;
   Buffer gathered_;            // keys, then values, of a sequence whose pages do not follow each other
   int64_t launches_ = 0;       // calls that enqueued kernels
+  int64_t coded_at_ = -1;      // value of launches_ when a kernel left codes of its rows for the next product
   int64_t many_appended_ = 0;  // value of launches_ at the last append of several rows
 };
 

@@ -6,15 +6,21 @@
 
 #include "ops/cuda/activation.cuh"
 #include "ops/cuda/attention_tiles.cuh"
+#include "ops/cuda/fp8.cuh"
 
 namespace runahead::cuda {
 namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kTileRows = 16;                // rows of the weights of one multiplication
-constexpr int kChunk = 64;                   // inputs that a warp reads of a row at a time
-constexpr int kStep = kWarps * kChunk;       // inputs that a block reads of a row at a time
+constexpr int kTileRows = 16;  // rows of the weights of one multiplication
+constexpr int kLoads = 2;      // 16-byte reads of a lane for a row at a time
+template <typename W>
+constexpr int kRead = 4 * kPerVector<W>;  // inputs that a warp reads of a row by one of them
+template <typename W>
+constexpr int kChunk = kLoads* kRead<W>;  // inputs that a warp reads of a row at a time
+template <typename W>
+constexpr int kStep = kWarps* kChunk<W>;     // inputs that a block reads of a row at a time
 constexpr int kStages = 4;                   // chunks that a warp has under way
 constexpr int kBlocksPerMultiprocessor = 2;  // all that the registers have room for, as for one row
 constexpr size_t kMostSharedBytes = 96 * 1024;
@@ -22,14 +28,15 @@ constexpr size_t kMostSharedBytes = 96 * 1024;
 enum class Finishing : unsigned char { kStore, kAdd, kActivate };
 
 /// y = finish(x W^T + b). A tile is 16 rows of the weights, or with two matrices, a gate and what it gates, 8 of
-/// each.
-template <typename T, typename Y>
+/// each. W is T, or e4m3 with a scale for each row of the weights.
+template <typename T, typename Y, typename W>
 struct Job {
   const T* x;  // [rows, in_features]
   int64_t x_stride;
-  const T* weights;   // [matrices * outputs, in_features]
-  const float* bias;  // [matrices * outputs], or null
-  Y* y;               // [rows, outputs]
+  const W* weights;     // [matrices * outputs, in_features]
+  const float* scales;  // [matrices * outputs], of e4m3 weights
+  const float* bias;    // [matrices * outputs], or null
+  Y* y;                 // [rows, outputs]
   int64_t y_stride;
   int rows;
   int in_features;
@@ -40,9 +47,9 @@ struct Job {
 };
 
 /// The weights that a warp reads: of each tile of its block the chunks that are its own.
-template <typename T, int kMatrices>
+template <typename W, int kMatrices>
 struct Reader {
-  const T* weights;
+  const W* weights;
   int in_features;
   int outputs;
   int first;  // the warp's first input
@@ -53,7 +60,7 @@ struct Reader {
   int visits;
   int visit = 0;
   int begin = 0;  // start of the chunk, from `own` on
-  const T* from[2] = {};
+  const W* from[2] = {};
 
   __device__ void Point() {
     const int at = tile + visit * tile_step;
@@ -65,18 +72,18 @@ struct Reader {
     }
   }
 
-  __device__ void Fetch(uint4 (&into)[2][2]) {
+  __device__ void Fetch(uint4 (&into)[2][kLoads]) {
     if (visit >= visits) return;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int i = begin + 32 * j;
+      for (int j = 0; j < kLoads; ++j) {
+        const int i = begin + kRead<W> * j;
         into[half][j] =
             from[half] != nullptr && own + i < in_features ? tiles::LoadOnce(from[half] + i) : make_uint4(0, 0, 0, 0);
       }
     }
-    begin += kStep;
+    begin += kStep<W>;
     if (first + begin < in_features) return;
     begin = 0;
     if (++visit < visits) Point();
@@ -84,10 +91,11 @@ struct Reader {
 };
 
 /// An output of one row from its sums over each matrix. Each step rounds to T, as kernels one after the other would.
-template <int kMatrices, typename T, typename Y>
-__device__ void Finish(const Job<T, Y>& job, int row, int output, float (&sums)[kMatrices]) {
+template <int kMatrices, typename T, typename Y, typename W>
+__device__ void Finish(const Job<T, Y, W>& job, int row, int output, float (&sums)[kMatrices]) {
 #pragma unroll
   for (int m = 0; m < kMatrices; ++m) {
+    if constexpr (!std::is_same_v<T, W>) sums[m] *= job.scales[m * job.outputs + output];
     if (job.bias != nullptr) sums[m] += job.bias[m * job.outputs + output];
   }
   Y* const y = job.y + row * job.y_stride + output;
@@ -106,40 +114,59 @@ __device__ void Finish(const Job<T, Y>& job, int row, int output, float (&sums)[
   *y = FromFloat<Y>(value);
 }
 
+/// sums += the products of 16 bytes of two rows of weights, a and b, and of what they meet of x.
+template <typename T, typename W>
+__device__ void AddProducts(const uint4& a, const uint4& b, const uint4* x, float (&sums)[4]) {
+  if constexpr (std::is_same_v<T, W>) {
+    tiles::Multiply<T>(a.x, b.x, a.y, b.y, x->x, x->y, sums);
+    tiles::Multiply<T>(a.z, b.z, a.w, b.w, x->z, x->w, sums);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const unsigned of_a = WordOf(a, i);
+      const unsigned of_b = WordOf(b, i);
+      const uint4& of_x = x[i / 2];
+      tiles::Multiply<T>(PairAs<T>(of_a, 0), PairAs<T>(of_b, 0), PairAs<T>(of_a, 1), PairAs<T>(of_b, 1),
+                         WordOf(of_x, i % 2 * 2), WordOf(of_x, i % 2 * 2 + 1), sums);
+    }
+  }
+}
+
 /// Grid: at most as many blocks as are resident with kBlocksPerMultiprocessor; kThreads threads. A block takes every
 /// gridDim'th tile, whose inputs its warps share. Reads the weights once, and x once for each tile. Shared memory: 16
 /// floats for each visit, warp and row. Rows of the weights and of x are aligned to 16 bytes; at most 8 kColumns
 /// rows.
-template <typename T, typename Y, int kMatrices, int kColumns>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) RowsTimesMatrix(const Job<T, Y> job) {
+template <typename T, typename Y, typename W, int kMatrices, int kColumns>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) RowsTimesMatrix(const Job<T, Y, W> job) {
   extern __shared__ float sums[];  // [visits, warps, 8 kColumns, kTileRows]
   constexpr int kPart = 8 * kColumns * kTileRows;
+  constexpr int kVectors = kPerVector<W> / kPerVector<T>;  // of x for one of the weights
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int g = lane / 4;
   const int t = lane % 4;
-  const int first = warp * kChunk;
-  const int own = first + 8 * t;
+  const int first = warp * kChunk<W>;
+  const int own = first + kPerVector<W> * t;
   const int tile = static_cast<int>(blockIdx.x);
   const int tile_step = static_cast<int>(gridDim.x);
   const int block_visits = tile < job.tiles ? (job.tiles - 1 - tile) / tile_step + 1 : 0;
   const int visits = first < job.in_features ? block_visits : 0;  // a warp has inputs of all tiles or of none
-  Reader<T, kMatrices> reader{job.weights, job.in_features, job.outputs, first, own, g, tile, tile_step, visits};
+  Reader<W, kMatrices> reader{job.weights, job.in_features, job.outputs, first, own, g, tile, tile_step, visits};
   if (visits > 0) reader.Point();
-  uint4 ring[kStages][2][2];
+  uint4 ring[kStages][2][kLoads];
 #pragma unroll
   for (int stage = 0; stage < kStages; ++stage) reader.Fetch(ring[stage]);
   ReleaseSuccessors();
   WaitForPredecessors();
 
-  uint4 x[2][kColumns][2];  // of this chunk and of the next one
-  const auto load = [&](int begin, uint4(&into)[kColumns][2]) {
+  uint4 x[2][kColumns][kLoads * kVectors];  // of this chunk and of the next one
+  const auto load = [&](int begin, uint4(&into)[kColumns][kLoads * kVectors]) {
 #pragma unroll
     for (int n = 0; n < kColumns; ++n) {
       const int row = 8 * n + g;
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int i = own + begin + 32 * j;
+      for (int j = 0; j < kLoads * kVectors; ++j) {
+        const int i = own + begin + kRead<W> * (j / kVectors) + kPerVector<T> * (j % kVectors);
         into[n][j] = row < job.rows && i < job.in_features
                          ? *reinterpret_cast<const uint4*>(job.x + row * job.x_stride + i)
                          : make_uint4(0, 0, 0, 0);
@@ -154,21 +181,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) RowsTimesM
 #pragma unroll
     for (int stage = 0; stage < kStages; ++stage) {
       if (visit >= visits) break;
-      const bool ends = first + begin + kStep >= job.in_features;
-      load(ends ? 0 : begin + kStep, x[(stage + 1) % 2]);
+      const bool ends = first + begin + kStep<W> >= job.in_features;
+      load(ends ? 0 : begin + kStep<W>, x[(stage + 1) % 2]);
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const uint4& a = ring[stage][0][j];
-        const uint4& b = ring[stage][1][j];
+      for (int j = 0; j < kLoads; ++j) {
 #pragma unroll
         for (int n = 0; n < kColumns; ++n) {
-          const uint4& row = x[stage % 2][n][j];
-          tiles::Multiply<T>(a.x, b.x, a.y, b.y, row.x, row.y, partial[n]);
-          tiles::Multiply<T>(a.z, b.z, a.w, b.w, row.z, row.w, partial[n]);
+          AddProducts<T, W>(ring[stage][0][j], ring[stage][1][j], &x[stage % 2][n][j * kVectors], partial[n]);
         }
       }
       reader.Fetch(ring[stage]);
-      begin += kStep;
+      begin += kStep<W>;
       if (!ends) continue;
       float* const part = sums + (visit * kWarps + warp) * kPart;
 #pragma unroll
@@ -186,7 +209,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) RowsTimesM
   __syncthreads();
 
   constexpr int kOutputs = kTileRows / kMatrices;  // of a tile
-  const int warps = min(kWarps, (job.in_features + kChunk - 1) / kChunk);
+  const int warps = min(kWarps, (job.in_features + kChunk<W> - 1) / kChunk<W>);
   const int of_tile = job.rows * kOutputs;
   for (int i = static_cast<int>(threadIdx.x); i < block_visits * of_tile; i += kThreads) {
     const int at = i / of_tile;
@@ -203,8 +226,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) RowsTimesM
   }
 }
 
-template <typename T, typename Y, int kMatrices, int kColumns>
-bool LaunchRows(const LaunchOn& on, Job<T, Y> job) {
+template <int kMatrices, int kColumns, typename T, typename Y, typename W>
+bool LaunchRows(const LaunchOn& on, Job<T, Y, W> job) {
   constexpr int kOutputs = kTileRows / kMatrices;
   job.tiles = (job.outputs + kOutputs - 1) / kOutputs;
   // As many blocks as have the same number of tiles: all end together, and fewer reads under way are still enough.
@@ -214,15 +237,15 @@ bool LaunchRows(const LaunchOn& on, Job<T, Y> job) {
   const auto visits = static_cast<size_t>(each);
   const size_t shared_bytes = visits * kWarps * 8 * kColumns * kTileRows * sizeof(float);
   if (shared_bytes > kMostSharedBytes) return false;
-  Launch(on, &RowsTimesMatrix<T, Y, kMatrices, kColumns>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
+  Launch(on, &RowsTimesMatrix<T, Y, W, kMatrices, kColumns>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
          shared_bytes, job);
   return true;
 }
 
 /// With as few columns of multiplications as there are rows for.
-template <typename T, typename Y, int kMatrices>
-bool LaunchFor(const LaunchOn& on, const Job<T, Y>& job) {
-  return job.rows <= 8 ? LaunchRows<T, Y, kMatrices, 1>(on, job) : LaunchRows<T, Y, kMatrices, 2>(on, job);
+template <int kMatrices, typename T, typename Y, typename W>
+bool LaunchFor(const LaunchOn& on, const Job<T, Y, W>& job) {
+  return job.rows <= 8 ? LaunchRows<kMatrices, 1>(on, job) : LaunchRows<kMatrices, 2>(on, job);
 }
 
 bool Serves(const RowProduct& product) {
@@ -231,12 +254,13 @@ bool Serves(const RowProduct& product) {
          Vectorizable(product.x, in_features) && reinterpret_cast<uintptr_t>(product.weights) % 16 == 0;
 }
 
-template <typename T, typename Y>
-Job<T, Y> JobOf(const RowProduct& product, TensorView y, Finishing finishing) {
-  Job<T, Y> job{};
+template <typename T, typename Y, typename W>
+Job<T, Y, W> JobOf(const RowProduct& product, TensorView y, Finishing finishing) {
+  Job<T, Y, W> job{};
   job.x = Pointer<T>(product.x);
   job.x_stride = product.x.row_stride();
-  job.weights = static_cast<const T*>(product.weights);
+  job.weights = static_cast<const W*>(product.weights);
+  job.scales = product.scales;
   job.bias = product.bias;
   job.y = Pointer<Y>(y);
   job.y_stride = y.row_stride();
@@ -247,12 +271,14 @@ Job<T, Y> JobOf(const RowProduct& product, TensorView y, Finishing finishing) {
   return job;
 }
 
-/// Calls function(zero of the dtype of x) for a dtype of 16 bits.
+/// Calls function(zero of the dtype of x, zero of the weights' type) for an x of 16 bits.
 template <typename Function>
-bool DispatchNarrow(DType dtype, const Function& function) {
+bool DispatchNarrow(const RowProduct& product, const Function& function) {
   bool done = false;
-  DispatchDevice(dtype, [&](auto zero) {
-    if constexpr (!std::is_same_v<decltype(zero), float>) done = function(zero);
+  DispatchDevice(product.x.dtype(), [&](auto zero) {
+    if constexpr (!std::is_same_v<decltype(zero), float>) {
+      done = product.scales != nullptr ? function(zero, E4M3{}) : function(zero, zero);
+    }
   });
   return done;
 }
@@ -261,29 +287,30 @@ bool DispatchNarrow(DType dtype, const Function& function) {
 
 bool MultiplyFewRows(const LaunchOn& on, const RowProduct& product, TensorView y) {
   if (!Serves(product)) return false;
-  return DispatchNarrow(product.x.dtype(), [&](auto zero) {
+  return DispatchNarrow(product, [&](auto zero, auto weight) {
     using T = decltype(zero);
-    if (y.dtype() == DType::kF32) return LaunchFor<T, float, 1>(on, JobOf<T, float>(product, y, Finishing::kStore));
-    return LaunchFor<T, T, 1>(on, JobOf<T, T>(product, y, Finishing::kStore));
+    using W = decltype(weight);
+    if (y.dtype() == DType::kF32) return LaunchFor<1>(on, JobOf<T, float, W>(product, y, Finishing::kStore));
+    return LaunchFor<1>(on, JobOf<T, T, W>(product, y, Finishing::kStore));
   });
 }
 
 bool MultiplyFewRowsAndAdd(const LaunchOn& on, const RowProduct& product, TensorView sum) {
   if (!Serves(product)) return false;
-  return DispatchNarrow(product.x.dtype(), [&](auto zero) {
+  return DispatchNarrow(product, [&](auto zero, auto weight) {
     using T = decltype(zero);
-    return LaunchFor<T, T, 1>(on, JobOf<T, T>(product, sum, Finishing::kAdd));
+    return LaunchFor<1>(on, JobOf<T, T, decltype(weight)>(product, sum, Finishing::kAdd));
   });
 }
 
 bool MultiplyFewRowsAndActivate(const LaunchOn& on, const RowProduct& product, Activation activation, bool gated,
                                 TensorView y) {
   if (!Serves(product)) return false;
-  return DispatchNarrow(product.x.dtype(), [&](auto zero) {
+  return DispatchNarrow(product, [&](auto zero, auto weight) {
     using T = decltype(zero);
-    Job<T, T> job = JobOf<T, T>(product, y, Finishing::kActivate);
+    auto job = JobOf<T, T, decltype(weight)>(product, y, Finishing::kActivate);
     job.activation = activation;
-    return gated ? LaunchFor<T, T, 2>(on, job) : LaunchFor<T, T, 1>(on, job);
+    return gated ? LaunchFor<2>(on, job) : LaunchFor<1>(on, job);
   });
 }
 

@@ -1,324 +1,20 @@
-// One row times a weight matrix: what decoding does most, at the speed the weights can be read. The small steps
-// before and after a product - the norm of its row, the rotation of heads, the residual's sum - are done by its
-// blocks: between two kernels the memory rests for microseconds.
+// The launches of the product of one row (gemv.cuh): how its work is cut, and for which steps.
 #include <algorithm>
 
-#include "ops/cuda/activation.cuh"
-#include "ops/cuda/launch.cuh"
-#include "ops/cuda/vector.cuh"
+#include "ops/cuda/gemv.cuh"
 
 namespace runahead::cuda {
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-// A lane has kStages * kUnroll 16-byte reads of the weights under way: 128 KB for the warps of a multiprocessor, four
-// times what its share of the memory's rate needs at a latency of a microsecond.
-constexpr int kUnroll = 4;
-constexpr int kStages = 4;
-// All that the registers have room for. Blocks become resident wherever those before them leave room: if a product
-// took less than all of it, some multiprocessors would get more of its blocks than others, take longer, and leave the
-// same gaps to the product behind. The next product's blocks follow as these end, and have their first weights there
-// when x is.
-constexpr int kBlocksPerMultiprocessor = 2;
-constexpr size_t kMostSharedBytes = 96 * 1024;  // most shared memory of a block on any supported GPU
-
-/// 16 bytes that are read once: they take no room in the first cache, and their neighbours come along to the second.
-__device__ uint4 LoadOnce(const void* from) {
-  uint4 bytes;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(bytes.x), "=r"(bytes.y), "=r"(bytes.z), "=r"(bytes.w)
-               : "l"(from));
-  return bytes;
-}
-
-/// sum + a . b over the elements of 16 bytes.
-template <typename T>
-__device__ float Dot(const uint4& a, const uint4& b, float sum) {
-#pragma unroll
-  for (int j = 0; j < kPerVector<T>; ++j) sum += ElementOf<T>(a, j) * ElementOf<T>(b, j);
-  return sum;
-}
-
-/// What happens to a product. Those of two matrices: kActivate to a gate and what it gates, kRotate to the two halves
-/// of a head.
-enum class Finishing : unsigned char { kStore, kAdd, kActivate, kRotate };
-
-/// Where the heads of q, k and v go, and the angles of their position.
-template <typename T>
-struct HeadTargets {
-  T* q;  // [q_heads, head_dim]
-  T* k;  // [kv_heads, head_dim]
-  T* v;  // [kv_heads, head_dim]
-  int q_heads;
-  int kv_heads;
-  const float* cosine;  // [head_dim / 2]; null: no rotation
-  const float* sine;
-};
-
-/// The norm of x before the product; `weight` null: none.
-template <typename T>
-struct RowNorm {
-  const float* weight;  // [in_features]
-  const float* bias;    // [in_features], or null
-  float epsilon;
-  bool centred;   // layer norm
-  T* normalized;  // [in_features]: the result, for others
-};
-
-/// y = finish(norm(x) W^T + b). Output r of kMatrices rows of the weights: r itself, or of two rows the first is
-/// r + r / span * span and the other `span` further on. So a gate (all of them, then all that they gate) meets what
-/// it gates with span = outputs, and the halves of a head meet with span = head_dim / 2.
-template <typename T, typename Y>
-struct Job {
-  const T* x;         // [in_features]
-  const T* weights;   // [matrices * outputs, in_features]
-  const float* bias;  // [matrices * outputs], or null
-  Y* y;               // [outputs]; not of kRotate
-  int in_features;
-  int outputs;
-  int span;
-  Finishing finishing;
-  Activation activation;
-  RowNorm<T> norm;
-  HeadTargets<T> heads;
-};
-
-/// The row of the weights that output `output` takes from matrix m.
-template <int kMatrices>
-__device__ int WeightRow(int output, int m, int span) {
-  if constexpr (kMatrices == 1) return output;
-  return output + output / span * span + m * span;
-}
-
-/// Both halves' element of a head, rotated if it is of q or k.
-template <typename T>
-__device__ void FinishHead(const HeadTargets<T>& heads, int output, int half, float low, float high) {
-  const int head = output / half;
-  const int i = output % half;
-  const int key = head - heads.q_heads;
-  const int value = key - heads.kv_heads;
-  T* const to = (key < 0     ? heads.q + head * 2 * half
-                 : value < 0 ? heads.k + key * 2 * half
-                             : heads.v + value * 2 * half) +
-                i;
-  const float a = ToFloat(FromFloat<T>(low));
-  const float b = ToFloat(FromFloat<T>(high));
-  const bool rotated = value < 0 && heads.cosine != nullptr;
-  to[0] = FromFloat<T>(rotated ? a * heads.cosine[i] - b * heads.sine[i] : a);
-  to[half] = FromFloat<T>(rotated ? b * heads.cosine[i] + a * heads.sine[i] : b);
-}
-
-/// An output from its sums over each matrix. Each step rounds to T, as kernels one after the other would.
-template <int kMatrices, typename T, typename Y>
-__device__ void Finish(const Job<T, Y>& job, int output, float (&sums)[kMatrices]) {
-#pragma unroll
-  for (int m = 0; m < kMatrices; ++m) {
-    if (job.bias != nullptr) sums[m] += job.bias[WeightRow<kMatrices>(output, m, job.span)];
-  }
-  float value = sums[0];
-  switch (job.finishing) {
-    case Finishing::kStore:
-      break;
-    case Finishing::kAdd:
-      value = ToFloat(job.y[output]) + ToFloat(FromFloat<T>(value));
-      break;
-    case Finishing::kActivate:
-      value = Apply<T>(job.activation, ToFloat(FromFloat<T>(value)));
-      if constexpr (kMatrices == 2) value *= ToFloat(FromFloat<T>(sums[1]));
-      break;
-    case Finishing::kRotate:
-      if constexpr (kMatrices == 2) FinishHead(job.heads, output, job.span, sums[0], sums[1]);
-      return;
-  }
-  job.y[output] = FromFloat<Y>(value);
-}
-
-/// Reads the rows of a warp one after the other, kUnroll vectors a lane at a time.
-template <typename T, int kMatrices, int kShare>
-struct Reader {
-  static constexpr int kStep = 32 * kShare * kPerVector<T>;  // elements that the warps of a row read at once
-  static constexpr int kChunk = kUnroll * kStep;
-
-  const T* weights;
-  int in_features;
-  int span;
-  int own;       // the lane's first element of a row
-  int row;       // output of visit 0
-  int row_step;  // distance from one visit of a matrix to the next, rows
-  int visits;    // rows, matrices counted apart
-  int visit = 0;
-  int begin = 0;  // start of the chunk in the row
-  const T* from = nullptr;
-
-  __device__ void Point() {
-    const int at = WeightRow<kMatrices>(row + visit / kMatrices * row_step, visit % kMatrices, span);
-    from = weights + int64_t{at} * in_features + own;
-  }
-
-  __device__ void Fetch(uint4 (&into)[kUnroll]) {
-    if (visit >= visits) return;
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const int i = begin + u * kStep;
-      into[u] = own + i < in_features ? LoadOnce(from + i) : make_uint4(0, 0, 0, 0);
-    }
-    begin += kChunk;
-    if (begin < in_features) return;
-    begin = 0;
-    if (++visit < visits) Point();
-  }
-};
-
-/// The weights and biases of the norm, which no kernel makes, into shared memory.
-template <typename T>
-__device__ void LoadGains(const RowNorm<T>& norm, int features, float* gains) {
-  for (int i = 4 * static_cast<int>(threadIdx.x); i < features; i += 4 * kThreads) {
-    Store(gains + i, Load<4>(norm.weight + i));
-    if (norm.bias != nullptr) Store(gains + features + i, Load<4>(norm.bias + i));
-  }
-}
-
-/// norm(x), in place: each thread its own vectors of x, which it loaded. The first block writes the result for
-/// others.
-template <typename T>
-__device__ void NormalizeShared(const RowNorm<T>& norm, int features, const float* gains, T* x) {
-  constexpr int kPer = kPerVector<T>;
-  __shared__ float scratch[33];
-  const auto visit = [&](const auto& function) {
-    for (int i = static_cast<int>(threadIdx.x) * kPer; i < features; i += kThreads * kPer) {
-      function(i, *reinterpret_cast<const uint4*>(x + i));
-    }
-  };
-  const auto count = static_cast<float>(features);
-  float mean = 0;
-  if (norm.centred) {
-    float sum = 0;
-    visit([&](int /*i*/, const uint4& bytes) {
-#pragma unroll
-      for (int j = 0; j < kPer; ++j) sum += ElementOf<T>(bytes, j);
-    });
-    mean = BlockSum(sum, scratch) / count;
-  }
-  float squares = 0;
-  visit([&](int /*i*/, const uint4& bytes) {
-#pragma unroll
-    for (int j = 0; j < kPer; ++j) {
-      const float centred = ElementOf<T>(bytes, j) - mean;
-      squares += centred * centred;
-    }
-  });
-  const float scale = 1.0f / sqrtf(BlockSum(squares, scratch) / count + norm.epsilon);
-  visit([&](int i, const uint4& bytes) {
-    Vector<T, kPer> result;
-#pragma unroll
-    for (int j = 0; j < kPer; ++j) {
-      const float bias = norm.bias == nullptr ? 0.0f : gains[features + i + j];
-      result.values[j] = FromFloat<T>((ElementOf<T>(bytes, j) - mean) * scale * gains[i + j] + bias);
-    }
-    Store(x + i, result);
-    if (blockIdx.x == 0) Store(norm.normalized + i, result);
-  });
-}
-
-/// Grid: at most as many blocks as are resident with kBlocksPerMultiprocessor; kThreads threads. kShare warps of a
-/// block share a row, and a block takes every gridDim'th set of kWarps / kShare rows. Reads the weights once:
-/// kMatrices * outputs * in_features elements. Their first kStages chunks are on the way before the kernel that makes
-/// x has ended. Shared memory: x, padded with zeros to whole chunks, kWarps floats for each visit, and with a norm
-/// its weights and biases. Rows of the weights and x are aligned to 16 bytes.
-template <typename T, typename Y, int kMatrices, int kShare>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) RowTimesMatrix(const Job<T, Y> job) {
-  using Rows = Reader<T, kMatrices, kShare>;
-  constexpr int kRows = kWarps / kShare;  // rows that a block works on at a time
-  extern __shared__ uint4 memory[];
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int own = (warp % kShare * 32 + lane) * kPerVector<T>;
-  const int first = static_cast<int>(blockIdx.x) * kRows;
-  const int row = first + warp / kShare;
-  const int row_step = static_cast<int>(gridDim.x) * kRows;
-  const int visits = row < job.outputs ? ((job.outputs - 1 - row) / row_step + 1) * kMatrices : 0;
-  Rows rows{job.weights, job.in_features, job.span, own, row, row_step, visits};
-  rows.Point();
-  uint4 ring[kStages][kUnroll];
-#pragma unroll
-  for (int stage = 0; stage < kStages; ++stage) rows.Fetch(ring[stage]);
-  ReleaseSuccessors();
-
-  const int padded = (job.in_features + Rows::kChunk - 1) / Rows::kChunk * Rows::kChunk;
-  T* const x = reinterpret_cast<T*>(memory);
-  const bool normed = job.norm.weight != nullptr;
-  float* const gains = reinterpret_cast<float*>(x + padded);  // [1 or with a bias 2, in_features]
-  const int gain_rows = !normed ? 0 : job.norm.bias == nullptr ? 1 : 2;
-  float* const sums = gains + gain_rows * job.in_features;  // [visits, kWarps]
-  if (normed) LoadGains(job.norm, job.in_features, gains);
-  WaitForPredecessors();
-  for (int i = static_cast<int>(threadIdx.x) * kPerVector<T>; i < padded; i += kThreads * kPerVector<T>) {
-    *reinterpret_cast<uint4*>(x + i) =
-        i < job.in_features ? *reinterpret_cast<const uint4*>(job.x + i) : make_uint4(0, 0, 0, 0);
-  }
-  if (normed) {
-    __syncthreads();  // the gains are there
-    NormalizeShared(job.norm, job.in_features, gains, x);
-  }
-  __syncthreads();
-
-  float partial[2] = {};
-  int visit = 0;
-  int begin = own;
-  while (visit < visits) {
-#pragma unroll
-    for (int stage = 0; stage < kStages; ++stage) {
-      if (visit >= visits) break;
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        const uint4 operand = *reinterpret_cast<const uint4*>(x + begin + u * Rows::kStep);
-        partial[u % 2] = Dot<T>(ring[stage][u], operand, partial[u % 2]);
-      }
-      rows.Fetch(ring[stage]);
-      begin += Rows::kChunk;
-      if (begin - own < job.in_features) continue;
-      const float sum = WarpSum(partial[0] + partial[1]);
-      if (lane == 0) sums[visit * kWarps + warp] = sum;
-      partial[0] = 0;
-      partial[1] = 0;
-      begin = own;
-      ++visit;
-    }
-  }
-  __syncthreads();
-
-  for (int i = static_cast<int>(threadIdx.x);; i += kThreads) {
-    const int round = i / kRows;
-    const int output = first + i % kRows + round * row_step;
-    if (output >= job.outputs) break;
-    float totals[kMatrices] = {};
-#pragma unroll
-    for (int m = 0; m < kMatrices; ++m) {
-#pragma unroll
-      for (int s = 0; s < kShare; ++s) totals[m] += sums[(round * kMatrices + m) * kWarps + i % kRows * kShare + s];
-    }
-    Finish<kMatrices>(job, output, totals);
-  }
-}
-
-/// A warp per output, for any size and alignment.
-template <typename T, typename Y, int kMatrices>
-__global__ void __launch_bounds__(kThreads) RowTimesAny(const Job<T, Y> job) {
-  ReleaseSuccessors();
-  WaitForPredecessors();
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int row = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32);
-  if (row >= job.outputs) return;
-  float sums[kMatrices] = {};
-#pragma unroll
-  for (int m = 0; m < kMatrices; ++m) {
-    const T* const own = job.weights + int64_t{WeightRow<kMatrices>(row, m, job.span)} * job.in_features;
-    for (int i = lane; i < job.in_features; i += 32) sums[m] += ToFloat(own[i]) * ToFloat(job.x[i]);
-    sums[m] = WarpSum(sums[m]);
-  }
-  if (lane == 0) Finish<kMatrices>(job, row, sums);
-}
+using one_row::Finishing;
+using one_row::Job;
+using one_row::kBlocksPerMultiprocessor;
+using one_row::kMostSharedBytes;
+using one_row::kThreads;
+using one_row::kWarps;
+using one_row::Reader;
+using one_row::RowTimesAny;
+using one_row::RowTimesMatrix;
 
 /// How a launch of RowTimesMatrix cuts its work.
 struct Cut {
@@ -327,10 +23,10 @@ struct Cut {
   double fullness = 0;  // share of the reads that the multiprocessors could have under way
 };
 
-template <typename T, int kMatrices, int kShare>
+template <typename T, typename W, int kMatrices, int kShare>
 Cut CutFor(int64_t in_features, int64_t outputs, int gain_rows, int multiprocessors) {
   constexpr int64_t kRows = kWarps / kShare;
-  constexpr int64_t kChunk = Reader<T, kMatrices, kShare>::kChunk;
+  constexpr int64_t kChunk = Reader<W, kMatrices, kShare>::kChunk;
   const int64_t sets = (outputs + kRows - 1) / kRows;
   const int64_t most = int64_t{kBlocksPerMultiprocessor} * multiprocessors;
   const int64_t blocks = std::min(sets, most);
@@ -346,39 +42,40 @@ Cut CutFor(int64_t in_features, int64_t outputs, int gain_rows, int multiprocess
 bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 /// Launches RowTimesMatrix, or returns false where sizes or addresses are not for it.
-template <typename T, typename Y, int kMatrices>
-bool LaunchRowTimesMatrix(const LaunchOn& on, const Job<T, Y>& job) {
+template <int kMatrices, typename T, typename Y, typename W>
+bool LaunchRowTimesMatrix(const LaunchOn& on, const Job<T, Y, W>& job) {
   constexpr double kWorthSharing = 1.25;  // fewer reads than could be suffice; a row is best read by one warp
   const int gain_rows = job.norm.weight == nullptr ? 0 : job.norm.bias == nullptr ? 1 : 2;
-  const Cut alone = CutFor<T, kMatrices, 1>(job.in_features, job.outputs, gain_rows, on.multiprocessors);
-  const Cut shared = CutFor<T, kMatrices, kWarps>(job.in_features, job.outputs, gain_rows, on.multiprocessors);
+  const Cut alone = CutFor<T, W, kMatrices, 1>(job.in_features, job.outputs, gain_rows, on.multiprocessors);
+  const Cut shared = CutFor<T, W, kMatrices, kWarps>(job.in_features, job.outputs, gain_rows, on.multiprocessors);
   const bool share = shared.shared_bytes <= kMostSharedBytes && shared.fullness > kWorthSharing * alone.fullness;
   const Cut& cut = share ? shared : alone;
-  if (job.in_features % kPerVector<T> != 0 || !Aligned(job.x) || !Aligned(job.weights) || !Aligned(job.norm.weight) ||
+  if (job.in_features % kPerVector<W> != 0 || !Aligned(job.x) || !Aligned(job.weights) || !Aligned(job.norm.weight) ||
       !Aligned(job.norm.bias) || !Aligned(job.norm.normalized) || cut.shared_bytes > kMostSharedBytes) {
     return false;
   }
-  Launch(on, share ? &RowTimesMatrix<T, Y, kMatrices, kWarps> : &RowTimesMatrix<T, Y, kMatrices, 1>, dim3(cut.blocks),
-         dim3(kThreads), cut.shared_bytes, job);
+  Launch(on, share ? &RowTimesMatrix<T, Y, W, kMatrices, kWarps> : &RowTimesMatrix<T, Y, W, kMatrices, 1>,
+         dim3(cut.blocks), dim3(kThreads), cut.shared_bytes, job);
   return true;
 }
 
-template <typename T, typename Y, int kMatrices>
-void MultiplyRowTyped(const LaunchOn& on, const RowProduct& product, Job<T, Y> job) {
-  if (LaunchRowTimesMatrix<T, Y, kMatrices>(on, job)) return;
+template <int kMatrices, typename T, typename Y, typename W>
+void MultiplyRowTyped(const LaunchOn& on, const RowProduct& product, Job<T, Y, W> job) {
+  if (LaunchRowTimesMatrix<kMatrices>(on, job)) return;
   if (product.norm != nullptr) {
     Normalize(on, product.x, *product.norm, product.normalized);
     job.x = Pointer<T>(product.normalized);
   }
   const auto blocks = static_cast<unsigned>((job.outputs + kWarps - 1) / kWarps);
-  Launch(on, &RowTimesAny<T, Y, kMatrices>, dim3(blocks), dim3(kThreads), 0, job);
+  Launch(on, &RowTimesAny<T, Y, W, kMatrices>, dim3(blocks), dim3(kThreads), 0, job);
 }
 
-template <typename T, typename Y>
-Job<T, Y> JobOf(const RowProduct& product, TensorView y, Finishing finishing) {
-  Job<T, Y> job{};
+template <typename T, typename Y, typename W>
+Job<T, Y, W> JobOf(const RowProduct& product, TensorView y, Finishing finishing) {
+  Job<T, Y, W> job{};
   job.x = Pointer<T>(product.x);
-  job.weights = static_cast<const T*>(product.weights);
+  job.weights = static_cast<const W*>(product.weights);
+  job.scales = product.scales;
   job.bias = product.bias;
   job.y = Pointer<Y>(y);
   job.in_features = static_cast<int>(product.x.row_elements());
@@ -392,36 +89,50 @@ Job<T, Y> JobOf(const RowProduct& product, TensorView y, Finishing finishing) {
   return job;
 }
 
+/// Calls function(zero of the dtype of x, zero of the weights' type).
+template <typename Function>
+void DispatchProduct(const RowProduct& product, const Function& function) {
+  const bool fp8 = product.scales != nullptr;
+  CHECK(!fp8 || product.x.dtype() != DType::kF32);
+  DispatchDevice(product.x.dtype(), [&](auto zero) {
+    if constexpr (!std::is_same_v<decltype(zero), float>) {
+      if (fp8) return function(zero, E4M3{});
+    }
+    function(zero, zero);
+  });
+}
+
 }  // namespace
 
 void MultiplyRow(const LaunchOn& on, const RowProduct& product, TensorView y) {
-  DispatchDevice(product.x.dtype(), [&](auto zero) {
+  DispatchProduct(product, [&](auto zero, auto weight) {
     using T = decltype(zero);
+    using W = decltype(weight);
     if (y.dtype() == product.x.dtype()) {
-      return MultiplyRowTyped<T, T, 1>(on, product, JobOf<T, T>(product, y, Finishing::kStore));
+      return MultiplyRowTyped<1>(on, product, JobOf<T, T, W>(product, y, Finishing::kStore));
     }
     CHECK(y.dtype() == DType::kF32);
-    MultiplyRowTyped<T, float, 1>(on, product, JobOf<T, float>(product, y, Finishing::kStore));
+    MultiplyRowTyped<1>(on, product, JobOf<T, float, W>(product, y, Finishing::kStore));
   });
 }
 
 void MultiplyRowAndAdd(const LaunchOn& on, const RowProduct& product, TensorView sum) {
   CHECK(sum.dtype() == product.x.dtype());
-  DispatchDevice(product.x.dtype(), [&](auto zero) {
+  DispatchProduct(product, [&](auto zero, auto weight) {
     using T = decltype(zero);
-    MultiplyRowTyped<T, T, 1>(on, product, JobOf<T, T>(product, sum, Finishing::kAdd));
+    MultiplyRowTyped<1>(on, product, JobOf<T, T, decltype(weight)>(product, sum, Finishing::kAdd));
   });
 }
 
 void MultiplyRowAndActivate(const LaunchOn& on, const RowProduct& product, Activation activation, bool gated,
                             TensorView y) {
   CHECK(y.dtype() == product.x.dtype());
-  DispatchDevice(product.x.dtype(), [&](auto zero) {
+  DispatchProduct(product, [&](auto zero, auto weight) {
     using T = decltype(zero);
-    Job<T, T> job = JobOf<T, T>(product, y, Finishing::kActivate);
+    auto job = JobOf<T, T, decltype(weight)>(product, y, Finishing::kActivate);
     job.activation = activation;
-    if (gated) return MultiplyRowTyped<T, T, 2>(on, product, job);
-    MultiplyRowTyped<T, T, 1>(on, product, job);
+    if (gated) return MultiplyRowTyped<2>(on, product, job);
+    MultiplyRowTyped<1>(on, product, job);
   });
 }
 
@@ -433,9 +144,9 @@ bool MultiplyRowIntoHeads(const LaunchOn& on, const RowProduct& product, const H
     return false;
   }
   bool done = false;
-  DispatchDevice(product.x.dtype(), [&](auto zero) {
+  DispatchProduct(product, [&](auto zero, auto weight) {
     using T = decltype(zero);
-    Job<T, T> job = JobOf<T, T>(product, heads.q, Finishing::kRotate);
+    auto job = JobOf<T, T, decltype(weight)>(product, heads.q, Finishing::kRotate);
     job.heads = {Pointer<T>(heads.q),
                  Pointer<T>(heads.rows.k),
                  Pointer<T>(heads.rows.v),
@@ -449,7 +160,7 @@ bool MultiplyRowIntoHeads(const LaunchOn& on, const RowProduct& product, const H
       job.heads.cosine = Pointer<float>(rope->cos.view) + heads.rows.begin * job.span;
       job.heads.sine = Pointer<float>(rope->sin.view) + heads.rows.begin * job.span;
     }
-    done = LaunchRowTimesMatrix<T, T, 2>(on, job);
+    done = LaunchRowTimesMatrix<2>(on, job);
   });
   return done;
 }

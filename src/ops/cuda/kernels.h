@@ -64,7 +64,8 @@ void KeepRows(const LaunchOn& on, TensorView x, const int32_t* rows, int64_t cou
 /// One row, or its norm, or a few rows times weights in GPU memory.
 struct RowProduct {
   TensorView x;                   // [rows, in_features]
-  const void* weights = nullptr;  // [out_features, in_features], the dtype of x
+  const void* weights = nullptr;  // [out_features, in_features], the dtype of x, or with scales e4m3
+  const float* scales = nullptr;  // [out_features], of e4m3 weights, which only rows in 16 bits have; or null
   const float* bias = nullptr;    // [out_features], or null
   const Norm* norm = nullptr;     // norm of x; null: none
   TensorView normalized;          // [1, in_features]: where the norm's result goes; not x
@@ -89,6 +90,28 @@ bool MultiplyFewRows(const LaunchOn& on, const RowProduct& product, TensorView y
 bool MultiplyFewRowsAndAdd(const LaunchOn& on, const RowProduct& product, TensorView sum);
 bool MultiplyFewRowsAndActivate(const LaunchOn& on, const RowProduct& product, Activation activation, bool gated,
                                 TensorView y);
+
+/// x[i][k] is about codes[i][k] * scales[i] with e4m3 codes, rounded to nearest even. A row with a number that is not
+/// finite has scale NaN; one without any of magnitude 2^-100 is zeros. codes: [rows, features], scales: [rows],
+/// device memory aligned to 16 bytes; features: a multiple of kFp8Multiple. `given`: the scales are there already.
+void Quantise(const LaunchOn& on, TensorView x, void* codes, float* scales, bool given = false);
+
+/// Ops::Normalize and Quantise of its result; or returns false, having done nothing, where it does not do these
+/// sizes. The same of Ops::GatedActivation.
+bool NormalizeAndQuantise(const LaunchOn& on, TensorView x, const Norm& norm, TensorView out, void* codes,
+                          float* scales);
+bool ActivateAndQuantise(const LaunchOn& on, Activation activation, TensorView gate_up, TensorView out, void* codes,
+                         float* scales);
+
+/// Sums of products of codes, in device memory: each is multiplied by the scales of its row and column.
+struct ScaledSums {
+  const float* sums;           // [rows, columns]
+  int64_t stride;              // distance of rows
+  const float* row_scales;     // [rows]
+  const float* column_scales;  // [columns]
+};
+/// y = sums + b, or with `adds` y += sums + b. bias: [columns], or null.
+void FinishSums(const LaunchOn& on, const ScaledSums& sums, const float* bias, bool adds, TensorView y);
 
 /// Memory of the attention kernels that split the keys: partial results and counters that are zero between calls.
 struct SplitScratch {

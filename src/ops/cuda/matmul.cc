@@ -23,6 +23,15 @@ void CheckBlas(cublasStatus_t status, const char* what) {
   throw DeviceError(fmt::format("cuBLASLt: {} failed: {}", what, cublasLtGetStatusString(status)));
 }
 
+/// cuBLAS of CUDA 12.9 and newer multiplies by scales of rows.
+#if CUBLAS_VERSION >= 120900
+constexpr cublasLtMatmulMatrixScale_t kRowScales = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+constexpr bool kHasRowScales = true;
+#else
+constexpr int32_t kRowScales = 3;
+constexpr bool kHasRowScales = false;
+#endif
+
 cudaDataType_t BlasType(DType dtype) {
   switch (dtype) {
     case DType::kF32:
@@ -42,18 +51,18 @@ void SetLayout(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t at
 }
 
 /// The largest power of two up to 16 that divides the address of every row.
-uint8_t Alignment(const void* data, int64_t stride, DType dtype) {
-  const uintptr_t bits = reinterpret_cast<uintptr_t>(data) | (static_cast<uintptr_t>(stride) * SizeOf(dtype)) | 16U;
+uint8_t Alignment(const void* data, int64_t stride, size_t element_bytes) {
+  const uintptr_t bits = reinterpret_cast<uintptr_t>(data) | (static_cast<uintptr_t>(stride) * element_bytes) | 16U;
   return static_cast<uint8_t>(bits & (~bits + 1));
 }
 
 /// A matrix [rows, columns], rows `stride` elements apart, for a library that stores columns: its transpose. `heads`
 /// of them, `distance` elements apart.
-cublasLtMatrixLayout_t MakeLayout(DType dtype, int64_t rows, int64_t columns, int64_t stride, int32_t heads,
+cublasLtMatrixLayout_t MakeLayout(cudaDataType_t type, int64_t rows, int64_t columns, int64_t stride, int32_t heads,
                                   int64_t distance) {
   cublasLtMatrixLayout_t layout = nullptr;
-  CheckBlas(cublasLtMatrixLayoutCreate(&layout, BlasType(dtype), static_cast<uint64_t>(columns),
-                                       static_cast<uint64_t>(rows), std::max(stride, columns)),
+  CheckBlas(cublasLtMatrixLayoutCreate(&layout, type, static_cast<uint64_t>(columns), static_cast<uint64_t>(rows),
+                                       std::max(stride, columns)),
             "cublasLtMatrixLayoutCreate");
   if (heads > 1) {
     SetLayout(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, heads);
@@ -85,9 +94,9 @@ Product Describe(TensorView x, const CudaLinear& linear, int first, int count, b
   product.result = y.dtype();
   product.biased = linear.Bias(first, y.dtype()) != nullptr;
   product.adds = adds;
-  product.x_alignment = Alignment(x.data(), x.row_stride(), x.dtype());
-  product.y_alignment = Alignment(y.data(), y.row_stride(), y.dtype());
-  product.weight_alignment = Alignment(linear.Weights(first), linear.in_features(), linear.compute());
+  product.x_alignment = Alignment(x.data(), x.row_stride(), SizeOf(x.dtype()));
+  product.y_alignment = Alignment(y.data(), y.row_stride(), SizeOf(y.dtype()));
+  product.weight_alignment = Alignment(linear.Weights(first), linear.in_features(), linear.weight_bytes());
   return product;
 }
 
@@ -109,29 +118,57 @@ cublasLtMatmulAlgo_t WithSplits(cublasLtMatmulAlgo_t algorithm, int32_t splits) 
 
 }  // namespace
 
+std::optional<Product> Multiplier::ScaledProduct(const CudaLinear& linear, int first, int count, bool adds,
+                                                 TensorView y) {
+  const int64_t in = linear.in_features();
+  // An x of codes, which are aligned.
+  Product product = Describe(TensorView(nullptr, y.dtype(), {y.rows(), in}), linear, first, count, adds, y);
+  product.operand = Operand::kScaledE4M3;
+  product.x_alignment = product.weight_alignment;
+  const bool aligned = product.weight_alignment == 16 && product.y_alignment == 16 &&
+                       reinterpret_cast<uintptr_t>(linear.Scales(first)) % 16 == 0;
+  const bool wide_bias = product.biased && product.result == DType::kF32;  // biases of f32 sums are bf16
+  if (!aligned || product.out_features % kFp8Multiple != 0 || wide_bias) return std::nullopt;
+  return product;
+}
+
 std::unique_ptr<CudaLinear> CudaLinear::CopyTo(Device& device, Stream& stream) const {
   const auto copy = [&](const Buffer& from) {
     Buffer to = device.Allocate(from.bytes());
     if (from.bytes() > 0) device.Copy(to.data(), from.data(), from.bytes(), stream);
     return to;
   };
-  Memory memory{copy(memory_.weights), copy(memory_.wide_bias), copy(memory_.narrow_bias), memory_.first_rows};
+  Memory memory{copy(memory_.weights), copy(memory_.scales), copy(memory_.wide_bias), copy(memory_.narrow_bias),
+                memory_.first_rows};
   return std::make_unique<CudaLinear>(std::move(memory), in_features_, compute_);
 }
 
 /// The descriptors of a product and the algorithm chosen for it.
 struct Multiplier::Plan {
-  explicit Plan(const Product& product) : kept(product.adds ? 1.0F : 0.0F) {
+  /// `somewhere`: device memory that stands for scales and biases until they are known.
+  Plan(const Product& product, const void* somewhere) : kept(product.adds ? 1.0F : 0.0F) {
     CheckBlas(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
     Set(operation, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
     if (product.biased) {
       Set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
       Set(operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, BlasType(product.result));
     }
+    if (product.operand != Operand::kCompute) {
+      Set(operation, CUBLASLT_MATMUL_DESC_FAST_ACCUM, int8_t{1});  // errors far below those of e4m3
+    }
+    if (product.operand == Operand::kScaledE4M3) {
+      Set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, somewhere);
+      Set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, somewhere);
+      if (product.biased) Set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, somewhere);
+      Set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, kRowScales);
+      Set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, kRowScales);
+    }
     const auto [in, out, heads] = std::tuple(product.in_features, product.out_features, product.heads);
-    weights = MakeLayout(product.compute, out, in, in, heads, in * out);
-    x = MakeLayout(product.compute, product.rows, in, product.x_stride, heads, in);
-    y = MakeLayout(product.result, product.rows, out, product.y_stride, heads, out);
+    const cudaDataType_t type =
+        product.operand == Operand::kCompute ? BlasType(product.compute) : cudaDataType_t{CUDA_R_8F_E4M3};
+    weights = MakeLayout(type, out, in, in, heads, in * out);
+    x = MakeLayout(type, product.rows, in, product.x_stride, heads, in);
+    y = MakeLayout(BlasType(product.result), product.rows, out, product.y_stride, heads, out);
   }
   ~Plan() {
     (void)cublasLtMatrixLayoutDestroy(y);
@@ -160,6 +197,8 @@ struct Multiplier::Plan {
     const cublasStatus_t status =
         cublasLtMatmulAlgoGetHeuristic(handle, operation, weights, x, y, y, preference, most, found.data(), &count);
     (void)cublasLtMatmulPreferenceDestroy(preference);
+    const bool may_fail = product.operand == Operand::kScaledE4M3;
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || (may_fail && status != CUBLAS_STATUS_SUCCESS)) return {};
     CheckBlas(status, "cublasLtMatmulAlgoGetHeuristic");
     std::vector<cublasLtMatmulAlgo_t> algorithms;
     for (int i = 0; i < count; ++i) {
@@ -195,7 +234,7 @@ Multiplier::Multiplier(Device& device, int ordinal, bool deterministic)
 
 Multiplier::~Multiplier() { (void)cublasLtDestroy(handle_); }
 
-cublasLtMatmulAlgo_t Multiplier::OneAlgorithm(const Product& product) {
+std::optional<cublasLtMatmulAlgo_t> Multiplier::OneAlgorithm(const Product& product) {
   Product of_all = product;
   constexpr int64_t kUsual = 4096;  // outputs
   constexpr int64_t kRows = 512;    // between an answer's and a prompt's
@@ -205,18 +244,19 @@ cublasLtMatmulAlgo_t Multiplier::OneAlgorithm(const Product& product) {
   of_all.y_stride = of_all.heads * kUsual;
   const auto found = one_.find(of_all);
   if (found != one_.end()) return found->second;
-  const std::vector<cublasLtMatmulAlgo_t> candidates = Plan(of_all).Candidates(handle_, of_all, 1, true);
-  if (!candidates.empty()) return one_.emplace(of_all, candidates.front()).first->second;
-  throw DeviceError(fmt::format("cuBLASLt: no algorithm for all products of {} inputs", product.in_features));
+  const std::vector<cublasLtMatmulAlgo_t> candidates =
+      Plan(of_all, workspace_.data()).Candidates(handle_, of_all, 1, true);
+  if (candidates.empty()) return std::nullopt;
+  return one_.emplace(of_all, candidates.front()).first->second;
 }
 
 std::unique_ptr<Multiplier::Plan> Multiplier::MakePlan(const Product& product) {
-  auto plan = std::make_unique<Plan>(product);
+  auto plan = std::make_unique<Plan>(product, workspace_.data());
   if (deterministic_) {
-    plan->algorithm = OneAlgorithm(product);
-    if (plan->Accepts(handle_, plan->algorithm)) return plan;
-    throw DeviceError(fmt::format("cuBLASLt: the algorithm of all products of {} inputs does not do {} rows",
-                                  product.in_features, product.rows));
+    const std::optional<cublasLtMatmulAlgo_t> one = OneAlgorithm(product);
+    if (!one || !plan->Accepts(handle_, *one)) return nullptr;
+    plan->algorithm = *one;
+    return plan;
   }
   // An algorithm timed on the same matrix with about as many rows is better than a guess. Beyond some thousand rows
   // their number makes no difference.
@@ -237,47 +277,75 @@ std::unique_ptr<Multiplier::Plan> Multiplier::MakePlan(const Product& product) {
   }
   if (chosen) return plan;
   const std::vector<cublasLtMatmulAlgo_t> candidates = plan->Candidates(handle_, product, 1);
-  if (candidates.empty()) {
-    throw DeviceError(fmt::format("cuBLASLt: no algorithm for [{}, {}] x [{}, {}]", product.rows, product.in_features,
-                                  product.in_features, product.out_features));
-  }
+  if (candidates.empty()) return nullptr;
   plan->algorithm = candidates.front();
   return plan;
 }
 
-Multiplier::Plan& Multiplier::PlanOf(const Product& product) {
+Multiplier::Plan* Multiplier::FindPlan(const Product& product) {
   constexpr size_t kMostPlans = 4096;
   const auto found = plans_.find(product);
-  if (found != plans_.end()) return *found->second;
+  if (found != plans_.end()) return found->second.get();
   if (plans_.size() >= kMostPlans) plans_.clear();
-  return *plans_.emplace(product, MakePlan(product)).first->second;
+  std::unique_ptr<Plan> plan = MakePlan(product);
+  return plan == nullptr ? nullptr : plans_.emplace(product, std::move(plan)).first->second.get();
+}
+
+Multiplier::Plan& Multiplier::PlanOf(const Product& product) {
+  if (Plan* const plan = FindPlan(product); plan != nullptr) return *plan;
+  throw DeviceError(fmt::format("cuBLASLt: no algorithm {}for [{}, {}] x [{}, {}]",
+                                deterministic_ ? "that does any rows alike " : "", product.rows, product.in_features,
+                                product.in_features, product.out_features));
+}
+
+cublasStatus_t Multiplier::TryRun(const Plan& plan, const Operands& operands, cudaStream_t stream) {
+  if (operands.bias != nullptr) Set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
+  if (operands.x_scales != nullptr) {
+    Set(plan.operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, operands.weight_scales);
+    Set(plan.operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, operands.x_scales);
+  }
+  const float one = 1;
+  return cublasLtMatmul(handle_, plan.operation, &one, operands.weights, plan.weights, operands.x, plan.x, &plan.kept,
+                        operands.y, plan.y, operands.y, plan.y, &plan.algorithm, workspace_.data(), kWorkspaceBytes,
+                        stream);
 }
 
 void Multiplier::Run(const Plan& plan, const Operands& operands, cudaStream_t stream) {
-  if (operands.bias != nullptr) Set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
-  const float one = 1;
-  CheckBlas(cublasLtMatmul(handle_, plan.operation, &one, operands.weights, plan.weights, operands.x, plan.x,
-                           &plan.kept, operands.y, plan.y, operands.y, plan.y, &plan.algorithm, workspace_.data(),
-                           kWorkspaceBytes, stream),
-            "cublasLtMatmul");
+  CheckBlas(TryRun(plan, operands, stream), "cublasLtMatmul");
+}
+
+bool Multiplier::MultiplyScaled(const Product& product, const Operands& operands, cudaStream_t stream) {
+  Product kind = ClassOf(product);
+  if (deterministic_) kind.rows = 0;  // all rows are refused alike
+  if (!kHasRowScales || refused_.contains(kind)) return false;
+  const Plan* const plan = FindPlan(product);
+  const cublasStatus_t status = plan == nullptr ? CUBLAS_STATUS_NOT_SUPPORTED : TryRun(*plan, operands, stream);
+  if (status == CUBLAS_STATUS_SUCCESS) return true;
+  // Scales that it does not do may be refused here, in the words of its header.
+  const bool refuses = status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
+  if (!refuses) CheckBlas(status, "cublasLtMatmul of e4m3");
+  refused_.insert(kind);
+  return false;
 }
 
 void Multiplier::Multiply(TensorView x, const CudaLinear& linear, int first, int count, bool adds, TensorView y,
                           const LaunchOn& on) {
+  if (linear.is_fp8()) return MultiplyFp8(x, linear, first, count, adds, y, on);
   const Product product = Describe(x, linear, first, count, adds, y);
   Run(PlanOf(product), {x.data(), linear.Weights(first), linear.Bias(first, y.dtype()), y.data()}, on.stream);
 }
 
 void Multiplier::MultiplyByHead(TensorView x, const CudaLinear& linear, TensorView y, const LaunchOn& on) {
-  CHECK(linear.Bias(0, y.dtype()) == nullptr);
+  CHECK(linear.Bias(0, y.dtype()) == nullptr && !linear.is_fp8());
   const int64_t in = linear.in_features();
   const int64_t out = linear.out_features(0, 1);
   Product product = Describe(x.Columns(0, in), linear, 0, 1, false, y.Columns(0, out));
   product.heads = linear.parts();
   // Every head's address counts.
-  product.x_alignment = std::min(product.x_alignment, Alignment(x.data(), in, x.dtype()));
-  product.y_alignment = std::min(product.y_alignment, Alignment(y.data(), out, y.dtype()));
-  product.weight_alignment = std::min(product.weight_alignment, Alignment(linear.Weights(0), in * out, x.dtype()));
+  product.x_alignment = std::min(product.x_alignment, Alignment(x.data(), in, SizeOf(x.dtype())));
+  product.y_alignment = std::min(product.y_alignment, Alignment(y.data(), out, SizeOf(y.dtype())));
+  product.weight_alignment =
+      std::min(product.weight_alignment, Alignment(linear.Weights(0), in * out, SizeOf(x.dtype())));
   Run(PlanOf(product), {x.data(), linear.Weights(0), nullptr, y.data()}, on.stream);
 }
 
@@ -329,26 +397,35 @@ void Multiplier::Tune(std::span<const CudaLinear* const> alike, int64_t rows, DT
   const Buffer y_memory = device_.Allocate(bytes(out_features, result));
   const TensorView x = x_memory.View(linear.compute(), {rows, linear.in_features()});
   const TensorView y = y_memory.View(result, {rows, out_features});
-  const Product product = Describe(x, linear, 0, linear.parts(), adds, y);
+  const bool fp8 = linear.is_fp8();
+  const std::optional<Product> described =
+      fp8 ? ScaledProduct(linear, 0, linear.parts(), adds, y) : Describe(x, linear, 0, linear.parts(), adds, y);
+  if (!described) return;
+  const Product& product = *described;
   const Product kept_as = ClassOf(product);
   if (tuned_.contains(kept_as)) return;
   FillRandom(on, x.data(), x.dtype(), x.shape().elements(), 1);
   if (adds) FillRandom(on, y.data(), y.dtype(), y.shape().elements(), 2);
 
   std::vector<Operands> operands;
+  ForgetCodes();
+  const Fp8Rows codes = fp8 ? QuantiseRows(x, on) : Fp8Rows{};
   for (const CudaLinear* weights : alike) {
-    operands.push_back({x.data(), weights->Weights(0), weights->Bias(0, result), y.data()});
+    operands.push_back({fp8 ? codes.codes : x.data(), weights->Weights(0), weights->Bias(0, result), y.data(),
+                        codes.scales, weights->Scales(0)});
   }
-  Plan plan(product);
+  if (fp8 && !MultiplyScaled(product, operands.front(), on.stream)) return;
+  Plan plan(product, workspace_.data());
   constexpr int64_t kFewRows = 256;  // products of fewer rows take as long as the weights from memory
   const bool few = rows < kFewRows;
   std::vector<cublasLtMatmulAlgo_t> candidates = plan.Candidates(handle_, product, kCandidates);
-  if (few) AddSplits(plan, candidates);
+  if (few && !fp8) AddSplits(plan, candidates);
   std::vector<std::pair<float, cublasLtMatmulAlgo_t>> timed;
   for (const cublasLtMatmulAlgo_t& candidate : candidates) {
     constexpr int kRuns = 3;
     constexpr int kBriefRuns = 7;
     plan.algorithm = candidate;
+    if (fp8 && TryRun(plan, operands.front(), on.stream) != CUBLAS_STATUS_SUCCESS) continue;
     std::vector<float> times = Time(plan, operands, 1, few ? kBriefRuns : kRuns, on.stream);
     // Of brief ones the median: the least may have met weights in the second cache.
     const auto chosen = times.begin() + (few ? std::ssize(times) / 2 : 0);

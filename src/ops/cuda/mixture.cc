@@ -20,6 +20,7 @@ ExpertMatrices MatricesOf(const Mixture& mixture, const Matrix& matrix) {
   ExpertMatrices matrices{};
   for (int64_t e = 0; e < mixture.choices(); ++e) {
     const auto& linear = static_cast<const CudaLinear&>(matrix(mixture.experts[static_cast<size_t>(e)]));
+    CHECK(!linear.is_fp8());
     matrices.weights[e] = linear.Weights(0);
     matrices.biases[e] = static_cast<const float*>(linear.Bias(0, DType::kF32));
   }

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "ops/cuda/launch.cuh"
-#include "ops/cuda/vector.cuh"
+#include "ops/cuda/quantise.cuh"
 
 namespace runahead::cuda {
 namespace {
@@ -19,7 +19,9 @@ struct Rows {
   const float* bias;  // [features], or null
   int features;
   float epsilon;
-  bool centred;  // layer norm
+  bool centred;    // layer norm
+  uint8_t* codes;  // [rows, features], e4m3 of the results; where these are asked for
+  float* scales;   // [rows]
 };
 
 /// N weights from element i on.
@@ -36,8 +38,8 @@ __device__ void LoadFloats(const float* from, int i, float (&values)[N]) {
 
 /// A block per row, at most kMaxThreads threads. Reads x, writes out; of rows with more than kHeld vectors for each
 /// thread the rest of x is read again for each sum. kPer divides the features, and rows are aligned to kPer
-/// elements.
-template <typename T, int kPer>
+/// elements. kCoded: writes codes and scales too.
+template <typename T, int kPer, bool kCoded>
 __global__ void __launch_bounds__(kMaxThreads) NormalizeRows(const Rows<T> rows) {
   constexpr int kHeld = 4;
   __shared__ float scratch[33];
@@ -59,7 +61,8 @@ __global__ void __launch_bounds__(kMaxThreads) NormalizeRows(const Rows<T> rows)
       if (i < rows.features) function(i, held[h]);
     }
     for (int i = begin + kHeld * step; i < rows.features; i += step) {
-      function(i, Load<kPer>(x + i));
+      Vector<T, kPer> vector = Load<kPer>(x + i);
+      function(i, vector);
     }
   };
 #pragma unroll
@@ -90,7 +93,8 @@ __global__ void __launch_bounds__(kMaxThreads) NormalizeRows(const Rows<T> rows)
   }
   const float scale = 1.0f / sqrtf(sum / count + rows.epsilon);
   T* const out = rows.out + blockIdx.x * rows.out_stride;
-  visit([&](int i, const Vector<T, kPer>& vector) {
+  unsigned largest = 0;
+  visit([&](int i, Vector<T, kPer>& vector) {
     float weight[kPer];
     float bias[kPer] = {};
     LoadFloats(rows.weight, i, weight);
@@ -101,35 +105,81 @@ __global__ void __launch_bounds__(kMaxThreads) NormalizeRows(const Rows<T> rows)
       result.values[j] = FromFloat<T>((ToFloat(vector.values[j]) - mean) * scale * weight[j] + bias[j]);
     }
     Store(out + i, result);
+    if constexpr (kCoded) {
+      largest = LargestBits(result, largest);
+      vector = result;
+    }
   });
+  if constexpr (kCoded) {
+    __shared__ unsigned words[33];
+    const RowScale row = ScaleFor(BlockMax(largest, words), nullptr);
+    uint8_t* const to = rows.codes + static_cast<int64_t>(blockIdx.x) * rows.features;
+#pragma unroll
+    for (int h = 0; h < kHeld; ++h) {
+      const int i = begin + h * step;
+      if (i < rows.features) StoreAsCodes(held[h], row.factor, to + i);
+    }
+    for (int i = begin + kHeld * step; i < rows.features; i += step) {
+      StoreAsCodes(Load<kPer>(out + i), row.factor, to + i);
+    }
+    if (threadIdx.x == 0) rows.scales[blockIdx.x] = row.scale;
+  }
+}
+
+template <typename T>
+Rows<T> RowsOf(TensorView x, const Norm& norm, TensorView out) {
+  Rows<T> rows{};
+  rows.x = Pointer<T>(x);
+  rows.x_stride = x.row_stride();
+  rows.out = Pointer<T>(out);
+  rows.out_stride = out.row_stride();
+  rows.weight = Pointer<float>(norm.weight.view);
+  rows.bias = Pointer<float>(norm.bias.view);
+  rows.features = static_cast<int>(x.row_elements());
+  rows.epsilon = norm.epsilon;
+  rows.centred = norm.kind == NormKind::kLayer;
+  return rows;
+}
+
+/// Whether all that a norm touches can be moved by vectors.
+bool HasVectors(TensorView x, const Norm& norm, TensorView out) {
+  const auto aligned = [](const TensorView& view) { return reinterpret_cast<uintptr_t>(view.data()) % 16 == 0; };
+  return Vectorizable(x, x.row_elements()) && Vectorizable(out, x.row_elements()) && aligned(norm.weight.view) &&
+         aligned(norm.bias.view);
+}
+
+/// Many rows are fastest by many small blocks, one row by many threads.
+dim3 ThreadsFor(int64_t vectors, int64_t rows) {
+  const int64_t per_thread = rows > 1 ? 4 : 1;
+  const int64_t warps = std::clamp<int64_t>((vectors / per_thread + 31) / 32, 1, kMaxThreads / 32);
+  return {static_cast<unsigned>(32 * warps)};
 }
 
 }  // namespace
 
 void Normalize(const LaunchOn& on, TensorView x, const Norm& norm, TensorView out) {
-  const int64_t features = x.row_elements();
   DispatchDevice(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    Rows<T> rows{};
-    rows.x = Pointer<T>(x);
-    rows.x_stride = x.row_stride();
-    rows.out = Pointer<T>(out);
-    rows.out_stride = out.row_stride();
-    rows.weight = Pointer<float>(norm.weight.view);
-    rows.bias = Pointer<float>(norm.bias.view);
-    rows.features = static_cast<int>(features);
-    rows.epsilon = norm.epsilon;
-    rows.centred = norm.kind == NormKind::kLayer;
-    const auto aligned = [](const float* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
-    const bool vectors =
-        Vectorizable(x, features) && Vectorizable(out, features) && aligned(rows.weight) && aligned(rows.bias);
+    const bool vectors = HasVectors(x, norm, out);
     const int64_t per = vectors ? kPerVector<T> : 1;
-    // Vectors of a thread: many rows are fastest by many small blocks, one row by many threads.
-    const int64_t per_thread = x.rows() > 1 ? 4 : 1;
-    const int64_t warps = std::clamp<int64_t>((features / per / per_thread + 31) / 32, 1, kMaxThreads / 32);
-    const auto kernel = vectors ? &NormalizeRows<T, kPerVector<T>> : &NormalizeRows<T, 1>;
-    Launch(on, kernel, dim3(static_cast<unsigned>(x.rows())), dim3(static_cast<unsigned>(32 * warps)), 0, rows);
+    const auto kernel = vectors ? &NormalizeRows<T, kPerVector<T>, false> : &NormalizeRows<T, 1, false>;
+    Launch(on, kernel, dim3(static_cast<unsigned>(x.rows())), ThreadsFor(x.row_elements() / per, x.rows()), 0,
+           RowsOf<T>(x, norm, out));
   });
+}
+
+bool NormalizeAndQuantise(const LaunchOn& on, TensorView x, const Norm& norm, TensorView out, void* codes,
+                          float* scales) {
+  if (!HasVectors(x, norm, out)) return false;
+  DispatchDevice(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    Rows<T> rows = RowsOf<T>(x, norm, out);
+    rows.codes = static_cast<uint8_t*>(codes);
+    rows.scales = scales;
+    Launch(on, &NormalizeRows<T, kPerVector<T>, true>, dim3(static_cast<unsigned>(x.rows())),
+           ThreadsFor(x.row_elements() / kPerVector<T>, x.rows()), 0, rows);
+  });
+  return true;
 }
 
 }  // namespace runahead::cuda

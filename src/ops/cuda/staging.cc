@@ -70,6 +70,19 @@ Uploader::~Uploader() {
   (void)cudaStreamDestroy(on_.stream);
 }
 
+Uploader::Slot& Uploader::NextSlot() {
+  Slot& slot = slots_[next_];
+  next_ = (next_ + 1) % slots_.size();
+  slot.free->Synchronize();
+  return slot;
+}
+
+void Uploader::SendToOwnPlace(Slot& slot, size_t bytes) {
+  if (slot.device == nullptr) CheckCuda(cudaMalloc(&slot.device, kSlotBytes), ordinal_, "cudaMalloc");
+  CheckCuda(cudaMemcpyAsync(slot.device, slot.host->data(), bytes, cudaMemcpyHostToDevice, on_.stream), ordinal_,
+            "cudaMemcpyAsync");
+}
+
 void Uploader::Copy(TensorView from, void* to, DType to_dtype) {
   CHECK(from.contiguous());
   const CurrentDevice current(ordinal_);
@@ -78,18 +91,41 @@ void Uploader::Copy(TensorView from, void* to, DType to_dtype) {
   const size_t per_slot = kSlotBytes / from_size;
   for (size_t first = 0; first < elements; first += per_slot) {
     const size_t count = std::min(per_slot, elements - first);
-    Slot& slot = slots_[next_];
-    next_ = (next_ + 1) % slots_.size();
-    slot.free->Synchronize();
+    Slot& slot = NextSlot();
     CopyInParallel(slot.host->data(), static_cast<const std::byte*>(from.data()) + first * from_size,
                    count * from_size);
     std::byte* const target = static_cast<std::byte*>(to) + first * SizeOf(to_dtype);
-    const bool same = from.dtype() == to_dtype;
-    if (!same && slot.device == nullptr) CheckCuda(cudaMalloc(&slot.device, kSlotBytes), ordinal_, "cudaMalloc");
-    CheckCuda(cudaMemcpyAsync(same ? target : slot.device, slot.host->data(), count * from_size,
-                              cudaMemcpyHostToDevice, on_.stream),
-              ordinal_, "cudaMemcpyAsync");
-    if (!same) Convert(on_, slot.device, from.dtype(), target, to_dtype, static_cast<int64_t>(count));
+    if (from.dtype() == to_dtype) {
+      CheckCuda(cudaMemcpyAsync(target, slot.host->data(), count * from_size, cudaMemcpyHostToDevice, on_.stream),
+                ordinal_, "cudaMemcpyAsync");
+    } else {
+      SendToOwnPlace(slot, count * from_size);
+      Convert(on_, slot.device, from.dtype(), target, to_dtype, static_cast<int64_t>(count));
+    }
+    slot.free->Record(on_.stream);
+  }
+}
+
+void Uploader::CopyAsE4M3(TensorView from, std::span<const float> given, void* codes, float* scales) {
+  CHECK(from.contiguous());
+  if (!given.empty()) {
+    CHECK_EQ(std::ssize(given), from.rows());
+    std::vector<float> copy(given.begin(), given.end());
+    Copy(TensorView(copy.data(), DType::kF32, {from.rows()}), scales, DType::kF32);
+  }
+  const CurrentDevice current(ordinal_);
+  const int64_t features = from.row_elements();
+  const size_t row_bytes = static_cast<size_t>(features) * SizeOf(from.dtype());
+  const auto per_slot = static_cast<int64_t>(kSlotBytes / row_bytes);
+  CHECK_GE(per_slot, int64_t{1});
+  for (int64_t first = 0; first < from.rows(); first += per_slot) {
+    const int64_t count = std::min(per_slot, from.rows() - first);
+    const TensorView rows = from.Rows(first, first + count);
+    Slot& slot = NextSlot();
+    CopyInParallel(slot.host->data(), static_cast<const std::byte*>(rows.data()), rows.bytes());
+    SendToOwnPlace(slot, rows.bytes());
+    Quantise(on_, TensorView(slot.device, from.dtype(), {count, features}),
+             static_cast<std::byte*>(codes) + first * features, scales + first, !given.empty());
     slot.free->Record(on_.stream);
   }
 }

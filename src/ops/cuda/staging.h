@@ -55,11 +55,19 @@ class Uploader {
   /// to[i] = from[i], with a change of dtype on the GPU where they differ. from: contiguous, in host memory; not
   /// needed any more on return. `to` is written when Finish returns.
   void Copy(TensorView from, void* to, DType to_dtype);
+  /// Quantises the rows of `from` on the GPU. from: contiguous, [rows, features], in host memory; not needed any more
+  /// on return. codes and scales are written when Finish returns. given: the rows' scales, or empty.
+  void CopyAsE4M3(TensorView from, std::span<const float> given, void* codes, float* scales);
   /// Blocks the host until all copies are done.
   void Finish();
 
  private:
   struct Slot;
+  /// The next slot, which is free.
+  Slot& NextSlot();
+  /// Copies a slot's first bytes to its place on the GPU.
+  void SendToOwnPlace(Slot& slot, size_t bytes);
+
   int ordinal_;
   LaunchOn on_;
   std::vector<Slot> slots_;

@@ -2,6 +2,7 @@
 
 #include "ops/cpu/matmul/integer_panels.h"
 #include "ops/cpu_kernels.h"
+#include "runahead/error.h"
 
 namespace runahead {
 namespace cpu {
@@ -42,6 +43,8 @@ const Kernel& KernelFor(DType compute, WeightFormat format) {
       return int8;
     case WeightFormat::kInt4:
       return int4;
+    case WeightFormat::kFp8:
+      throw ConfigError("--weights fp8: GPUs have it; expected stored, int8 or int4 on CPU ranks");
   }
   internal::CheckFailed(__FILE__, __LINE__, "unknown weight format");
 }
