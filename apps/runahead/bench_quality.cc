@@ -14,6 +14,7 @@
 #include "demo_run.h"
 #include "flags.h"
 #include "model_folder.h"
+#include "ops/devices.h"
 #include "output.h"
 #include "report/table.h"
 #include "report/units.h"
@@ -245,6 +246,12 @@ std::vector<int32_t> IdsOf(const SuiteFlags& flags, const Formats& kind, const M
   return ids;
 }
 
+/// The formats of `kind` that such devices have, the reference first.
+std::vector<std::string> FormatsOn(const std::string& devices, const Formats& kind) {
+  if (&kind == &kWeights && ParseDevices(devices).front().gpu) return {"stored", "fp8"};
+  return kind.names;
+}
+
 int64_t WindowOf(const SuiteRequest& request, const Formats& kind, const Model& model) {
   const std::vector<int64_t> windows =
       ParseIntegers("--contexts", request.contexts.empty() ? kWindowTokens : request.contexts, 2, INT32_MAX);
@@ -288,7 +295,7 @@ int RunQuality(const Formats& kind, const SuiteFlags& flags, const SuiteRequest&
     quality.name = name;
     quality.facts = engines.back().facts();
   };
-  for (const std::string& format : kind.names) {
+  for (const std::string& format : FormatsOn(request.engine.devices, kind)) {
     EngineOptions options = request.engine;
     options.*kind.option = format;
     compare(format, options);

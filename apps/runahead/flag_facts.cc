@@ -30,7 +30,7 @@ std::vector<std::string> ValuesOf(const std::string& command, const std::string&
   }
   if (flag == "--log") return {"text", "json"};
   if (flag == "--dtype") return {"f32", "bf16", "f16"};
-  if (flag == "--weights") return {"stored", "int8", "int4"};
+  if (flag == "--weights") return {"stored", "int8", "int4", "fp8"};
   if (flag == "--preset") return command == "plan" ? Planner::KnownClusters() : Planner::KnownModels();
   return {};
 }

@@ -217,10 +217,10 @@ void AddEngineFlags(CLI::App& command, EngineOptions& options) {
     options.weights = text;
   };
   command
-      .add_option_function<std::string>(
-          "--weights", read_weights,
-          "Matrices as they are stored, or quantised while they are loaded, on CPU ranks: stored, int8 or int4 "
-          "[stored]")
+      .add_option_function<std::string>("--weights", read_weights,
+                                        "Matrices as they are stored, or quantised while they are loaded: stored, on "
+                                        "CPU ranks int8 or int4, on GPUs "
+                                        "fp8 [stored]")
       ->type_name("FORMAT");
   AddNumber(command, "--timeout", options.timeout_s, kMinTimeout, kMaxTimeout,
             fmt::format("Seconds that a rank waits for rows of another [{}]", options.timeout_s))

@@ -54,7 +54,9 @@ struct FormatNeeds {
 
 std::vector<FormatNeeds> NeedsByFormat(const DecoderSpec& spec) {
   std::vector<FormatNeeds> all;
-  for (const WeightFormat format : {WeightFormat::kStored, WeightFormat::kInt8, WeightFormat::kInt4}) {
+  for (const WeightFormat format :
+       {WeightFormat::kStored, WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kFp8}) {
+    if (format == WeightFormat::kFp8 && spec.mixture.experts > 0) continue;  // no device multiplies experts in it
     all.push_back({format, WeightBytesOf(spec, format, spec.weights)});
   }
   return all;

@@ -39,7 +39,8 @@ struct EngineOptions {
   int64_t context = 0;       // tokens of the longest sequence (Model::WithContext); 0: as the model says
   /// "f32", "bf16" or "f16". Empty: the weights' own dtype where the device is good at it, f32 elsewhere.
   std::string dtype;
-  /// "int8" or "int4": matrices are quantised when they are loaded (CPU ranks). Empty or "stored": as they are.
+  /// "int8" or "int4" (CPU ranks), "fp8" (GPUs): matrices are quantised when they are loaded. Empty or "stored": as
+  /// they are.
   std::string weights;
   /// A request's tokens and logits do not depend, by a single bit, on the requests beside it, nor on prefixes and
   /// ranks. On CPUs they never do; GPUs take slower algorithms for it.
@@ -69,7 +70,7 @@ struct ModelFacts {
   int64_t vocab = 0;
   int64_t max_positions = 0;
   size_t kv_bytes_per_token = 0;
-  std::string weights;      // format of the layers' matrices: "stored", "int8", "int4"
+  std::string weights;      // format of the layers' matrices: "stored", "int8", "int4", "fp8"
   size_t weight_bytes = 0;  // bytes of the matrices that each decoded token reads
 };
 

@@ -172,7 +172,7 @@ void BindEngine(nb::module_& module) {
       .def_ro("vocab", &ModelFacts::vocab)
       .def_ro("max_positions", &ModelFacts::max_positions)
       .def_ro("kv_bytes_per_token", &ModelFacts::kv_bytes_per_token)
-      .def_ro("weights", &ModelFacts::weights, "format of the layers' matrices: stored, int8 or int4")
+      .def_ro("weights", &ModelFacts::weights, "format of the layers' matrices: stored, int8, int4 or fp8")
       .def_ro("weight_bytes", &ModelFacts::weight_bytes, "bytes of the matrices that each decoded token reads");
   BindSession(module);
   nb::class_<Engine>(module, "Engine",
@@ -206,8 +206,8 @@ void BindEngine(nb::module_& module) {
           "\"cuda:0,1\". "
           "`threads_per_rank`: 0 divides this machine's processors by the ranks. `dtype`: \"f32\", \"bf16\", "
           "\"f16\"; empty: the weights' own where the device is good at it. `weights`: \"int8\" or \"int4\" "
-          "quantises "
-          "matrices while they are loaded, on CPU ranks; empty: as they are stored. `context`: the longest sequence, "
+          "on CPU ranks and \"fp8\" on GPUs quantise "
+          "matrices while they are loaded; empty: as they are stored. `context`: the longest sequence, "
           "be it "
           "more than the model says; 0: as it says. `timeout_s`: the longest wait of "
           "a rank for rows of another. `on_load_progress` is told the share that is ready. Raises ConfigError or "

@@ -36,8 +36,11 @@ WeightFormat WeightFormatOf(const std::string& asked, bool on_gpu) {
   if (asked.empty()) return WeightFormat::kStored;
   const std::optional<WeightFormat> format = ParseWeightFormat(asked);
   if (!format) throw ConfigError(fmt::format("weights: unknown '{}' (known: {})", asked, kWeightFormatNames));
-  if (on_gpu && *format != WeightFormat::kStored) {
-    throw ConfigError(fmt::format("--weights {}: CPU ranks have it, GPUs take weights as they are stored", asked));
+  const bool of_gpus = *format == WeightFormat::kFp8;
+  if (*format != WeightFormat::kStored && of_gpus != on_gpu) {
+    throw ConfigError(fmt::format("--weights {}: {}", asked,
+                                  on_gpu ? "CPU ranks have it; expected stored or fp8 on GPUs"
+                                         : "GPUs have it; expected stored, int8 or int4 on CPU ranks"));
   }
   return *format;
 }
@@ -107,14 +110,14 @@ std::vector<std::string> DeviceNames(const std::vector<std::unique_ptr<Rank>>& r
 
 /// The first GPU loads the weights and reports the progress; the others copy them from there, or load them too where
 /// they cannot reach it. Each warms up on its rank's thread.
-void LoadOnEach(const ModelConfig& config, DType compute, const std::function<void(double)>& progress,
-                const std::vector<std::unique_ptr<Rank>>& ranks,
+void LoadOnEach(const ModelConfig& config, DType compute, WeightFormat format,
+                const std::function<void(double)>& progress, const std::vector<std::unique_ptr<Rank>>& ranks,
                 std::vector<std::shared_ptr<const Decoder>>& decoders) {
   std::promise<std::shared_ptr<const Decoder>> first;
   const std::shared_future<std::shared_ptr<const Decoder>> loaded = first.get_future().share();
   const auto load_first = [&] {
     try {
-      first.set_value(LoadDecoder(config, compute, ranks.front()->ops(), progress));
+      first.set_value(LoadDecoder(config, compute, ranks.front()->ops(), progress, format));
     } catch (...) {
       first.set_exception(std::current_exception());
     }
@@ -129,7 +132,7 @@ void LoadOnEach(const ModelConfig& config, DType compute, const std::function<vo
       } else if (rank.device().Reaches(ranks.front()->device())) {
         decoders[i] = loaded.get()->CopyTo(rank.ops());
       } else {
-        decoders[i] = LoadDecoder(config, compute, rank.ops());
+        decoders[i] = LoadDecoder(config, compute, rank.ops(), {}, format);
       }
       decoders[i]->WarmUp(rank.ops(), rank.stream());
     }));
@@ -230,7 +233,7 @@ std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const En
   }
   std::vector<std::shared_ptr<const Decoder>> decoders(workers.size());
   if (on_gpu) {
-    LoadOnEach(config, compute, options.on_load_progress, workers, decoders);
+    LoadOnEach(config, compute, format, options.on_load_progress, workers, decoders);
   } else {
     const auto decoder = LoadDecoder(config, compute, workers.front()->ops(), options.on_load_progress, format);
     std::fill(decoders.begin(), decoders.end(), decoder);

@@ -114,7 +114,7 @@ class Loader {
     bool copied = false;
     for (const MatrixSource& matrix : part) {
       const Shape block{matrix.end - matrix.begin, matrix.columns};
-      if (format != WeightFormat::kStored) {
+      if (FormatFor(format, matrix.columns) != WeightFormat::kStored) {
         copied = true;
         all += static_cast<size_t>(matrix.blocks * block[0]) * QuantisedRowBytes(format, matrix.columns);
         continue;
@@ -234,13 +234,14 @@ class Loader {
   /// Reads into `hosts` what is not there yet: fused tensors give many parts.
   std::unique_ptr<Linear> Pack(const std::vector<StackedSource>& parts, WeightFormat format, HostTensors& hosts) {
     const auto take = [&](const std::string& name, const MatrixSource& rows, const auto& read,
-                          std::vector<TensorView>& views) {
+                          std::vector<TensorView>& views) -> const HostTensor& {
       auto host = hosts.find(name);
       if (host == hosts.end()) host = hosts.emplace(name, read()).first;
       for (int64_t block = 0; block < rows.blocks; ++block) {
         const int64_t first = block * rows.stride;
         views.push_back(host->second.view.Rows(first + rows.begin, first + rows.end));
       }
+      return host->second;
     };
     std::vector<LinearPart> prepared;
     for (const StackedSource& part : parts) {
@@ -250,8 +251,9 @@ class Loader {
         MatrixSource rows = matrix;  // of what the reader gives
         if (matrix.layout != MatrixLayout::kWeight) rows.begin = 0;
         rows.end = matrix.end - matrix.begin + rows.begin;
-        take(
+        const HostTensor& host = take(
             WeightName(matrix), rows, [&] { return reader_.Matrix(matrix); }, linear.weights);
+        AddScales(host, rows, linear.scales);
         linear.names.resize(linear.weights.size(), WeightName(matrix));
         linear.lasting = linear.lasting && hosts.at(WeightName(matrix)).copy.empty();
         if (!matrix.bias) continue;
@@ -261,6 +263,16 @@ class Loader {
       CHECK(linear.biases.empty() || linear.biases.size() == linear.weights.size());
     }
     return ops_.Prepare(prepared, compute_, format);
+  }
+
+  /// The scales of the rows that a part takes of `host`.
+  static void AddScales(const HostTensor& host, const MatrixSource& rows,
+                        std::vector<std::span<const float>>& scales) {
+    for (int64_t block = 0; block < rows.blocks; ++block) {
+      const auto first = static_cast<size_t>(block * rows.stride + rows.begin);
+      const auto count = static_cast<size_t>(rows.end - rows.begin);
+      scales.push_back(host.scales.empty() ? std::span<const float>() : std::span(host.scales).subspan(first, count));
+    }
   }
 
   MixtureWeights LoadMixture(const MixtureSource& source) {
@@ -434,7 +446,7 @@ GenerationDefaults ModelConfig::Defaults() const {
 namespace {
 
 /// Throws ConfigError naming what the device of `ops` cannot do.
-void CheckAbilities(const ModelConfig& config, Ops& ops) {
+void CheckAbilities(const ModelConfig& config, Ops& ops, WeightFormat format) {
   const DecoderSpec& spec = config.spec();
   const Abilities abilities = ops.abilities();
   const auto refuse = [&](const std::string& what) {
@@ -455,13 +467,16 @@ void CheckAbilities(const ModelConfig& config, Ops& ops) {
     refuse(fmt::format("{} experts to choose from; expected at most {} on {}", spec.mixture.experts,
                        abilities.most_experts, ops.device().name()));
   }
+  if (spec.mixture.experts > 0 && format == WeightFormat::kFp8) {
+    refuse("experts, which are not multiplied in --weights fp8; expected stored");
+  }
 }
 
 }  // namespace
 
 std::shared_ptr<const Decoder> LoadDecoder(const ModelConfig& config, DType compute, Ops& ops,
                                            const Progress& progress, WeightFormat format) {
-  CheckAbilities(config, ops);
+  CheckAbilities(config, ops, format);
   DecoderWeights weights = Loader(config, compute, format, ops, progress).Load();
   return std::make_shared<const Decoder>(config.spec(), compute, std::move(weights));
 }

@@ -49,6 +49,7 @@ bool IsAligned(const StoredTensor& tensor, DType dtype);
 struct HostTensor {
   TensorView view;
   std::vector<std::byte> copy;  // empty when `view` lies in the file
+  std::vector<float> scales;    // [rows], LinearPart::scales of `view`; or empty
 };
 
 /// One mapped file of tensors. Move-only; the bytes may be shared by threads.

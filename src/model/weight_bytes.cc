@@ -4,8 +4,8 @@ namespace runahead {
 namespace {
 
 size_t BytesOf(int64_t rows, int64_t depth, WeightFormat format, DType stored) {
-  const size_t row = format == WeightFormat::kStored ? static_cast<size_t>(depth) * SizeOf(stored)
-                                                     : QuantisedRowBytes(format, depth);
+  const bool as_stored = FormatFor(format, depth) == WeightFormat::kStored;
+  const size_t row = as_stored ? static_cast<size_t>(depth) * SizeOf(stored) : QuantisedRowBytes(format, depth);
   return static_cast<size_t>(rows) * row;
 }
 

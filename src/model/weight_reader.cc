@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -167,6 +168,24 @@ std::vector<int64_t> PairedOrder(const PairedHeads& paired, int64_t rows) {
   return order;
 }
 
+namespace {
+
+/// The scales of rows of which `block` share one of `scales`; empty where products with them would not be exact
+/// enough to be undone.
+std::vector<float> ScalesOfRows(TensorView scales, int64_t rows, int64_t block) {
+  constexpr float kMost = 0x1p100F;
+  std::vector<float> of_rows(static_cast<size_t>(rows));
+  Dispatch(scales.dtype(), [&](auto zero) {
+    const auto* const from = scales.As<decltype(zero)>();
+    for (int64_t i = 0; i < rows; ++i) of_rows[static_cast<size_t>(i)] = static_cast<float>(from[i / block]);
+  });
+  const bool usual =
+      std::all_of(of_rows.begin(), of_rows.end(), [](float scale) { return scale >= 1 / kMost && scale <= kMost; });
+  return usual ? of_rows : std::vector<float>();
+}
+
+}  // namespace
+
 HostTensor WeightReader::Read(const std::string& name, const Shape& shape) const {
   const auto [file, tensor] = files_.Find(name, shape);
   if (StoredDType(tensor->dtype)) return files_.Read(name, shape);
@@ -220,6 +239,7 @@ HostTensor WeightReader::Dequantized(const std::string& name, const Shape& shape
   }
   const int64_t scale_columns = blocks(columns, block[1]);
   HostTensor result = NewTensor(DType::kF32, shape);
+  if (block[1] == columns) result.scales = ScalesOfRows(scales.view, rows, block[0]);
   Dispatch(scales.view.dtype(), [&](auto zero) {
     using T = decltype(zero);
     for (int64_t i = 0; i < rows; ++i) {
@@ -278,6 +298,7 @@ HostTensor WeightReader::Matrix(const MatrixSource& source) const {
   HostTensor matrix = Read(WeightName(source), StoredShape(source));
   if (source.matrices > 0) {
     matrix.view = TensorView(matrix.view.data(), matrix.view.dtype(), {source.rows, source.columns});
+    matrix.scales.clear();
   }
   if (source.transposed) matrix = Transposed(matrix.view);
   if (source.unit_rows) matrix = UnitRows(matrix.view);

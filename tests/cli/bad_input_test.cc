@@ -51,7 +51,9 @@ TEST_F(BadInputTest, HelpIsNoError) {
 }
 
 TEST_F(BadInputTest, FormatsOfWeights) {
-  ExpectGenerateRefused({"--prompt-ids", "1", "--weights", "int5"}, {"--weights", "'int5'", "stored, int8, int4"});
+  ExpectGenerateRefused({"--prompt-ids", "1", "--weights", "int5"},
+                        {"--weights", "'int5'", "stored, int8, int4, fp8"});
+  ExpectGenerateRefused({"--prompt-ids", "1", "--weights", "fp8"}, {"--weights fp8", "GPUs", "int8 or int4"});
   ExpectRefused({"bench", "--suite", "weights", "--model", Model()}, {"--text"});
   ExpectRefused({"bench", "--suite", "weights", "--model", Model(), "--text", InFolder("missing")},
                 {InFolder("missing")});

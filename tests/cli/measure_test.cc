@@ -295,12 +295,15 @@ TEST_F(MeasureTest, InspectCountsWhatIsThere) {
   EXPECT_EQ(json.at("weight_bytes").get<int64_t>(), 2 * json.at("parameters").get<int64_t>());
   EXPECT_EQ(json.at("full_context").size(), 4U);
   const Json& formats = json.at("formats");
-  ASSERT_EQ(formats.size(), 3U);
+  ASSERT_EQ(formats.size(), 4U);
   EXPECT_EQ(formats[0].at("weights"), "stored");
   EXPECT_EQ(formats[2].at("weights"), "int4");
   const auto layers = [&](size_t i) { return formats[i].at("layer_bytes").get<double>(); };
   EXPECT_NEAR(layers(1) / layers(0), 0.5, 0.1);
   EXPECT_NEAR(layers(2) / layers(0), 0.29, 0.1);
+  EXPECT_EQ(formats[3].at("weights"), "fp8");
+  EXPECT_NEAR(layers(3) / layers(0), 0.5, 0.05);
+  EXPECT_EQ(formats[3].at("head_bytes"), formats[0].at("head_bytes")) << "the head stays as it is stored beside fp8";
   EXPECT_EQ(formats[1].at("head_bytes"), formats[2].at("head_bytes")) << "the head is int8 beside int4";
   const Outcome text = Runahead({"inspect", Model()});
   EXPECT_EQ(text.exit_code, 0);

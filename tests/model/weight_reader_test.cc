@@ -56,6 +56,7 @@ TEST_F(WeightReaderTest, Fp8IsTimesTheScaleOfItsBlock) {
             "a.weight_scale_inv":{"dtype":"F32","shape":[1,2],"data_offsets":[6,14]}})",
         kFp8 + BytesOf<float>({2, 0.5F}));
   EXPECT_EQ(Values(Matrix(Source(2, 3))), (std::vector<float>{2, -4, 224, 0x1p-8F, 2, 0.5F}));
+  EXPECT_TRUE(Matrix(Source(2, 3)).scales.empty()) << "rows have several";
 }
 
 TEST_F(WeightReaderTest, Fp8MayHaveOneScaleOrOneForEachRow) {
@@ -63,10 +64,12 @@ TEST_F(WeightReaderTest, Fp8MayHaveOneScaleOrOneForEachRow) {
             "a.weight_scale":{"dtype":"F32","shape":[],"data_offsets":[6,10]}})",
         kFp8 + BytesOf<float>({2}));
   EXPECT_EQ(Values(Matrix(Source(2, 3))), (std::vector<float>{2, -4, 896, 0x1p-8F, 2, 2}));
+  EXPECT_EQ(Matrix(Source(2, 3)).scales, (std::vector<float>{2, 2}));
   Write(R"({"a.weight":{"dtype":"F8_E4M3","shape":[2,3],"data_offsets":[0,6]},
             "a.weight_scale":{"dtype":"F32","shape":[2,1],"data_offsets":[6,14]}})",
         kFp8 + BytesOf<float>({1, 4}));
   EXPECT_EQ(Values(Matrix(Source(2, 3))), (std::vector<float>{1, -2, 448, 0x1p-7F, 4, 4}));
+  EXPECT_EQ(Matrix(Source(2, 3)).scales, (std::vector<float>{1, 4}));
 }
 
 TEST_F(WeightReaderTest, Fp8WithoutFittingScalesIsRefused) {
