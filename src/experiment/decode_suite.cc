@@ -12,6 +12,7 @@
 #include "experiment/matmul_ceiling.h"
 #include "experiment/op_breakdown.h"
 #include "model/flops.h"
+#include "model/weight_bytes.h"
 #include "runahead/error.h"
 #include "runahead/request.h"
 #include "tune/requests.h"
@@ -206,16 +207,18 @@ Json LayerOf(const Engine& engine, int batch, int64_t context) {
 }
 
 /// Bytes of the weights that a step of `batch` answers reads.
-double WeightBytesOfStep(const DecoderSpec& spec, DType compute, int batch) {
-  // A multiplication by each weight is two operations.
-  double weights = ChunkFlops(spec, 0, 1, LastLayer::kLastRow).linear / 2;
-  for (int layer = 0; layer < spec.layers; ++layer) {
-    if (!spec.mixes(layer)) continue;
-    const MixtureSpec& mixture = spec.mixture;
-    const double more = ExpertsMet(mixture.experts, mixture.chosen, batch) - static_cast<double>(mixture.chosen);
-    weights += more * static_cast<double>(spec.mlp_matrices() * mixture.ffn * spec.hidden);
-  }
-  return weights * static_cast<double>(SizeOf(compute));
+double WeightBytesOfStep(const Decoder& decoder, int batch) {
+  const DecoderSpec& spec = decoder.spec();
+  const auto bytes = [&](ExpertsCounted experts) {
+    return static_cast<double>(
+        WeightBytesOf(spec, decoder.weight_format(), decoder.compute_dtype(), experts).total());
+  };
+  const double of_one = bytes(ExpertsCounted::kChosen);
+  const int64_t others = spec.mixture.experts - spec.mixture.chosen;
+  if (others == 0) return of_one;
+  const double met = ExpertsMet(spec.mixture.experts, spec.mixture.chosen, batch);
+  const double share = (met - static_cast<double>(spec.mixture.chosen)) / static_cast<double>(others);
+  return of_one + share * (bytes(ExpertsCounted::kAll) - of_one);
 }
 
 }  // namespace
@@ -223,8 +226,6 @@ double WeightBytesOfStep(const DecoderSpec& spec, DType compute, int batch) {
 Json RunDecodeSuite(const DecodePlan& plan, const std::function<void(const std::string&)>& say) {
   const Engine engine = plan.load(plan.model, plan.engine);
   const std::shared_ptr<EngineState> state = StateOf(engine);
-  const DecoderSpec& spec = state->decoder().spec();
-  const DType compute = state->decoder().compute_dtype();
   const RankDevice device{state->rank(0).gpu()};
   const double copy_rate = device.gpu ? MeasureCopyRate(device) : 0;
   Json runs = Json::array();
@@ -237,7 +238,7 @@ Json RunDecodeSuite(const DecodePlan& plan, const std::function<void(const std::
         run.Time();
         run.TakeSecondTurn();
       }
-      runs.push_back(run.Result(WeightBytesOfStep(spec, compute, batch), copy_rate));
+      runs.push_back(run.Result(WeightBytesOfStep(state->decoder(), batch), copy_rate));
       runs.back()["layer"] = LayerOf(engine, batch, context);
     }
   }

@@ -235,13 +235,21 @@ Multiplier::Multiplier(Device& device, int ordinal, bool deterministic)
 Multiplier::~Multiplier() { (void)cublasLtDestroy(handle_); }
 
 std::optional<cublasLtMatmulAlgo_t> Multiplier::OneAlgorithm(const Product& product) {
-  Product of_all = product;
   constexpr int64_t kUsual = 4096;  // outputs
   constexpr int64_t kRows = 512;    // between an answer's and a prompt's
-  of_all.rows = kRows;
-  of_all.out_features = kUsual;
+  Product any = product;
+  any.rows = kRows;
+  for (const int64_t outputs : {kUsual, product.out_features}) {
+    const std::optional<cublasLtMatmulAlgo_t> one = OneAlgorithm(any, outputs);
+    if (one && Plan(any, workspace_.data()).Accepts(handle_, *one)) return one;
+  }
+  return std::nullopt;
+}
+
+std::optional<cublasLtMatmulAlgo_t> Multiplier::OneAlgorithm(Product of_all, int64_t outputs) {
+  of_all.out_features = outputs;
   of_all.x_stride = of_all.heads * of_all.in_features;
-  of_all.y_stride = of_all.heads * kUsual;
+  of_all.y_stride = of_all.heads * outputs;
   const auto found = one_.find(of_all);
   if (found != one_.end()) return found->second;
   const std::vector<cublasLtMatmulAlgo_t> candidates =

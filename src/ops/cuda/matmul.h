@@ -163,8 +163,10 @@ class Multiplier {
                           cudaStream_t stream);
   /// Adds the most promising ones of `candidates` with the inputs split among more blocks, for few rows.
   void AddSplits(const Plan& plan, std::vector<cublasLtMatmulAlgo_t>& candidates) const;
-  /// The algorithm of all products of a kind, whatever their rows and outputs.
+  /// The algorithm of all products of a kind, whatever their rows, and their outputs unless these are too odd for it.
   [[nodiscard]] std::optional<cublasLtMatmulAlgo_t> OneAlgorithm(const Product& product);
+  /// That of products with so many outputs.
+  [[nodiscard]] std::optional<cublasLtMatmulAlgo_t> OneAlgorithm(Product of_all, int64_t outputs);
 
   Device& device_;
   int ordinal_;
