@@ -131,6 +131,16 @@ class CudaDevice final : public Device {
 
 CudaStream::~CudaStream() { (void)cudaStreamDestroy(handle_); }
 
+std::unique_ptr<CudaStream> CudaStream::ForCopies(int ordinal) {
+  const CurrentDevice current(ordinal);
+  int least = 0;
+  int greatest = 0;
+  CheckCuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), ordinal, "cudaDeviceGetStreamPriorityRange");
+  cudaStream_t stream = nullptr;
+  CheckCuda(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest), ordinal, "cudaStreamCreate");
+  return std::make_unique<CudaStream>(ordinal, stream);
+}
+
 std::unique_ptr<Mark> CudaStream::NewMark() { return std::make_unique<CudaMark>(ordinal_, handle_); }
 
 void CudaStream::Synchronize() { CheckCuda(cudaStreamSynchronize(handle_), ordinal_, "cudaStreamSynchronize"); }

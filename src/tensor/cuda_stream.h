@@ -14,6 +14,9 @@ class CudaStream final : public Stream {
  public:
   CudaStream(int ordinal, cudaStream_t handle) : ordinal_(ordinal), handle_(handle) {}
   ~CudaStream() override;
+  /// One for copies on GPU `ordinal`. Its priority is no matter to a copy, but keeps it out of the hardware queue of
+  /// a stream that computes, where it would hold up whatever comes behind it.
+  static std::unique_ptr<CudaStream> ForCopies(int ordinal);
   CudaStream(const CudaStream&) = delete;
   CudaStream& operator=(const CudaStream&) = delete;
 

@@ -25,18 +25,6 @@ struct GpuSide {
   std::shared_ptr<const ClockAnchor> anchor;  // nothing: nobody asks for times
 };
 
-/// A stream for copies. Its priority is no matter to a copy, but keeps it out of the hardware queue of a stream that
-/// computes, where it would hold up whatever comes behind it.
-std::unique_ptr<CudaStream> CopyStream(int gpu) {
-  const CurrentDevice current(gpu);
-  int least = 0;
-  int greatest = 0;
-  CheckCuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), gpu, "cudaDeviceGetStreamPriorityRange");
-  cudaStream_t stream = nullptr;
-  CheckCuda(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest), gpu, "cudaStreamCreate");
-  return std::make_unique<CudaStream>(gpu, stream);
-}
-
 class CudaDeparture final : public Departure {
  public:
   CudaDeparture(const std::shared_ptr<EventPool>& pool, cudaStream_t stream) : event_(pool, stream) {}
@@ -93,7 +81,7 @@ class Way {
 /// A copy from one GPU's memory straight to another's, or within one GPU's own.
 class StraightWay final : public Way {
  public:
-  StraightWay(int from, int to) : from_(from), to_(to), stream_(CopyStream(from)) {}
+  StraightWay(int from, int to) : from_(from), to_(to), stream_(CudaStream::ForCopies(from)) {}
   /// The spans' memory may be freed once this is gone.
   ~StraightWay() override { (void)cudaStreamSynchronize(stream_->handle()); }
   StraightWay(const StraightWay&) = delete;
@@ -124,8 +112,8 @@ class HostWay final : public Way {
   HostWay(const GpuSide& from, const GpuSide& to)
       : from_(from.gpu),
         to_(to.gpu),
-        up_(CopyStream(from.gpu)),
-        down_(CopyStream(to.gpu)),
+        up_(CudaStream::ForCopies(from.gpu)),
+        down_(CudaStream::ForCopies(to.gpu)),
         from_pool_(from.plain),
         to_pool_(to.plain) {
     const CurrentDevice current(from_);
@@ -228,7 +216,7 @@ class CudaPassages final : public GpuPassages {
       side.gpu = gpu;
       side.plain = std::make_shared<EventPool>(gpu, EventTimes::kNo);
       side.timed = std::make_shared<EventPool>(gpu, EventTimes::kYes);
-      side.clock_stream = CopyStream(gpu);
+      side.clock_stream = CudaStream::ForCopies(gpu);
     }
     if (throttle_ != nullptr) gates_ = std::make_unique<PacedGates>(gpus, throttle_);
   }

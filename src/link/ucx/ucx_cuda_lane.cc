@@ -117,18 +117,6 @@ class CudaLanding final : public UcxLanding {
   Event copied_;
 };
 
-/// A stream for copies. Its priority is no matter to a copy, but keeps it out of the hardware queue of a stream that
-/// computes.
-std::unique_ptr<CudaStream> NewCopyStream(int gpu) {
-  const CurrentDevice current(gpu);
-  int least = 0;
-  int greatest = 0;
-  CheckCuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), gpu, "cudaDeviceGetStreamPriorityRange");
-  cudaStream_t stream = nullptr;
-  CheckCuda(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest), gpu, "cudaStreamCreate");
-  return std::make_unique<CudaStream>(gpu, stream);
-}
-
 /// Which GPU memory is on.
 int GpuOf(Device& device) {
   const Buffer probe = device.Allocate(1);
@@ -140,7 +128,10 @@ int GpuOf(Device& device) {
 class CudaLane final : public UcxLane {
  public:
   CudaLane(Device& device, bool reached)
-      : gpu_(GpuOf(device)), reached_(reached), down_(NewCopyStream(gpu_)), up_(NewCopyStream(gpu_)) {}
+      : gpu_(GpuOf(device)),
+        reached_(reached),
+        down_(CudaStream::ForCopies(gpu_)),
+        up_(CudaStream::ForCopies(gpu_)) {}
   ~CudaLane() override { CudaLane::Settle(); }
   CudaLane(const CudaLane&) = delete;
   CudaLane& operator=(const CudaLane&) = delete;
