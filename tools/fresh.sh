@@ -33,7 +33,7 @@ enter() {  # ROOT COMMAND
   if [ -n "${CCACHE_DIR:-}" ]; then
     mkdir -p "$root/ccache"
     mount --bind "$CCACHE_DIR" "$root/ccache"
-    variables+=(CCACHE_DIR=/ccache CCACHE_BASEDIR=/root/runahead CCACHE_NOHASHDIR=1
+    variables+=(CCACHE_DIR=/ccache "CCACHE_BASEDIR=$CHECKOUT" CCACHE_NOHASHDIR=1
       CCACHE_INODECACHE=1
       CCACHE_SLOPPINESS=pch_defines,time_macros CMAKE_CXX_COMPILER_LAUNCHER=ccache)
   fi
@@ -56,6 +56,11 @@ shift
 [ $# -gt 0 ] || set -- 'make demo' 'make test'
 self=$(realpath "$0")
 cd "$(dirname "$0")/.."
+# The clone gets the same path, since joined sources have it in them: so this machine's builds find its objects.
+case $PWD/ in
+  /dev/* | /proc/* | /sys/*) export CHECKOUT=/root/runahead ;;  # mounted anew for each command
+  *) export CHECKOUT=$PWD ;;
+esac
 [ "$(id -u)" = 0 ] || { echo "fresh.sh: skipped, it needs root"; exit 77; }
 spaces=(unshare --mount --pid --ipc --fork --kill-child --propagation private)
 "${spaces[@]}" mount -t tmpfs tmpfs /mnt 2>/dev/null || { echo "fresh.sh: skipped, no name spaces here"; exit 77; }
@@ -105,12 +110,12 @@ inside() {
   child=
   return $status
 }
-inside 'cd /root && git -c init.defaultBranch=main -c advice.detachedHead=false clone -q runahead.bundle runahead' || fail "the clone failed"
+inside "git -c init.defaultBranch=main -c advice.detachedHead=false clone -q /root/runahead.bundle ${CHECKOUT@Q}" || fail "the clone failed"
 echo "fresh.sh: $suite with ${packages//,/, } alone; $(git -c safe.directory='*' log -1 --format='%h %s')"
 for command in "$@"; do
   log=$folder/$suite-$(tr -cs 'A-Za-z0-9' - <<<"$command" | cut -c1-60).log
   begin=$SECONDS
-  if ! inside "cd /root/runahead && $command" >"$log" 2>&1; then
+  if ! inside "cd ${CHECKOUT@Q} && $command" >"$log" 2>&1; then
     tail -n 60 "$log"
     echo "fresh.sh: $suite: '$command' failed after $((SECONDS - begin)) s; all it said: $log"
     exit 1
