@@ -328,6 +328,19 @@ TEST(UcxFabric, AnAddressThatIsNoneIsRefused) {
   }
 }
 
+TEST(UcxFabric, AProcessThatIsGoneFailsWhatIsAwaitedOfIt) {
+  if (!BuiltWithUcx()) GTEST_SKIP() << "this build has no UCX";
+  const std::string gone = MakeUcxPort({.one_host = true})->address();
+  const auto port = MakeUcxPort({.one_host = true});
+  const auto fabric = MakeUcxFabric(
+      port, {.id = 1, .peers = {{port->address(), ""}, {gone, ""}}, .own = {{0, nullptr}}, .on_failure = {}});
+  const auto device = MakeCpuDevice();
+  const KvCache target(*device, kShape, kTokens);
+  const Status status = fabric->Between(1, 0).Receive(target.Span(0, 0, kTokens))->Wait(After(seconds(10)));
+  EXPECT_FALSE(status.ok());
+  EXPECT_NE(status.message().find("rank 1"), std::string::npos) << status.message();
+}
+
 // Bytes over the rate is the least that transfers take, one after the other over a link or a rank's card.
 TEST(SlowFabric, TakesAtLeastBytesOverRate) {
   constexpr double kRate = 1e6;
