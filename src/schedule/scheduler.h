@@ -67,7 +67,7 @@ class Scheduler {
   void Work();
   void CancelAll();
   /// `rank` is gone with all rows that it had: the others compute them again. Its step, if it has one, is still to be
-  /// finished, as lost.
+  /// finished, and its result does not count.
   void Lose(int rank);
   /// `rank` is back, with `pages` pages that hold nothing.
   void Return(int rank, int32_t pages);

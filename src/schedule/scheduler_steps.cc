@@ -186,7 +186,7 @@ void Scheduler::Finish(StepResult result) {
   lane.wait_s += result.wait_s;
   lane.bytes_sent += result.bytes_sent;
   if (step.together) return FinishMember(*lane.gang, std::move(result));
-  if (result.lost) return FinishLost(step);
+  if (result.lost || lane.gone) return FinishLost(step);  // a result that comes with the loss has no rank to go on at
   lane.stepped = true;
   FinishParts(lane, step, result);
   for (const Drawn& drawn : result.drawn) {

@@ -40,14 +40,16 @@ void SimulatedCrew::Run(Scheduler& scheduler) {
   }
 }
 
-void SimulatedCrew::Lose(int rank) {
+void SimulatedCrew::Lose(int rank, bool answered) {
   const auto found = std::find_if(steps_.begin(), steps_.end(),
                                   [rank](const auto& entry) { return entry.second.result.rank == rank; });
   if (found == steps_.end()) return;
   auto moved = steps_.extract(found);
   busy_s_[static_cast<size_t>(rank)] -= moved.key().first - now_s_;
-  moved.mapped().result.lost = true;
-  moved.mapped().result.drawn.clear();
+  if (!answered) {
+    moved.mapped().result.lost = true;
+    moved.mapped().result.drawn.clear();
+  }
   moved.key().first = now_s_;
   steps_.insert(std::move(moved));
 }

@@ -24,8 +24,8 @@ class SimulatedCrew final : public Crew {
 
   /// Calls `what` at `time_s`, or at once where that has passed.
   void At(double time_s, std::function<void()> what);
-  /// The step of `rank`, if it has one, ends now, as lost.
-  void Lose(int rank);
+  /// The step of `rank`, if it has one, ends now, as lost; with `answered` its result came just before the loss.
+  void Lose(int rank, bool answered = false);
   /// Goes on until nothing is left to happen.
   void Run(Scheduler& scheduler);
 

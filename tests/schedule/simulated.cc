@@ -137,11 +137,11 @@ void SimulatedRanks::CancelAt(double at_s, size_t index) {
   crew.At(at_s, [this, index] { scheduler->Cancel(ids_[index]); });
 }
 
-void SimulatedRanks::LoseAt(double at_s, double back_s, int rank) {
-  crew.At(at_s, [this, back_s, rank] {
+void SimulatedRanks::LoseAt(double at_s, double back_s, int rank, bool answered) {
+  crew.At(at_s, [this, back_s, rank, answered] {
     const int32_t pages = scheduler->pages(rank).pages();
     scheduler->Lose(rank);
-    crew.Lose(rank);
+    crew.Lose(rank, answered);
     rows.Forget(rank);
     crew.At(back_s, [this, rank, pages] { scheduler->Return(rank, pages); });
   });

@@ -73,8 +73,8 @@ class SimulatedRanks {
   size_t Ask(double at_s, Request request);
   /// Cancels what Ask gave the number `index`.
   void CancelAt(double at_s, size_t index);
-  /// `rank` is gone from `at_s` to `back_s`.
-  void LoseAt(double at_s, double back_s, int rank);
+  /// `rank` is gone from `at_s` to `back_s`. answered: as SimulatedCrew::Lose has it.
+  void LoseAt(double at_s, double back_s, int rank, bool answered = false);
   void Run() { crew.Run(*scheduler); }
 
   [[nodiscard]] const SimulatedOutcome& Of(size_t index) const { return *outcomes_.at(index); }

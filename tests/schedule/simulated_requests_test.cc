@@ -138,7 +138,8 @@ TEST(SimulatedRequestsTest, CancelsAtRandomMomentsLeaveNothingBehind) {
   EXPECT_TRUE(ranks.AllAtRest());
 }
 
-// Ranks go at random moments and come back, up to three of four at once: every request gets its whole answer.
+// Ranks go at random moments, some just behind a step's result, and come back, up to three of four at once: every
+// request gets its whole answer.
 TEST(SimulatedRequestsTest, LostRanksCostNoRequest) {
   const WorkShape shape = SevenBillion();
   int recomputed = 0;
@@ -155,7 +156,7 @@ TEST(SimulatedRequestsTest, LostRanksCostNoRequest) {
     for (const int rank : {1, 2, 3}) {
       for (double at_s = seconds(random) / 4; at_s < 20;) {
         const double back_s = at_s + seconds(random) / 8;
-        ranks.LoseAt(at_s, back_s, rank);
+        ranks.LoseAt(at_s, back_s, rank, /*answered=*/Between(random, 0, 1) == 1);
         at_s = back_s + 0.01 + seconds(random) / 4;
       }
     }
