@@ -208,17 +208,23 @@ class Host final : public Door {
 
   /// Somebody who took a place that was vacant, on both connections.
   std::optional<Joiner> TakeJoiner() {
-    const std::lock_guard lock(mutex_);
-    for (Seat& seat : places_) {
-      if (!seat.vacant || seat.control == nullptr || seat.heartbeat == nullptr) continue;
-      seat.vacant = false;
-      (void)seat.control->Send(kMembers, Encode(Members()), After(kIntroduce));
-      const Hello& hello = *seat.hello;
-      return Joiner{{hello.rank, hello.host, hello.introduction.address},
-                    std::move(seat.control),
-                    {hello.rank, hello.host, std::move(seat.heartbeat)}};
+    std::optional<Joiner> joiner;
+    std::string members;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto seat = std::find_if(places_.begin(), places_.end(), [](const Seat& one) {
+        return one.vacant && one.control != nullptr && one.heartbeat != nullptr;
+      });
+      if (seat == places_.end()) return std::nullopt;
+      seat->vacant = false;
+      members = Encode(Members());
+      const Hello& hello = *seat->hello;
+      joiner = Joiner{{hello.rank, hello.host, hello.introduction.address},
+                      std::move(seat->control),
+                      {hello.rank, hello.host, std::move(seat->heartbeat)}};
     }
-    return std::nullopt;
+    (void)joiner->control->Send(kMembers, members, After(kIntroduce));  // however slow it is, others may come
+    return joiner;
   }
 
   /// One connection: a rank's, or a stranger's, which ends here.
