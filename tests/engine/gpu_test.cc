@@ -97,6 +97,13 @@ class GpuModel : public testing::TestWithParam<std::string> {
   }
 };
 
+std::vector<int32_t> PromptOf(int64_t tokens, const DecoderSpec& spec, unsigned seed) {
+  std::mt19937 random(seed);
+  std::vector<int32_t> prompt(static_cast<size_t>(tokens));
+  for (int32_t& id : prompt) id = static_cast<int32_t>(random() % static_cast<uint64_t>(spec.vocab));
+  return prompt;
+}
+
 TEST_P(GpuModel, ComputesWhatTheCpuComputesInF32) {
   const auto cpu = Load(GetParam(), "cpu", DType::kF32);
   const DecoderSpec& spec = cpu->decoder().spec();
@@ -106,9 +113,7 @@ TEST_P(GpuModel, ComputesWhatTheCpuComputesInF32) {
     for (const int64_t length : {1, 2, 17, 61, 200}) {
       if (length + kGreedyTokens > spec.max_positions) continue;
       SCOPED_TRACE(testing::Message() << Name(dtype) << ", " << length << " tokens");
-      std::mt19937 random(static_cast<unsigned>(length));
-      std::vector<int32_t> prompt(static_cast<size_t>(length));
-      for (int32_t& id : prompt) id = static_cast<int32_t>(random() % static_cast<uint64_t>(spec.vocab));
+      const std::vector<int32_t> prompt = PromptOf(length, spec, static_cast<unsigned>(length));
       std::vector<int32_t> tokens;
       const PhaseOutcome expected = RunOnce(cpu, prompt, tokens);
       const PhaseOutcome actual = RunOnce(gpu, prompt, tokens);
@@ -143,9 +148,7 @@ TEST_P(GpuModel, WeightsInFp8AreOffByTheirRounding) {
     for (const int64_t length : {1, 5, 61, 200}) {
       if (length + kGreedyTokens > spec.max_positions) continue;
       SCOPED_TRACE(testing::Message() << length << " tokens, deterministic " << deterministic);
-      std::mt19937 random(static_cast<unsigned>(length));
-      std::vector<int32_t> prompt(static_cast<size_t>(length));
-      for (int32_t& id : prompt) id = static_cast<int32_t>(random() % static_cast<uint64_t>(spec.vocab));
+      const std::vector<int32_t> prompt = PromptOf(length, spec, static_cast<unsigned>(length));
       std::vector<int32_t> tokens;
       const PhaseOutcome expected = RunOnce(stored, prompt, tokens);
       const PhaseOutcome actual = RunOnce(fp8, prompt, tokens);
@@ -184,9 +187,7 @@ TEST_P(GpuModel, DecodingAheadGivesTheTokensOfDecodingByStep) {
   constexpr int kTokens = 24;
   const auto gpu = Load(GetParam(), "cuda:0", DType::kF32);
   const DecoderSpec& spec = gpu->decoder().spec();
-  std::mt19937 random(7);
-  std::vector<int32_t> prompt(20);
-  for (int32_t& id : prompt) id = static_cast<int32_t>(random() % static_cast<uint64_t>(spec.vocab));
+  const std::vector<int32_t> prompt = PromptOf(20, spec, 7);
   if (std::ssize(prompt) + kTokens > spec.max_positions) GTEST_SKIP() << "the model's context is too short";
   const std::vector<int32_t> expected = GreedyBySteps(gpu, prompt, kTokens);
 

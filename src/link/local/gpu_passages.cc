@@ -6,11 +6,11 @@
 #include <array>
 #include <map>
 
-#include "link/local/cuda_events.h"
 #include "link/local/cuda_gates.h"
 #include "link/local/passage.h"
 #include "runahead/error.h"
 #include "tensor/cuda_check.h"
+#include "tensor/cuda_events.h"
 #include "tensor/cuda_stream.h"
 
 namespace runahead {

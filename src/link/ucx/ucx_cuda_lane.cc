@@ -7,13 +7,13 @@
 #include <bit>
 #include <map>
 #include <mutex>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "link/ucx/ucx_lane.h"
 #include "runahead/error.h"
 #include "tensor/cuda_check.h"
+#include "tensor/cuda_events.h"
 #include "tensor/cuda_stream.h"
 
 namespace runahead {
@@ -69,43 +69,9 @@ class PageLockedPool : public std::enable_shared_from_this<PageLockedPool> {
   std::map<size_t, std::vector<std::byte*>> idle_;  // by bytes, guarded by mutex_
 };
 
-/// A point in a stream's work.
-class Event {
- public:
-  Event(int gpu, cudaStream_t stream) : gpu_(gpu) {
-    const CurrentDevice current(gpu);
-    CheckCuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), gpu, "cudaEventCreate");
-    CheckCuda(cudaEventRecord(event_, stream), gpu, "cudaEventRecord");
-  }
-  ~Event() { (void)cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-
-  void OrderBefore(cudaStream_t stream) const {
-    const CurrentDevice current(gpu_);
-    CheckCuda(cudaStreamWaitEvent(stream, event_, 0), gpu_, "cudaStreamWaitEvent");
-  }
-  [[nodiscard]] Status Wait(Deadline deadline) const {
-    while (true) {
-      const cudaError_t passed = cudaEventQuery(event_);
-      if (passed == cudaSuccess) return Status::Ok();
-      if (passed != cudaErrorNotReady) {
-        return Status::Failed(fmt::format("cuda:{}: {}", gpu_, cudaGetErrorString(passed)));
-      }
-      if (Clock::now() >= deadline)
-        return Status::Failed(fmt::format("cuda:{}: a copy outlasted its deadline", gpu_));
-      std::this_thread::yield();
-    }
-  }
-
- private:
-  int gpu_;
-  cudaEvent_t event_ = nullptr;
-};
-
 class CudaLanding final : public UcxLanding {
  public:
-  CudaLanding(int gpu, cudaStream_t stream) : copied_(gpu, stream) {}
+  CudaLanding(std::shared_ptr<EventPool> pool, cudaStream_t stream) : copied_(std::move(pool), stream) {}
 
   Status Wait(Deadline deadline) override { return copied_.Wait(deadline); }
   Status OrderBefore(Stream& stream, Deadline /*deadline*/) override {
@@ -114,7 +80,7 @@ class CudaLanding final : public UcxLanding {
   }
 
  private:
-  Event copied_;
+  PooledEvent copied_;
 };
 
 /// Which GPU memory is on.
@@ -130,6 +96,7 @@ class CudaLane final : public UcxLane {
   CudaLane(Device& device, bool reached)
       : gpu_(GpuOf(device)),
         reached_(reached),
+        events_(std::make_shared<EventPool>(gpu_, EventTimes::kNo)),
         down_(CudaStream::ForCopies(gpu_)),
         up_(CudaStream::ForCopies(gpu_)) {}
   ~CudaLane() override { CudaLane::Settle(); }
@@ -152,7 +119,7 @@ class CudaLane final : public UcxLane {
 
   void Down(const KvSpan& span, std::shared_ptr<std::byte> to, Stream& after, std::function<void()> then) override {
     const std::lock_guard lock(enqueuing_down_);
-    Event(gpu_, static_cast<CudaStream&>(after).handle()).OrderBefore(down_->handle());
+    PooledEvent(events_, static_cast<CudaStream&>(after).handle()).OrderBefore(down_->handle());
     if (to != nullptr) {
       Copy(to.get(), span.k.data(), span.k.bytes(), cudaMemcpyDeviceToHost, *down_);
       Copy(to.get() + span.k.bytes(), span.v.data(), span.v.bytes(), cudaMemcpyDeviceToHost, *down_);
@@ -164,7 +131,7 @@ class CudaLane final : public UcxLane {
     const std::lock_guard lock(enqueuing_up_);
     Copy(span.k.data(), from.get(), span.k.bytes(), cudaMemcpyHostToDevice, *up_);
     Copy(span.v.data(), from.get() + span.k.bytes(), span.v.bytes(), cudaMemcpyHostToDevice, *up_);
-    auto landing = std::make_shared<CudaLanding>(gpu_, up_->handle());
+    auto landing = std::make_shared<CudaLanding>(events_, up_->handle());
     Then(*up_, [from = std::move(from)] {});  // it is held until it has been read
     return landing;
   }
@@ -195,6 +162,7 @@ class CudaLane final : public UcxLane {
 
   int gpu_;
   bool reached_;  // UCX knows the GPU's memory
+  std::shared_ptr<EventPool> events_;
   std::shared_ptr<PageLockedPool> pool_ = std::make_shared<PageLockedPool>();
   std::unique_ptr<CudaStream> down_;
   std::unique_ptr<CudaStream> up_;

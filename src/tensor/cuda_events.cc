@@ -1,4 +1,4 @@
-#include "link/local/cuda_events.h"
+#include "tensor/cuda_events.h"
 
 #include <cuda_runtime_api.h>
 
