@@ -29,6 +29,7 @@ import time
 from network import Network, environment
 
 WAIT_S = 120  # for anything that must happen
+LATE_S = 3  # behind its deadline a loss must have been said
 
 
 class Server:
@@ -217,6 +218,8 @@ class Loser:
         server.until(lambda: all(said(other) for other in others), f"all say that rank {rank} is lost")
         late = max(said(other) for other in others) - at - (0 if options.how == "kill" else 1.25 * options.lost_after)
         self.latest = max(self.latest, late)
+        if late > LATE_S:
+            print(f"rank {rank} was lost at 0; since then was said:", *[f"  {when - at:.2f} s {line}" for when, line in server.said[heard:]], sep="\n")
         if options.how == "stop":
             os.kill(pid, signal.SIGKILL)
         if options.how == "link":  # it ends by itself, since it has lost the first
@@ -292,7 +295,7 @@ def lose(options, make_server):
           f"latest report {loser.latest:.2f} s behind the deadline, exit code {code}")
     for what, times in wrong.most_common(5):
         print(f"  {times}: {what}")
-    if wrong or loser.latest > 3 or code not in (0, 143):
+    if wrong or loser.latest > LATE_S or code not in (0, 143):
         sys.exit(1)
 
 

@@ -2,7 +2,7 @@
 """Tries what `runahead serve` answers against its own description: tools/server_schema.py [--cases 10000] [--seed 1]
 
 Runs schemathesis (PyPI), which has to be on the PATH, with all of its checks: right and wrong requests to every route, until so
-many cases were tried. The model is the demo's with a context of 1,024 tokens, longer than texts that are drawn. Exits with 1 when
+many cases were tried. The model is the demo's with a context of 4,096 tokens, longer than texts that are drawn. Exits with 1 when
 schemathesis finds anything, or the server does not end well.
 """
 import argparse
@@ -35,7 +35,7 @@ def main():
     parser.add_argument("--each", type=int, default=500, help="examples for each route and seed")
     parser.add_argument("--seed", type=int, default=1, help="the first one")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, ServerProcess(options.program, copy_demo(Path(folder) / "demo", context=1024)) as server:
+    with tempfile.TemporaryDirectory() as folder, ServerProcess(options.program, copy_demo(Path(folder) / "demo", context=4096)) as server:
         total, right, seed = 0, True, options.seed
         while right and total < options.cases:
             tried, right = run(server.port, options.each, seed, folder)

@@ -25,9 +25,18 @@ constexpr auto kLeave = std::chrono::seconds(2);
 
 std::string DescribeEvents(int error) { return std::generic_category().message(error); }
 
+/// The thread that calls UCX would wait for each TCP connection, for minutes where the other host is cut off. The
+/// option's name has its prefix in some versions; they warn of names that they do not know.
+void WaitForNoConnection(ucp_config_t* config) {
+  if (std::getenv("UCX_TCP_CONN_NB") != nullptr) return;
+  (void)Ucx().config_modify(config, "WARN_INVALID_CONFIG", "n");
+  for (const char* const name : {"CONN_NB", "TCP_CONN_NB"}) (void)Ucx().config_modify(config, name, "y");
+}
+
 ucp_config_t* ReadConfig(const UcxOptions& options) {
   ucp_config_t* config = nullptr;
   CheckUcx(Ucx().config_read(nullptr, nullptr, &config), "reading its settings");
+  WaitForNoConnection(config);
   if (!options.one_host || std::getenv("UCX_TLS") != nullptr) return config;
   const ucs_status_t status = Ucx().config_modify(config, "TLS", "^tcp");
   if (status == UCS_OK) return config;
