@@ -249,7 +249,9 @@ std::shared_ptr<EngineState> LoadEngineState(const ModelConfig& config, const En
       facts.push_back(std::move(rank));
     }
   }
-  const WorkShape shape = WorkShapeOf(spec, compute, format, workers.front()->ops().WeightDType(compute));
+  const Ops& ops = workers.front()->ops();
+  const bool expands_latents = ops.abilities().expands_latents && compute != DType::kF32;
+  const WorkShape shape = WorkShapeOf(spec, compute, format, ops.WeightDType(compute), expands_latents);
   PhasePlanner planner = PlannerFor(shape, compute, facts, on_gpu, links, options.tuned_folder);
   return std::make_shared<EngineState>(config.dir(), std::move(workers), shares.front().threads, std::move(decoders),
                                        options, std::move(links), std::move(planner), std::move(group));

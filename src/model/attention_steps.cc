@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "model/flops.h"
+
 namespace runahead {
 namespace {
 
@@ -46,27 +48,58 @@ std::vector<AttentionTask> TasksOf(const Pass& pass, int layer, const Heads& hea
   return tasks;
 }
 
-/// Attention to latent vectors, some rows at a time: a query becomes as wide as they are, and what it attended to
-/// becomes a value. So prompts and single tokens are one computation, and leave the same bits.
-void AttendToLatents(const Pass& pass, const LatentWeights& weights, int layer, TensorView queries,
-                     TensorView attended) {
+/// Queries of latent attention, and what they attend to.
+struct LatentQueries {
+  TensorView plain;     // [n, q_heads * plain_dim]
+  TensorView turning;   // [n, q_heads, head_dim]
+  TensorView attended;  // [n, q_heads * value_dim]
+};
+
+/// Attention of rows [begin, end) to latent vectors, some at a time: a query becomes as wide as they are, and what it
+/// attended to becomes a value.
+void AttendToVectors(const Pass& pass, const LatentWeights& weights, int layer, const LatentQueries& all,
+                     int64_t begin, int64_t end) {
   const DecoderSpec& spec = pass.spec;
-  const TensorView turning = TurningOf(spec, queries);
-  const TensorView plain = queries.Columns(spec.q_heads * spec.head_dim, queries.row_elements());
   const int64_t most = pass.workspace.latent_rows();
-  for (int64_t first = 0; first < queries.rows(); first += most) {
-    const int64_t last = std::min(first + most, queries.rows());
+  for (int64_t first = begin; first < end; first += most) {
+    const int64_t last = std::min(first + most, end);
     const TensorView wide = pass.workspace.LatentQueries(last - first);
     const TensorView seen = pass.workspace.LatentAttended(last - first);
-    pass.ops.MatmulByHead(plain.Rows(first, last), *weights.keys, wide, pass.stream);
+    pass.ops.MatmulByHead(all.plain.Rows(first, last), *weights.keys, wide, pass.stream);
     const Heads heads{first,
                       wide.SplitRows(spec.q_heads, spec.latent.rank),
-                      turning.Rows(first, last),
+                      all.turning.Rows(first, last),
                       seen.SplitRows(spec.q_heads, spec.latent.rank),
                       {}};
     pass.ops.AttentionOfMany(TasksOf(pass, layer, heads), pass.stream);
-    pass.ops.MatmulByHead(seen, *weights.values, attended.Rows(first, last), pass.stream);
+    pass.ops.MatmulByHead(seen, *weights.values, all.attended.Rows(first, last), pass.stream);
   }
+}
+
+/// Chunks of many rows attend to keys and values of their own where the backend has that; all else, and all rows of
+/// backends without, to the vectors. So there prompts and single tokens are one computation, and leave the same bits.
+void AttendToLatents(const Pass& pass, const LatentWeights& weights, int layer, TensorView queries,
+                     TensorView attended) {
+  const DecoderSpec& spec = pass.spec;
+  const LatentQueries all{queries.Columns(spec.q_heads * spec.head_dim, queries.row_elements()),
+                          TurningOf(spec, queries), attended};
+  const Heads heads{0,
+                    all.plain.SplitRows(spec.q_heads, spec.latent.plain_dim),
+                    all.turning,
+                    attended.SplitRows(spec.q_heads, spec.latent.value_dim),
+                    {}};
+  int64_t open = 0;  // rows before it have attended
+  int64_t row = 0;
+  for (const AttentionTask& task : TasksOf(pass, layer, heads)) {
+    const int64_t end = row + task.q.rows();
+    if (ExpandingIsLess(spec, task.position, task.position + task.q.rows()) &&
+        pass.ops.AttendToExpanded(task, *weights.keys, *weights.values, pass.stream)) {
+      AttendToVectors(pass, weights, layer, all, open, row);
+      open = end;
+    }
+    row = end;
+  }
+  AttendToVectors(pass, weights, layer, all, open, row);
 }
 
 }  // namespace

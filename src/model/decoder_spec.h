@@ -154,6 +154,8 @@ struct DecoderSpec {
             .out_weights = q_heads * latent.value_dim * (latent.rank + hidden),
             .pair_products = q_heads * (2 * latent.rank + head_dim)};
   }
+  /// AttentionSize::pair_products of heads' own keys and values, made of latent vectors.
+  [[nodiscard]] int64_t expanded_pair_products() const { return q_heads * (query_dim() + latent.value_dim); }
   /// Whether the MLP of a layer is a mixture of experts.
   [[nodiscard]] bool mixes(int layer) const {
     return mixture.experts > 0 && (mixture.layers.empty() || mixture.layers[static_cast<size_t>(layer)]);

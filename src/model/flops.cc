@@ -33,6 +33,12 @@ double AttentionFlops(const DecoderSpec& spec, int layer, int64_t begin, int64_t
   return 2 * static_cast<double>(spec.attention_size().pair_products) * VisiblePairs(begin, end, spec.window(layer));
 }
 
+/// The same of a whole prompt, in the way that is less work.
+double LeastAttentionFlops(const DecoderSpec& spec, int layer, int64_t tokens) {
+  if (!spec.is_latent() || !ExpandingIsLess(spec, 0, tokens)) return AttentionFlops(spec, layer, 0, tokens);
+  return 2 * static_cast<double>(spec.expanded_pair_products()) * VisiblePairs(0, tokens, spec.window(layer));
+}
+
 }  // namespace
 
 double VisiblePairs(int64_t begin, int64_t end, int64_t window) {
@@ -61,9 +67,20 @@ ModelFlops PromptFlops(const DecoderSpec& spec, int64_t tokens) {
   for (int layer = 0; layer < spec.layers; ++layer) {
     const RowFlops row = RowFlopsOf(spec, layer);
     flops += {.linear = static_cast<double>(tokens) * (row.keys_values + row.others),
-              .attention = AttentionFlops(spec, layer, 0, tokens)};
+              .attention = LeastAttentionFlops(spec, layer, tokens)};
   }
   return flops;
+}
+
+bool ExpandingIsLess(const DecoderSpec& spec, int64_t begin, int64_t end) {
+  const auto& [rank, query_rank, plain, value] = spec.latent;
+  const double rows = static_cast<double>(end - begin);
+  const double pairs = VisiblePairs(begin, end, 0);
+  const auto maps = static_cast<double>(rank * (plain + value));
+  const double expanding =
+      static_cast<double>(end) * maps + pairs * static_cast<double>(plain + spec.head_dim + value);
+  const double widening = rows * maps + pairs * static_cast<double>(2 * rank + spec.head_dim);
+  return expanding < widening;
 }
 
 }  // namespace runahead

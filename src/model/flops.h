@@ -29,7 +29,12 @@ double VisiblePairs(int64_t begin, int64_t end, int64_t window);
 ModelFlops ChunkFlops(const DecoderSpec& spec, int64_t begin, int64_t end, LastLayer last_layer);
 
 /// The model FLOPs of a prompt by which engines are compared: every token through every layer, causal, and the last
-/// one through the head. Decoder::Forward computes less, of the last layer only what the first token needs.
+/// one through the head. Latent attention counts as each head's own keys and values, which is less than the vectors.
+/// Decoder::Forward computes less, of the last layer only what the first token needs.
 ModelFlops PromptFlops(const DecoderSpec& spec, int64_t tokens);
+
+/// Whether the queries of rows [begin, end) of a sequence attend in fewer FLOPs to each head's own keys and values,
+/// made of the latent vectors of all rows before `end`, than to the vectors themselves with queries as wide as these.
+bool ExpandingIsLess(const DecoderSpec& spec, int64_t begin, int64_t end);
 
 }  // namespace runahead

@@ -183,12 +183,14 @@ class ChosenToken {
 
 /// What not every device can do.
 struct Abilities {
-  int64_t most_experts = 0;    // experts that Ops::AddMixture can choose from; 0: there are no mixtures
-  bool clamped_gates = false;  // Mixture::clamped, and biases of experts
-  int64_t widest_latent = 0;   // features of keys' vectors with AttentionOptions::rotated; 0: there is none
-  bool sinks = false;          // AttentionOptions::sinks
+  int64_t most_experts = 0;      // experts that Ops::AddMixture can choose from; 0: there are no mixtures
+  bool clamped_gates = false;    // Mixture::clamped, and biases of experts
+  int64_t widest_latent = 0;     // features of keys' vectors with AttentionOptions::rotated; 0: there is none
+  bool sinks = false;            // AttentionOptions::sinks
+  bool expands_latents = false;  // Ops::AttendToExpanded, in 16 bits
 };
-inline constexpr Abilities kAllAbilities{INT64_MAX, true, INT64_MAX, true};
+/// Of CPUs, which let all queries of latent attention meet the vectors, so that all rows are computed alike.
+inline constexpr Abilities kCpuAbilities{INT64_MAX, true, INT64_MAX, true, false};
 
 /// Operations of one rank on its device, enqueued on a stream in order. Shapes are programmer's duty (checked).
 /// Activations and the KV-cache share one dtype, the compute dtype; accumulation is f32 or better. One thread at a
@@ -270,6 +272,16 @@ class Ops {
   /// et al. 2017; online softmax: Milakov and Gimelshein 2018.)
   virtual void Attention(TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options,
                          TensorView out, Stream& stream) = 0;
+
+  /// Latent attention of many queries to each head's own keys and values, made of the latent vectors of all rows that
+  /// they see: less work than to meet the vectors themselves with queries as wide (AttentionOptions::rotated). Of
+  /// `task` q is [n, q_heads, plain_dim], options.rotated [n, q_heads, head_dim of k] and out [n, q_heads,
+  /// value_dim]; `keys` and `values` have a part for each head, [rank, plain_dim] and [value_dim, rank]. Returns
+  /// false where the backend does not do it, or memory is short; `out` is then undefined.
+  virtual bool AttendToExpanded(const AttentionTask& /*task*/, const Linear& /*keys*/, const Linear& /*values*/,
+                                Stream& /*stream*/) {
+    return false;
+  }
 
   /// The attentions of several sequences, which do not depend on each other.
   virtual void AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream);

@@ -95,6 +95,16 @@ void TimedOps::Attention(TensorView q, int64_t position, const KvRows& keys, con
           [&] { inner_.Attention(q, position, keys, options, out, stream); });
 }
 
+bool TimedOps::AttendToExpanded(const AttentionTask& task, const Linear& keys, const Linear& values, Stream& stream) {
+  const int64_t maps = keys.out_features() * keys.in_features() + values.out_features() * values.in_features();
+  const double made = 2 * static_cast<double>(task.position + task.q.rows()) * static_cast<double>(maps);
+  bool done = false;
+  Measure({"attention to expanded latents", 0, AttentionFlops(task) + made, AttentionBytes(task)}, stream,
+          [&] { done = inner_.AttendToExpanded(task, keys, values, stream); });
+  if (!done) calls_.pop_back();
+  return done;
+}
+
 void TimedOps::AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream) {
   if (tasks.size() == 1) return Ops::AttentionOfMany(tasks, stream);
   OpTime time{"attention of many", 0, 0, 0};

@@ -52,6 +52,7 @@ class TimedOps final : public Ops {
   void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
                   TensorView sum, Stream& stream) override;
   void Softcap(TensorView x, float cap, Stream& stream) override;
+  bool AttendToExpanded(const AttentionTask& task, const Linear& keys, const Linear& values, Stream& stream) override;
   void AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream) override;
   void PrepareHeadsOfMany(std::span<const HeadRows> pieces, Stream& stream) override;
   void MatmulAdd(TensorView x, const Linear& linear, TensorView product, TensorView sum, Stream& stream) override;

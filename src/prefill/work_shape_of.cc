@@ -2,7 +2,8 @@
 
 namespace runahead {
 
-WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute, WeightFormat format, DType stored) {
+WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute, WeightFormat format, DType stored,
+                      bool expands_latents) {
   WorkShape shape;
   shape.layers = spec.layers;
   shape.hidden = spec.hidden;
@@ -24,7 +25,7 @@ WorkShape WorkShapeOf(const DecoderSpec& spec, DType compute, WeightFormat forma
   if (spec.is_latent()) {
     const AttentionSize size = spec.attention_size();
     shape.latent = {spec.kv_columns(), size.key_value_weights, size.query_weights, size.out_weights,
-                    size.pair_products};
+                    expands_latents ? spec.expanded_pair_products() : size.pair_products};
   }
   return shape;
 }

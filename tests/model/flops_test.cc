@@ -39,6 +39,8 @@ TEST(FlopsTest, LatentAttentionByHand) {
   // Queries by way of 3 numbers: 2*4*3 and 2*3*2*(3+2).
   spec.latent.query_rank = 3;
   EXPECT_EQ(PromptFlops(spec, 1).linear - 80, 2 * (24 + 60 + 60 + 56 + 120 + 96 + 192));
+  // Of a whole prompt a pair is 2*2*(3+2) for the score and 2*2*6 for the value.
+  EXPECT_EQ(PromptFlops(spec, 3).attention, 2 * 44 * 6);
 }
 
 TEST(FlopsTest, MiddleChunkComputesOnlyKeysAndValuesOfTheLastLayer) {
@@ -99,6 +101,20 @@ TEST(FlopsTest, Llama7B) {
   const ModelFlops prompt = PromptFlops(spec, 16384);
   EXPECT_EQ(prompt.linear, 32 * n * row + 2 * 4096.0 * 32000);
   EXPECT_EQ(prompt.attention, 32 * 4 * 4096 * n * (n + 1) / 2);
+}
+
+// DeepSeek-V2-Lite: keys and values of a row before the chunk take 512 * 256 products a head, and save 768 for each
+// query that sees it.
+TEST(FlopsTest, HeadsAreMadeOfLatentVectorsWhereManyQueriesSeeThem) {
+  DecoderSpec spec = SmallSpec();
+  spec.q_heads = 16;
+  spec.head_dim = 64;
+  spec.latent = {.rank = 512, .query_rank = 0, .plain_dim = 128, .value_dim = 128};
+  EXPECT_TRUE(ExpandingIsLess(spec, 0, 1));
+  EXPECT_TRUE(ExpandingIsLess(spec, 0, 16'384));
+  EXPECT_FALSE(ExpandingIsLess(spec, 16'384, 16'385));
+  EXPECT_FALSE(ExpandingIsLess(spec, 16'384, 16'384 + 168));
+  EXPECT_TRUE(ExpandingIsLess(spec, 16'384, 16'384 + 170));
 }
 
 }  // namespace

@@ -122,7 +122,7 @@ class CpuOps final : public Ops {
     cpu::Activate(team_, activation, x, out);
   }
 
-  [[nodiscard]] Abilities abilities() const override { return kAllAbilities; }
+  [[nodiscard]] Abilities abilities() const override { return kCpuAbilities; }
   void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
                   TensorView sum, Stream& /*stream*/) override {
     CheckMixture(x, scores, mixture, memory, sum);

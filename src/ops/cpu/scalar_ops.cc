@@ -250,7 +250,7 @@ class ScalarOps final : public Ops {
     }
   }
 
-  [[nodiscard]] Abilities abilities() const override { return kAllAbilities; }
+  [[nodiscard]] Abilities abilities() const override { return kCpuAbilities; }
   void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
                   TensorView sum, Stream& stream) override {
     CheckMixture(x, scores, mixture, memory, sum);

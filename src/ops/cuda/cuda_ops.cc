@@ -11,6 +11,7 @@
 
 #include "ops/checks.h"
 #include "ops/cuda/cudnn_attention.h"
+#include "ops/cuda/expanded_attention.h"
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/matmul.h"
 #include "ops/cuda/matrix_preparer.h"
@@ -37,6 +38,7 @@ class CudaOps final : public Ops {
         tokens_(ordinal),
         multiplier_(device, ordinal, deterministic),
         cudnn_(device, ordinal, deterministic),
+        expanded_(device, multiplier_, cudnn_),
         sequences_(device, ordinal),
         mixer_(device) {
     const int blocks = 8 * properties_.multiProcessorCount;
@@ -225,6 +227,17 @@ class CudaOps final : public Ops {
     return x.Rows(0, count);
   }
 
+  /// Where deterministic, all queries meet the latent vectors, whatever is asked with them.
+  bool AttendToExpanded(const AttentionTask& task, const Linear& keys, const Linear& values,
+                        Stream& stream) override {
+    if (deterministic_ || task.q.rows() <= kFewQueries) return false;
+    const LaunchOn on = Enter(stream);
+    AttentionTask straight = task;
+    if (!task.keys.pages.straight()) straight.keys = Gathered(on, task.position, task.keys, task.options);
+    return expanded_.Attend(straight, static_cast<const cuda::CudaLinear&>(keys),
+                            static_cast<const cuda::CudaLinear&>(values), on);
+  }
+
   /// Single queries in one launch, all else one after the other.
   void AttentionOfMany(std::span<const AttentionTask> tasks, Stream& stream) override {
     std::vector<const AttentionTask*> single;
@@ -266,7 +279,8 @@ class CudaOps final : public Ops {
     return {.most_experts = cuda::kMostExperts,
             .clamped_gates = true,
             .widest_latent = cuda::kWidestLatent,
-            .sinks = true};
+            .sinks = true,
+            .expands_latents = !deterministic_};
   }
 
   void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
@@ -310,6 +324,9 @@ class CudaOps final : public Ops {
   }
 
  private:
+  static constexpr int64_t kFewQueries =
+      16;  // most queries that the split kernel serves sooner than tensor-core tiles
+
   static cudaDeviceProp PropertiesOf(int ordinal) {
     cudaDeviceProp properties{};
     CheckCuda(cudaGetDeviceProperties(&properties, ordinal), ordinal, "cudaGetDeviceProperties");
@@ -361,7 +378,6 @@ class CudaOps final : public Ops {
 
   void Attend(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys, const AttentionOptions& options,
               TensorView out, int64_t settled = 0) {
-    constexpr int64_t kFewQueries = 16;  // most queries that the split kernel serves sooner than tensor-core tiles
     if (options.rotated.data() != nullptr) {
       CHECK_EQ(keys.k.shape()[1], 1);
       CHECK_EQ(options.softcap, 0.0f);
@@ -520,6 +536,7 @@ class CudaOps final : public Ops {
   cuda::TokenBuffer tokens_;
   cuda::Multiplier multiplier_;
   cuda::CudnnAttention cudnn_;
+  cuda::ExpandedAttention expanded_;
   cuda::Sequences sequences_;
   cuda::Mixer mixer_;
   std::optional<cuda::LikeliestTokens> likeliest_;

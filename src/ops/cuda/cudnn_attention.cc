@@ -53,8 +53,10 @@ struct Problem {
   int64_t q_heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
+  int64_t value_dim = 0;
   int64_t q_stride = 0;
-  int64_t kv_stride = 0;
+  int64_t k_stride = 0;
+  int64_t v_stride = 0;
   int64_t out_stride = 0;
   float scale = 1;
   int64_t window = 0;        // 0: all
@@ -75,19 +77,20 @@ int64_t PlanSize(int64_t keys, bool deterministic) {
   return size;
 }
 
-enum Uid : int64_t { kQ = 1, kK, kV, kOut, kQueries, kKeys, kQEnds, kKvEnds, kOutEnds, kSums };
+enum Uid : int64_t { kQ = 1, kK, kV, kOut, kQueries, kKeys, kQEnds, kKEnds, kVEnds, kOutEnds, kSums };
 
 /// The lengths of a call as plans read them, in device memory.
 struct Lengths {
   int32_t queries;
   int32_t keys;
   int32_t q_ends[2];  // begin and end of the rows of q, elements
-  int32_t kv_ends[2];
+  int32_t k_ends[2];
+  int32_t v_ends[2];
   int32_t out_ends[2];
 
   friend bool operator==(const Lengths&, const Lengths&) = default;
 };
-static_assert(sizeof(Lengths) == 8 * sizeof(int32_t));
+static_assert(sizeof(Lengths) == 10 * sizeof(int32_t));
 
 /// `count` integers in device memory.
 TensorAttributes AddIntegers(fe::graph::Graph& graph, Uid uid, int64_t count) {
@@ -110,13 +113,14 @@ std::unique_ptr<fe::graph::Graph> Describe(const Problem& problem) {
   graph->set_io_data_type(problem.dtype == DType::kBF16 ? fe::DataType_t::BFLOAT16 : fe::DataType_t::HALF)
       .set_intermediate_data_type(fe::DataType_t::FLOAT)
       .set_compute_data_type(fe::DataType_t::FLOAT);
-  const auto [dtype, q_heads, kv_heads, head_dim, q_stride, kv_stride, out_stride, scale, window, most, most_queries,
-              sums] = problem;
-  const auto kv_ends = AddIntegers(*graph, kKvEnds, 2);
+  const auto [dtype, q_heads, kv_heads, head_dim, value_dim, q_stride, k_stride, v_stride, out_stride, scale, window,
+              most, most_queries, sums] = problem;
+  const auto k_ends = AddIntegers(*graph, kKEnds, 2);
+  const auto v_ends = AddIntegers(*graph, kVEnds, 2);
   const auto q_ends = AddIntegers(*graph, kQEnds, 2);
   const auto q = graph->tensor(Rows(kQ, q_heads, most_queries, head_dim, q_stride).set_ragged_offset(q_ends));
-  const auto k = graph->tensor(Rows(kK, kv_heads, most, head_dim, kv_stride).set_ragged_offset(kv_ends));
-  const auto v = graph->tensor(Rows(kV, kv_heads, most, head_dim, kv_stride).set_ragged_offset(kv_ends));
+  const auto k = graph->tensor(Rows(kK, kv_heads, most, head_dim, k_stride).set_ragged_offset(k_ends));
+  const auto v = graph->tensor(Rows(kV, kv_heads, most, value_dim, v_stride).set_ragged_offset(v_ends));
   auto options = fe::graph::SDPA_attributes()
                      .set_name("attention")
                      .set_generate_stats(sums)
@@ -137,8 +141,8 @@ std::unique_ptr<fe::graph::Graph> Describe(const Problem& problem) {
   }
   out->set_output(true)
       .set_uid(kOut)
-      .set_dim({1, q_heads, most_queries, head_dim})
-      .set_stride({most_queries * out_stride, head_dim, out_stride, 1})
+      .set_dim({1, q_heads, most_queries, value_dim})
+      .set_stride({most_queries * out_stride, value_dim, out_stride, 1})
       .set_ragged_offset(AddIntegers(*graph, kOutEnds, 2));
   return graph;
 }
@@ -226,8 +230,9 @@ bool CudnnAttention::Attend(TensorView q, int64_t position, const KvRows& keys, 
                             TensorView out, const LaunchOn& on) {
   constexpr int64_t kMaxHeadDim = 256;
   const int64_t head_dim = q.shape()[2];
-  if (q.dtype() == DType::kF32 || head_dim % 8 != 0 || head_dim > kMaxHeadDim || options.softcap > 0 ||
-      options.key_bias.data() != nullptr || !Aligned(q) || !Aligned(keys.k) || !Aligned(keys.v) || !Aligned(out)) {
+  if (q.dtype() == DType::kF32 || head_dim % 8 != 0 || out.shape()[2] % 8 != 0 || head_dim > kMaxHeadDim ||
+      options.softcap > 0 || options.key_bias.data() != nullptr || !Aligned(q) || !Aligned(keys.k) ||
+      !Aligned(keys.v) || !Aligned(out)) {
     return false;
   }
   // Rows before the first query's window may never have been written: the kernels read whole tiles, and what is no
@@ -243,8 +248,10 @@ bool CudnnAttention::Attend(TensorView q, int64_t position, const KvRows& keys, 
   problem.q_heads = q.shape()[1];
   problem.kv_heads = keys.k.shape()[1];
   problem.head_dim = head_dim;
+  problem.value_dim = out.shape()[2];
   problem.q_stride = q.row_stride();
-  problem.kv_stride = keys.k.row_stride();
+  problem.k_stride = keys.k.row_stride();
+  problem.v_stride = keys.v.row_stride();
   problem.out_stride = out.row_stride();
   problem.scale = options.scale;
   problem.window = windowed ? options.window : 0;
@@ -252,8 +259,8 @@ bool CudnnAttention::Attend(TensorView q, int64_t position, const KvRows& keys, 
   problem.most = PlanSize(end, state_->deterministic);
   problem.most_queries = state_->deterministic && q.rows() <= kOneTile ? kOneTile : problem.most;
   problem.sums = options.sinks.data() != nullptr;
-  const int64_t elements =
-      std::max({q.rows() * q.row_stride(), visible * keys.k.row_stride(), q.rows() * out.row_stride()});
+  const int64_t elements = std::max({q.rows() * q.row_stride(), visible * keys.k.row_stride(),
+                                     visible * keys.v.row_stride(), q.rows() * out.row_stride()});
   if (elements > INT32_MAX) return false;  // more than the offsets hold
   const Plan& plan = state_->PlanOf(problem);
   if (!plan.graph) return false;
@@ -263,13 +270,14 @@ bool CudnnAttention::Attend(TensorView q, int64_t position, const KvRows& keys, 
                         integer(visible),
                         {0, integer(q.rows() * q.row_stride())},
                         {0, integer(visible * keys.k.row_stride())},
+                        {0, integer(visible * keys.v.row_stride())},
                         {0, integer(q.rows() * out.row_stride())}},
                        on);
   CheckCudnn(fe::detail::set_stream(state_->handle, on.stream), "cudnnSetStream");
   const auto length = [&](size_t i) { return state_->lengths.data() + i * sizeof(int32_t); };
-  std::unordered_map<int64_t, void*> tensors = {{kQ, q.data()},      {kK, k.data()},        {kV, v.data()},
-                                                {kOut, out.data()},  {kQueries, length(0)}, {kKeys, length(1)},
-                                                {kQEnds, length(2)}, {kKvEnds, length(4)},  {kOutEnds, length(6)}};
+  std::unordered_map<int64_t, void*> tensors = {
+      {kQ, q.data()},     {kK, k.data()},      {kV, v.data()},      {kOut, out.data()},  {kQueries, length(0)},
+      {kKeys, length(1)}, {kQEnds, length(2)}, {kKEnds, length(4)}, {kVEnds, length(6)}, {kOutEnds, length(8)}};
   if (!problem.sums) {
     CheckFrontend(plan.graph->execute(state_->handle, tensors, state_->workspace.data()), "attention");
     return true;

@@ -152,6 +152,12 @@ void AttendToLatents(const LaunchOn& on, TensorView q, int64_t position, const K
 bool AttendManyToLatents(const LaunchOn& on, TensorView q, int64_t position, const KvRows& keys,
                          const AttentionOptions& options, TensorView out);
 
+/// Whether JoinHeads copies these rows of heads.
+bool JoinsHeads(TensorView from);
+/// Copies each head of `from` into the features of `to` from `offset` on. from: [n, heads, features], or one head for
+/// all; to: [n, heads, at least offset + features]. All in whole 16 bytes.
+void JoinHeads(const LaunchOn& on, TensorView from, TensorView to, int64_t offset);
+
 /// Gives sinks their share of an attention made without: out[i, h] *= logistic(sums[h, i] - sinks[h]). sums:
 /// [q_heads,
 /// >= n], f32, logarithms of the sums of exp(score); sinks: [q_heads], f32; out: [n, q_heads, head_dim].

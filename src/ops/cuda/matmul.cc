@@ -148,7 +148,7 @@ struct Multiplier::Plan {
   /// `somewhere`: device memory that stands for scales and biases until they are known.
   Plan(const Product& product, const void* somewhere) : kept(product.adds ? 1.0F : 0.0F) {
     CheckBlas(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
-    Set(operation, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+    Set(operation, CUBLASLT_MATMUL_DESC_TRANSA, product.turned ? CUBLAS_OP_N : CUBLAS_OP_T);
     if (product.biased) {
       Set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
       Set(operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, BlasType(product.result));
@@ -166,9 +166,11 @@ struct Multiplier::Plan {
     const auto [in, out, heads] = std::tuple(product.in_features, product.out_features, product.heads);
     const cudaDataType_t type =
         product.operand == Operand::kCompute ? BlasType(product.compute) : cudaDataType_t{CUDA_R_8F_E4M3};
-    weights = MakeLayout(type, out, in, in, heads, in * out);
-    x = MakeLayout(type, product.rows, in, product.x_stride, heads, in);
-    y = MakeLayout(BlasType(product.result), product.rows, out, product.y_stride, heads, out);
+    weights = product.turned ? MakeLayout(type, in, out, out, heads, in * out)
+                             : MakeLayout(type, out, in, in, heads, in * out);
+    x = MakeLayout(type, product.rows, in, product.x_stride, heads, product.shared_x ? 0 : in);
+    y = MakeLayout(BlasType(product.result), product.rows, out, product.y_stride, heads,
+                   product.y_step > 0 ? product.y_step : out);
   }
   ~Plan() {
     (void)cublasLtMatrixLayoutDestroy(y);
@@ -355,6 +357,34 @@ void Multiplier::MultiplyByHead(TensorView x, const CudaLinear& linear, TensorVi
   product.weight_alignment =
       std::min(product.weight_alignment, Alignment(linear.Weights(0), in * out, SizeOf(x.dtype())));
   Run(PlanOf(product), {x.data(), linear.Weights(0), nullptr, y.data()}, on.stream);
+}
+
+void Multiplier::MultiplyIntoHeads(TensorView x, const CudaLinear& linear, int first, bool turned, TensorView y,
+                                   const LaunchOn& on) {
+  CHECK(linear.Bias(0, y.dtype()) == nullptr && !linear.is_fp8());
+  const int64_t stored = linear.out_features(0, 1);
+  const auto element = SizeOf(x.dtype());
+  Product product;
+  product.rows = x.rows();
+  product.in_features = turned ? stored : linear.in_features();
+  product.out_features = turned ? linear.in_features() : stored;
+  CHECK_EQ(x.row_elements(), product.in_features);
+  CHECK_LE(product.out_features, y.shape()[2]);
+  product.x_stride = x.row_stride();
+  product.y_stride = y.row_stride();
+  product.heads = static_cast<int32_t>(y.shape()[1]);
+  CHECK_LE(first + product.heads, linear.parts());
+  product.shared_x = true;
+  product.turned = turned;
+  product.y_step = y.shape()[2];
+  product.compute = linear.compute();
+  product.result = y.dtype();
+  product.x_alignment = Alignment(x.data(), x.row_stride(), element);
+  product.y_alignment =
+      std::min(Alignment(y.data(), y.row_stride(), element), Alignment(y.data(), product.y_step, element));
+  product.weight_alignment = std::min(Alignment(linear.Weights(first), linear.in_features(), element),
+                                      Alignment(linear.Weights(first), linear.in_features() * stored, element));
+  Run(PlanOf(product), {x.data(), linear.Weights(first), nullptr, y.data()}, on.stream);
 }
 
 std::vector<float> Multiplier::Time(const Plan& plan, std::span<const Operands> operands, int before, int runs,

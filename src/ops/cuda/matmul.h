@@ -76,7 +76,10 @@ struct Product {
   int64_t out_features = 0;
   int64_t x_stride = 0;
   int64_t y_stride = 0;
-  int32_t heads = 1;  // products side by side, each of its own columns of x and y
+  int32_t heads = 1;      // products side by side, each of its own columns of x and y
+  bool shared_x = false;  // of the same columns of x
+  bool turned = false;    // y = x W, where W is [in_features, out_features]
+  int64_t y_step = 0;     // elements from a head's columns of y to the next one's; 0: out_features
   Operand operand = Operand::kCompute;
   DType compute = DType::kF32;
   DType result = DType::kF32;
@@ -119,6 +122,11 @@ class Multiplier {
 
   /// Enqueues Ops::MatmulByHead.
   void MultiplyByHead(TensorView x, const CudaLinear& linear, TensorView y, const LaunchOn& on);
+
+  /// Enqueues y_h = x W_h^T, or where `turned` y_h = x W_h, for the parts from `first` on, one for each head of y. x:
+  /// [n, features]; y: [n, heads, at least as many features as are made], of which the first are written.
+  void MultiplyIntoHeads(TensorView x, const CudaLinear& linear, int first, bool turned, TensorView y,
+                         const LaunchOn& on);
 
   /// Times cuBLASLt's best guesses for products of `rows` rows by all of each of `alike`, weights of one shape that
   /// are taken in turn so that no cache holds them, on random numbers, and keeps the

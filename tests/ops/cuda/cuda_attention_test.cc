@@ -329,6 +329,113 @@ TEST_F(CudaAttentionTest, LatentVectors) {
   }
 }
 
+/// The numbers of `tensor` in f32.
+HostTensor Widened(HostTensor& tensor) {
+  HostTensor wide(DType::kF32, tensor.view().shape());
+  for (int64_t i = 0; i < tensor.rows(); ++i) {
+    for (int64_t j = 0; j < tensor.columns(); ++j) wide.Set(i, j, tensor.At(i, j));
+  }
+  return wide;
+}
+
+/// sqrt(sum of squares) of all elements of a - b, or of a.
+double RootOfSquares(const HostTensor& a, const HostTensor* b = nullptr) {
+  double squares = 0;
+  for (int64_t i = 0; i < a.rows(); ++i) {
+    for (int64_t j = 0; j < a.columns(); ++j) {
+      squares += std::pow(static_cast<double>(a.At(i, j)) - (b == nullptr ? 0.0 : b->At(i, j)), 2);
+    }
+  }
+  return std::sqrt(squares);
+}
+
+// The oracle lets queries as wide as the latent vectors meet these, in f32. Rounding keys moves scores of deviation 2
+// by 2 / sqrt(3) units, rounding weights, values and results moves each by 1 / sqrt(3): together 1.5 units of the
+// result.
+TEST_F(CudaAttentionTest, HeadsMadeOfLatentVectors) {
+  struct Shapes {
+    int64_t queries, keys, heads, rank, turned, plain, value;
+  };
+  const std::vector<Shapes> all{{17, 17, 4, 64, 16, 32, 32},
+                                {120, 233, 16, 512, 64, 128, 128},
+                                {130, 400, 5, 96, 32, 64, 64},
+                                {300, 600, 2, 256, 64, 128, 64}};
+  for (const DType dtype : kAllDTypes) {
+    for (const auto& [queries, keys, heads, rank, turned, plain, value] : all) {
+      for (const CausalWork causal : {CausalWork::kSkip, CausalWork::kDense}) {
+        const int64_t position = (keys - queries) / 2 / 8 * 8;  // of kDense there are keys behind the queries
+        HostTensor q(dtype, {queries, heads, plain}, 8);
+        HostTensor turned_q(dtype, {queries, heads, turned}, 16);
+        HostTensor latents(dtype, {keys + 3, 1, rank});
+        HostTensor turned_keys(dtype, {keys + 3, 1, turned});
+        q.Randomise(random);
+        turned_q.Randomise(random);
+        Fill(latents, 0, keys);
+        Fill(turned_keys, 0, keys);
+        std::vector<HostTensor> maps;
+        std::vector<HostTensor> wide_maps;
+        std::vector<LinearPart> key_parts(static_cast<size_t>(heads));
+        std::vector<LinearPart> value_parts = key_parts;
+        std::vector<LinearPart> wide_key_parts = key_parts;
+        std::vector<LinearPart> wide_value_parts = key_parts;
+        maps.reserve(2 * key_parts.size());
+        wide_maps.reserve(2 * key_parts.size());
+        const auto map = [&](Shape shape, LinearPart& part, LinearPart& wide_part) {
+          maps.emplace_back(dtype, shape).Randomise(random, 1 / std::sqrt(static_cast<float>(rank)));
+          wide_maps.push_back(Widened(maps.back()));
+          part.weights = {maps.back().view()};
+          wide_part.weights = {wide_maps.back().view()};
+        };
+        for (size_t i = 0; i < key_parts.size(); ++i) {
+          map({rank, plain}, key_parts[i], wide_key_parts[i]);
+          map({value, rank}, value_parts[i], wide_value_parts[i]);
+        }
+        AttentionOptions options;
+        options.scale = 2.0f / std::sqrt(static_cast<float>(plain + turned));
+
+        HostTensor wide_q = Widened(q);
+        HostTensor wide_turned_q = Widened(turned_q);
+        HostTensor wide_latents = Widened(latents);
+        HostTensor wide_turned_keys = Widened(turned_keys);
+        HostTensor met(DType::kF32, {queries, heads, rank});
+        HostTensor seen(DType::kF32, {queries, heads, rank});
+        HostTensor expected(DType::kF32, {queries, heads, value});
+        const auto wide_keys = oracle->Prepare(wide_key_parts, DType::kF32);
+        const auto wide_values = oracle->Prepare(wide_value_parts, DType::kF32);
+        oracle->MatmulByHead(wide_q.view().AsMatrix(), *wide_keys, met.view().AsMatrix(), *stream);
+        options.rotated = wide_turned_q.view();
+        oracle->Attention(met.view(), position,
+                          KvSpan{0, 0, position + queries, wide_turned_keys.view().Rows(0, position + queries),
+                                 wide_latents.view().Rows(0, position + queries)},
+                          options, seen.view(), *stream);
+        oracle->MatmulByHead(seen.view().AsMatrix(), *wide_values, expected.view().AsMatrix(), *stream);
+
+        Mirror gpu_q = Put(q);
+        Mirror gpu_turned_q = Put(turned_q);
+        Mirror gpu_latents = Put(latents);
+        Mirror gpu_turned_keys = Put(turned_keys);
+        HostTensor actual(dtype, {queries, heads, value}, 8);
+        Mirror gpu_actual = Put(actual);
+        const auto gpu_keys = gpu->Prepare(key_parts, dtype);
+        const auto gpu_values = gpu->Prepare(value_parts, dtype);
+        options.rotated = gpu_turned_q.view();
+        options.causal = causal;
+        const int64_t rows = causal == CausalWork::kDense ? keys : position + queries;
+        const KvSpan span{0, 0, rows, gpu_turned_keys.view().Rows(0, rows), gpu_latents.view().Rows(0, rows)};
+        const bool done = gpu->AttendToExpanded({gpu_q.view(), position, span, options, gpu_actual.view()}, *gpu_keys,
+                                                *gpu_values, *gpu_stream);
+        SCOPED_TRACE(fmt::format("{} {}/{} of {} heads, {} -> {} + {}, {}", Name(dtype), queries, keys, heads, rank,
+                                 plain, turned, value));
+        EXPECT_EQ(done, dtype != DType::kF32);
+        if (!done) continue;
+        gpu_actual.Fetch();
+        EXPECT_TRUE(actual.GapsUntouched());
+        EXPECT_LE(RootOfSquares(actual, &expected), 2 * UnitRoundoff(dtype) * RootOfSquares(expected));
+      }
+    }
+  }
+}
+
 TEST_F(CudaAttentionTest, LargeScoresDoNotOverflow) {
   for (const DType dtype : kAllDTypes) {
     for (const int64_t queries : {1, 5, 40}) {
