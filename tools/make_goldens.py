@@ -27,6 +27,7 @@ from transformers import (AutoModelForCausalLM, BloomConfig, Cohere2Config, Cohe
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from model_families import prepare, rewrite  # noqa: E402
+from pack_weights import pack  # noqa: E402
 
 GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "tests" / "model" / "goldens"
 PROMPT_LENGTHS = [1, 7, 64, 333]
@@ -41,6 +42,9 @@ FALCON_BASE = dict(PLAIN_BASE, ffn_hidden_size=24)
 NEOX_BASE = dict(PLAIN_BASE, intermediate_size=24)
 LLAMA3_ROPE = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                    original_max_position_embeddings=64)
+
+# Inputs of whole groups of 32, and of one and a half.
+PACKED_SIZES = dict(hidden_size=48, num_attention_heads=6, num_key_value_heads=2, intermediate_size=96)
 
 # name: (config class, its fields beyond BASE, dtype of the files, options)
 MODELS = {
@@ -168,6 +172,13 @@ MODELS = {
     "gpt-oss-mxfp4-bf16": (GptOssConfig, dict(num_key_value_heads=1, head_dim=6, num_local_experts=4,
                                               num_experts_per_tok=1, sliding_window=50, intermediate_size=64,
                                               attention_bias=False), "bfloat16", {"family": "gpt_oss_mxfp4"}),
+    "llama-awq-f32": (LlamaConfig, PACKED_SIZES, "float32", {"form": "awq"}),
+    "qwen2-gptq-f32": (Qwen2Config, PACKED_SIZES, "float32", {"form": "gptq"}),
+    "qwen3-gptq-desc-act-f32": (Qwen3Config, dict(PACKED_SIZES, head_dim=8), "float32", {"form": "gptq_desc_act"}),
+    "phi3-gptq-f32": (Phi3Config, dict(PACKED_SIZES, pad_token_id=0), "float32", {"form": "gptq"}),
+    "llama-pack-quantized-f32": (LlamaConfig, PACKED_SIZES, "float32", {"form": "pack_quantized"}),
+    "mistral-pack-quantized-int8-f32": (MistralConfig, PACKED_SIZES, "float32", {"form": "pack_quantized_int8"}),
+    "llama-int-quantized-f32": (LlamaConfig, PACKED_SIZES, "float32", {"form": "int_quantized"}),
 }
 GPT2_BASE = dict(n_embd=32, n_layer=2, n_head=4, n_positions=512, vocab_size=53, bos_token_id=1, eos_token_id=2)
 BLOOM_BASE = dict(n_layer=2, vocab_size=53, bos_token_id=1, eos_token_id=2)
@@ -266,11 +277,15 @@ def make(name, seed):
     prepare(options.get("family"), model)
     write_model(directory, model, dtype, options)
 
+    write_packed = pack(directory, options["form"]) if "form" in options else None
+
     # What the files say is the reference, not the model that wrote them.
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32,
                                                  attn_implementation=reference_attention(config),
                                                  experts_implementation="eager").eval()
     rewrite(options.get("family"), directory)
+    if write_packed:
+        write_packed()
     generator = torch.Generator().manual_seed(seed + 1)
     prompts = []
     for length in PROMPT_LENGTHS:

@@ -126,6 +126,7 @@ Json JsonOf(const ModelInfo& info, const TokenizerFacts& tokenizer, const Machin
           {"active_parameters", info.active_parameters},
           {"weight_bytes", info.weights.bytes},
           {"dtypes", info.weights.dtypes},
+          {"packed", info.packed},
           {"files", info.weights.files},
           {"ignored_tensors", info.ignored},
           {"context", spec.max_positions},
@@ -183,6 +184,7 @@ std::string TextOf(const ModelInfo& info, const TokenizerFacts& tokenizer, const
   const DType compute = PreferredDType(spec.weights);
   std::string text = fmt::format("family        {} ({})\n", spec.family, spec.architecture);
   text += FilesText(info.weights);
+  if (!info.packed.empty()) text += fmt::format("packed        {}\n", info.packed);
   if (info.active_parameters != info.weights.parameters) {
     text += fmt::format("active        {} parameters for each token\n", Grouped(info.active_parameters));
   }

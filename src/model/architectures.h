@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "model/decoder_spec.h"
+#include "model/packed_weights.h"
 
 namespace runahead {
 
@@ -44,8 +45,9 @@ struct MatrixSource {
   bool transposed = false;  // the file holds [columns, rows] (GPT-2)
   // Others than kWeight are of all experts, and a source of one of them: [begin, end) is one of the matrices.
   MatrixLayout layout = MatrixLayout::kWeight;
-  bool unit_rows = false;  // each row is divided by its length (Baichuan 2's head)
-  std::string biased_as;   // the tensor whose bias it has, where that is another one; empty: `name`
+  std::optional<PackedFormat> packed;  // the files hold the numbers of kWeight packed, by output and input
+  bool unit_rows = false;              // each row is divided by its length (Baichuan 2's head)
+  std::string biased_as;               // the tensor whose bias it has, where that is another one; empty: `name`
 };
 
 /// Matrices stacked by output row.
@@ -112,6 +114,7 @@ struct WeightSources {
   std::vector<LayerSource> layers;
   NormSource final_norm;
   std::array<int64_t, 2> scale_block = {128, 128};  // rows and columns of an FP8 matrix that share a scale
+  std::optional<PackedFormat> packed;               // how matrices without plain numbers are packed
   MatrixSource head;                                // used where the files have it, or the head is not tied
 };
 
@@ -134,6 +137,9 @@ const Architecture& FindArchitecture(const JsonObject& config);
 /// Rows and columns of an FP8 matrix that share a scale, also in a folder of more than text. Throws ConfigError
 /// naming the field and the value.
 std::array<int64_t, 2> ScaleBlockOfWeights(const JsonObject& config);
+
+/// How config.json says that matrices are packed; nothing: they are not. Throws what ScaleBlockOfWeights throws.
+std::optional<PackedFormat> PackedFormatOfWeights(const JsonObject& config);
 
 /// The model_type that goes with an architecture of the table.
 std::string_view FamilyOf(std::string_view architecture);

@@ -55,7 +55,7 @@ std::vector<MadeTensor> PlanTensors(const ParsedModel& model) {
     }
   }
   std::vector<MadeTensor> tensors;
-  for (auto& [name, shape, packed] : ListWeights(sources)) {
+  for (auto& [name, shape, dtype, parameters] : ListWeights(sources)) {
     double stddev = 0;
     if (shape.rank() >= 2) {
       const auto scale = scales.find(name);

@@ -13,29 +13,15 @@
 namespace runahead {
 namespace {
 
-void Count(const StoredTensor& tensor, TensorFacts& facts) {
-  facts.parameters += std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
+int64_t Elements(const StoredTensor& tensor) {
+  return std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+void Count(const StoredTensor& tensor, int64_t parameters, TensorFacts& facts) {
+  facts.parameters += parameters;
   facts.bytes += tensor.bytes();
   const auto at = std::lower_bound(facts.dtypes.begin(), facts.dtypes.end(), tensor.dtype);
   if (at == facts.dtypes.end() || *at != tensor.dtype) facts.dtypes.insert(at, tensor.dtype);
-}
-
-/// Parameters of packed matrices beyond the bytes that hold them.
-int64_t PackedParameters(const WeightSources& sources) {
-  int64_t further = 0;
-  for (const LayerSource& layer : sources.layers) {
-    if (!layer.mixture) continue;
-    for (const MixtureSource::Expert& expert : layer.mixture->experts) {
-      for (const StackedSource* stack : {&expert.gate_up, &expert.down}) {
-        for (const MatrixSource& matrix : *stack) {
-          if (matrix.layout != MatrixLayout::kMxfp4) continue;
-          const int64_t bytes = StoredShape(matrix).elements() + ScalesShape(matrix).elements();
-          further += (matrix.end - matrix.begin) * matrix.columns - bytes / matrix.matrices;
-        }
-      }
-    }
-  }
-  return further;
 }
 
 }  // namespace
@@ -51,11 +37,11 @@ ModelInfo DescribeModel(const ModelConfig& config) {
   NameByFiles(info.spec, files, sources);
   const WeightReader reader(files, sources.scale_block);
   for (const NamedShape& tensor : ListWeights(sources)) {
-    Count(*files.Find(tensor.name, tensor.shape, tensor.packed).tensor, info.weights);
+    Count(*files.Find(tensor).tensor, tensor.parameters.value_or(tensor.shape.elements()), info.weights);
     used.insert(tensor.name);
     used.insert(reader.ScalesOf(tensor.name));
   }
-  info.weights.parameters += PackedParameters(sources);
+  if (sources.packed) info.packed = ShowPacked(*sources.packed);
   used.insert(gguf::kRopeFactors);
   info.active_parameters = info.weights.parameters;
   for (int layer = 0; layer < info.spec.layers; ++layer) {
@@ -72,7 +58,7 @@ TensorFacts DescribeTensors(const std::filesystem::path& dir) {
   const WeightFiles files(dir);
   TensorFacts facts;
   facts.files = files.files();
-  for (const auto& [name, place] : files.tensors()) Count(*place.tensor, facts);
+  for (const auto& [name, place] : files.tensors()) Count(*place.tensor, Elements(*place.tensor), facts);
   return facts;
 }
 

@@ -24,6 +24,7 @@ struct ModelInfo {
   DecoderSpec spec;
   TensorFacts weights;               // tensors that the model uses; a tied head counts once
   int64_t active_parameters = 0;     // of them, those that one token meets: all, but for experts not chosen
+  std::string packed;                // how matrices are packed: "awq, 4 bits, groups of 128"; empty: they are not
   std::vector<std::string> ignored;  // tensors of the files that it does not use
 };
 

@@ -65,7 +65,7 @@ class Loader {
 
   void CheckFiles() const {
     for (const NamedShape& tensor : ListWeights(sources_)) {
-      (void)files_->Find(tensor.name, tensor.shape, tensor.packed);
+      (void)files_->Find(tensor);
     }
   }
 
@@ -389,6 +389,7 @@ ModelConfig::ModelConfig(std::filesystem::path dir, Json json) : dir_(std::move(
   const JsonObject config(json_, (gguf ? dir_ : dir_ / "config.json").string());
   model_ = FindArchitecture(config).parse(config);
   model_.sources.scale_block = ScaleBlockOfWeights(config);
+  model_.sources.packed = PackedFormatOfWeights(config);
   if (gguf) gguf::Adapt(GgufFile(dir_), WeightFiles(dir_), model_);
 }
 

@@ -282,16 +282,17 @@ void WeightFiles::RefuseMissing(const std::string& name, const Shape& shape) con
       fmt::format("{}: tensor {} is missing, though {} says it is there", shard, name, origin_.string()));
 }
 
-WeightFiles::Place WeightFiles::Find(const std::string& name, const Shape& shape, bool packed) const {
+WeightFiles::Place WeightFiles::Find(const NamedShape& wanted) const {
+  const auto& [name, shape, dtype, parameters] = wanted;
   const auto found = places_.find(name);
   if (found == places_.end()) RefuseMissing(name, shape);
   const auto& [file, tensor] = found->second;
-  const bool wide = tensor->dtype == kF64Name || tensor->dtype == kFp8Name;
+  const bool wide = tensor->dtype == kF64Name || tensor->dtype == kFp8Name || tensor->dtype == kInt8Name;
   const bool numbers = StoredDType(tensor->dtype) || wide || tensor->quantised != nullptr;
-  if (packed ? tensor->dtype != kBytesName : !numbers) {
-    const std::string known = packed                     ? std::string(kBytesName)
+  if (dtype.empty() ? !numbers : tensor->dtype != dtype) {
+    const std::string known = !dtype.empty()             ? std::string(dtype)
                               : IsGgufPath(file->path()) ? gguf::TypeNames()
-                                                         : "BF16, F16, F32, F64 or F8_E4M3";
+                                                         : "BF16, F16, F32, F64, F8_E4M3 or I8";
     throw ConfigError(
         fmt::format("{}: tensor {}: expected dtype {}, got {}", file->path().string(), name, known, tensor->dtype));
   }

@@ -33,11 +33,23 @@ struct StoredTensor {
   [[nodiscard]] size_t bytes() const { return end - begin; }
 };
 
-/// Names of dtypes that are read as f32, as GGUF's quantised ones are; FP8 times the scales beside it (WeightReader).
+/// Names of dtypes that are read as f32, as GGUF's quantised ones are; FP8 and int8 times the scales beside them
+/// (WeightReader).
 inline constexpr std::string_view kF64Name = "F64";
 inline constexpr std::string_view kFp8Name = "F8_E4M3";
-/// The dtype of tensors of bytes in which other numbers are.
+inline constexpr std::string_view kInt8Name = "I8";
+/// Dtypes of tensors in which other numbers are, and of indices.
 inline constexpr std::string_view kBytesName = "U8";
+inline constexpr std::string_view kInt32Name = "I32";
+inline constexpr std::string_view kInt64Name = "I64";
+
+/// A tensor by its full name in the files.
+struct NamedShape {
+  std::string name;
+  Shape shape;
+  std::string_view dtype = {};             // the one that it must have; empty: any whose numbers are read
+  std::optional<int64_t> parameters = {};  // the model's numbers that it holds; nothing: its elements
+};
 
 /// The dtype that the file's name for it means, or nothing where Runahead does not compute with it.
 std::optional<DType> StoredDType(std::string_view name);
@@ -99,9 +111,9 @@ class WeightFiles {
   [[nodiscard]] bool Has(const std::string& name) const { return places_.contains(name); }
   /// A tensor that must be there with this shape, in a dtype that Runahead reads. Throws ConfigError naming
   /// file, tensor, expected and got, and IoError for a tensor whose shard is missing.
-  [[nodiscard]] Place Find(const std::string& name, const Shape& shape) const { return Find(name, shape, false); }
-  /// The same, with `packed` of a tensor of bytes in which other numbers are.
-  [[nodiscard]] Place Find(const std::string& name, const Shape& shape, bool packed) const;
+  [[nodiscard]] Place Find(const std::string& name, const Shape& shape) const { return Find({name, shape}); }
+  /// The same, of the dtype that `tensor` must have.
+  [[nodiscard]] Place Find(const NamedShape& tensor) const;
   /// The elements of what Find finds, which has a dtype of ours.
   [[nodiscard]] HostTensor Read(const std::string& name, const Shape& shape) const;
 

@@ -15,10 +15,17 @@ namespace {
 class Collector {
  public:
   void Add(const MatrixSource& matrix) {
-    const bool packed = matrix.layout == MatrixLayout::kMxfp4;
-    AddTensor(WeightName(matrix), StoredShape(matrix), packed);
-    if (packed) AddTensor(ScalesName(matrix), ScalesShape(matrix), packed);
-    if (matrix.bias) AddTensor(BiasName(matrix), BiasShape(matrix));
+    if (matrix.packed) {
+      for (NamedShape& tensor : PackedTensors(*matrix.packed, matrix.name, matrix.rows, matrix.columns)) {
+        Add(std::move(tensor));
+      }
+    } else if (matrix.layout == MatrixLayout::kMxfp4) {
+      Add(NamedShape{WeightName(matrix), StoredShape(matrix), kBytesName, matrix.rows * matrix.columns});
+      Add(NamedShape{ScalesName(matrix), ScalesShape(matrix), kBytesName, 0});
+    } else {
+      Add(NamedShape{WeightName(matrix), StoredShape(matrix)});
+    }
+    if (matrix.bias) Add(NamedShape{BiasName(matrix), BiasShape(matrix)});
   }
   void Add(const StackedSource& stack) {
     for (const MatrixSource& matrix : stack) Add(matrix);
@@ -41,16 +48,16 @@ class Collector {
   }
   void Add(const NormSource& norm) {
     for (const std::string& name : NormNames(norm)) {
-      AddTensor(name + ".weight", NormShape(norm));
-      if (norm.bias) AddTensor(name + ".bias", NormShape(norm));
+      Add(NamedShape{name + ".weight", NormShape(norm)});
+      if (norm.bias) Add(NamedShape{name + ".bias", NormShape(norm)});
     }
   }
-  void Add(const VectorSource& vector) { AddTensor(vector.name, {vector.elements}); }
+  void Add(const VectorSource& vector) { Add(NamedShape{vector.name, {vector.elements}}); }
   std::vector<NamedShape> Take() { return std::move(list_); }
 
  private:
-  void AddTensor(std::string name, const Shape& shape, bool packed = false) {
-    if (seen_.insert(name).second) list_.push_back({std::move(name), shape, packed});
+  void Add(NamedShape tensor) {
+    if (seen_.insert(tensor.name).second) list_.push_back(std::move(tensor));
   }
 
   std::set<std::string> seen_;
@@ -149,6 +156,34 @@ void FindPackedExperts(const WeightFiles& files, WeightSources& sources) {
   }
 }
 
+/// Marks the matrix as packed where the files hold no plain numbers of it.
+void FindPacked(const WeightFiles& files, const PackedFormat& format, MatrixSource& matrix) {
+  const bool plain = matrix.layout != MatrixLayout::kWeight || matrix.matrices > 0 || files.Has(WeightName(matrix));
+  if (!plain) matrix.packed = PackedAsStored(files, format, matrix.name);
+}
+
+void FindPackedMatrices(const DecoderSpec& spec, const WeightFiles& files, WeightSources& sources) {
+  if (!sources.packed) return;
+  const auto find = [&](StackedSource& stack) {
+    for (MatrixSource& matrix : stack) FindPacked(files, *sources.packed, matrix);
+  };
+  for (LayerSource& layer : sources.layers) {
+    for (StackedSource& part : layer.qkv) find(part);
+    for (StackedSource* stack : {&layer.out, &layer.gate_up, &layer.down}) find(*stack);
+    if (layer.latent) {
+      find(layer.latent->queries);
+      FindPacked(files, *sources.packed, layer.latent->expand);
+    }
+    if (!layer.mixture) continue;
+    find(layer.mixture->router);
+    for (MixtureSource::Expert& expert : layer.mixture->experts) {
+      find(expert.gate_up);
+      find(expert.down);
+    }
+  }
+  if (!spec.tied_head) FindPacked(files, *sources.packed, sources.head);
+}
+
 }  // namespace
 
 void RenameTensors(WeightSources& sources, const std::function<std::string(const std::string&)>& rename) {
@@ -179,6 +214,7 @@ void NameByFiles(const DecoderSpec& spec, const WeightFiles& files, WeightSource
     }
   }
   FindPackedExperts(files, sources);
+  FindPackedMatrices(spec, files, sources);
   if (!spec.tied_head) return;
   if (!has(sources.head.name)) {
     if (sources.head.bias) sources.head.biased_as = sources.head.name;  // a bias is never tied (Phi)

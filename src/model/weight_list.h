@@ -11,20 +11,13 @@
 
 namespace runahead {
 
-/// A tensor by its full name in the files.
-struct NamedShape {
-  std::string name;
-  Shape shape;
-  bool packed = false;  // a tensor of bytes, in which other numbers are
-};
-
 /// Every tensor of a model once, in the order of its layers. A tied head is its embedding.
 std::vector<NamedShape> ListWeights(const WeightSources& sources);
 
 /// Names the tensors in `sources` as the files do: with other words in front of them where the model is a part of a
 /// larger one, and embedding and head by one name where the configuration ties them and the files hold one of the
 /// two, under either name. A file that holds both although the configuration ties them is believed, as HF
-/// transformers does.
+/// transformers does. Matrices of which the files hold no plain numbers become packed ones.
 void NameByFiles(const DecoderSpec& spec, const WeightFiles& files, WeightSources& sources);
 
 /// Gives every source in `sources` the name that `rename` makes of its own.

@@ -54,11 +54,14 @@ void ReadMxfp4Row(const std::byte* blocks, const std::byte* scales, int64_t colu
   }
 }
 
-std::array<float, 256> E4M3Values() {
+/// What each byte of a dtype stands for.
+std::array<float, 256> ValuesOf(float (*value)(uint8_t)) {
   std::array<float, 256> values{};
-  for (size_t i = 0; i < values.size(); ++i) values[i] = FromE4M3(static_cast<uint8_t>(i));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = value(static_cast<uint8_t>(i));
   return values;
 }
+
+float FromInt8(uint8_t bits) { return static_cast<float>(static_cast<int8_t>(bits)); }
 
 /// Row i of the result is row order[i] of `from`. from: [rows, any].
 HostTensor Reordered(TensorView from, const std::vector<int64_t>& order) {
@@ -113,6 +116,7 @@ HostTensor UnitRows(TensorView from) {
 }  // namespace
 
 std::string WeightName(const MatrixSource& matrix) {
+  if (matrix.packed) return PackedTensors(*matrix.packed, matrix.name, matrix.rows, matrix.columns)[0].name;
   switch (matrix.layout) {
     case MatrixLayout::kWeight:
       return matrix.name + ".weight";
@@ -190,7 +194,7 @@ HostTensor WeightReader::Read(const std::string& name, const Shape& shape) const
   const auto [file, tensor] = files_.Find(name, shape);
   if (StoredDType(tensor->dtype)) return files_.Read(name, shape);
   const std::span<const std::byte> bytes = file->Bytes(*tensor);
-  if (tensor->dtype == kFp8Name) return Dequantized(name, shape, bytes);
+  if (tensor->dtype == kFp8Name || tensor->dtype == kInt8Name) return Dequantized(name, shape, *tensor, bytes);
   HostTensor narrow = NewTensor(DType::kF32, shape);
   if (tensor->quantised != nullptr) {
     gguf::Dequantise(*tensor->quantised, bytes, narrow.view.As<float>());
@@ -204,6 +208,17 @@ HostTensor WeightReader::Read(const std::string& name, const Shape& shape) const
   return narrow;
 }
 
+HostTensor WeightReader::Floats(const NamedShape& tensor) const {
+  const HostTensor stored = Read(tensor.name, tensor.shape);
+  HostTensor floats = NewTensor(DType::kF32, tensor.shape);
+  Dispatch(stored.view.dtype(), [&](auto zero) {
+    const auto* const from = stored.view.As<decltype(zero)>();
+    std::transform(from, from + tensor.shape.elements(), floats.view.As<float>(),
+                   [](auto value) { return static_cast<float>(value); });
+  });
+  return floats;
+}
+
 std::string WeightReader::ScalesOf(const std::string& name) const {
   for (const char* suffix : {"_scale_inv", "_scale"}) {
     if (files_.Has(name + suffix)) return name + suffix;
@@ -211,13 +226,16 @@ std::string WeightReader::ScalesOf(const std::string& name) const {
   return "";
 }
 
-HostTensor WeightReader::Dequantized(const std::string& name, const Shape& shape,
+HostTensor WeightReader::Dequantized(const std::string& name, const Shape& shape, const StoredTensor& tensor,
                                      std::span<const std::byte> stored) const {
-  static const std::array<float, 256> values = E4M3Values();
+  static const std::array<float, 256> e4m3 = ValuesOf(FromE4M3);
+  static const std::array<float, 256> int8 = ValuesOf(FromInt8);
+  const bool is_fp8 = tensor.dtype == kFp8Name;
+  const std::array<float, 256>& values = is_fp8 ? e4m3 : int8;
   const std::string scales_name = ScalesOf(name);
   if (scales_name.empty()) {
     throw ConfigError(
-        fmt::format("tensor {}: it is {}, and there is no {}_scale_inv or {}_scale", name, kFp8Name, name, name));
+        fmt::format("tensor {}: it is {}, and there is no {}_scale_inv or {}_scale", name, tensor.dtype, name, name));
   }
   const std::vector<int64_t>& extents = files_.tensors().at(scales_name).tensor->shape;
   const Shape scale_shape = extents.empty()       ? Shape{}
@@ -239,7 +257,7 @@ HostTensor WeightReader::Dequantized(const std::string& name, const Shape& shape
   }
   const int64_t scale_columns = blocks(columns, block[1]);
   HostTensor result = NewTensor(DType::kF32, shape);
-  if (block[1] == columns) result.scales = ScalesOfRows(scales.view, rows, block[0]);
+  if (is_fp8 && block[1] == columns) result.scales = ScalesOfRows(scales.view, rows, block[0]);
   Dispatch(scales.view.dtype(), [&](auto zero) {
     using T = decltype(zero);
     for (int64_t i = 0; i < rows; ++i) {
@@ -254,7 +272,7 @@ HostTensor WeightReader::Dequantized(const std::string& name, const Shape& shape
 }
 
 bool WeightReader::IsAsStored(const MatrixSource& source) const {
-  if (source.layout != MatrixLayout::kWeight) return false;
+  if (source.layout != MatrixLayout::kWeight || source.packed) return false;
   const StoredTensor& tensor = *files_.Find(WeightName(source), StoredShape(source)).tensor;
   const std::optional<DType> dtype = StoredDType(tensor.dtype);
   return dtype && IsAligned(tensor, *dtype) && source.paired.rotary_dim == 0 && !source.transposed &&
@@ -263,7 +281,7 @@ bool WeightReader::IsAsStored(const MatrixSource& source) const {
 
 HostTensor WeightReader::ExpertOfBlocks(const MatrixSource& source, int64_t expert) const {
   const auto bytes = [&](const std::string& name, const Shape& shape) {
-    const auto [file, tensor] = files_.Find(name, shape, /*packed=*/true);
+    const auto [file, tensor] = files_.Find({name, shape, kBytesName});
     return file->Bytes(*tensor).data();
   };
   const int64_t rows = source.rows / source.matrices;
@@ -289,18 +307,26 @@ HostTensor WeightReader::ExpertMatrix(const MatrixSource& source) const {
   return Transposed(TensorView(own.data(), own.dtype(), {source.columns, rows}));
 }
 
+HostTensor WeightReader::Unpacked(const MatrixSource& source) const {
+  const PackedFormat& format = *source.packed;
+  const HostTensor scales = Floats(PackedTensors(format, source.name, source.rows, source.columns)[1]);
+  HostTensor matrix = NewTensor(DType::kF32, {source.rows, source.columns});
+  Unpack(files_, format, source.name, source.rows, source.columns, scales.view.As<float>(), matrix.view.As<float>());
+  return matrix;
+}
+
 HostTensor WeightReader::Matrix(const MatrixSource& source) const {
   if (source.layout != MatrixLayout::kWeight) {
     HostTensor matrix = ExpertMatrix(source);
     if (source.paired.rotary_dim == 0) return matrix;
     return Reordered(matrix.view, PairedOrder(source.paired, matrix.view.rows()));
   }
-  HostTensor matrix = Read(WeightName(source), StoredShape(source));
+  HostTensor matrix = source.packed ? Unpacked(source) : Read(WeightName(source), StoredShape(source));
   if (source.matrices > 0) {
     matrix.view = TensorView(matrix.view.data(), matrix.view.dtype(), {source.rows, source.columns});
     matrix.scales.clear();
   }
-  if (source.transposed) matrix = Transposed(matrix.view);
+  if (source.transposed && !source.packed) matrix = Transposed(matrix.view);
   if (source.unit_rows) matrix = UnitRows(matrix.view);
   if (source.paired.rotary_dim != 0) matrix = Reordered(matrix.view, PairedOrder(source.paired, source.rows));
   return matrix;

@@ -325,7 +325,7 @@ TEST_F(MeasureTest, InspectSaysWhatIsNotSupported) {
   EXPECT_NE(json.at("refusal").get<std::string>().find("num_experts"), std::string::npos);
 
   config["sliding_window"] = 12;
-  config["quantization_config"] = {{"quant_method", "gptq"}};
+  config["quantization_config"] = {{"quant_method", "bitsandbytes"}};
   WriteFile(InFolder("odd") + "/config.json", config.dump());
   const std::string both = Runahead({"inspect", InFolder("odd")}).out;
   const Json all = Json::parse(Runahead({"inspect", InFolder("odd"), "--json"}).out).at("refusals");
@@ -337,7 +337,7 @@ TEST_F(MeasureTest, InspectSaysWhatIsNotSupported) {
   WriteFile(InFolder("odd") + "/config.json", config.dump());
   std::filesystem::rename(InFolder("odd") + "/model.safetensors", InFolder("odd") + "/pytorch_model.bin");
   const std::string unknown = Runahead({"inspect", InFolder("odd")}).out;
-  for (const char* thing : {"UnheardOfForCausalLM", "gptq", "pytorch_model.bin"}) {
+  for (const char* thing : {"UnheardOfForCausalLM", "bitsandbytes", "pytorch_model.bin"}) {
     EXPECT_NE(unknown.find(thing), std::string::npos) << unknown;
   }
   std::filesystem::rename(InFolder("odd") + "/pytorch_model.bin", InFolder("odd") + "/model.safetensors");

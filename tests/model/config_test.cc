@@ -259,9 +259,37 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{R"({"rope_scaling": {"type": "llama3", "factor": 8, "high_freq_factor": 1}})", {"low_freq_factor"}},
         Refused{R"({"rope_scaling": "linear"})", {"rope_scaling", "linear"}},
         Refused{R"({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}})", {"full_attention"}},
-        Refused{R"({"quantization_config": {"quant_method": "gptq"}})", {"quantization_config", "gptq"}},
+        Refused{R"({"quantization_config": {"quant_method": "bitsandbytes"}})",
+                {"quant_method: not supported; supported are awq, compressed-tensors, fp8, gptq", "bitsandbytes"}},
+        Refused{R"({"quantization_config": {"quant_method": "awq", "version": "gemv"}})",
+                {"version: not supported; supported is gemm", "gemv"}},
+        Refused{R"({"quantization_config": {"quant_method": "awq", "bits": 8}})", {"bits", "supported is 4", "8"}},
+        Refused{R"({"quantization_config": {"quant_method": "awq", "group_size": 0}})", {"group_size", "0"}},
+        Refused{R"({"quantization_config": {"quant_method": "awq", "zero_point": false}})", {"zero_point", "false"}},
+        Refused{R"({"quantization_config": {"quant_method": "awq", "backend": "llm-awq"}})", {"backend", "llm-awq"}},
+        Refused{R"({"quantization_config": {"quant_method": "gptq", "bits": 3}})",
+                {"bits: not supported; supported are 4 and 8", "3"}},
+        Refused{R"({"quantization_config": {"quant_method": "gptq", "checkpoint_format": "marlin"}})",
+                {"checkpoint_format: not supported; supported are gptq, gptq_v2", "marlin"}},
+        Refused{R"({"quantization_config": {"quant_method": "gptq", "group_size": 1.5}})", {"group_size", "1.5"}},
+        Refused{R"({"quantization_config": {"quant_method": "gptq", "dynamic": {"+:up": {"bits": 8}}}})",
+                {"dynamic: +:up", "bits"}},
         Refused{R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized"}})",
-                {"quantization_config", "pack-quantized"}},
+                {"config_groups", "missing"}},
+        Refused{R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "marlin-24"}})",
+                {"format: not supported; supported are pack-quantized, int-quantized, float-quantized", "marlin-24"}},
+        Refused{R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized",
+                    "config_groups": {"a": {"weights": {"num_bits": 4, "strategy": "block"}}}}})",
+                {"strategy: not supported; supported are tensor, channel, group", "block"}},
+        Refused{R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized",
+                    "config_groups": {"a": {"weights": {"num_bits": 4}}, "b": {"weights": {"num_bits": 8}}}}})",
+                {"config_groups: b: expected weights like those of the groups before"}},
+        Refused{R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "int-quantized",
+                    "config_groups": {"a": {"weights": {"num_bits": 8, "symmetric": false}}}}})",
+                {"symmetric", "false"}},
+        Refused{R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "float-quantized",
+                    "transform_config": {"config_groups": {}}}})",
+                {"transform_config"}},
         Refused{R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128]}})",
                 {"weight_block_size", "[128]"}},
         Refused{R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [0, 128]}})",
@@ -311,9 +339,32 @@ TEST(ConfigTest, ReadsTheBlocksOfFp8Scales) {
     (void)BlockOf(R"({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {
         "a": {"weights": {"block_structure": [16, 16]}}, "b": {"weights": {"block_structure": [16, 32]}}}})");
   });
-  EXPECT_NE(error.value_or("").find("config_groups: b: expected blocks like those of the groups before"),
+  EXPECT_NE(error.value_or("").find("config_groups: b: expected weights like those of the groups before"),
             std::string::npos)
       << error.value_or("accepted");
+}
+
+std::string PackedAs(const std::string& quantization) {
+  const Json config = Json::parse(R"({"quantization_config": )" + quantization + "}");
+  const std::optional<PackedFormat> format = PackedFormatOfWeights(JsonObject(config, "config.json"));
+  return format ? ShowPacked(*format) : "not";
+}
+
+TEST(ConfigTest, ReadsHowMatricesArePacked) {
+  EXPECT_EQ(PackedAs("null"), "not");
+  EXPECT_EQ(PackedAs(R"({"quant_method": "fp8"})"), "not");
+  EXPECT_EQ(PackedAs(R"({"quant_method": "awq", "version": "GEMM", "group_size": 64})"), "awq, 4 bits, groups of 64");
+  EXPECT_EQ(PackedAs(R"({"quant_method": "gptq", "bits": 8, "group_size": -1, "dynamic": {"-:.*up": {}}})"),
+            "gptq, 8 bits, one scale a row");
+  const auto compressed = [](const std::string& weights) {
+    return PackedAs(R"({"quant_method": "compressed-tensors", "format": "pack-quantized", "transform_config": {},
+        "sparsity_config": {"format": "dense"}, "config_groups": {"group_0": {"weights": )" +
+                    weights + "}}}");
+  };
+  EXPECT_EQ(compressed(R"({"num_bits": 4, "group_size": 32})"), "compressed-tensors, 4 bits, groups of 32");
+  EXPECT_EQ(compressed(R"({"num_bits": 8, "strategy": "channel", "group_size": null})"),
+            "compressed-tensors, 8 bits, one scale a row");
+  EXPECT_EQ(compressed(R"({"num_bits": 8, "strategy": "tensor"})"), "compressed-tensors, 8 bits, one scale a matrix");
 }
 
 TEST(ConfigTest, ReadsTheBlocksOfTheTextOfAFolderOfMore) {

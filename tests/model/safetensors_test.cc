@@ -158,7 +158,7 @@ TEST_F(SafetensorsTest, EveryTruncationIsRefused) {
 
 TEST_F(SafetensorsTest, FindSaysWhatIsWrong) {
   Write(SafetensorsBytes(R"({"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},)"
-                         R"("q":{"dtype":"I8","shape":[4],"data_offsets":[8,12]},)"
+                         R"("q":{"dtype":"U16","shape":[2],"data_offsets":[8,12]},)"
                          R"("n":{"dtype":"NF3","shape":[99],"data_offsets":[12,16]}})",
                          std::string(16, 'x')));
   const WeightFiles files(folder_.path());  // a dtype nobody needs harms nobody
@@ -169,7 +169,7 @@ TEST_F(SafetensorsTest, FindSaysWhatIsWrong) {
   };
   expect("a", {1, 2}, {"model.safetensors", "tensor a", "expected shape [1, 2]", "got [2, 1]"});
   expect("a", {2}, {"expected shape [2]", "got [2, 1]"});
-  expect("q", {4}, {"tensor q", "I8"});
+  expect("q", {2}, {"tensor q", "U16"});
   expect("n", {99}, {"tensor n", "NF3"});
   expect("missing.weight", {4, 4}, {"missing.weight", "[4, 4]"});
 }
