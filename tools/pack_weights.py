@@ -1,7 +1,7 @@
 """Weights of saved models in the packed forms of AWQ, GPTQ and compressed-tensors, for make_goldens.py.
 
 Each packer takes a matrix of [out, in] and gives the tensors of the form, and in float32 the numbers that these stand
-for by the form's own formula. transformers with compressed-tensors reads its three forms to the same logits.
+for by the form's own formula. compressed-tensors decompresses its three to the same.
 """
 import json
 

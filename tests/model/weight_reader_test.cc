@@ -1,4 +1,5 @@
-// Tensors that are not stored as they are used: FP8 with scales, F64, transposed matrices, heads of pairs, unit rows.
+// Tensors that are not stored as they are used: FP8 and int8 with scales, F64, transposed matrices, heads of pairs,
+// unit rows.
 #include "model/weight_reader.h"
 
 #include <gtest/gtest.h>
@@ -79,6 +80,21 @@ TEST_F(WeightReaderTest, Fp8WithoutFittingScalesIsRefused) {
             "a.weight_scale":{"dtype":"F32","shape":[3],"data_offsets":[6,18]}})",
         kFp8 + BytesOf<float>({1, 4, 5}));
   EXPECT_NE(Refusal([&] { (void)Matrix(Source(2, 3)); })->find("[3]"), std::string::npos);
+}
+
+TEST_F(WeightReaderTest, Int8IsTimesTheScaleOfItsRow) {
+  Write(R"({"a.weight":{"dtype":"I8","shape":[2,3],"data_offsets":[0,6]},
+            "a.weight_scale":{"dtype":"F32","shape":[2,1],"data_offsets":[6,14]}})",
+        BytesOf<int8_t>({-128, -1, 0, 1, 64, 127}) + BytesOf<float>({0.5F, 3}));
+  EXPECT_EQ(Values(Matrix(Source(2, 3))), (std::vector<float>{-64, -0.5F, 0, 3, 192, 381}));
+  EXPECT_TRUE(Matrix(Source(2, 3)).scales.empty()) << "which are of e4m3 alone";
+}
+
+TEST_F(WeightReaderTest, Int8WithoutScalesIsRefused) {
+  Write(R"({"a.weight":{"dtype":"I8","shape":[2,3],"data_offsets":[0,6]}})", "abcdef");
+  const std::optional<std::string> error = Refusal([&] { (void)Matrix(Source(2, 3)); });
+  EXPECT_NE(error.value_or("").find("tensor a.weight: it is I8, and there is no a.weight_scale"), std::string::npos)
+      << error.value_or("accepted");
 }
 
 TEST_F(WeightReaderTest, F64BecomesF32) {
