@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 
 #include "runahead/error.h"
@@ -198,23 +199,24 @@ void Unpack(const WeightFiles& files, const PackedFormat& format, const std::str
       ZeroPoints(files, format, format.zero_points ? &tensors[2] : nullptr, rows, groups);
   const std::vector<float> by_row = ScalesByRow(format, rows, groups, scales);
   const int64_t per_word = kWordBits / format.bits;
+  const int shift = std::countr_zero(static_cast<uint64_t>(per_word));  // a division for each number is slow
   const auto fill = [&](const auto& word, const auto& place) {
     Fill(format.bits, rows, columns, group_of, zeros, by_row, word, place, to);
   };
-  const auto place_of_column = [&](int64_t, int64_t column) { return static_cast<int>(column % per_word); };
+  const auto place_of_column = [&](int64_t, int64_t column) { return static_cast<int>(column & (per_word - 1)); };
   switch (format.method) {
     case PackedMethod::kAwq: {
       const int64_t row_words = CeilDivide(rows, per_word);
-      return fill([&](int64_t row, int64_t column) { return words[column * row_words + row / per_word]; },
-                  [&](int64_t row, int64_t) { return kAwqPlace[static_cast<size_t>(row % per_word)]; });
+      return fill([&](int64_t row, int64_t column) { return words[column * row_words + (row >> shift)]; },
+                  [&](int64_t row, int64_t) { return kAwqPlace[static_cast<size_t>(row & (per_word - 1))]; });
     }
     case PackedMethod::kGptq:
-      return fill([&](int64_t row, int64_t column) { return words[column / per_word * rows + row]; },
+      return fill([&](int64_t row, int64_t column) { return words[(column >> shift) * rows + row]; },
                   place_of_column);
     case PackedMethod::kCompressedTensors: {
       CheckShapeTensor(files, name, rows, columns);
       const int64_t column_words = CeilDivide(columns, per_word);
-      return fill([&](int64_t row, int64_t column) { return words[row * column_words + column / per_word]; },
+      return fill([&](int64_t row, int64_t column) { return words[row * column_words + (column >> shift)]; },
                   place_of_column);
     }
   }
