@@ -230,7 +230,7 @@ class CudaOps final : public Ops {
   /// Where deterministic, all queries meet the latent vectors, whatever is asked with them.
   bool AttendToExpanded(const AttentionTask& task, const Linear& keys, const Linear& values,
                         Stream& stream) override {
-    if (deterministic_ || task.q.rows() <= kFewQueries) return false;
+    if (!expands_latents() || task.q.dtype() == DType::kF32 || task.q.rows() <= kFewQueries) return false;
     const LaunchOn on = Enter(stream);
     AttentionTask straight = task;
     if (!task.keys.pages.straight()) straight.keys = Gathered(on, task.position, task.keys, task.options);
@@ -280,7 +280,7 @@ class CudaOps final : public Ops {
             .clamped_gates = true,
             .widest_latent = cuda::kWidestLatent,
             .sinks = true,
-            .expands_latents = !deterministic_};
+            .expands_latents = expands_latents()};
   }
 
   void AddMixture(TensorView x, TensorView scores, const Mixture& mixture, const MixtureMemory& memory,
@@ -337,6 +337,9 @@ class CudaOps final : public Ops {
     constexpr int kHopper = 9;  // the first with programmatic dependent launch
     return properties_.major >= kHopper;
   }
+
+  /// cuDNN has heads wider than their values, and than 128 features, from Hopper on.
+  [[nodiscard]] bool expands_latents() const { return !deterministic_ && overlap(); }
 
   [[nodiscard]] LaunchOn On(Stream& stream) const {
     return {static_cast<CudaStream&>(stream).handle(), overlap(), properties_.multiProcessorCount};

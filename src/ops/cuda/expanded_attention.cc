@@ -5,7 +5,8 @@
 namespace runahead::cuda {
 namespace {
 
-constexpr size_t kMostBytes = size_t{512} << 20;  // of the heads that are made at a time
+/// Of the heads that are made at a time, unless one needs more. What ranks leave free for libraries has room for it.
+constexpr size_t kMostBytes = size_t{512} << 20;
 
 /// Heads [first, first + count) of `view`.
 TensorView HeadsOf(const TensorView& view, int64_t first, int64_t count) {
@@ -29,6 +30,9 @@ bool ExpandedAttention::MakeRoom(size_t bytes) {
 bool ExpandedAttention::Attend(const AttentionTask& task, const CudaLinear& keys, const CudaLinear& values,
                                const LaunchOn& on) {
   constexpr int64_t kMultiple = 8;  // 16-bit elements of a vector
+  CHECK_EQ(task.options.window, 0);
+  CHECK_EQ(task.options.softcap, 0.0f);
+  CHECK(task.options.key_bias.data() == nullptr && task.options.sinks.data() == nullptr);
   const DType dtype = task.q.dtype();
   const int64_t n = task.q.rows();
   const int64_t heads = task.q.shape()[1];
