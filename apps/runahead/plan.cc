@@ -1,7 +1,9 @@
 // `runahead plan`: what a prompt, or a trace of requests, would take on a described cluster.
 #include <fmt/format.h>
 
+#include <cmath>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "base/output_file.h"
@@ -12,6 +14,7 @@
 #include "plan_report.h"
 #include "plan_trace.h"
 #include "prefill/described_cluster.h"
+#include "prefill/wire_costs.h"
 #include "report/trace_events.h"
 #include "runahead/error.h"
 
@@ -25,6 +28,7 @@ struct PlanFlags {
   std::string contexts;
   std::string ranks;
   PartitionRequest partition;
+  WireFormat wire = WireFormat::kExact;
   bool list = false;
   bool show = false;
   bool counters = false;
@@ -69,6 +73,25 @@ std::string ListPresets() {
   return text;
 }
 
+/// Throws ConfigError for what is no format of all links.
+WireFormat ParseFormat(const std::string& text) {
+  const std::optional<WireFormat> format = ParseWire(text);
+  if (!format) throw ConfigError("--wire: a plan is made for one format, got 'auto'");
+  return *format;
+}
+
+/// Has the rows of all strategies travel in `format`, whose first positions, which stay exact, are left out.
+void EncodeBytes(PlanTable& table, WireFormat format, const WorkShape& shape) {
+  table.wire = format;
+  const double share = WireShare(format, shape);
+  for (PlanRow& row : table.rows) {
+    for (PlannedScheme& planned : row.schemes) {
+      if (planned.scheme == Scheme::kTensorParallel) continue;
+      planned.busiest_bytes = static_cast<size_t>(std::llround(static_cast<double>(planned.busiest_bytes) * share));
+    }
+  }
+}
+
 int RunPlan(const PlanFlags& flags) {
   if (flags.list) {
     WriteOut(ListPresets());
@@ -96,20 +119,23 @@ int RunPlan(const PlanFlags& flags) {
   table.model = cluster.model;
   table.dtype = cluster.dtype;
   table.cluster = cluster.origin;
+  const ClusterCosts encoded = WithWire(costs, flags.wire, shape, 1);
   std::vector<int64_t> counts = UsualCounts(costs.ranks());
   if (!flags.ranks.empty()) counts = ParseIntegers("--ranks", flags.ranks, 1, costs.ranks());
   {
     Progress progress("planning");
-    table.rows =
-        FillPlanTable(shape, costs, contexts, counts, flags.partition, [&](double share) { progress.Show(share); });
+    table.rows = FillPlanTable(shape, costs, encoded, contexts, counts, flags.partition,
+                               [&](double share) { progress.Show(share); });
   }
+  EncodeBytes(table, flags.wire, shape);
   if (flags.counters) table.counters = CountAll(shape, table.rows);
   WriteOut(flags.json ? ToJson(table) : ToText(table));
   if (svg || timeline || trace_events) {
     const PlanRow& row = table.rows.back();
     const PlannedScheme& best = row.schemes[row.best];
+    const ClusterCosts& played_on = best.scheme == Scheme::kTensorParallel ? costs : encoded;
     const Simulation played =
-        Simulate(shape, costs.Select(row.members), best.scheme, best.partition, KeepTimeline::kYes);
+        Simulate(shape, played_on.Select(row.members), best.scheme, best.partition, KeepTimeline::kYes);
     if (svg) svg.Write(ToSvg(table, played));
     if (timeline) timeline.Write(TimelineOf(table, played));
     if (trace_events) trace_events.Write(report::TraceEvents(played.timeline));
@@ -117,7 +143,7 @@ int RunPlan(const PlanFlags& flags) {
   return 0;
 }
 
-void AddTraceFlags(CLI::App& command, const std::shared_ptr<PlanFlags>& flags) {
+CLI::Option* AddTraceFlags(CLI::App& command, const std::shared_ptr<PlanFlags>& flags) {
   constexpr double kShortestPause = 1;
   constexpr double kLongestPause = 1e9;
   auto* trace =
@@ -137,6 +163,7 @@ void AddTraceFlags(CLI::App& command, const std::shared_ptr<PlanFlags>& flags) {
                         flags->max_pause_ms))
       ->type_name("MS")
       ->needs(trace);
+  return trace;
 }
 
 }  // namespace
@@ -161,15 +188,23 @@ Action AddPlan(CLI::App& command) {
           "--partition", [flags](const std::string& text) { flags->partition = PartitionRequest::Parse(text); },
           "Where runahead cuts the prompt: auto (searched on the simulator), even, or fractions [auto]")
       ->type_name("NAME|FRACTIONS");
-  command.add_flag("--counters", flags->counters,
-                   "Add, per rank, the query-key dot products of one head and the K and V entries moved in a layer");
+  auto* wire =
+      command
+          .add_option_function<std::string>(
+              "--wire", [flags](const std::string& text) { flags->wire = ParseFormat(text); },
+              "How rows travel: exact, int8, fp8 or int4, encoded and decoded by one CPU core of each rank [exact]")
+          ->type_name("FORMAT");
+  command
+      .add_flag("--counters", flags->counters,
+                "Add, per rank, the query-key dot products of one head and the K and V entries moved in a layer")
+      ->excludes(wire);
   command.add_flag("--json", flags->json, "Print one JSON object instead of tables");
   command.add_option("--svg", flags->svg, "Draw speed-up by ranks, and the timeline of the last row's best strategy")
       ->type_name("FILE");
   command.add_option("--timeline", flags->timeline, "Draw that timeline alone")->type_name("FILE.svg");
   command.add_option("--trace-events", flags->trace_events, "Write it as trace events (for Perfetto)")
       ->type_name("FILE");
-  AddTraceFlags(command, flags);
+  AddTraceFlags(command, flags)->excludes(wire);
   return [flags] { return RunPlan(*flags); };
 }
 

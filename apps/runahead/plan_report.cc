@@ -140,7 +140,9 @@ std::string Subject(const PlanTable& table) {
 }  // namespace
 
 std::string ToText(const PlanTable& table) {
-  std::string text = fmt::format("{}: {}, {}\n\n{}", table.cluster, table.model, table.dtype, MainTable(table));
+  std::string text = fmt::format(
+      "{}: {}, {}{}\n\n{}", table.cluster, table.model, table.dtype,
+      table.wire == WireFormat::kExact ? "" : fmt::format(", rows in {}", Name(table.wire)), MainTable(table));
   for (const PlanRow& row : table.rows) {
     if (row.left_out.empty()) continue;
     text += fmt::format("{} tokens on {} ranks: better without device {}\n", report::Grouped(row.context),
@@ -152,8 +154,11 @@ std::string ToText(const PlanTable& table) {
 std::string ToJson(const PlanTable& table) {
   Json rows = Json::array();
   for (const PlanRow& row : table.rows) rows.push_back(JsonOf(row));
-  Json json = {
-      {"cluster", table.cluster}, {"model", table.model}, {"dtype", table.dtype}, {"results", std::move(rows)}};
+  Json json = {{"cluster", table.cluster},
+               {"model", table.model},
+               {"dtype", table.dtype},
+               {"wire", std::string(Name(table.wire))},
+               {"results", std::move(rows)}};
   for (const CountedScheme& counted : table.counters) json["counters"].push_back(JsonOf(counted));
   return json.dump(1) + "\n";
 }

@@ -3,9 +3,9 @@
 
 #include <string>
 
-#include "engine/wire_costs.h"
 #include "link/throttle.h"
 #include "plan/cluster_costs.h"
+#include "prefill/wire_costs.h"
 #include "runahead/engine.h"
 
 namespace runahead {

@@ -98,9 +98,9 @@ const std::vector<int64_t>& Planner::contexts() const { return cluster_->cluster
 std::vector<PromptPlan> Planner::Plan(const PlanOptions& options) const {
   CheckRange("contexts", options.contexts, kLongestPlanned);
   CheckRange("ranks", options.ranks, devices());
-  const std::vector<PlanRow> rows =
-      FillPlanTable(cluster_->shape, cluster_->costs, options.contexts.empty() ? contexts() : options.contexts,
-                    options.ranks.empty() ? UsualCounts(devices()) : options.ranks, options.partition, [](double) {});
+  const std::vector<PlanRow> rows = FillPlanTable(
+      cluster_->shape, cluster_->costs, cluster_->costs, options.contexts.empty() ? contexts() : options.contexts,
+      options.ranks.empty() ? UsualCounts(devices()) : options.ranks, options.partition, [](double) {});
   std::vector<PromptPlan> plans;
   for (const PlanRow& row : rows) plans.push_back(Published(row));
   return plans;

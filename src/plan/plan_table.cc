@@ -50,19 +50,22 @@ PlannedScheme PlanScheme(const WorkShape& shape, const ClusterCosts& used, Schem
   return {scheme, solved.partition, solved.simulation->ttft_s, solved.simulation->busiest_bytes};
 }
 
-PlanRow MakeRow(const WorkShape& shape, const ClusterCosts& costs, int64_t context, int count,
-                const PartitionRequest& partition) {
+PlanRow MakeRow(const WorkShape& shape, const ClusterCosts& costs, const ClusterCosts& encoded, int64_t context,
+                int count, const PartitionRequest& partition) {
   PlanRow row;
   row.context = context;
   row.members = FastestRanks(shape, costs, count, context);
   const ClusterCosts used = costs.Select(row.members);
+  const ClusterCosts used_encoded = encoded.Select(row.members);
   // Each scheme by itself: on thousands of ranks one takes a second.
   std::vector<std::future<PlannedScheme>> planned;
   for (const Scheme scheme : kSchemes) {
     if ((scheme == Scheme::kSingle) != (count == 1)) continue;
     const auto launch =
         count < kRanksWorthAThread ? std::launch::deferred : std::launch::async | std::launch::deferred;
-    planned.push_back(std::async(launch, PlanScheme, std::cref(shape), std::cref(used), scheme, context, partition));
+    const ClusterCosts& of_scheme = scheme == Scheme::kTensorParallel ? used : used_encoded;
+    planned.push_back(
+        std::async(launch, PlanScheme, std::cref(shape), std::cref(of_scheme), scheme, context, partition));
   }
   for (std::future<PlannedScheme>& of_scheme : planned) {
     row.schemes.push_back(of_scheme.get());
@@ -99,7 +102,7 @@ std::vector<int64_t> UsualCounts(int ranks) {
   return counts;
 }
 
-std::vector<PlanRow> FillPlanTable(const WorkShape& shape, const ClusterCosts& costs,
+std::vector<PlanRow> FillPlanTable(const WorkShape& shape, const ClusterCosts& costs, const ClusterCosts& encoded,
                                    const std::vector<int64_t>& contexts, const std::vector<int64_t>& counts,
                                    const PartitionRequest& partition, const std::function<void(double)>& on_row) {
   std::vector<PlanRow> rows;
@@ -107,7 +110,7 @@ std::vector<PlanRow> FillPlanTable(const WorkShape& shape, const ClusterCosts& c
   for (const int64_t context : contexts) {
     for (const int64_t count : counts) {
       if (count <= context) {
-        PlanRow row = MakeRow(shape, costs, context, static_cast<int>(count), partition);
+        PlanRow row = MakeRow(shape, costs, encoded, context, static_cast<int>(count), partition);
         NameLeftOut(costs, rows, row);
         rows.push_back(std::move(row));
       }

@@ -48,6 +48,7 @@ struct PlanTable {
   std::string cluster;
   std::string model;
   std::string dtype;
+  WireFormat wire = WireFormat::kExact;  // how rows travel
   std::vector<PlanRow> rows;
   std::vector<CountedScheme> counters;  // empty unless asked for
 };
@@ -55,9 +56,10 @@ struct PlanTable {
 /// 1 to 8, powers of two up to `ranks`, and `ranks`.
 std::vector<int64_t> UsualCounts(int ranks);
 
-/// A row for each context and count that has at most as many ranks as tokens. `on_row` is told the share of the work
+/// A row for each context and count that has at most as many ranks as tokens. `encoded`: `costs` as rows in a wire
+/// format find them; tensor parallelism, which moves none, takes `costs`. `on_row` is told the share of the work
 /// done. Throws ConfigError when fractions are given for another number of ranks.
-std::vector<PlanRow> FillPlanTable(const WorkShape& shape, const ClusterCosts& costs,
+std::vector<PlanRow> FillPlanTable(const WorkShape& shape, const ClusterCosts& costs, const ClusterCosts& encoded,
                                    const std::vector<int64_t>& contexts, const std::vector<int64_t>& counts,
                                    const PartitionRequest& partition, const std::function<void(double)>& on_row);
 

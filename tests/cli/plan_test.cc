@@ -52,6 +52,46 @@ TEST_F(PlanTest, PlansAPresetAndDrawsIt) {
   EXPECT_GT(Json::parse(ReadFile(InFolder("t.json"))).at("traceEvents").size(), 100U);
 }
 
+TEST_F(PlanTest, PlansRowsInFewerBits) {
+  WriteFile(InFolder("hosts.toml"), R"(model = "llama-3-8b"
+contexts = [4096]
+[[devices]]
+name = "d"
+count = 2
+tflops = 20
+[links]
+bandwidth_gbs = 0.0125
+)");
+  std::map<std::string, std::map<std::string, Json>> planned;  // [format][strategy]
+  for (const std::string format : {"exact", "int8", "fp8", "int4"}) {
+    const Json json = PlanJson({InFolder("hosts.toml"), "--ranks", "2", "--partition", "even", "--wire", format});
+    ASSERT_TRUE(json.is_object());
+    EXPECT_EQ(json.at("wire"), format);
+    for (const Json& scheme : json.at("results").at(0).at("strategies")) {
+      planned[format][scheme.at("strategy").get<std::string>()] = scheme;
+    }
+  }
+  // Of a head of 128 features 256 bytes in bf16, and behind bf16 scales 128 + 2 or, in 4 bits, 64 + 4 x 2.
+  const std::map<std::string, double> bytes = {{"exact", 256}, {"int8", 130}, {"fp8", 130}, {"int4", 72}};
+  for (const auto& [format, json] : planned) {
+    const Json& chain = json.at("runahead chain");
+    const Json& exact = planned.at("exact").at("runahead chain");
+    EXPECT_NEAR(chain.at("busiest_link_bytes").get<double>(),
+                exact.at("busiest_link_bytes").get<double>() * bytes.at(format) / 256, 1)
+        << format;
+    if (format != "exact") {
+      EXPECT_LT(chain.at("ttft_ms"), exact.at("ttft_ms")) << format;
+    }
+    EXPECT_EQ(json.at("tp"), planned.at("exact").at("tp")) << format;
+  }
+}
+
+TEST_F(PlanTest, RefusesFormatsThatAreNone) {
+  ExpectRefused({"plan", "--wire", "auto"}, {"--wire", "'auto'"});
+  ExpectRefused({"plan", "--wire", "int2"}, {"wire", "'int2'"});
+  ExpectRefused({"plan", "--wire", "int8", "--counters"}, {"--counters", "--wire"});
+}
+
 TEST_F(PlanTest, PlaysATraceWithEachPolicy) {
   std::string lines;
   for (int i = 0; i < 60; ++i) {

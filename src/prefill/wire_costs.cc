@@ -1,4 +1,4 @@
-#include "engine/wire_costs.h"
+#include "prefill/wire_costs.h"
 
 #include <fmt/format.h>
 
