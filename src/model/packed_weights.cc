@@ -39,9 +39,9 @@ constexpr const char* kShapeSuffix = ".weight_shape";  // of compressed-tensors:
 
 /// Integers of little-endian files, wherever they lie.
 template <typename T>
-class Integers {
+class IntegersAt {
  public:
-  explicit Integers(WeightFiles::Place place) : bytes_(place.file->Bytes(*place.tensor).data()) {}
+  explicit IntegersAt(WeightFiles::Place place) : bytes_(place.file->Bytes(*place.tensor).data()) {}
   T operator[](int64_t i) const {
     T value;
     std::memcpy(&value, bytes_ + static_cast<size_t>(i) * sizeof(T), sizeof(T));
@@ -51,7 +51,7 @@ class Integers {
  private:
   const std::byte* bytes_;
 };
-using Words = Integers<uint32_t>;
+using Words = IntegersAt<uint32_t>;
 
 /// Where eight neighbours lie in a word of AWQ: the evens before the odds.
 constexpr std::array<int, 8> kAwqPlace = {0, 4, 1, 5, 2, 6, 3, 7};
@@ -67,7 +67,7 @@ std::vector<int64_t> GroupOfInputs(const WeightFiles& files, const PackedFormat&
   if (!format.group_index) return group_of;
   const std::string tensor = name + SuffixesOf(format.method).group_index;
   const WeightFiles::Place place = files.Find({tensor, {columns}, kInt32Name});
-  const Integers<int32_t> stored(place);
+  const IntegersAt<int32_t> stored(place);
   bool unset = format.method == PackedMethod::kCompressedTensors;  // all are -1 where nothing was reordered
   for (int64_t i = 0; i < columns && unset; ++i) unset = stored[i] == -1;
   for (int64_t i = 0; i < columns && !unset; ++i) {
@@ -129,7 +129,7 @@ void Fill(int bits, int64_t rows, int64_t columns, const std::vector<int64_t>& g
 
 void CheckShapeTensor(const WeightFiles& files, const std::string& name, int64_t rows, int64_t columns) {
   const WeightFiles::Place place = files.Find({name + kShapeSuffix, {2}, kInt64Name});
-  const Integers<int64_t> extents(place);
+  const IntegersAt<int64_t> extents(place);
   if (extents[0] == rows && extents[1] == columns) return;
   throw ConfigError(fmt::format("{}: tensor {}: expected [{}, {}], got [{}, {}]", place.file->path().string(),
                                 name + kShapeSuffix, rows, columns, extents[0], extents[1]));
