@@ -20,7 +20,7 @@ TensorView HeadsOf(const TensorView& view, int64_t first, int64_t count) {
 bool ExpandedAttention::MakeRoom(size_t bytes) {
   constexpr size_t kLeft = size_t{128} << 20;  // for what libraries still allocate
   if (room_.bytes() >= bytes) return true;
-  const size_t wanted = std::min(std::max(bytes + bytes / 4, bytes), std::max(bytes, kMostBytes));
+  const size_t wanted = std::min(bytes + bytes / 4, std::max(bytes, kMostBytes));
   if (device_.FreeBytes() + room_.bytes() < wanted + kLeft) return false;
   room_ = Buffer();
   room_ = device_.Allocate(wanted);
